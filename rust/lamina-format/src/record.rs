@@ -1,0 +1,440 @@
+//! The operations that commits and frames are made of. `docs/format.md` has a table of every field.
+//!
+//! An operation is a CBOR array of its number and its body; a body is a map with integer keys. Unknown keys
+//! are skipped; an unknown operation can only follow a `needs` flag, which older readers refuse by name.
+
+use crate::chunk::Key;
+use crate::dtype::{ColumnType, DType};
+use crate::value::Value;
+use minicbor::{Decode, Encode};
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(flat)]
+pub enum Op {
+    /// The run was created; commit 0 keeps a copy of `run.json`.
+    #[n(0)]
+    Create(#[n(0)] Create),
+    /// A writer opened its log.
+    #[n(1)]
+    Open(#[n(0)] Open),
+    /// A writer closed its log.
+    #[n(2)]
+    Close(#[n(0)] Close),
+    /// A site.
+    #[n(3)]
+    Site(#[n(0)] Site),
+    /// A metadata column.
+    #[n(4)]
+    Column(#[n(0)] Column),
+    /// A row group in a segment.
+    #[n(5)]
+    Group(#[n(0)] Group),
+    /// Metric values.
+    #[n(6)]
+    Metrics(#[n(0)] Metrics),
+    /// A segment became a safetensors file.
+    #[n(7)]
+    Seal(#[n(0)] Seal),
+    /// Chunks in a pack.
+    #[n(8)]
+    Chunks(#[n(0)] Chunks),
+    /// The shape of a saved state.
+    #[n(9)]
+    Layout(#[n(0)] Layout),
+    /// A checkpoint.
+    #[n(10)]
+    Save(#[n(0)] Save),
+}
+
+/// Body of [`Op::Create`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Create {
+    /// The whole of `run.json`.
+    #[n(0)]
+    pub run_json: String,
+}
+
+/// Body of [`Op::Open`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Open {
+    /// Host name.
+    #[n(0)]
+    pub host: String,
+    /// Process id.
+    #[n(1)]
+    pub pid: u32,
+    /// Rank in a distributed job.
+    #[n(2)]
+    pub rank: Option<i64>,
+    /// Microseconds since the epoch.
+    #[n(3)]
+    pub time: i64,
+    /// 16 random bytes, in hexadecimal, that tell this process from every other.
+    #[n(4)]
+    pub uuid: String,
+}
+
+/// Body of [`Op::Close`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Close {
+    /// Why the writer ended, if not as planned.
+    #[n(0)]
+    pub error: Option<String>,
+    /// Microseconds since the epoch.
+    #[n(1)]
+    pub time: i64,
+}
+
+/// Body of [`Op::Site`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Site {
+    /// Number in this run.
+    #[n(0)]
+    pub id: u32,
+    /// Name.
+    #[n(1)]
+    pub name: String,
+    /// Element type.
+    #[n(2)]
+    pub dtype: DType,
+    /// Shape of one row's item; empty for a scalar.
+    #[n(3)]
+    pub shape: Vec<u64>,
+}
+
+impl Site {
+    /// Elements a row.
+    pub fn width(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Bytes a row.
+    pub fn row_bytes(&self) -> u64 {
+        self.width() * self.dtype.size()
+    }
+}
+
+/// Which table a column or group belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Table {
+    /// The rows that sites are recorded at.
+    #[n(0)]
+    Rows,
+    /// What is known of the examples.
+    #[n(1)]
+    Examples,
+}
+
+/// Body of [`Op::Column`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Column {
+    /// Number in this run.
+    #[n(0)]
+    pub id: u32,
+    /// Name.
+    #[n(1)]
+    pub name: String,
+    /// Type.
+    #[n(2)]
+    pub kind: ColumnType,
+    /// The table it stands in.
+    #[n(3)]
+    pub table: Table,
+}
+
+/// Body of [`Op::Group`]: rows that lie together in a segment.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Group {
+    /// The segment.
+    #[n(0)]
+    pub file: String,
+    /// The group's number in the segment: the `g000012` of its tensors.
+    #[n(1)]
+    pub number: u32,
+    /// Which table.
+    #[n(2)]
+    pub table: Table,
+    /// First byte in the file; a multiple of 4096.
+    #[n(3)]
+    pub offset: u64,
+    /// Bytes, padding to the next multiple of 4096 included.
+    #[n(4)]
+    pub length: u64,
+    /// Name of the first row; the others follow without a gap.
+    #[n(5)]
+    pub first: i64,
+    /// Number of rows.
+    #[n(6)]
+    pub rows: u64,
+    /// Blocks in order of offset.
+    #[n(7)]
+    pub blocks: Vec<Block>,
+    /// Columns with one value over the whole group, which have no block.
+    #[n(8)]
+    pub constants: Vec<Constant>,
+    /// What lies in each column that has a block.
+    #[n(9)]
+    pub zones: Vec<Zone>,
+}
+
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Role {
+    /// Rows of a site.
+    #[n(0)]
+    Site,
+    /// Values of an int (i64), float (f64) or bool (u8) column.
+    #[n(1)]
+    Values,
+    /// One byte a row: 1 where the column has a value. Absent where there are no nulls.
+    #[n(2)]
+    Valid,
+    /// u32 offsets of a str column, rows + 1 of them.
+    #[n(3)]
+    Offsets,
+    /// UTF-8 of a str column.
+    #[n(4)]
+    Bytes,
+}
+
+/// A contiguous array in a group.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Block {
+    /// What it holds.
+    #[n(0)]
+    pub role: Role,
+    /// The site or column.
+    #[n(1)]
+    pub id: u32,
+    /// First byte in the file.
+    #[n(2)]
+    pub offset: u64,
+    /// Bytes.
+    #[n(3)]
+    pub length: u64,
+    /// CRC32C of every 128 KiB piece, u32 little-endian.
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    pub crcs: Vec<u8>,
+    /// NaN and infinite elements (sites only).
+    #[n(5)]
+    pub non_finite: u64,
+}
+
+/// A column with one value over a group.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Constant {
+    /// The column.
+    #[n(0)]
+    pub id: u32,
+    /// The value.
+    #[n(1)]
+    pub value: Value,
+}
+
+/// What lies in a column of a group: a reader may skip the group, never more.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Zone {
+    /// The column.
+    #[n(0)]
+    pub id: u32,
+    /// Least value (NaN left out), or null if there is none. Texts are cut to at most 32 bytes.
+    #[n(1)]
+    pub min: Value,
+    /// Greatest value, likewise. A cut text is rounded up; null if it cannot be.
+    #[n(2)]
+    pub max: Value,
+    /// Rows without a value.
+    #[n(3)]
+    pub nulls: u64,
+    /// Rows whose value is NaN.
+    #[n(4)]
+    pub nans: u64,
+}
+
+/// Body of [`Op::Metrics`]: arrays of one length, little-endian, with a dictionary of their own.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Metrics {
+    /// i64 each.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub steps: Vec<u8>,
+    /// i64 each: microseconds since the epoch.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub times: Vec<u8>,
+    /// f64 each.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub values: Vec<u8>,
+    /// The words that follow.
+    #[n(3)]
+    pub words: Vec<String>,
+    /// u32 each: index of the metric's name in `words`.
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    pub names: Vec<u8>,
+    /// u32 each: index of the site, or 2^32 - 1 for none.
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub sites: Vec<u8>,
+    /// u32 each: index of the source, or 2^32 - 1 for none.
+    #[n(6)]
+    #[cbor(with = "minicbor::bytes")]
+    pub sources: Vec<u8>,
+}
+
+/// Body of [`Op::Seal`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Seal {
+    /// The segment.
+    #[n(0)]
+    pub file: String,
+    /// Its exact length.
+    #[n(1)]
+    pub length: u64,
+    /// BLAKE3 of its `.table`.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub root: [u8; 32],
+}
+
+/// How a chunk is coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Codec {
+    /// As it is.
+    #[n(0)]
+    Raw,
+}
+
+/// Body of [`Op::Chunks`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Chunks {
+    /// The pack.
+    #[n(0)]
+    pub pack: String,
+    /// The chunks in order of offset.
+    #[n(1)]
+    pub chunks: Vec<Chunk>,
+}
+
+/// Where a chunk lies.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Chunk {
+    /// What it holds.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub key: Key,
+    /// First byte in the pack.
+    #[n(1)]
+    pub offset: u64,
+    /// Bytes in the pack.
+    #[n(2)]
+    pub stored: u64,
+    /// Bytes when decoded.
+    #[n(3)]
+    pub raw: u64,
+    /// How it is coded.
+    #[n(4)]
+    pub codec: Codec,
+    /// CRC32C of every stored 128 KiB piece, u32 little-endian.
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub crcs: Vec<u8>,
+}
+
+/// Body of [`Op::Layout`]. Its key is BLAKE3 of `content`.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Layout {
+    /// CBOR of a [`LayoutContent`].
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub content: Vec<u8>,
+}
+
+/// What is alike in every save of a part.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct LayoutContent {
+    /// JSON of the nested state, with numbers in place of tensors and scalars.
+    #[n(0)]
+    pub tree: String,
+    /// The tensors in order.
+    #[n(1)]
+    pub tensors: Vec<TensorSpec>,
+}
+
+/// A tensor of a part.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct TensorSpec {
+    /// Dotted name.
+    #[n(0)]
+    pub name: String,
+    /// Element type.
+    #[n(1)]
+    pub dtype: DType,
+    /// Shape.
+    #[n(2)]
+    pub shape: Vec<u64>,
+}
+
+impl TensorSpec {
+    /// Bytes of the whole tensor, or None if that overflows.
+    pub fn bytes(&self) -> Option<u64> {
+        self.shape.iter().try_fold(self.dtype.size(), |bytes, &n| bytes.checked_mul(n))
+    }
+}
+
+/// Body of [`Op::Save`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Save {
+    /// The step whose state it is.
+    #[n(0)]
+    pub step: i64,
+    /// Microseconds since the epoch.
+    #[n(1)]
+    pub time: i64,
+    /// The named parts.
+    #[n(2)]
+    pub parts: Vec<Part>,
+}
+
+/// A part of a save.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Part {
+    /// Name.
+    #[n(0)]
+    pub name: String,
+    /// Key of the layout.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub layout: Key,
+    /// Keys of all chunks, tensor after tensor, 32 bytes each.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub keys: Vec<u8>,
+    /// JSON of the scalars.
+    #[n(3)]
+    pub scalars: String,
+}

@@ -1,0 +1,96 @@
+//! What Python hands to a writer.
+
+use crate::buffer::Bytes;
+use crate::errors::raise;
+use lamina_format::{ColumnType, DType, Error, Value};
+use lamina_store::writer::{ColumnInput, SiteInput, Values};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+/// A site of an append: name, dtype, item shape, rows.
+#[derive(FromPyObject)]
+pub struct SiteArgument<'py>(String, String, Vec<u64>, Bound<'py, PyAny>);
+
+/// A column: name, type, values, validity.
+#[derive(FromPyObject)]
+pub struct ColumnArgument<'py>(String, String, Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
+
+/// A site with its bytes borrowed.
+pub struct HeldSite {
+    name: String,
+    dtype: DType,
+    shape: Vec<u64>,
+    bytes: Bytes,
+}
+
+/// A column with its values taken or borrowed.
+pub struct HeldColumn {
+    name: String,
+    kind: ColumnType,
+    values: HeldValues,
+    valid: Option<Bytes>,
+}
+
+enum HeldValues {
+    Constant(Value),
+    Fixed(Bytes),
+    Texts(Vec<Option<String>>),
+}
+
+impl SiteArgument<'_> {
+    pub fn hold(self) -> PyResult<HeldSite> {
+        let dtype = DType::parse(&self.1).map_err(raise)?;
+        Ok(HeldSite { name: self.0, dtype, shape: self.2, bytes: Bytes::get(&self.3)? })
+    }
+}
+
+impl HeldSite {
+    pub fn input(&self) -> SiteInput<'_> {
+        SiteInput { name: &self.name, dtype: self.dtype, shape: self.shape.clone(), bytes: self.bytes.as_slice() }
+    }
+}
+
+impl ColumnArgument<'_> {
+    pub fn hold(self) -> PyResult<HeldColumn> {
+        let kind = ColumnType::parse(&self.1).map_err(raise)?;
+        let values = match scalar(kind, &self.2) {
+            Ok(Some(value)) => HeldValues::Constant(value),
+            Ok(None) if kind == ColumnType::Str => HeldValues::Texts(self.2.extract()?),
+            Ok(None) => HeldValues::Fixed(Bytes::get(&self.2)?),
+            Err(error) => {
+                let text = format!("column {:?} cannot hold this value as {}: {error}", self.0, kind.name());
+                return Err(raise(Error::schema(text)));
+            }
+        };
+        let valid = self.3.as_ref().map(Bytes::get).transpose()?;
+        Ok(HeldColumn { name: self.0, kind, values, valid })
+    }
+}
+
+/// The constant that the object is, or None if it is a list or buffer.
+fn scalar(kind: ColumnType, object: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
+    if object.is_none() {
+        return Ok(Some(Value::Null));
+    }
+    if object.is_instance_of::<PyList>() || object.hasattr("__buffer__")? || object.hasattr("__array_interface__")? {
+        return Ok(None);
+    }
+    Ok(Some(match kind {
+        ColumnType::Int => Value::Int(object.extract()?),
+        ColumnType::Float => Value::Float(object.extract()?),
+        ColumnType::Bool => Value::Bool(object.extract()?),
+        ColumnType::Str => Value::Str(object.extract()?),
+    }))
+}
+
+impl HeldColumn {
+    pub fn input(&self) -> ColumnInput<'_> {
+        let values = match &self.values {
+            HeldValues::Constant(value) => Values::Constant(value.clone()),
+            HeldValues::Fixed(bytes) => Values::Fixed(bytes.as_slice()),
+            HeldValues::Texts(texts) => Values::Texts(texts.clone()),
+        };
+        let valid = self.valid.as_ref().map(Bytes::as_slice);
+        ColumnInput { name: &self.name, kind: self.kind, values, valid }
+    }
+}

@@ -1,0 +1,33 @@
+//! `lamina._core`: a thin Python face over the store. `_core.pyi` documents it.
+
+mod arrow;
+mod buffer;
+mod errors;
+mod input;
+mod snapshot;
+mod ticket;
+mod writer;
+
+use errors::raise;
+use lamina_store::storage::Files;
+use pyo3::prelude::*;
+
+#[pyfunction]
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+#[pyfunction]
+fn create(py: Python<'_>, path: &str, config: &str) -> PyResult<()> {
+    py.detach(|| lamina_store::create(&Files::new(path), config)).map_err(raise)
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(version, module)?)?;
+    module.add_function(wrap_pyfunction!(create, module)?)?;
+    module.add_class::<arrow::ArrowArray>()?;
+    module.add_class::<ticket::Ticket>()?;
+    module.add_class::<writer::Writer>()?;
+    module.add_class::<snapshot::Snapshot>()
+}

@@ -1,0 +1,244 @@
+//! `lamina._core.Snapshot`.
+
+use crate::arrow::{self, ArrowArray};
+use crate::buffer::{Bytes, BytesMut};
+use crate::errors::raise;
+use arrow_array::builder::StringBuilder;
+use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow_buffer::MutableBuffer;
+use lamina_format::record::{Column, Table};
+use lamina_format::{Error, Value};
+use lamina_store::storage::Files;
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::sync::Arc;
+
+/// What a run held when it was opened.
+#[pyclass(frozen, module = "lamina._core")]
+pub struct Snapshot(lamina_store::Snapshot);
+
+type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64);
+type GroupRow = (usize, i64, u64, Vec<String>, Option<i64>, Option<i64>);
+type TensorRow = (String, &'static str, Vec<u64>, u64, u64);
+type PartRow = (String, Vec<TensorRow>);
+
+fn table(name: &str) -> PyResult<Table> {
+    match name {
+        "rows" => Ok(Table::Rows),
+        "examples" => Ok(Table::Examples),
+        other => Err(raise(Error::schema(format!("there is no table {other:?}")).hint("give rows or examples"))),
+    }
+}
+
+impl Snapshot {
+    fn batch(&self, table: Table, group: usize, columns: &[(String, Option<&Column>)]) -> PyResult<ArrowArray> {
+        let rows = self.0.rows(table, group).map_err(raise)? as usize;
+        let mut arrays: Vec<(String, ArrayRef)> = Vec::new();
+        for (name, column) in columns {
+            let array = match column {
+                Some(column) => arrow::column(column.kind, rows, self.0.metadata(group, column).map_err(raise)?),
+                None => {
+                    let first = self.0.groups()[group].first;
+                    Arc::new(Int64Array::from_iter_values(first..first + rows as i64))
+                }
+            };
+            arrays.push((name.clone(), array));
+        }
+        ArrowArray::batch(rows, arrays)
+    }
+}
+
+#[pymethods]
+impl Snapshot {
+    #[new]
+    #[pyo3(signature = (path, *, strict=false))]
+    fn new(py: Python<'_>, path: &str, strict: bool) -> PyResult<Self> {
+        py.detach(|| lamina_store::Snapshot::open(Arc::new(Files::new(path)), strict)).map(Self).map_err(raise)
+    }
+
+    #[getter]
+    fn id(&self) -> &str {
+        &self.0.run().id
+    }
+
+    #[getter]
+    fn created(&self) -> i64 {
+        self.0.run().created
+    }
+
+    #[getter]
+    fn config(&self) -> &str {
+        &self.0.run().config
+    }
+
+    #[getter]
+    fn problems(&self) -> Vec<(String, String, Option<u64>)> {
+        let place = |error: &Error| (error.message.clone(), error.file.clone().unwrap_or_default(), error.offset);
+        self.0.problems().iter().map(place).collect()
+    }
+
+    #[getter]
+    fn bytes_read(&self) -> (u64, u64) {
+        self.0.bytes_read()
+    }
+
+    fn writers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let describe = |info: &lamina_store::reader::WriterInfo| {
+            let dict = PyDict::new(py);
+            let open = info.open.as_ref();
+            let close = info.close.as_ref();
+            let error = close.and_then(|close| close.error.as_deref());
+            let state = match (close, error, info.alive) {
+                (Some(_), None, _) => "finished",
+                (Some(_), Some(_), _) => "failed",
+                (None, _, true) => "running",
+                (None, _, false) => "abandoned",
+            };
+            dict.set_item("ordinal", info.ordinal)?;
+            dict.set_item("state", state)?;
+            dict.set_item("error", error)?;
+            dict.set_item("host", open.map(|open| open.host.as_str()))?;
+            dict.set_item("pid", open.map(|open| open.pid))?;
+            dict.set_item("rank", open.and_then(|open| open.rank))?;
+            dict.set_item("opened", open.map(|open| open.time))?;
+            dict.set_item("closed", close.map(|close| close.time))?;
+            Ok(dict)
+        };
+        self.0.writers().iter().map(describe).collect()
+    }
+
+    fn sites(&self) -> Vec<SiteRow> {
+        let describe = |info: lamina_store::reader::SiteInfo| {
+            (info.site.name, info.site.dtype.name(), info.site.shape, info.rows, info.bytes, info.non_finite)
+        };
+        self.0.sites().into_iter().map(describe).collect()
+    }
+
+    #[pyo3(signature = (table="rows"))]
+    fn columns(&self, table: &str) -> PyResult<Vec<(String, &'static str)>> {
+        let columns = self.0.columns(self::table(table)?);
+        Ok(columns.map(|column| (column.name.clone(), column.kind.name())).collect())
+    }
+
+    fn groups(&self) -> Vec<GroupRow> {
+        let describe = |(index, info): (usize, lamina_store::reader::GroupInfo)| {
+            let name = |id: &u32| self.0.site_by_id(*id).map(|site| site.name.clone());
+            let sites = info.sites.iter().filter_map(name).collect();
+            let steps = info.steps.unzip();
+            (index, info.first, info.rows, sites, steps.0, steps.1)
+        };
+        self.0.groups().into_iter().enumerate().map(describe).collect()
+    }
+
+    fn constant<'py>(&self, py: Python<'py>, group: usize, column: &str) -> PyResult<(bool, Bound<'py, PyAny>)> {
+        let column = self.0.column(Table::Rows, column).map_err(raise)?;
+        Ok(match self.0.constant(group, column).map_err(raise)? {
+            None => (false, py.None().into_bound(py)),
+            Some(Value::Null) => (true, py.None().into_bound(py)),
+            Some(Value::Int(x)) => (true, x.into_bound_py_any(py)?),
+            Some(Value::Float(x)) => (true, x.into_bound_py_any(py)?),
+            Some(Value::Bool(x)) => (true, x.into_bound_py_any(py)?),
+            Some(Value::Str(x)) => (true, x.into_bound_py_any(py)?),
+        })
+    }
+
+    fn metadata(&self, py: Python<'_>, group: usize, columns: Vec<String>) -> PyResult<ArrowArray> {
+        let find = |name: String| match name.as_str() {
+            "row" => Ok((name, None)),
+            _ => Ok((name.clone(), Some(self.0.column(Table::Rows, &name).map_err(raise)?))),
+        };
+        let columns: Vec<_> = columns.into_iter().map(find).collect::<PyResult<_>>()?;
+        py.detach(|| self.batch(Table::Rows, group, &columns))
+    }
+
+    #[pyo3(signature = (group, site, indices=None, *, widen=true))]
+    fn vectors(
+        &self,
+        py: Python<'_>,
+        group: usize,
+        site: &str,
+        indices: Option<Bound<'_, PyAny>>,
+        widen: bool,
+    ) -> PyResult<ArrowArray> {
+        let indices = indices.as_ref().map(Bytes::get).transpose()?.map(|bytes| bytes.as_i64s());
+        let site = self.0.site(site).map_err(raise)?;
+        py.detach(|| {
+            let rows = match &indices {
+                Some(indices) => indices.len() as u64,
+                None => self.0.rows(Table::Rows, group).map_err(raise)?,
+            };
+            let size = rows.checked_mul(site.row_bytes()).and_then(|size| usize::try_from(size).ok());
+            let too_large = || raise(Error::damaged("a record promises more bytes than memory can address"));
+            let mut bytes = MutableBuffer::from_len_zeroed(size.ok_or_else(too_large)?);
+            self.0.gather(group, site, indices.as_deref(), &mut bytes).map_err(raise)?;
+            Ok(ArrowArray::new(&site.name, arrow::vectors(site, bytes, widen)?))
+        })
+    }
+
+    fn gather(
+        &self,
+        py: Python<'_>,
+        group: usize,
+        site: &str,
+        indices: Option<Bound<'_, PyAny>>,
+        out: Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let indices = indices.as_ref().map(Bytes::get).transpose()?.map(|bytes| bytes.as_i64s());
+        let site = self.0.site(site).map_err(raise)?;
+        let mut out = BytesMut::get(&out)?;
+        let out = out.as_mut_slice();
+        py.detach(|| self.0.gather(group, site, indices.as_deref(), out)).map_err(raise)
+    }
+
+    fn examples(&self, py: Python<'_>) -> PyResult<Vec<ArrowArray>> {
+        let batch = |group| {
+            let columns = self.0.columns_of(Table::Examples, group).map_err(raise)?;
+            let named: Vec<_> = columns.into_iter().map(|column| (column.name.clone(), Some(column))).collect();
+            py.detach(|| self.batch(Table::Examples, group, &named))
+        };
+        (0..self.0.example_groups()).map(batch).collect()
+    }
+
+    fn metrics(&self) -> PyResult<ArrowArray> {
+        let metrics = self.0.metrics();
+        let text = |index: &u32| metrics.words[*index as usize].as_str();
+        let texts = |indices: &[Option<u32>]| -> ArrayRef {
+            let mut array = StringBuilder::new();
+            indices.iter().for_each(|index| array.append_option(index.as_ref().map(text)));
+            Arc::new(array.finish())
+        };
+        let times = TimestampMicrosecondArray::from(metrics.times.clone()).with_timezone("UTC");
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("step", Arc::new(Int64Array::from(metrics.steps.clone()))),
+            ("time", Arc::new(times)),
+            ("name", Arc::new(StringArray::from_iter_values(metrics.names.iter().map(text)))),
+            ("site", texts(&metrics.sites)),
+            ("source", texts(&metrics.sources)),
+            ("rank", Arc::new(Int64Array::from(metrics.ranks.clone()))),
+            ("value", Arc::new(Float64Array::from(metrics.values.clone()))),
+        ];
+        let columns = columns.into_iter().map(|(name, array)| (name.to_owned(), array)).collect();
+        ArrowArray::batch(metrics.steps.len(), columns)
+    }
+
+    fn checkpoints(&self) -> PyResult<Vec<(i64, Vec<PartRow>)>> {
+        let tensor = |tensor: lamina_store::reader::SavedTensor| {
+            let spec = tensor.spec;
+            (spec.name, spec.dtype.name(), spec.shape, tensor.bytes, tensor.stored)
+        };
+        let part = |part: lamina_store::reader::SavedPart| (part.name, part.tensors.into_iter().map(tensor).collect());
+        let steps = self.0.checkpoints().map_err(raise)?.into_iter();
+        Ok(steps.map(|(step, parts)| (step, parts.into_iter().map(part).collect())).collect())
+    }
+
+    fn part(&self, step: i64, part: &str) -> PyResult<(String, String)> {
+        self.0.saved_part(step, part).map_err(raise)
+    }
+
+    fn tensor(&self, py: Python<'_>, step: i64, part: &str, index: usize, out: Bound<'_, PyAny>) -> PyResult<()> {
+        let mut out = BytesMut::get(&out)?;
+        let out = out.as_mut_slice();
+        py.detach(|| self.0.saved_tensor(step, part, index, out)).map_err(raise)
+    }
+}

@@ -1,0 +1,121 @@
+//! `lamina._core.Writer`.
+
+use crate::buffer::Bytes;
+use crate::errors::raise;
+use crate::input::{ColumnArgument, HeldColumn, HeldSite, SiteArgument};
+use crate::ticket::Ticket;
+use lamina_format::record::TensorSpec;
+use lamina_format::{DType, Error};
+use lamina_store::storage::{Files, Storage};
+use lamina_store::writer::PartInput;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// One owner of one log.
+#[pyclass(frozen, module = "lamina._core")]
+pub struct Writer {
+    storage: Arc<dyn Storage>,
+    inner: lamina_store::Writer,
+}
+
+type TensorArgument<'py> = (String, String, Vec<u64>, Bound<'py, PyAny>);
+type PartArgument<'py> = (String, String, String, Vec<TensorArgument<'py>>);
+
+/// A part with its tensors' bytes borrowed.
+struct HeldPart {
+    name: String,
+    tree: String,
+    scalars: String,
+    tensors: Vec<(TensorSpec, Bytes)>,
+}
+
+impl HeldPart {
+    fn hold((name, tree, scalars, tensors): PartArgument<'_>) -> PyResult<Self> {
+        let tensor = |(name, dtype, shape, bytes): TensorArgument<'_>| {
+            let dtype = DType::parse(&dtype).map_err(raise)?;
+            Ok((TensorSpec { name, dtype, shape }, Bytes::get(&bytes)?))
+        };
+        let tensors = tensors.into_iter().map(tensor).collect::<PyResult<_>>()?;
+        Ok(Self { name, tree, scalars, tensors })
+    }
+
+    fn input(&self) -> PartInput<'_> {
+        let tensors = self.tensors.iter().map(|(spec, bytes)| (spec.clone(), bytes.as_slice())).collect();
+        PartInput { name: &self.name, tree: &self.tree, scalars: &self.scalars, tensors }
+    }
+}
+
+#[pymethods]
+impl Writer {
+    #[new]
+    #[pyo3(signature = (path, *, rank=None))]
+    fn new(py: Python<'_>, path: &str, rank: Option<i64>) -> PyResult<Self> {
+        let storage: Arc<dyn Storage> = Arc::new(Files::new(path));
+        let inner = py.detach(|| lamina_store::Writer::open(Arc::clone(&storage), rank)).map_err(raise)?;
+        Ok(Self { storage, inner })
+    }
+
+    #[getter]
+    fn ordinal(&self) -> u32 {
+        self.inner.ordinal()
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.inner.closed()
+    }
+
+    fn append(
+        &self,
+        py: Python<'_>,
+        rows: u64,
+        sites: Vec<SiteArgument<'_>>,
+        columns: Vec<ColumnArgument<'_>>,
+    ) -> PyResult<Ticket> {
+        let sites: Vec<HeldSite> = sites.into_iter().map(SiteArgument::hold).collect::<PyResult<_>>()?;
+        let columns: Vec<HeldColumn> = columns.into_iter().map(ColumnArgument::hold).collect::<PyResult<_>>()?;
+        let sites: Vec<_> = sites.iter().map(HeldSite::input).collect();
+        let columns: Vec<_> = columns.iter().map(HeldColumn::input).collect();
+        py.detach(|| self.inner.append(self.storage.as_ref(), rows, &sites, &columns)).map(Ticket).map_err(raise)
+    }
+
+    fn examples(&self, py: Python<'_>, rows: u64, columns: Vec<ColumnArgument<'_>>) -> PyResult<Ticket> {
+        let columns: Vec<HeldColumn> = columns.into_iter().map(ColumnArgument::hold).collect::<PyResult<_>>()?;
+        let columns: Vec<_> = columns.iter().map(HeldColumn::input).collect();
+        py.detach(|| self.inner.examples(self.storage.as_ref(), rows, &columns)).map(Ticket).map_err(raise)
+    }
+
+    #[pyo3(signature = (step, time, names, values, *, site=None, source=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are the columns of a metric")]
+    fn log(
+        &self,
+        py: Python<'_>,
+        step: i64,
+        time: i64,
+        names: Vec<String>,
+        values: Vec<f64>,
+        site: Option<&str>,
+        source: Option<&str>,
+    ) -> PyResult<()> {
+        if names.len() != values.len() {
+            return Err(raise(Error::schema(format!("{} names for {} values", names.len(), values.len()))));
+        }
+        let values: Vec<_> = names.into_iter().zip(values).collect();
+        py.detach(|| self.inner.log(step, time, &values, site, source)).map_err(raise)
+    }
+
+    fn save(&self, py: Python<'_>, step: i64, parts: Vec<PartArgument<'_>>) -> PyResult<Ticket> {
+        let parts: Vec<HeldPart> = parts.into_iter().map(HeldPart::hold).collect::<PyResult<_>>()?;
+        let parts: Vec<_> = parts.iter().map(HeldPart::input).collect();
+        py.detach(|| self.inner.save(step, &parts)).map(Ticket).map_err(raise)
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        Ticket(self.inner.flush()).wait(py, None).map(drop)
+    }
+
+    #[pyo3(signature = (error=None))]
+    fn close(&self, py: Python<'_>, error: Option<String>) -> PyResult<()> {
+        py.detach(|| self.inner.close(error)).map_err(raise)
+    }
+}

@@ -1,0 +1,95 @@
+//! The chain of commits: how it is read, and how a writer adds to it.
+
+use crate::clock;
+use crate::storage::Storage;
+use lamina_format::commit::{self, Commit, Parent};
+use lamina_format::record::Op;
+use lamina_format::segment::Declared;
+use lamina_format::{Error, ErrorKind, Result, names};
+
+/// What the readable commits say.
+pub struct Chain {
+    /// Readable commits, oldest first, each with its hash.
+    pub commits: Vec<(Commit, [u8; 32])>,
+    /// What could not be read, newest first.
+    pub problems: Vec<Error>,
+    /// The highest number that is taken.
+    pub highest: Option<u64>,
+    unreadable: Vec<u64>,
+}
+
+impl Chain {
+    /// Reads every commit. What is damaged is passed over and reported; what needs a newer Lamina is an error.
+    pub fn read(storage: &dyn Storage) -> Result<Self> {
+        let numbers = storage.commits()?;
+        let mut chain =
+            Self { commits: Vec::new(), problems: Vec::new(), highest: numbers.first().copied(), unreadable: vec![] };
+        for &n in &numbers {
+            match storage.read_commit(n).and_then(|bytes| commit::decode(&bytes, n)) {
+                Ok(commit) => chain.commits.push(commit),
+                Err(error) if error.kind == ErrorKind::Format => return Err(error.in_file(names::commit(n))),
+                Err(error) => {
+                    chain.unreadable.push(n);
+                    chain.problems.push(error.in_file(names::commit(n)));
+                }
+            }
+        }
+        chain.check_links();
+        chain.commits.reverse();
+        Ok(chain)
+    }
+
+    /// A commit whose parent is neither there nor known to be damaged, or is another, is a problem.
+    fn check_links(&mut self) {
+        let mut problems = Vec::new();
+        for pair in self.commits.windows(2) {
+            let [(child, _), (below, hash)] = pair else { continue };
+            let Some(parent) = &child.parent else { continue };
+            let lost = parent.n != below.n && !self.unreadable.contains(&parent.n);
+            if lost || parent.n == below.n && parent.hash != *hash {
+                let text = format!("commit {} builds on a commit {} that is not there", child.n, parent.n);
+                problems.push(Error::damaged(text).in_file(names::commit(parent.n)));
+            }
+        }
+        self.problems.extend(problems);
+    }
+
+    /// The declarations of all commits.
+    pub fn declared(&self) -> Declared {
+        let mut declared = Declared::default();
+        for op in self.commits.iter().flat_map(|(commit, _)| &commit.ops) {
+            declared.apply(op);
+        }
+        declared
+    }
+
+    fn next(&self, writer: u32, ops: Vec<Op>) -> Commit {
+        let parent = self.commits.last().map(|(commit, hash)| Parent { n: commit.n, hash: *hash });
+        let above = parent.as_ref().map_or(0, |parent| parent.n + 1);
+        let n = self.highest.map_or(0, |highest| highest + 1);
+        let skipped = self.unreadable.iter().copied().filter(|&skipped| skipped >= above).rev().collect();
+        Commit { n, parent, skipped, writer: Some(writer), time: clock::now(), needs: Vec::new(), ops }
+    }
+}
+
+/// Publishes what `ops` returns for the present declarations, again and again until no other writer is faster.
+/// Returns the declarations as they stand then. Publishes nothing if `ops` returns nothing.
+pub fn publish(
+    storage: &dyn Storage,
+    writer: u32,
+    mut ops: impl FnMut(&Declared) -> Result<Vec<Op>>,
+) -> Result<Declared> {
+    loop {
+        let chain = Chain::read(storage)?;
+        let mut declared = chain.declared();
+        let new = ops(&declared)?;
+        if new.is_empty() {
+            return Ok(declared);
+        }
+        let commit = chain.next(writer, new);
+        if storage.publish(commit.n, &commit::encode(&commit).0)? {
+            commit.ops.iter().for_each(|op| declared.apply(op));
+            return Ok(declared);
+        }
+    }
+}

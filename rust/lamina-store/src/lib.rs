@@ -1,0 +1,15 @@
+//! One writer's life and a reader's snapshot, on any storage. No Python.
+//!
+//! `create` makes a run; a `Writer` owns one log of it and appends; a `Snapshot` reads what was acknowledged.
+#![forbid(unsafe_code)]
+
+mod chain;
+mod clock;
+mod create;
+pub mod reader;
+pub mod storage;
+pub mod writer;
+
+pub use create::create;
+pub use reader::Snapshot;
+pub use writer::{Ticket, Writer};

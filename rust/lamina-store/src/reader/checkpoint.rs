@@ -1,0 +1,144 @@
+//! Checkpoints of a snapshot.
+
+use super::Snapshot;
+use lamina_format::checksum::{self, PIECE};
+use lamina_format::chunk::{self, CHUNK, Key};
+use lamina_format::record::{Chunk, LayoutContent, Op, Part, Save, TensorSpec};
+use lamina_format::{Error, ErrorKind, Result, cbor};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// What the logs say of checkpoints.
+#[derive(Default)]
+pub struct Checkpoints {
+    chunks: HashMap<Key, Vec<(Arc<str>, Chunk)>>,
+    layouts: HashMap<Key, Vec<u8>>,
+    saves: Vec<Save>,
+}
+
+/// A tensor of a checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedTensor {
+    /// Name, type and shape.
+    pub spec: TensorSpec,
+    /// Bytes of the whole.
+    pub bytes: u64,
+    /// Bytes of its chunks that no earlier save holds.
+    pub stored: u64,
+}
+
+/// A part of a checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedPart {
+    /// Name.
+    pub name: String,
+    /// Tensors in order.
+    pub tensors: Vec<SavedTensor>,
+}
+
+impl Checkpoints {
+    pub fn apply(&mut self, op: Op) {
+        match op {
+            Op::Chunks(chunks) => {
+                let pack: Arc<str> = Arc::from(chunks.pack);
+                for chunk in chunks.chunks {
+                    self.chunks.entry(chunk.key).or_default().push((Arc::clone(&pack), chunk));
+                }
+            }
+            Op::Layout(layout) => drop(self.layouts.insert(checksum::hash(&layout.content), layout.content)),
+            Op::Save(save) => self.saves.push(save),
+            _ => {}
+        }
+    }
+
+    fn layout(&self, part: &Part) -> Result<LayoutContent> {
+        let lost = || Error::damaged(format!("the layout of part {:?} is lost with a damaged record", part.name));
+        cbor::decode(self.layouts.get(&part.layout).ok_or_else(lost)?, "a layout")
+    }
+
+    /// The last save of a part at a step.
+    fn part(&self, step: i64, name: &str) -> Result<&Part> {
+        let saves = self.saves.iter().filter(|save| save.step == step);
+        let parts = saves.flat_map(|save| save.parts.iter().map(move |part| (save.time, part)));
+        let last = parts.filter(|(_, part)| part.name == name).max_by_key(|(time, _)| *time);
+        let missing = || Error::new(ErrorKind::NotFound, format!("step {step} has no checkpoint with a part {name:?}"));
+        last.map(|(_, part)| part).ok_or_else(missing)
+    }
+}
+
+impl Snapshot {
+    /// All checkpoints by step; of several saves of a part at one step the last counts.
+    pub fn checkpoints(&self) -> Result<BTreeMap<i64, Vec<SavedPart>>> {
+        let store = &self.checkpoints;
+        let mut saves: Vec<&Save> = store.saves.iter().collect();
+        saves.sort_by_key(|save| save.time);
+        let (mut known, mut steps) = (HashSet::new(), BTreeMap::<i64, Vec<SavedPart>>::new());
+        for save in saves {
+            for part in &save.parts {
+                let mut keys = part.keys.as_chunks::<32>().0.iter();
+                let mut tensors = Vec::new();
+                for spec in store.layout(part)?.tensors {
+                    let bytes = spec.bytes().unwrap_or(0);
+                    let chunks = keys.by_ref().take(chunk::count(bytes) as usize);
+                    let new = chunks.filter(|key| known.insert(**key));
+                    let size = |key: &Key| store.chunks.get(key).map_or(0, |places| places[0].1.stored);
+                    tensors.push(SavedTensor { stored: new.map(size).sum(), bytes, spec });
+                }
+                let parts = steps.entry(save.step).or_default();
+                parts.retain(|earlier| earlier.name != part.name);
+                parts.push(SavedPart { name: part.name.clone(), tensors });
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Tree and scalars of a part, as saved.
+    pub fn saved_part(&self, step: i64, name: &str) -> Result<(String, String)> {
+        let part = self.checkpoints.part(step, name)?;
+        Ok((self.checkpoints.layout(part)?.tree, part.scalars.clone()))
+    }
+
+    /// The bytes of a tensor of a part, into `out` of just that size.
+    pub fn saved_tensor(&self, step: i64, name: &str, index: usize, out: &mut [u8]) -> Result<()> {
+        let part = self.checkpoints.part(step, name)?;
+        let layout = self.checkpoints.layout(part)?;
+        let missing = || Error::new(ErrorKind::NotFound, format!("part {name:?} has no tensor {index}"));
+        let spec = layout.tensors.get(index).ok_or_else(missing)?;
+        if spec.bytes() != Some(out.len() as u64) {
+            return Err(Error::schema(format!("tensor {:?} does not fit {} bytes", spec.name, out.len())));
+        }
+        let before: u64 = layout.tensors[..index].iter().map(|spec| chunk::count(spec.bytes().unwrap_or(0))).sum();
+        let keys = part.keys.as_chunks::<32>().0;
+        for (at, piece) in out.chunks_mut(CHUNK).enumerate() {
+            let short = || Error::damaged(format!("the record of tensor {:?} lacks a chunk", spec.name));
+            self.read_chunk(keys.get(before as usize + at).ok_or_else(short)?, &spec.name, piece)?;
+        }
+        Ok(())
+    }
+
+    /// A chunk may lie in several places: if one is damaged the next is tried.
+    fn read_chunk(&self, key: &Key, tensor: &str, out: &mut [u8]) -> Result<()> {
+        let mut failure = Error::damaged(format!("a chunk of tensor {tensor:?} is lost with a damaged record"));
+        for (pack, chunk) in self.checkpoints.chunks.get(key).into_iter().flatten() {
+            match self.read_place(pack, chunk, out) {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure.hint(format!("tensor {tensor:?} is affected; other steps and tensors are readable")))
+    }
+
+    fn read_place(&self, pack: &str, chunk: &Chunk, out: &mut [u8]) -> Result<()> {
+        let damaged = |text: &str, at: u64| Error::damaged(text).in_file(pack).at(chunk.offset + at);
+        if chunk.raw != out.len() as u64 || chunk.stored != chunk.raw {
+            return Err(damaged("a chunk's record does not fit its tensor", 0));
+        }
+        self.blobs.get(self.storage.as_ref(), pack)?.read(chunk.offset, out)?;
+        for (at, piece) in out.chunks(PIECE).enumerate() {
+            if chunk.crcs.get(4 * at..4 * at + 4) != Some(&crc32c::crc32c(piece).to_le_bytes()) {
+                return Err(damaged("the bytes do not match their checksum", (at * PIECE) as u64));
+            }
+        }
+        Ok(())
+    }
+}

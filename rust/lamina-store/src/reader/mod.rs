@@ -1,0 +1,246 @@
+//! What a run held when it was opened: the commits, and the valid frames of each log.
+
+mod block;
+mod checkpoint;
+mod column;
+mod group;
+mod metrics;
+
+pub use checkpoint::{SavedPart, SavedTensor};
+pub use column::ColumnData;
+pub use group::GroupInfo;
+pub use metrics::MetricColumns;
+
+use crate::chain::Chain;
+use crate::clock;
+use crate::storage::Storage;
+use block::Blobs;
+use checkpoint::Checkpoints;
+use group::StoredGroup;
+use lamina_format::chunk::Key;
+use lamina_format::record::{Close, Column, Op, Open, Role, Site, Table};
+use lamina_format::runfile::RunFile;
+use lamina_format::segment::Declared;
+use lamina_format::{Error, ErrorKind, Result, frame, names};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// How a log stands.
+#[derive(Clone, Debug)]
+pub struct WriterInfo {
+    /// Which writer.
+    pub ordinal: u32,
+    /// Its first record; None if that is lost.
+    pub open: Option<Open>,
+    /// Its last record, if it was closed.
+    pub close: Option<Close>,
+    /// Whether the process that owns the log may still live; certain only on its own machine.
+    pub alive: bool,
+}
+
+/// A site and what is recorded of it.
+#[derive(Clone, Debug)]
+pub struct SiteInfo {
+    /// The declaration.
+    pub site: Site,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of its blocks.
+    pub bytes: u64,
+    /// Elements that are NaN or infinite.
+    pub non_finite: u64,
+}
+
+/// A consistent view of a run; it never changes.
+pub struct Snapshot {
+    storage: Arc<dyn Storage>,
+    run: RunFile,
+    problems: Vec<Error>,
+    writers: Vec<WriterInfo>,
+    declared: Declared,
+    groups: Vec<StoredGroup>,
+    examples: Vec<StoredGroup>,
+    metrics: MetricColumns,
+    checkpoints: Checkpoints,
+    blobs: Blobs,
+}
+
+impl Snapshot {
+    /// Reads a run. Damage is passed over and listed in [`Snapshot::problems`]; if `strict`, it is an error.
+    pub fn open(storage: Arc<dyn Storage>, strict: bool) -> Result<Self> {
+        let described = storage.run_json().and_then(|text| RunFile::decode(&text));
+        let described = match described {
+            Err(error) if error.kind != ErrorKind::Damaged && !may_be_torn(&error) => return Err(locate(error)),
+            described => described,
+        };
+        let chain = Chain::read(storage.as_ref())?;
+        let mut problems = chain.problems.clone();
+        let run = match described {
+            Ok(run) => run,
+            Err(error) => {
+                let error = locate(error);
+                let copy = copied_description(&chain).ok_or_else(|| error.clone())?;
+                problems.insert(0, error.hint("the copy in the first commit was used"));
+                copy
+            }
+        };
+        let mut declared = chain.declared();
+        let mut reading = Reading::default();
+        for (writer, generation) in storage.logs()? {
+            reading.log(storage.as_ref(), writer, generation, &mut declared)?;
+        }
+        problems.extend(reading.problems);
+        if let Some(first) = problems.first().filter(|_| strict) {
+            return Err(first.clone());
+        }
+        let sorted = |mut groups: Vec<StoredGroup>| {
+            groups.sort_by_key(|group| group.record.first);
+            groups
+        };
+        Ok(Self {
+            storage,
+            run,
+            problems,
+            writers: reading.writers,
+            declared,
+            groups: sorted(reading.groups),
+            examples: sorted(reading.examples),
+            metrics: reading.metrics,
+            checkpoints: reading.checkpoints,
+            blobs: Blobs::default(),
+        })
+    }
+
+    /// The description.
+    pub fn run(&self) -> &RunFile {
+        &self.run
+    }
+
+    /// What was found damaged and passed over.
+    pub fn problems(&self) -> &[Error] {
+        &self.problems
+    }
+
+    /// Every log.
+    pub fn writers(&self) -> &[WriterInfo] {
+        &self.writers
+    }
+
+    /// Every declared site, in order of declaration.
+    pub fn sites(&self) -> Vec<SiteInfo> {
+        let mut infos: HashMap<u32, SiteInfo> = HashMap::new();
+        for group in &self.groups {
+            for block in group.record.blocks.iter().filter(|block| block.role == Role::Site) {
+                let Some(site) = self.declared.sites.get(&block.id) else { continue };
+                let info = infos.entry(block.id).or_insert_with(|| SiteInfo {
+                    site: site.clone(),
+                    rows: 0,
+                    bytes: 0,
+                    non_finite: 0,
+                });
+                info.rows += group.record.rows;
+                info.bytes += block.length;
+                info.non_finite += block.non_finite;
+            }
+        }
+        let empty = |site: &Site| SiteInfo { site: site.clone(), rows: 0, bytes: 0, non_finite: 0 };
+        self.declared.sites.values().map(|site| infos.remove(&site.id).unwrap_or_else(|| empty(site))).collect()
+    }
+
+    /// Every declared column of a table, in order of declaration.
+    pub fn columns(&self, table: Table) -> impl Iterator<Item = &Column> {
+        self.declared.columns.values().filter(move |column| column.table == table)
+    }
+
+    /// All metric values, in order of writing.
+    pub fn metrics(&self) -> &MetricColumns {
+        &self.metrics
+    }
+
+    /// Bytes of metadata blocks and of site blocks read so far.
+    pub fn bytes_read(&self) -> (u64, u64) {
+        self.blobs.bytes_read()
+    }
+}
+
+fn may_be_torn(error: &Error) -> bool {
+    // a description that is missing or no longer parses may be damage: the first commit has a copy
+    error.kind == ErrorKind::Storage || error.message.starts_with("not the description")
+}
+
+fn locate(error: Error) -> Error {
+    if error.file.is_some() || error.message.contains("nothing at") { error } else { error.in_file("run.json") }
+}
+
+fn copied_description(chain: &Chain) -> Option<RunFile> {
+    let ops = chain.commits.iter().flat_map(|(commit, _)| &commit.ops);
+    let mut copies = ops.filter_map(|op| match op {
+        Op::Create(create) => RunFile::decode(create.run_json.as_bytes()).ok(),
+        _ => None,
+    });
+    copies.next()
+}
+
+/// What the logs say, while they are being read.
+#[derive(Default)]
+struct Reading {
+    problems: Vec<Error>,
+    writers: Vec<WriterInfo>,
+    groups: Vec<StoredGroup>,
+    examples: Vec<StoredGroup>,
+    metrics: MetricColumns,
+    checkpoints: Checkpoints,
+}
+
+impl Reading {
+    fn log(&mut self, storage: &dyn Storage, writer: u32, generation: u32, declared: &mut Declared) -> Result<()> {
+        let file = names::log(writer, generation);
+        let bytes = storage.read_log(writer, generation)?;
+        let scan = frame::scan(&bytes, generation).map_err(|error| error.in_file(&file))?;
+        let mut info = WriterInfo { ordinal: writer, open: None, close: None, alive: false };
+        for op in scan.frames.into_iter().flat_map(|frame| frame.ops) {
+            declared.apply(&op);
+            match op {
+                Op::Open(open) => info.open = Some(open),
+                Op::Close(close) => info.close = Some(close),
+                Op::Group(record) => {
+                    let to = if record.table == Table::Rows { &mut self.groups } else { &mut self.examples };
+                    to.push(StoredGroup::new(record));
+                }
+                Op::Metrics(metrics) => {
+                    let rank = info.open.as_ref().and_then(|open| open.rank);
+                    self.metrics.extend(metrics, rank).map_err(|error| error.in_file(&file))?;
+                }
+                Op::Chunks(_) | Op::Layout(_) | Op::Save(_) => self.checkpoints.apply(op),
+                Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) => {}
+            }
+        }
+        info.alive =
+            info.close.is_none() && info.open.as_ref().is_some_and(|open| clock::may_live(&open.host, open.pid));
+        for at in scan.damaged {
+            let error = Error::damaged("a record of the log is damaged or missing; the records after it were read");
+            self.problems.push(error.in_file(&file).at(at));
+        }
+        // a writer at work is in the middle of its next record
+        if scan.tail && !info.alive {
+            let error = Error::damaged("the log's last bytes are no valid record: never acknowledged, or damaged");
+            self.problems.push(error.in_file(&file).at(scan.valid));
+        }
+        self.writers.push(info);
+        Ok(())
+    }
+}
+
+/// The chunks that the logs name.
+pub(crate) fn chunk_keys(storage: &dyn Storage) -> Result<HashSet<Key>> {
+    let mut keys = HashSet::new();
+    for (writer, generation) in storage.logs()? {
+        let bytes = storage.read_log(writer, generation)?;
+        for op in frame::scan(&bytes, generation)?.frames.into_iter().flat_map(|frame| frame.ops) {
+            if let Op::Chunks(chunks) = op {
+                keys.extend(chunks.chunks.iter().map(|chunk| chunk.key));
+            }
+        }
+    }
+    Ok(keys)
+}

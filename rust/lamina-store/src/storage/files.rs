@@ -1,0 +1,227 @@
+//! A run as a folder of files: where each thing lies, and in which order it becomes durable.
+
+use super::{Blob, Fs, FsFile, Log, Ranges, RealFs, Storage};
+use crate::clock;
+use lamina_format::{Error, ErrorKind, Result, names};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The folder of a run.
+#[derive(Clone)]
+pub struct Files {
+    fs: Arc<dyn Fs>,
+    root: PathBuf,
+}
+
+const FOLDERS: [&str; 4] = ["commits", "logs", "segments", "chunks"];
+
+fn refused(error: &io::Error, doing: &str, file: &str) -> Error {
+    use io::ErrorKind as Io;
+    let cut = error.kind() == Io::UnexpectedEof;
+    let kind = if cut { ErrorKind::Damaged } else { ErrorKind::Storage };
+    let message =
+        if cut { "the file is shorter than what was acknowledged".to_owned() } else { format!("{doing}: {error}") };
+    let hint = match error.kind() {
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => {
+            "free some space and start a new writer; what was acknowledged is there"
+        }
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => "check the permissions of the run's folder",
+        Io::NotFound => "the file is missing; was it moved or removed?",
+        _ => return Error::new(kind, message).in_file(file),
+    };
+    Error::new(kind, message).in_file(file).hint(hint)
+}
+
+impl Files {
+    /// The run in this folder, on this machine's file system.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self::on(Arc::new(RealFs), root)
+    }
+
+    /// The run in this folder, on another file system.
+    pub fn on(fs: Arc<dyn Fs>, root: impl Into<PathBuf>) -> Self {
+        Self { fs, root: root.into() }
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let fail = |error: io::Error| refused(&error, "cannot read", name);
+        let file = self.fs.open(&self.root.join(name)).map_err(fail)?;
+        let length = usize::try_from(file.length().map_err(fail)?).map_err(|_| Error::damaged("a file is too long"))?;
+        let mut bytes = vec![0; length];
+        file.read_at(0, &mut bytes).map_err(fail)?;
+        Ok(bytes)
+    }
+
+    fn write_durably(&self, path: &Path, bytes: &[u8], name: &str) -> Result<()> {
+        let write = || {
+            let file = self.fs.create_new(path)?;
+            file.write_at(0, bytes)?;
+            file.sync_data()
+        };
+        write().map_err(|error| refused(&error, "cannot write", name))
+    }
+
+    fn sync_folder(&self, name: &str) -> Result<()> {
+        self.fs.sync_dir(&self.root.join(name)).map_err(|error| refused(&error, "cannot sync", name))
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>> {
+        self.fs.list(&self.root.join(folder)).map_err(|error| refused(&error, "cannot list", folder))
+    }
+}
+
+impl Storage for Files {
+    fn create(&self, run_json: &[u8], commit: &[u8]) -> Result<()> {
+        let shown = self.root.display();
+        if self.fs.exists(&self.root) {
+            return Err(Error::new(ErrorKind::NotARun, format!("{shown} already exists"))
+                .hint("choose another path, or lamina.open() it if it is a run"));
+        }
+        let fail = |error: io::Error| refused(&error, "cannot create the run", &shown.to_string());
+        let parent = self.root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = self.root.file_name().unwrap_or_default().to_string_lossy();
+        let draft = parent.join(format!(".{name}.{}", clock::unique()));
+        for folder in FOLDERS {
+            self.fs.create_dir_all(&draft.join(folder)).map_err(fail)?;
+        }
+        self.write_durably(&draft.join("run.json"), run_json, "run.json")?;
+        self.write_durably(&draft.join(names::commit(0)), commit, &names::commit(0))?;
+        self.fs.sync_dir(&draft.join("commits")).map_err(fail)?;
+        self.fs.sync_dir(&draft).map_err(fail)?;
+        // a rename onto an existing, non-empty folder fails, so two creators cannot both succeed
+        self.fs.rename(&draft, &self.root).map_err(fail)?;
+        self.fs.sync_dir(parent).map_err(fail)
+    }
+
+    fn run_json(&self) -> Result<Vec<u8>> {
+        let shown = self.root.display();
+        if !self.fs.exists(&self.root) {
+            return Err(Error::new(ErrorKind::NotARun, format!("there is nothing at {shown}"))
+                .hint("check the path; lamina.Run.create() makes a run"));
+        }
+        if !self.fs.exists(&self.root.join("run.json")) && !self.fs.exists(&self.root.join("commits")) {
+            return Err(Error::new(ErrorKind::NotARun, format!("{shown} is not a run: it has no run.json"))
+                .hint("give the folder that Run.create() made"));
+        }
+        self.read("run.json")
+    }
+
+    fn commits(&self) -> Result<Vec<u64>> {
+        let mut numbers: Vec<u64> = self.list("commits")?.iter().filter_map(|name| names::parse_commit(name)).collect();
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(numbers)
+    }
+
+    fn read_commit(&self, n: u64) -> Result<Vec<u8>> {
+        self.read(&names::commit(n))
+    }
+
+    fn publish(&self, n: u64, commit: &[u8]) -> Result<bool> {
+        let name = names::commit(n);
+        let draft = self.root.join(format!("commits/.{}", clock::unique()));
+        self.write_durably(&draft, commit, &name)?;
+        // a link fails if the name is taken, where a rename would replace it
+        let linked = self.fs.link(&draft, &self.root.join(&name));
+        let removed = self.fs.remove_file(&draft);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(refused(&error, "cannot publish", &name)),
+            Ok(()) => {
+                removed.map_err(|error| refused(&error, "cannot remove the draft of", &name))?;
+                self.sync_folder("commits")?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn logs(&self) -> Result<Vec<(u32, u32)>> {
+        let mut logs: Vec<_> = self.list("logs")?.iter().filter_map(|name| names::parse_log(name)).collect();
+        logs.sort_unstable();
+        Ok(logs)
+    }
+
+    fn read_log(&self, writer: u32, generation: u32) -> Result<Vec<u8>> {
+        self.read(&names::log(writer, generation))
+    }
+
+    fn create_log(&self, writer: u32, generation: u32) -> Result<Option<Box<dyn Log>>> {
+        let name = names::log(writer, generation);
+        let file = match self.fs.create_new(&self.root.join(&name)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            file => file.map_err(|error| refused(&error, "cannot create", &name))?,
+        };
+        self.sync_folder("logs")?;
+        Ok(Some(Box::new(OpenLog { file, name, end: 0 })))
+    }
+
+    fn create_blob(&self, name: &str) -> Result<Box<dyn Blob>> {
+        let path = self.root.join(name);
+        let file = self.fs.create_new(&path).map_err(|error| refused(&error, "cannot create", name))?;
+        let folder = name.split_once('/').map_or("", |(folder, _)| folder).to_owned();
+        Ok(Box::new(OpenBlob { files: self.clone(), file, name: name.to_owned(), folder, named: false }))
+    }
+
+    fn open_blob(&self, name: &str) -> Result<Box<dyn Ranges>> {
+        names::check_blob(name)?;
+        let file = self.fs.open(&self.root.join(name)).map_err(|error| refused(&error, "cannot open", name))?;
+        Ok(Box::new(OpenRanges { file, name: name.to_owned() }))
+    }
+}
+
+struct OpenLog {
+    file: Box<dyn FsFile>,
+    name: String,
+    end: u64,
+}
+
+impl Log for OpenLog {
+    fn append(&mut self, frame: &[u8]) -> Result<()> {
+        self.file.write_at(self.end, frame).map_err(|error| refused(&error, "cannot write", &self.name))?;
+        self.end += frame.len() as u64;
+        self.file.sync_data().map_err(|error| refused(&error, "cannot sync", &self.name))
+    }
+}
+
+struct OpenBlob {
+    files: Files,
+    file: Box<dyn FsFile>,
+    name: String,
+    folder: String,
+    named: bool,
+}
+
+impl Blob for OpenBlob {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_at(offset, bytes).map_err(|error| refused(&error, "cannot write", &self.name).at(offset))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|error| refused(&error, "cannot sync", &self.name))?;
+        if !self.named {
+            self.files.sync_folder(&self.folder)?;
+            self.named = true;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, length: u64) -> Result<()> {
+        self.file.set_length(length).map_err(|error| refused(&error, "cannot cut", &self.name))?;
+        self.sync()
+    }
+}
+
+struct OpenRanges {
+    file: Box<dyn FsFile>,
+    name: String,
+}
+
+impl Ranges for OpenRanges {
+    fn length(&self) -> Result<u64> {
+        self.file.length().map_err(|error| refused(&error, "cannot read", &self.name))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        self.file.read_at(offset, out).map_err(|error| refused(&error, "cannot read", &self.name).at(offset))
+    }
+}

@@ -1,0 +1,61 @@
+//! Everything that the store needs of the outside world.
+//!
+//! [`Storage`] speaks of frames, commits, and files of blocks; it says nothing of syncs or renames, so that
+//! object storage can be another implementation. [`Files`] is the one over a file system, which it reaches
+//! through the smaller seam [`Fs`], where tests put a file system that fails.
+
+mod files;
+mod fs;
+
+pub use files::Files;
+pub use fs::{Fs, FsFile, RealFs};
+
+use lamina_format::Result;
+
+/// A run's storage.
+pub trait Storage: Send + Sync {
+    /// Creates the run with this description and commit 0, all at once or not at all.
+    fn create(&self, run_json: &[u8], commit: &[u8]) -> Result<()>;
+    /// The description.
+    fn run_json(&self) -> Result<Vec<u8>>;
+    /// Numbers of the commits there are, newest first.
+    fn commits(&self) -> Result<Vec<u64>>;
+    /// A commit's bytes.
+    fn read_commit(&self, n: u64) -> Result<Vec<u8>>;
+    /// Publishes a commit, durably; false if that number is taken.
+    fn publish(&self, n: u64, commit: &[u8]) -> Result<bool>;
+    /// Writer and generation of every log, in order.
+    fn logs(&self) -> Result<Vec<(u32, u32)>>;
+    /// A log's bytes, as far as they are there.
+    fn read_log(&self, writer: u32, generation: u32) -> Result<Vec<u8>>;
+    /// Creates a log; None if it exists.
+    fn create_log(&self, writer: u32, generation: u32) -> Result<Option<Box<dyn Log>>>;
+    /// Creates a file of blocks: a segment or a pack.
+    fn create_blob(&self, name: &str) -> Result<Box<dyn Blob>>;
+    /// Opens a file of blocks.
+    fn open_blob(&self, name: &str) -> Result<Box<dyn Ranges>>;
+}
+
+/// A log that this process owns.
+pub trait Log: Send {
+    /// Appends a frame; when it returns, the frame is durable.
+    fn append(&mut self, frame: &[u8]) -> Result<()>;
+}
+
+/// A file that is being written.
+pub trait Blob: Send {
+    /// Writes at an offset.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
+    /// Makes what was written durable, the file's name included.
+    fn sync(&mut self) -> Result<()>;
+    /// Ends the file at `length`, durably.
+    fn finish(&mut self, length: u64) -> Result<()>;
+}
+
+/// A file that is being read. Committed bytes never change.
+pub trait Ranges: Send + Sync {
+    /// Its length.
+    fn length(&self) -> Result<u64>;
+    /// Fills `out` from `offset`.
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<()>;
+}

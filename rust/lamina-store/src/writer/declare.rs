@@ -1,0 +1,127 @@
+//! Names of sites and columns to numbers: declared by first use, through a numbered commit, checked after.
+
+use super::SiteInput;
+use super::column::ColumnInput;
+use crate::chain::{self, Chain};
+use crate::storage::Storage;
+use lamina_format::record::{Column, Op, Site, Table};
+use lamina_format::segment::Declared;
+use lamina_format::{Error, Result, names};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The declarations as this writer knows them.
+pub struct Names {
+    writer: u32,
+    declared: Arc<Mutex<Declared>>,
+}
+
+/// Numbers of the sites and columns of one call, in its order.
+pub struct Ids {
+    pub sites: Vec<u32>,
+    pub columns: Vec<u32>,
+}
+
+impl Names {
+    pub fn read(storage: &dyn Storage, writer: u32) -> Result<Self> {
+        let declared = Chain::read(storage)?.declared();
+        Ok(Self { writer, declared: Arc::new(Mutex::new(declared)) })
+    }
+
+    /// The declarations, shared with the writer's thread.
+    pub fn declared(&self) -> Arc<Mutex<Declared>> {
+        Arc::clone(&self.declared)
+    }
+
+    /// The numbers of these names; what is new is declared, what contradicts a declaration is an error.
+    pub fn resolve(
+        &self,
+        storage: &dyn Storage,
+        table: Table,
+        sites: &[SiteInput],
+        columns: &[ColumnInput],
+    ) -> Result<Ids> {
+        let mut seen = HashSet::new();
+        let all = sites.iter().map(|site| site.name).chain(columns.iter().map(|column| column.name));
+        if let Some(twice) = all.into_iter().find(|name| !seen.insert(*name)) {
+            return Err(Error::schema(format!("{twice:?} is given twice")));
+        }
+        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !missing(&declared, table, sites, columns)?.is_empty() {
+            *declared = chain::publish(storage, self.writer, |declared| missing(declared, table, sites, columns))?;
+        }
+        let lost = || Error::damaged("a declaration that was just published is not there");
+        let site = |input: &SiteInput| find_site(&declared, input.name).map(|site| site.id).ok_or_else(lost);
+        let column = |input: &ColumnInput| find_column(&declared, table, input.name).map(|c| c.id).ok_or_else(lost);
+        Ok(Ids {
+            sites: sites.iter().map(site).collect::<Result<_>>()?,
+            columns: columns.iter().map(column).collect::<Result<_>>()?,
+        })
+    }
+}
+
+fn find_site<'a>(declared: &'a Declared, name: &str) -> Option<&'a Site> {
+    declared.sites.values().find(|site| site.name == name)
+}
+
+fn find_column<'a>(declared: &'a Declared, table: Table, name: &str) -> Option<&'a Column> {
+    declared.columns.values().find(|column| column.table == table && column.name == name)
+}
+
+/// Declarations that are not there yet.
+fn missing(declared: &Declared, table: Table, sites: &[SiteInput], columns: &[ColumnInput]) -> Result<Vec<Op>> {
+    let mut ops = Vec::new();
+    let mut site_ids = declared.sites.last_key_value().map_or(0, |(id, _)| id + 1)..;
+    for input in sites {
+        let Some(site) = find_site(declared, input.name) else {
+            names::check_site(input.name)?;
+            check_clash("site", input.name, "column", find_column(declared, table, input.name).is_some())?;
+            if input.dtype.safetensors().is_none() {
+                return Err(Error::schema(format!("site {:?} cannot be {}", input.name, input.dtype.name())));
+            }
+            let shape = input.shape.clone();
+            let Some(id) = site_ids.next() else { continue };
+            ops.push(Op::Site(Site { id, name: input.name.to_owned(), dtype: input.dtype, shape }));
+            continue;
+        };
+        if (site.dtype, &site.shape) != (input.dtype, &input.shape) {
+            let text = format!(
+                "site {:?} holds {} {:?}, now given {} {:?}",
+                site.name,
+                site.dtype.name(),
+                site.shape,
+                input.dtype.name(),
+                input.shape
+            );
+            return Err(Error::schema(text).hint("a site keeps its dtype and item shape; record it under another name"));
+        }
+    }
+    let mut column_ids = declared.columns.last_key_value().map_or(0, |(id, _)| id + 1)..;
+    for input in columns {
+        let Some(column) = find_column(declared, table, input.name) else {
+            names::check_column(input.name)?;
+            check_clash(
+                "column",
+                input.name,
+                "site",
+                table == Table::Rows && find_site(declared, input.name).is_some(),
+            )?;
+            let Some(id) = column_ids.next() else { continue };
+            ops.push(Op::Column(Column { id, name: input.name.to_owned(), kind: input.kind, table }));
+            continue;
+        };
+        if column.kind != input.kind {
+            let text =
+                format!("column {:?} holds {}, now given {}", column.name, column.kind.name(), input.kind.name());
+            return Err(Error::schema(text).hint("a column keeps its type; convert the values or use another name"));
+        }
+    }
+    Ok(ops)
+}
+
+fn check_clash(what: &str, name: &str, other: &str, taken: bool) -> Result<()> {
+    match taken {
+        false => Ok(()),
+        true => Err(Error::schema(format!("the {what} name {name:?} is already that of a {other}"))),
+    }
+}

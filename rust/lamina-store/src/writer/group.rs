@@ -1,0 +1,149 @@
+//! A row group while it grows, and how it is cut into blocks.
+
+use super::SiteInput;
+use super::column::{ColumnInput, ColumnStage, Values};
+use super::declare::Ids;
+use lamina_format::record::{Constant, Role, Table, Zone};
+use lamina_format::{ColumnType, DType};
+
+struct SiteStage {
+    id: u32,
+    dtype: DType,
+    item: usize,
+    bytes: Vec<u8>,
+}
+
+/// Rows that share their sites and columns.
+pub struct OpenGroup {
+    table: Table,
+    rows: u64,
+    row_bytes: usize,
+    text_bytes: usize,
+    sites: Vec<SiteStage>,
+    columns: Vec<ColumnStage>,
+}
+
+/// A block to be written.
+pub struct CutBlock {
+    pub role: Role,
+    pub id: u32,
+    pub element: u64,
+    pub bytes: Vec<u8>,
+    pub non_finite: u64,
+}
+
+/// A group cut into blocks, in the order in which they lie in the file.
+pub struct Cut {
+    pub table: Table,
+    pub rows: u64,
+    pub blocks: Vec<CutBlock>,
+    pub constants: Vec<Constant>,
+    pub zones: Vec<Zone>,
+}
+
+impl OpenGroup {
+    /// An empty group whose site buffers, from `take`, have room for `target` bytes of rows.
+    pub fn new(
+        table: Table,
+        sites: &[SiteInput],
+        columns: &[ColumnInput],
+        ids: &Ids,
+        target: usize,
+        mut take: impl FnMut(usize) -> Vec<u8>,
+    ) -> Self {
+        let item = |site: &SiteInput| (site.shape.iter().product::<u64>() * site.dtype.size()) as usize;
+        let row_bytes = sites.iter().map(item).sum::<usize>() + 8 * columns.len();
+        let rows = (target / row_bytes.max(1)).max(1);
+        let sites = sites.iter().zip(&ids.sites).map(|(site, &id)| {
+            let item = item(site);
+            SiteStage { id, dtype: site.dtype, item, bytes: take(rows * item) }
+        });
+        let columns = columns.iter().zip(&ids.columns).map(|(column, &id)| ColumnStage::new(id, column.kind));
+        Self { table, rows: 0, row_bytes, text_bytes: 0, sites: sites.collect(), columns: columns.collect() }
+    }
+
+    /// Whether it takes rows of these sites and columns, in this order.
+    pub fn holds(&self, table: Table, ids: &Ids) -> bool {
+        self.table == table
+            && self.sites.iter().map(|site| site.id).eq(ids.sites.iter().copied())
+            && self.columns.iter().map(|column| column.id).eq(ids.columns.iter().copied())
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes a row takes, texts not counted.
+    pub fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.rows as usize * self.row_bytes + self.text_bytes
+    }
+
+    /// Adds the rows `from..to`, or fewer if their texts reach `target` bytes; returns how many.
+    pub fn push(&mut self, from: u64, to: u64, sites: &[SiteInput], columns: &[ColumnInput], target: usize) -> u64 {
+        let (from, mut to) = (from as usize, to as usize);
+        let text = |row: usize| -> usize {
+            let length = |column: &ColumnInput| match &column.values {
+                Values::Texts(texts) => texts[row].as_ref().map_or(0, String::len),
+                Values::Constant(lamina_format::Value::Str(text)) => text.len(),
+                _ => 0,
+            };
+            columns.iter().map(length).sum()
+        };
+        if columns.iter().any(|column| column.kind == ColumnType::Str) {
+            let (start, mut texts, mut row) = (self.bytes(), 0, from);
+            while row < to && (row == from || start + texts + (row - from) * self.row_bytes < target) {
+                texts += text(row);
+                row += 1;
+            }
+            to = row;
+            self.text_bytes += texts;
+        }
+        for (stage, site) in self.sites.iter_mut().zip(sites) {
+            stage.bytes.extend_from_slice(&site.bytes[from * stage.item..to * stage.item]);
+        }
+        for (stage, column) in self.columns.iter_mut().zip(columns) {
+            stage.push(column, from, to);
+        }
+        self.rows += (to - from) as u64;
+        (to - from) as u64
+    }
+
+    /// Cuts it into blocks of falling element size, so that one pad aligns them all.
+    pub fn cut(self) -> Cut {
+        let (mut blocks, mut constants, mut zones) = (Vec::new(), Vec::new(), Vec::new());
+        let mut block = |role, id, element, bytes, non_finite| {
+            blocks.push(CutBlock { role, id, element, bytes, non_finite });
+        };
+        for site in self.sites {
+            let non_finite = site.dtype.count_non_finite(&site.bytes);
+            block(Role::Site, site.id, site.dtype.size(), site.bytes, non_finite);
+        }
+        for column in self.columns {
+            if let Some(value) = column.constant() {
+                constants.push(Constant { id: column.id, value: value.clone() });
+                continue;
+            }
+            zones.push(column.zone());
+            match column.kind {
+                ColumnType::Str => {
+                    let offsets = column.offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+                    block(Role::Offsets, column.id, 4, offsets, 0);
+                    block(Role::Bytes, column.id, 1, column.values, 0);
+                }
+                ColumnType::Bool => block(Role::Values, column.id, 1, column.values, 0),
+                ColumnType::Int | ColumnType::Float => block(Role::Values, column.id, 8, column.values, 0),
+            }
+            if let Some(valid) = column.valid {
+                block(Role::Valid, column.id, 1, valid, 0);
+            }
+        }
+        blocks.sort_by_key(|block| std::cmp::Reverse(block.element));
+        Cut { table: self.table, rows: self.rows, blocks, constants, zones }
+    }
+}

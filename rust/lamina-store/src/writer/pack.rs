@@ -1,0 +1,102 @@
+//! The pack that a writer is filling, and which chunks the run already holds.
+
+use super::stage::SaveJob;
+use crate::storage::{Blob, Storage};
+use lamina_format::chunk::{self, CHUNK, Key};
+use lamina_format::record::{Chunk, Chunks, Codec, Layout, LayoutContent, Op, Part, Save, TensorSpec};
+use lamina_format::{Result, cbor, checksum, names};
+use std::collections::HashSet;
+
+/// Bytes at which a new pack is begun.
+const LONGEST: u64 = 512 << 20;
+/// Chunks a record: keeps it far below the longest frame.
+const MOST_CHUNKS: usize = 50_000;
+
+struct Current {
+    blob: Box<dyn Blob>,
+    file: String,
+    end: u64,
+    synced: bool,
+}
+
+/// Writes checkpoints into packs.
+pub struct PackWriter {
+    ordinal: u32,
+    next_pack: u32,
+    current: Option<Current>,
+    known: Option<HashSet<Key>>,
+    layouts: HashSet<Key>,
+}
+
+impl PackWriter {
+    pub fn new(ordinal: u32) -> Self {
+        Self { ordinal, next_pack: 0, current: None, known: None, layouts: HashSet::new() }
+    }
+
+    /// Writes the chunks that the run does not hold; returns what must stand in the log.
+    pub fn write(&mut self, storage: &dyn Storage, job: SaveJob) -> Result<Vec<Op>> {
+        if self.known.is_none() {
+            // other writers' chunks that stand in their logs are durable
+            self.known = Some(crate::reader::chunk_keys(storage)?);
+        }
+        let (mut ops, mut parts) = (Vec::new(), Vec::new());
+        for part in job.parts {
+            let mut keys = Vec::new();
+            for (spec, bytes) in &part.tensors {
+                for raw in bytes.chunks(CHUNK) {
+                    let key = chunk::key(spec.dtype, raw);
+                    keys.extend_from_slice(&key);
+                    if self.known.as_mut().is_some_and(|known| known.insert(key)) {
+                        self.put(storage, key, raw, &mut ops)?;
+                    }
+                }
+            }
+            let tensors: Vec<TensorSpec> = part.tensors.into_iter().map(|(spec, _)| spec).collect();
+            let content = cbor::encode(&LayoutContent { tree: part.tree, tensors });
+            let layout = checksum::hash(&content);
+            if self.layouts.insert(layout) {
+                ops.push(Op::Layout(Layout { content }));
+            }
+            parts.push(Part { name: part.name, layout, keys, scalars: part.scalars });
+        }
+        ops.push(Op::Save(Save { step: job.step, time: job.time, parts }));
+        Ok(ops)
+    }
+
+    fn put(&mut self, storage: &dyn Storage, key: Key, raw: &[u8], ops: &mut Vec<Op>) -> Result<()> {
+        if self.current.as_ref().is_some_and(|current| current.end + raw.len() as u64 > LONGEST) {
+            self.sync()?;
+            self.current = None;
+            self.next_pack += 1;
+        }
+        let current = match &mut self.current {
+            Some(current) => current,
+            none => {
+                let file = names::pack(self.ordinal, self.next_pack);
+                none.insert(Current { blob: storage.create_blob(&file)?, file, end: 0, synced: true })
+            }
+        };
+        current.blob.write(current.end, raw)?;
+        let crcs = checksum::pieces(raw).into_iter().flat_map(u32::to_le_bytes).collect();
+        let length = raw.len() as u64;
+        let chunk = Chunk { key, offset: current.end, stored: length, raw: length, codec: Codec::Raw, crcs };
+        current.end += length;
+        current.synced = false;
+        match ops.last_mut() {
+            Some(Op::Chunks(last)) if last.pack == current.file && last.chunks.len() < MOST_CHUNKS => {
+                last.chunks.push(chunk);
+            }
+            _ => ops.push(Op::Chunks(Chunks { pack: current.file.clone(), chunks: vec![chunk] })),
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    pub fn sync(&mut self) -> Result<()> {
+        if let Some(current) = self.current.as_mut().filter(|current| !current.synced) {
+            current.blob.sync()?;
+            current.synced = true;
+        }
+        Ok(())
+    }
+}

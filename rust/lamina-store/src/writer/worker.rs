@@ -1,0 +1,167 @@
+//! The writer's thread.
+
+use super::journal::Journal;
+use super::pack::PackWriter;
+use super::segment::SegmentWriter;
+use super::stage::{DURABLE_EVERY, Job, Shared, Stage};
+use crate::clock;
+use crate::storage::Storage;
+use lamina_format::Result;
+use lamina_format::record::{Close, Op, Role};
+use lamina_format::segment::Declared;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What the thread owns.
+pub struct Worker {
+    storage: Arc<dyn Storage>,
+    declared: Arc<Mutex<Declared>>,
+    journal: Journal,
+    shared: Arc<Shared>,
+    segments: SegmentWriter,
+    packs: PackWriter,
+    /// What was done since the last frame.
+    pending: Vec<Op>,
+    /// Declarations that this log already repeats: (is a site, number).
+    logged: HashSet<(bool, u32)>,
+}
+
+enum Next {
+    One(Job),
+    Durable { jobs: Vec<Job>, metrics: Vec<Op>, upto: u64 },
+    Close(Option<String>),
+}
+
+impl Worker {
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        ordinal: u32,
+        declared: Arc<Mutex<Declared>>,
+        journal: Journal,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let (segments, packs) = (SegmentWriter::new(ordinal), PackWriter::new(ordinal));
+        Self { storage, declared, journal, shared, segments, packs, pending: Vec::new(), logged: HashSet::new() }
+    }
+
+    /// Works until the writer is closed, or fails: a failed write or sync is never tried again, since nobody can
+    /// tell what of it reached the disk.
+    pub fn run(mut self) {
+        loop {
+            let result = match self.next() {
+                Next::One(job) => self.write(job),
+                Next::Durable { jobs, metrics, upto } => self.make_durable(jobs, metrics, upto),
+                Next::Close(error) => {
+                    let result = self.end(error);
+                    self.fail_if(result);
+                    return;
+                }
+            };
+            if self.fail_if(result) {
+                return;
+            }
+        }
+    }
+
+    fn fail_if(&self, result: Result<()>) -> bool {
+        let Err(error) = result else { return false };
+        let mut stage = self.shared.lock();
+        stage.failure = Some(error);
+        stage.queue.clear();
+        stage.open.clear();
+        stage.queued = 0;
+        drop(stage);
+        self.shared.tell();
+        true
+    }
+
+    /// Sleeps until there is something to do.
+    fn next(&self) -> Next {
+        let mut stage = self.shared.lock();
+        loop {
+            let waiting = stage.staged > stage.durable;
+            let overdue = stage.since.map(|since| DURABLE_EVERY.saturating_sub(since.elapsed()));
+            if waiting
+                && (stage.requested > stage.durable || stage.closing.is_some() || overdue == Some(Duration::ZERO))
+            {
+                let upto = stage.staged;
+                return Next::Durable { jobs: stage.take(), metrics: stage.metrics.take(), upto };
+            }
+            if let Some(job) = stage.queue.pop_front() {
+                return Next::One(job);
+            }
+            if let Some(error) = &stage.closing {
+                return Next::Close(error.clone());
+            }
+            let patience = overdue.unwrap_or(Duration::from_secs(3600));
+            stage = self.shared.work.wait_timeout(stage, patience).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn write(&mut self, job: Job) -> Result<()> {
+        let (size, buffers) = match job {
+            Job::Group(group) => {
+                let size = group.bytes();
+                let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let (ops, buffers) = self.segments.write(self.storage.as_ref(), &declared, group.cut())?;
+                ops.iter().for_each(|op| self.repeat_declarations(&declared, op));
+                self.pending.extend(ops);
+                (size, buffers)
+            }
+            Job::Save(save) => {
+                let tensors = save.parts.iter().flat_map(|part| &part.tensors);
+                let size = tensors.map(|(_, bytes)| bytes.len()).sum();
+                let ops = self.packs.write(self.storage.as_ref(), save)?;
+                self.pending.extend(ops);
+                (size, Vec::new())
+            }
+        };
+        let mut stage = self.shared.lock();
+        stage.queued -= size;
+        stage.recycle(buffers);
+        drop(stage);
+        self.shared.room.notify_all();
+        Ok(())
+    }
+
+    /// A log repeats the declarations that it uses, so that it can be read even if a commit is damaged.
+    fn repeat_declarations(&mut self, declared: &Declared, op: &Op) {
+        let Op::Group(group) = op else { return };
+        let blocks = group.blocks.iter().map(|block| (block.role == Role::Site, block.id));
+        let constants = group.constants.iter().map(|constant| (false, constant.id));
+        for (is_site, id) in blocks.chain(constants) {
+            if self.logged.insert((is_site, id)) {
+                let site = || declared.sites.get(&id).cloned().map(Op::Site);
+                let column = || declared.columns.get(&id).cloned().map(Op::Column);
+                self.pending.extend(if is_site { site() } else { column() });
+            }
+        }
+    }
+
+    fn make_durable(&mut self, jobs: Vec<Job>, metrics: Vec<Op>, upto: u64) -> Result<()> {
+        for job in jobs {
+            self.write(job)?;
+        }
+        self.pending.extend(metrics);
+        self.mark(|stage| stage.written = upto);
+        self.segments.sync()?;
+        self.packs.sync()?;
+        self.journal.append(std::mem::take(&mut self.pending))?;
+        self.mark(|stage| stage.durable = upto);
+        self.shared.tell();
+        Ok(())
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut Stage)) {
+        change(&mut self.shared.lock());
+    }
+
+    fn end(&mut self, error: Option<String>) -> Result<()> {
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sealed = self.segments.seal(&declared)?;
+        self.pending.extend(sealed);
+        self.pending.push(Op::Close(Close { error, time: clock::now() }));
+        self.journal.append(std::mem::take(&mut self.pending))
+    }
+}
