@@ -1,0 +1,58 @@
+"""Lamina records a neural network while it learns, keeps what it recorded, and answers questions about it.
+
+Importing it does not import torch; what needs torch is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lamina import errors
+from lamina._core import version as _version
+from lamina.errors import LaminaError
+from lamina.rows import Rows
+from lamina.runs import LaminaWarning, Run, Runs, Writer, open, open_runs  # noqa: A004 - the face's name
+
+if TYPE_CHECKING:
+    from lamina.recording import Recorder, Site, capture, log_then_linear, record
+
+__version__ = _version()
+
+_LATER = {
+    "Recorder": "lamina.recording",
+    "Site": "lamina.recording",
+    "capture": "lamina.recording",
+    "log_then_linear": "lamina.recording",
+    "record": "lamina.recording",
+}
+
+__all__ = [
+    "LaminaError",
+    "LaminaWarning",
+    "Recorder",
+    "Rows",
+    "Run",
+    "Runs",
+    "Site",
+    "Writer",
+    "__version__",
+    "capture",
+    "errors",
+    "log_then_linear",
+    "open",
+    "open_runs",
+    "record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'lamina' has no attribute {name!r}")
+    value = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,148 @@
+"""The compiled data layer: one writer's life, and a reader's snapshot.
+
+Nothing here is public; `lamina.runs` is the face over it. Every error is a child of
+`lamina.errors.LaminaError`. Buffers are C-contiguous bytes in native little-endian order. Nothing that
+reads, writes, copies or hashes holds the GIL.
+"""
+
+from collections.abc import Buffer, Sequence
+from typing import Any, Literal, final
+
+DType = str
+"""`f64 f32 f16 bf16 f8_e4m3 f8_e5m2 i64 i32 i16 i8 u8 bool`, and for checkpoints also `u16 u32 u64 c64 c128`."""
+
+ColumnType = Literal["int", "float", "bool", "str"]
+
+Column = tuple[str, ColumnType, Any, Buffer | None]
+"""Name, type, values, validity.
+
+Values are one Python scalar (constant over the rows; None is null), or a buffer of i64, f64 or u8 (0 or
+1), or for `str` a list of str or None. Validity is a u8 buffer (1 valid, 0 null) beside a buffer, or None.
+"""
+
+Site = tuple[str, DType, tuple[int, ...], Buffer]
+"""Name, dtype, shape of one row's item (empty for a scalar), and rows * item bytes."""
+
+Tensor = tuple[str, DType, tuple[int, ...], Buffer]
+"""Dotted name, dtype, whole shape, bytes."""
+
+@final
+class ArrowArray:
+    """An Arrow array or record batch that exports itself through the PyCapsule interface."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+
+def version() -> str: ...
+def create(path: str, config: str) -> None:
+    """Create a run at `path`, atomically. `config` is JSON text of an object. NotARunError if the path exists."""
+
+@final
+class Ticket:
+    """What became of one append or save."""
+
+    @property
+    def state(self) -> Literal["staged", "written", "durable", "failed"]: ...
+    @property
+    def error(self) -> Exception | None: ...
+    def wait(self, timeout: float | None = None) -> bool:
+        """Ask for a durable point and wait for it. True when durable, False after `timeout` seconds; raises
+        the writer's error if it failed. Ctrl-C interrupts the wait, not the write."""
+
+@final
+class Writer:
+    """One owner of one log. Thread-safe. All work past the staging copy is done by its own thread."""
+
+    def __init__(self, path: str, *, rank: int | None = None) -> None: ...
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+    def append(self, rows: int, sites: Sequence[Site], columns: Sequence[Column]) -> Ticket:
+        """Stage `rows` rows of every site, which share the metadata columns."""
+
+    def examples(self, rows: int, columns: Sequence[Column]) -> Ticket:
+        """Stage rows of the examples table; its columns have a namespace of their own."""
+
+    def log(
+        self,
+        step: int,
+        time: int,
+        names: Sequence[str],
+        values: Sequence[float],
+        *,
+        site: str | None = None,
+        source: str | None = None,
+    ) -> None:
+        """Stage metrics; `time` in microseconds since the epoch, UTC."""
+
+    def save(self, step: int, parts: Sequence[tuple[str, str, str, Sequence[Tensor]]]) -> Ticket:
+        """Stage a checkpoint: for each part its name, its tree (JSON, alike from save to save), its scalars
+        (JSON, different from save to save) and its tensors."""
+
+    def flush(self) -> None:
+        """Return when everything staged so far is durable."""
+
+    def close(self, error: str | None = None) -> None:
+        """Flush, seal, write the close record (`error` tells why, if not as planned). Idempotent."""
+
+@final
+class Snapshot:
+    """What a run held when it was opened. Immutable; open again to see more."""
+
+    def __init__(self, path: str, *, strict: bool = False) -> None: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def created(self) -> int:
+        """Microseconds since the epoch, UTC."""
+
+    @property
+    def config(self) -> str: ...
+    @property
+    def problems(self) -> list[tuple[str, str, int | None]]:
+        """Message, file and offset of everything that was found damaged and passed over."""
+
+    @property
+    def bytes_read(self) -> tuple[int, int]:
+        """Bytes of metadata blocks and of site blocks read from segments since opening."""
+
+    def writers(self) -> list[dict[str, Any]]:
+        """A dict a writer: ordinal, host, pid, rank, opened (microseconds), state (`open`, `finished`,
+        `failed`), error, durable (microseconds of the last durable point)."""
+
+    def sites(self) -> list[tuple[str, DType, tuple[int, ...], int, int, int]]:
+        """Name, dtype, item shape, rows, bytes, non-finite values."""
+
+    def columns(self, table: Literal["rows", "examples"] = "rows") -> list[tuple[str, ColumnType]]:
+        """Declared columns; `row` is not among them."""
+
+    def groups(self) -> list[tuple[int, int, int, list[str], int | None, int | None]]:
+        """For every row group in order of its first row: index, first row, rows, sites, least and greatest step."""
+
+    def constant(self, group: int, column: str) -> tuple[bool, Any]:
+        """Whether the column is one value over the whole group (null where it is absent), and that value."""
+
+    def metadata(self, group: int, columns: Sequence[str]) -> ArrowArray:
+        """A record batch: `row` first if it is asked for, then the columns as asked; absent ones are null."""
+
+    def vectors(self, group: int, site: str, indices: Buffer | None = None, *, widen: bool = True) -> ArrowArray:
+        """Rows of a site: FixedSizeList of its dtype (a plain array if the item is a scalar). `indices` are i64
+        positions in the group. bf16 and f8 become f32, or with `widen=False` u16 and u8 bits."""
+
+    def gather(self, group: int, site: str, indices: Buffer | None, out: Buffer) -> None:
+        """The same bytes, unwidened, into a writable buffer of exactly the right size."""
+
+    def examples(self) -> list[ArrowArray]:
+        """Record batches of the examples table in order of writing: all its columns."""
+
+    def metrics(self) -> ArrowArray:
+        """A record batch: step, time (timestamp, us, UTC), name, site, source, rank, value, in order of writing."""
+
+    def checkpoints(self) -> list[tuple[int, list[tuple[str, list[tuple[str, DType, tuple[int, ...], int, int]]]]]]:
+        """For every step the parts, and for every part the tensors: name, dtype, shape, bytes, newly stored bytes."""
+
+    def part(self, step: int, part: str) -> tuple[str, str]:
+        """The tree and the scalars of a part, as saved."""
+
+    def tensor(self, step: int, part: str, index: int, out: Buffer) -> None:
+        """The bytes of tensor `index` of a part into a writable buffer of exactly the right size."""
