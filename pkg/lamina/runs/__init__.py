@@ -1,0 +1,10 @@
+"""Runs: the face over the store."""
+
+from __future__ import annotations
+
+from lamina.runs.collection import Runs, open_runs
+from lamina.runs.run import LaminaWarning, Problem, Run, open  # noqa: A004 - the face's name
+from lamina.runs.status import RunStatus, WriterStatus
+from lamina.runs.writer import Writer
+
+__all__ = ["LaminaWarning", "Problem", "Run", "RunStatus", "Runs", "Writer", "WriterStatus", "open", "open_runs"]

@@ -1,0 +1,112 @@
+"""Tensors and arrays as contiguous bytes with a dtype's name, and back."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lamina.errors import SchemaError
+
+if TYPE_CHECKING:
+    import torch
+
+NUMPY_DTYPES = {
+    "f64": np.float64,
+    "f32": np.float32,
+    "f16": np.float16,
+    "i64": np.int64,
+    "i32": np.int32,
+    "i16": np.int16,
+    "i8": np.int8,
+    "u64": np.uint64,
+    "u32": np.uint32,
+    "u16": np.uint16,
+    "u8": np.uint8,
+    "bool": np.bool_,
+    "c64": np.complex64,
+    "c128": np.complex128,
+}
+_NAMES = {np.dtype(kind): name for name, kind in NUMPY_DTYPES.items()}
+_TORCH_NAMES = {
+    "f64": "float64",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "f8_e4m3": "float8_e4m3fn",
+    "f8_e5m2": "float8_e5m2",
+    "i64": "int64",
+    "i32": "int32",
+    "i16": "int16",
+    "i8": "int8",
+    "u64": "uint64",
+    "u32": "uint32",
+    "u16": "uint16",
+    "u8": "uint8",
+    "bool": "bool",
+    "c64": "complex64",
+    "c128": "complex128",
+}
+
+
+class Flat(NamedTuple):
+    """A tensor's dtype name, shape and bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: np.ndarray
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a torch tensor; imports torch only if somebody already did."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch dtype of that name."""
+    import torch
+
+    return getattr(torch, _TORCH_NAMES[name])
+
+
+def flatten(value: Any, what: str) -> Flat:
+    """The value's bytes: a view where it is contiguous on the CPU, else one copy.
+
+    Args:
+        value: A torch tensor (any device, stride and dtype, with or without gradient) or a NumPy array.
+        what: What it is, for errors.
+
+    Raises:
+        SchemaError: It is neither, or its dtype has no name on disk.
+    """
+    if is_tensor(value):
+        return _flatten_tensor(value, what)
+    if not isinstance(value, np.ndarray | np.generic):
+        raise SchemaError(f"{what} is a {type(value).__name__}", hint="give a torch tensor or a NumPy array")
+    array = np.asarray(value)
+    if (name := _NAMES.get(array.dtype.newbyteorder("="))) is None:
+        raise SchemaError(f"{what} has the dtype {array.dtype}", hint=f"known are {', '.join(NUMPY_DTYPES)}")
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return Flat(name, np.shape(value), array.reshape(-1).view(np.uint8))
+
+
+def _flatten_tensor(tensor: torch.Tensor, what: str) -> Flat:
+    import torch
+
+    names = {getattr(torch, kind): name for name, kind in _TORCH_NAMES.items()}
+    if (name := names.get(tensor.dtype)) is None:
+        raise SchemaError(f"{what} has the dtype {tensor.dtype}", hint=f"known are {', '.join(_TORCH_NAMES)}")
+    if tensor.layout != torch.strided:
+        raise SchemaError(f"{what} has the layout {tensor.layout}", hint="call .to_dense() first")
+    tensor = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return Flat(name, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def empty_tensor(dtype: str, shape: tuple[int, ...]) -> tuple[torch.Tensor, np.ndarray]:
+    """An uninitialised CPU tensor and its bytes, to be filled."""
+    import torch
+
+    tensor = torch.empty(shape, dtype=torch_dtype(dtype))
+    return tensor, tensor.reshape(-1).view(torch.uint8).numpy()

@@ -1,0 +1,149 @@
+"""Several runs, asked the same questions."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lamina.errors import NotARunError, NotFoundError
+from lamina.runs.nearest import nearest_names
+from lamina.runs.run import Run, Steps
+
+
+class Runs:
+    """Runs by name: the questions of `Run`, with a first column `run`.
+
+    A run's name is its folder's; where two have the same, it is preceded by the folder above.
+
+    Example:
+        >>> import lamina, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> for seed in range(2):
+        ...     run = lamina.Run.create(f"{folder}/seed-{seed}", config={"seed": seed})
+        >>> lamina.open_runs(f"{folder}/*").configs().rows()
+        [('seed-0', 0), ('seed-1', 1)]
+    """
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        found = list(runs)
+        names = [run.name for run in found]
+        self._runs = {
+            name if names.count(name) == 1 else f"{run.path.resolve().parent.name}/{name}": run
+            for name, run in zip(names, found, strict=True)
+        }
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs.values())
+
+    def __getitem__(self, name: str) -> Run:
+        if name not in self._runs:
+            raise NotFoundError(f"no run {name!r}", hint=nearest_names(name, self._runs))
+        return self._runs[name]
+
+    def __repr__(self) -> str:
+        return f"Runs({', '.join(self._runs)})"
+
+    def items(self) -> Iterable[tuple[str, Run]]:
+        """Names and runs."""
+        return self._runs.items()
+
+    def refresh(self) -> Runs:
+        """Opens every run again, in place."""
+        for run in self:
+            run.refresh()
+        return self
+
+    def configs(self) -> pl.DataFrame:
+        """One row a run: its name, and its configuration with nested keys joined by dots."""
+        rows = [{"run": name} | _flat(run.config) for name, run in self.items()]
+        return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+
+    def sites(self) -> pl.DataFrame:
+        """`Run.sites` of every run."""
+        return self._together(lambda run: run.sites().lazy()).collect()
+
+    def steps(self) -> list[int]:
+        """The steps at which any run recorded rows, ascending."""
+        return sorted(set().union(*(run.steps() for run in self)))
+
+    def metrics(self) -> pl.LazyFrame:
+        """`Run.metrics` of every run."""
+        return self._together(Run.metrics)
+
+    def examples(self) -> pl.LazyFrame:
+        """`Run.examples` of every run."""
+        return self._together(Run.examples)
+
+    def checkpoints(self) -> pl.LazyFrame:
+        """`Run.checkpoints` of every run."""
+        return self._together(Run.checkpoints)
+
+    def activations(
+        self, sites: str | Sequence[str] | None = None, *, step: Steps = None, source: str | Sequence[str] | None = None
+    ) -> pl.LazyFrame:
+        """`Run.activations` of every run; a run that has none of the sites or steps is left out, unless all are."""
+        frames, missing = {}, None
+        for name, run in self.items():
+            try:
+                frames[name] = run.activations(sites, step=step, source=source)
+            except NotFoundError as error:
+                missing = error
+        if not frames and missing is not None:
+            raise missing
+        return _concatenate(frames)
+
+    def _together(self, ask: Callable[[Run], pl.LazyFrame]) -> pl.LazyFrame:
+        return _concatenate({name: ask(run) for name, run in self.items()})
+
+
+def _concatenate(frames: dict[str, pl.LazyFrame]) -> pl.LazyFrame:
+    named = [frame.select(pl.lit(name).alias("run"), pl.all()) for name, frame in frames.items()]
+    return pl.concat(named, how="diagonal_relaxed") if named else pl.LazyFrame(schema={"run": pl.String})
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def open_runs(runs: str | Path | Sequence[str | Path | Run]) -> Runs:
+    """Opens several runs.
+
+    Args:
+        runs: A glob (`runs/*`; what is no run is passed over), a folder of runs, or a list of paths and runs.
+
+    Raises:
+        NotFoundError: No run was found.
+        NotARunError: A path that was named outright is no run.
+    """
+    if isinstance(runs, str | Path):
+        found = _search(Path(runs))
+        if not found:
+            raise NotFoundError(
+                f"no run found at {runs}", hint="give a glob such as runs/*, or a folder that holds runs"
+            )
+        return Runs(Run(path) for path in found)
+    return Runs(run if isinstance(run, Run) else Run(run) for run in runs)
+
+
+def _search(path: Path) -> list[Path]:
+    if _is_run(path):
+        return [path]
+    inside = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path)))  # noqa: PTH207 - a pattern, not a folder
+    found = sorted(candidate for candidate in inside if _is_run(candidate))
+    if not found and path.exists() and not path.is_dir():
+        raise NotARunError(f"{path} is not a run")
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "run.json").exists() or (path / "commits").is_dir()

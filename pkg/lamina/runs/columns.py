@@ -1,0 +1,126 @@
+"""Metadata as the user gives it to columns as the store takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from lamina.errors import SchemaError
+from lamina.runs.buffers import is_tensor
+
+if TYPE_CHECKING:
+    from lamina._core import Column, ColumnType
+
+RESERVED_ORDER = ("step", "example", "position", "call", "micro", "source", "rank")
+"""Metadata columns with a fixed meaning, in the order in which frames show them."""
+
+_COMPUTED = ("row", "mask", "feature", "value")
+_KINDS: dict[type, ColumnType] = {bool: "bool", int: "int", float: "float", str: "str"}
+
+
+def check_name(name: str) -> None:
+    """Raises SchemaError if a user's column may not be called so."""
+    if name in _COMPUTED:
+        raise SchemaError(f"the column name {name!r} is reserved", hint=f"Lamina fills {', '.join(_COMPUTED)} itself")
+
+
+def as_values(value: Any) -> Any:
+    """A scalar as it is; a tensor, list or series as a one- or more-dimensional array (objects where None or text)."""
+    if is_tensor(value):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    if isinstance(value, pl.Series):
+        value = value.to_list()
+    if isinstance(value, list | tuple | range):
+        return _from_list(list(value))
+    return value
+
+
+def _from_list(values: list[Any]) -> np.ndarray:
+    nested = bool(values) and all(isinstance(value, list | tuple) for value in values)
+    flat = [item for row in values for item in row] if nested else values
+    shape = (len(values), len(values[0])) if nested else (len(values),)
+    if nested and any(len(row) != len(values[0]) for row in values):
+        raise SchemaError("a nested list has rows of different lengths")
+    kinds = {type(item) for item in flat if item is not None}
+    if kinds and kinds <= {int, float, bool} and None not in flat:
+        return np.asarray(values)
+    array = np.empty(len(flat), dtype=object)
+    array[:] = [item.item() if isinstance(item, np.generic) else item for item in flat]
+    return array.reshape(shape)
+
+
+def column(name: str, values: Any) -> Column:
+    """One column for the store from a scalar or an array that has one entry a row."""
+    check_name(name)
+    if values is None:
+        raise SchemaError(
+            f"column {name!r} is None", hint="leave it out, or give a list with None where there is no value"
+        )
+    if not isinstance(values, np.ndarray):
+        return _constant(name, values)
+    if values.dtype == object or values.dtype.kind in "US":
+        return _from_objects(name, values.tolist())
+    match values.dtype.kind:
+        case "i" | "u":
+            if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
+                raise SchemaError(f"column {name!r} has integers beyond 63 bits")
+            return name, "int", _bytes(values, np.int64), None
+        case "f":
+            return name, "float", _bytes(values, np.float64), None
+        case "b":
+            return name, "bool", _bytes(values, np.uint8), None
+    raise SchemaError(f"column {name!r} has the dtype {values.dtype}", hint="give integers, floats, booleans or texts")
+
+
+def _bytes(values: np.ndarray, dtype: type) -> np.ndarray:
+    return np.ascontiguousarray(values.astype(dtype, copy=False)).reshape(-1).view(np.uint8)
+
+
+def _constant(name: str, value: Any) -> Column:
+    kind = _KINDS.get(type(value))
+    if kind is None:
+        raise SchemaError(
+            f"column {name!r} is a {type(value).__name__}",
+            hint="give integers, floats, booleans or texts, or a list of them",
+        )
+    return name, kind, value, None
+
+
+def _from_objects(name: str, values: list[Any]) -> Column:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        kinds = {float}
+    if len(kinds) > 1 or not kinds <= set(_KINDS):
+        shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise SchemaError(f"column {name!r} mixes {shown}", hint="a column has one type; None stands for no value")
+    if not kinds:
+        raise SchemaError(f"column {name!r} has no value at all", hint="leave it out of this append")
+    kind = _KINDS[kinds.pop()]
+    if kind == "str":
+        return name, kind, values, None
+    valid = np.array([value is not None for value in values], dtype=np.uint8)
+    dtype = {"int": np.int64, "float": np.float64, "bool": np.uint8}[kind]
+    try:
+        filled = np.array([0 if value is None else value for value in values], dtype=dtype)
+    except OverflowError:
+        raise SchemaError(f"column {name!r} has integers beyond 63 bits") from None
+    return name, kind, filled.view(np.uint8), None if valid.all() else valid
+
+
+def columns(values: Mapping[str, Any], rows: int) -> list[Column]:
+    """Columns of `rows` entries each; ragged ones raise SchemaError that names the column."""
+    result = []
+    for name, given in values.items():
+        entries = as_values(given)
+        if isinstance(entries, np.ndarray):
+            if entries.shape != (rows,):
+                raise SchemaError(f"column {name!r} has the shape {list(entries.shape)}, there are {rows} rows")
+            if rows == 0:
+                continue
+        result.append(column(name, entries))
+    return result

@@ -1,0 +1,77 @@
+"""Metric values that may still be on their way from a GPU.
+
+A value on the CPU is known at once. One on a GPU is copied into pinned memory behind the work that computes it,
+with an event after it; it is written when the event has passed, or when somebody asks for everything. The order
+of logging is kept, so a value waits for those before it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lamina.errors import SchemaError
+from lamina.runs.buffers import is_tensor
+
+if TYPE_CHECKING:
+    import torch
+
+Write = Callable[[list[str], list[float]], None]
+
+
+class DeviceLog:
+    """A queue of metric values; `write` is called for those that are known, in order."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[list[str], list[Any], list[torch.cuda.Event], Write]] = deque()
+
+    def put(self, values: Mapping[str, Any], write: Write) -> None:
+        """Takes numbers and 0-d tensors; never waits for a GPU.
+
+        Raises:
+            SchemaError: A value is no single number.
+        """
+        events: list[torch.cuda.Event] = []
+        known = [_start(name, value, events) for name, value in values.items()]
+        self._waiting.append((list(values), known, events, write))
+        self.write_known()
+
+    def write_known(self, *, wait: bool = False) -> None:
+        """Writes what has arrived; with `wait`, everything."""
+        while self._waiting:
+            names, values, events, write = self._waiting[0]
+            if not wait and not all(event.query() for event in events):
+                return
+            for event in events:
+                event.synchronize()
+            self._waiting.popleft()
+            write(names, [float(value) for value in values])
+
+
+def _start(name: str, value: Any, events: list[torch.cuda.Event]) -> Any:
+    if is_tensor(value):
+        if value.numel() != 1:
+            raise SchemaError(f"metric {name!r} has {value.numel()} values", hint="reduce it, or append() it as a site")
+        return _copy(value.detach().reshape(()), events)
+    if isinstance(value, bool | int | float | np.number | np.bool_) or (
+        isinstance(value, np.ndarray) and value.size == 1
+    ):
+        return float(value.item() if isinstance(value, np.ndarray) else value)
+    raise SchemaError(f"metric {name!r} is a {type(value).__name__}", hint="give a number or a 0-d tensor")
+
+
+def _copy(tensor: torch.Tensor, events: list[torch.cuda.Event]) -> Any:
+    import torch
+
+    if tensor.device.type != "cuda":
+        # elsewhere the value is read now: on the CPU it costs nothing, and is not changed by what follows
+        return tensor.item()
+    pinned = torch.empty((), dtype=tensor.dtype, pin_memory=True)
+    pinned.copy_(tensor, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(tensor.device))
+    events.append(event)
+    return pinned

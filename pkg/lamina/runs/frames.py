@@ -1,0 +1,79 @@
+"""Frames of what stands beside the rows: sites, steps, metrics, examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lamina.runs.scan import COLUMN_TYPES, Group
+
+if TYPE_CHECKING:
+    from lamina._core import Snapshot
+
+_SITES = {
+    "site": pl.String,
+    "kind": pl.String,
+    "dtype": pl.String,
+    "shape": pl.List(pl.Int64),
+    "rows": pl.Int64,
+    "steps": pl.Int64,
+    "bytes": pl.Int64,
+    "non_finite": pl.Int64,
+}
+_KINDS = ("input", "output", "grad")
+
+
+def group_steps(snapshot: Snapshot, group: Group) -> frozenset[int]:
+    """The steps of a group's rows."""
+    if group.least_step is not None and group.least_step == group.greatest_step:
+        return frozenset((group.least_step,))
+    if group.least_step is None:
+        return frozenset()
+    return frozenset(pl.DataFrame(snapshot.metadata(group.number, ["step"]))["step"].drop_nulls().unique().to_list())
+
+
+def sites(snapshot: Snapshot, steps: dict[int, frozenset[int]]) -> pl.DataFrame:
+    """One row a site; `steps` are those of every group."""
+    of_site: dict[str, set[int]] = {}
+    for group in map(Group._make, snapshot.groups()):
+        for name in group.sites:
+            of_site.setdefault(name, set()).update(steps[group.number])
+    rows = [
+        (name, _kind(name), dtype, list(shape), rows, len(of_site.get(name, ())), size, non_finite)
+        for name, dtype, shape, rows, size, non_finite in snapshot.sites()
+    ]
+    return pl.DataFrame(rows, schema=_SITES, orient="row")
+
+
+def _kind(name: str) -> str:
+    last = name.rsplit(".", 1)[-1].split("[", 1)[0]
+    return last if last in _KINDS else "value"
+
+
+def metrics(snapshot: Snapshot) -> pl.LazyFrame:
+    """One row a logged value, in order of writing."""
+    return pl.DataFrame(snapshot.metrics()).lazy()
+
+
+def examples(snapshot: Snapshot) -> pl.LazyFrame:
+    """One row an example (and position): of every column the value that was written last."""
+    columns = {name: COLUMN_TYPES[kind] for name, kind in snapshot.columns("examples")}
+    batches = [pl.DataFrame(batch) for batch in snapshot.examples()]
+    if not batches:
+        return pl.LazyFrame(schema=columns or {"example": pl.Int64})
+    key = [name for name in ("example", "position") if name in columns]
+    keyed = [
+        batch.with_columns(pl.lit(None, columns[name]).alias(name) for name in key if name not in batch.columns)
+        for batch in batches
+    ]
+    result = pl.concat([batch.select(key) for batch in keyed]).unique(maintain_order=True)
+    together: dict[tuple[int, ...], list[str]] = {}
+    for name in columns:
+        if name not in key:
+            together.setdefault(tuple(i for i, batch in enumerate(batches) if name in batch.columns), []).append(name)
+    for members, names in together.items():
+        if members:
+            last = pl.concat([keyed[i].select(*key, *names) for i in members]).unique(key, keep="last")
+            result = result.join(last, on=key, how="left", nulls_equal=True, maintain_order="left")
+    return result.select(*key, *(name for name in columns if name in result.columns and name not in key)).lazy()

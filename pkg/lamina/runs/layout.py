@@ -1,0 +1,98 @@
+"""How the axes of a tensor become rows.
+
+One and two dimensions are B rows; three are B x T rows with `position` filled; four and more are B rows whose
+item has a shape. Sites of one call with other leading shapes form row sets of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lamina.errors import SchemaError
+from lamina.runs.buffers import flatten
+from lamina.runs.columns import RESERVED_ORDER, as_values, column
+
+if TYPE_CHECKING:
+    from lamina._core import Column
+
+Site = tuple[str, str, tuple[int, ...], np.ndarray]
+
+
+class RowSet(NamedTuple):
+    """Rows that share their metadata: one append of the store."""
+
+    rows: int
+    sites: list[Site]
+    columns: list[Column]
+
+
+def row_sets(sites: Mapping[str, Any], metadata: Mapping[str, Any], mask: Any = None) -> list[RowSet]:
+    """Splits one append into row sets.
+
+    Args:
+        sites: Tensors by site.
+        metadata: Columns: a scalar, [B], or [B, T].
+        mask: [B] or [B, T]; rows where it is false are dropped.
+
+    Raises:
+        SchemaError: A tensor without rows, a ragged column, or one that fits no site.
+    """
+    leads: dict[tuple[int, ...], list[Site]] = {}
+    for name, value in sites.items():
+        flat = flatten(value, f"site {name!r}")
+        if not flat.shape:
+            raise SchemaError(f"site {name!r} has no rows: it is a single number", hint="log() takes single numbers")
+        lead = flat.shape[:2] if len(flat.shape) == 3 else flat.shape[:1]
+        leads.setdefault(lead, []).append((name, flat.dtype, flat.shape[len(lead) :], flat.bytes))
+    given = {name: as_values(value) for name, value in metadata.items()}
+    _check_fits(given if mask is None else given | {"mask": as_values(mask)}, list(leads))
+    return [_row_set(lead, members, given, mask) for lead, members in leads.items()]
+
+
+def _check_fits(given: Mapping[str, Any], leads: list[tuple[int, ...]]) -> None:
+    """Every array must have one entry an example, or an example and position, of some site."""
+    for name, values in given.items():
+        if isinstance(values, np.ndarray) and not any(values.shape in (lead, lead[:1]) for lead in leads):
+            rows = " or ".join(str(list(lead)) for lead in leads)
+            raise SchemaError(f"column {name!r} has the shape {list(values.shape)}, the sites have rows {rows}")
+
+
+def _row_set(lead: tuple[int, ...], sites: list[Site], given: Mapping[str, Any], mask: Any) -> RowSet:
+    spread = {name: _spread(values, lead, name) for name, values in given.items()}
+    spread = {name: values for name, values in spread.items() if values is not _OTHER}
+    if len(lead) == 2 and "position" not in spread:
+        spread["position"] = np.tile(np.arange(lead[1], dtype=np.int64), lead[0])
+    rows = int(np.prod(lead))
+    keep = _OTHER if mask is None else _spread(as_values(mask), lead, "mask")
+    if keep is not _OTHER:
+        keep = np.broadcast_to(np.asarray(keep, dtype=bool), (rows,))
+        spread = {name: values[keep] if isinstance(values, np.ndarray) else values for name, values in spread.items()}
+        sites = [(name, dtype, item, _kept(data, keep)) for name, dtype, item, data in sites]
+        rows = int(keep.sum())
+    order = {name: index for index, name in enumerate(RESERVED_ORDER)}
+    names = sorted(spread, key=lambda name: (order.get(name, len(order)), name))
+    columns = [column(name, spread[name]) for name in names if rows or not isinstance(spread[name], np.ndarray)]
+    return RowSet(rows, sites, columns)
+
+
+_OTHER = object()  # a column of another row set of the same call
+
+
+def _spread(values: Any, lead: tuple[int, ...], name: str) -> Any:
+    """The values, one a row; scalars stay."""
+    if not isinstance(values, np.ndarray):
+        return values
+    if values.shape == lead:
+        return values.reshape(-1)
+    if values.shape == lead[:1]:
+        return np.repeat(values, lead[1])
+    if name in RESERVED_ORDER[:2]:
+        raise SchemaError(f"column {name!r} has the shape {list(values.shape)}, a site has rows {list(lead)}")
+    return _OTHER
+
+
+def _kept(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(data.reshape(keep.size, -1)[keep] if keep.size else data).reshape(-1)

@@ -1,0 +1,308 @@
+"""A run: one folder that holds what a training, or one pass over data, recorded."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+
+import polars as pl
+
+from lamina import _core
+from lamina.errors import NotFoundError, SchemaError
+from lamina.runs import checkpoints, frames, globs
+from lamina.runs import status as statuses
+from lamina.runs.columns import RESERVED_ORDER
+from lamina.runs.config import to_json
+from lamina.runs.nearest import nearest_names, nearest_steps
+from lamina.runs.scan import COLUMN_TYPES, Group, Scan, site_type
+from lamina.runs.stored import StoredRows
+from lamina.runs.writer import Writer
+
+if TYPE_CHECKING:
+    from lamina.rows import Rows
+
+Steps = int | Sequence[int] | slice | None
+
+
+class LaminaWarning(UserWarning):
+    """Something that Lamina passed over, such as a damaged record."""
+
+
+class Problem(NamedTuple):
+    """Something found damaged and passed over: what, in which file, at which byte."""
+
+    message: str
+    file: str
+    offset: int | None
+
+
+class Run:
+    """A run as it was when it was opened; `refresh()` sees what was written since.
+
+    Made by `Run.create(path)` or `lamina.open(path)`. Pickles by its path; unpickling opens it again.
+
+    Attributes:
+        path: The folder.
+
+    Example:
+        >>> import lamina, tempfile
+        >>> run = lamina.Run.create(tempfile.mkdtemp() + "/digits-0", config={"lr": 1e-3})
+        >>> with run.writer() as writer:
+        ...     writer.log({"train/loss": 0.7}, step=0)
+        >>> run.refresh().metrics().select("step", "name", "value").collect().rows()
+        [(0, 'train/loss', 0.7)]
+    """
+
+    def __init__(self, path: str | Path, *, strict: bool = False) -> None:
+        self.path = Path(path)
+        self._strict = strict
+        self._load()
+
+    def _load(self) -> None:
+        self._snapshot = _core.Snapshot(str(self.path), strict=self._strict)
+        for problem in self.problems:
+            place = problem.file if problem.offset is None else f"{problem.file}, byte {problem.offset}"
+            warnings.warn(f"{self.path}: {problem.message} [{place}]", LaminaWarning, stacklevel=4)
+
+    @staticmethod
+    def create(path: str | Path, *, config: Mapping[str, Any] | None = None) -> Run:
+        """Creates a run, and the folders above it.
+
+        Args:
+            path: A path where there is nothing yet.
+            config: What was configured: anything that JSON holds.
+
+        Raises:
+            NotARunError: The path exists.
+            SchemaError: The config holds something that JSON does not.
+        """
+        path = Path(path)
+        text = to_json(config or {})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _core.create(str(path), text)
+        return Run(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status.state}, {len(self._snapshot.sites())} sites)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (str(self.path), self._strict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits that tell this run from every other."""
+        return self._snapshot.id
+
+    @property
+    def created(self) -> datetime:
+        """When the run was created, UTC."""
+        return datetime.fromtimestamp(self._snapshot.created / 1e6, UTC)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration, as given to `create`."""
+        return json.loads(self._snapshot.config)
+
+    @property
+    def status(self) -> statuses.RunStatus:
+        """Whether the run is empty, running, finished, failed or abandoned, and how each writer stands."""
+        return statuses.status(self._snapshot.writers())
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was found damaged and passed over."""
+        return [Problem(*problem) for problem in self._snapshot.problems]
+
+    def refresh(self) -> Self:
+        """Opens the run again in place, to see what was written since."""
+        self.__dict__.pop("_steps_of_groups", None)
+        self._load()
+        return self
+
+    def writer(self, *, rank: int | None = None) -> Writer:
+        """A new writer, with a log of its own; `rank` is stored as a column of its rows and metrics."""
+        return Writer(self.path, rank=rank)
+
+    # what there is
+
+    @cached_property
+    def _steps_of_groups(self) -> dict[int, frozenset[int]]:
+        return {group.number: frames.group_steps(self._snapshot, group) for group in self._groups()}
+
+    def _groups(self) -> list[Group]:
+        return [Group(*group) for group in self._snapshot.groups()]
+
+    def sites(self) -> pl.DataFrame:
+        """One row a site: site, kind, dtype, shape (of an item), rows, steps, bytes, non_finite (values)."""
+        return frames.sites(self._snapshot, self._steps_of_groups)
+
+    def steps(self) -> list[int]:
+        """The steps at which rows were recorded, ascending."""
+        return sorted(set().union(*self._steps_of_groups.values()))
+
+    def metrics(self) -> pl.LazyFrame:
+        """One row a logged value: step, time, name, site, source, rank, value; in order of writing."""
+        return frames.metrics(self._snapshot)
+
+    def examples(self) -> pl.LazyFrame:
+        """One row an example (and position): of every column the value that was written last."""
+        return frames.examples(self._snapshot)
+
+    def checkpoints(self) -> pl.LazyFrame:
+        """One row a step, part and tensor: step, part, tensor, shape, dtype, bytes, stored (newly, by this save)."""
+        return checkpoints.frame(self._snapshot)
+
+    def load(self, step: int | Literal["last"] = "last", *, part: str | None = "model") -> Any:
+        """A checkpoint's part as it was saved, with torch tensors on the CPU.
+
+        Args:
+            step: The step, or "last".
+            part: The part's name; None gives a dict of all parts.
+
+        Raises:
+            NotFoundError: There is no such checkpoint or part; the hint lists the nearest.
+            DamagedError: Its bytes do not match their checksum.
+        """
+        return checkpoints.load(self._snapshot, step, part)
+
+    def activations(
+        self, sites: str | Sequence[str] | None = None, *, step: Steps = None, source: str | Sequence[str] | None = None
+    ) -> pl.LazyFrame:
+        """The wide frame: `row`, the metadata columns, then one column a site.
+
+        Rows that hold none of the selected sites are left out; a site that a row does not have is null. Rows of
+        one writer stand together: sort by step where order matters. A filter on metadata reads no vectors.
+
+        Args:
+            sites: Globs or names (`*` is one component, `**` any number); all by default.
+            step: A step, several, or a slice of steps.
+            source: A source, or several: "train", a probe's name, "capture".
+
+        Raises:
+            NotFoundError: No site matches, or none of them was recorded at that step; the hint lists the nearest.
+        """
+        chosen = self._select(sites)
+        types = {name: site_type(dtype, shape) for name, dtype, shape, *_ in self._snapshot.sites() if name in chosen}
+        return self._frame(types, step, source)
+
+    def rows(
+        self,
+        site: str,
+        *,
+        step: Steps = None,
+        source: str | None = None,
+        where: pl.Expr | None = None,
+    ) -> Rows:
+        """The rows of one site as an (n, d) matrix, lazily.
+
+        Args:
+            site: The site's name.
+            step: A step, several, or a slice of steps.
+            source: Which source; needed where the rows come from several.
+            where: A Polars expression over the metadata columns.
+
+        Raises:
+            NotFoundError: There is no such site or step; the hint lists the nearest.
+            SchemaError: The rows come from several sources and none was chosen.
+        """
+        from lamina.rows import Rows
+
+        known = {name: (dtype, shape) for name, dtype, shape, *_ in self._snapshot.sites()}
+        if site not in known:
+            raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, known))
+        dtype, shape = known[site]
+        frame = self._frame({site: site_type(dtype, shape)}, step, source)
+        frame = frame if where is None else frame.filter(where)
+        if source is None and "source" in frame.collect_schema():
+            sources = frame.select(pl.col("source").unique()).collect()["source"].to_list()
+            if len(sources) > 1:
+                found = ", ".join(sorted(map(str, sources)))
+                raise SchemaError(
+                    f"the rows of {site!r} come from several sources: {found}", hint="choose one with source="
+                )
+        ids = frame.select("row").collect()["row"].to_numpy()
+        groups = [group for group in self._groups() if site in group.sites]
+        width = 1
+        for length in shape:
+            width *= length
+        stored = StoredRows(self._snapshot, site, dtype, width, ids, groups, frame)
+        return Rows(stored, reopen=(_reopen_rows, (str(self.path), site, step, source, where)))
+
+    def _select(self, sites: str | Sequence[str] | None) -> set[str]:
+        known = [name for name, *_ in self._snapshot.sites()]
+        return set(known if sites is None else globs.select(sites, known))
+
+    def _frame(self, types: dict[str, pl.DataType], step: Steps, source: str | Sequence[str] | None) -> pl.LazyFrame:
+        groups = [group for group in self._groups() if not types.keys().isdisjoint(group.sites)]
+        if step is not None:
+            self._check_step(step, groups)
+            groups = [group for group in groups if any(_has_step(step, s) for s in self._steps_of_groups[group.number])]
+        declared = {name: COLUMN_TYPES[kind] for name, kind in self._snapshot.columns()}
+        order = [name for name in RESERVED_ORDER if name in declared]
+        columns = {name: declared[name] for name in (*order, *(name for name in declared if name not in order))}
+        frame = Scan(self._snapshot, types, columns, groups).frame()
+        if step is not None:
+            frame = frame.filter(_step_filter(step))
+        if source is not None:
+            frame = frame.filter(pl.col("source").is_in([source] if isinstance(source, str) else list(source)))
+        return frame
+
+    def _check_step(self, step: Steps, groups: list[Group]) -> None:
+        if isinstance(step, slice):
+            return
+        known = set().union(*(self._steps_of_groups[group.number] for group in groups))
+        for wanted in [step] if isinstance(step, int) else step or ():
+            if wanted not in known:
+                raise NotFoundError(f"no rows at step {wanted}", hint=nearest_steps(wanted, sorted(known)))
+
+
+def _has_step(wanted: Steps, step: int) -> bool:
+    if isinstance(wanted, slice):
+        start, stop, stride = wanted.start, wanted.stop, wanted.step or 1
+        after = start is None or step >= start
+        return after and (stop is None or step < stop) and (step - (start or 0)) % stride == 0
+    return step == wanted if isinstance(wanted, int) else step in (wanted or ())
+
+
+def _step_filter(wanted: Steps) -> pl.Expr:
+    step = pl.col("step")
+    if not isinstance(wanted, slice):
+        return step == wanted if isinstance(wanted, int) else step.is_in(list(wanted or ()))
+    terms = [(step - (wanted.start or 0)) % (wanted.step or 1) == 0]
+    terms += [] if wanted.start is None else [step >= wanted.start]
+    terms += [] if wanted.stop is None else [step < wanted.stop]
+    return pl.all_horizontal(terms)
+
+
+def open(path: str | Path, *, strict: bool = False) -> Run:  # noqa: A001 - the face's name
+    """Opens a run.
+
+    Args:
+        path: The run's folder.
+        strict: Raise on damage. Otherwise what is damaged is passed over, warned of (`LaminaWarning`) and listed in
+            `Run.problems`; what was acknowledged and is whole is there.
+
+    Raises:
+        NotARunError: There is no run at the path.
+        FormatError: A newer Lamina wrote it.
+        DamagedError: With `strict`, something is damaged.
+    """
+    return Run(path, strict=strict)
+
+
+def _reopen(path: str, strict: bool) -> Run:
+    return Run(path, strict=strict)
+
+
+def _reopen_rows(path: str, site: str, step: Steps, source: str | None, where: pl.Expr | None) -> Rows:
+    return Run(path).rows(site, step=step, source=source, where=where)

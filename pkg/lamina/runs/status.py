@@ -1,0 +1,67 @@
+"""How a run stands, by its writers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WriterStatus:
+    """How one writer stands.
+
+    Attributes:
+        ordinal: Which writer of the run.
+        state: `finished`, `failed` (closed with an exception), `running`, or `abandoned` (its process is gone).
+        error: Why it failed.
+        host: The machine that it runs on.
+        pid: Its process there.
+        rank: Its rank in a distributed job.
+        opened: When it was opened, UTC.
+        closed: When it was closed, UTC.
+    """
+
+    ordinal: int
+    state: str
+    error: str | None
+    host: str | None
+    pid: int | None
+    rank: int | None
+    opened: datetime | None
+    closed: datetime | None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands.
+
+    Attributes:
+        state: `empty` (nobody wrote), `running` (a writer is at work), `failed`, `abandoned`, or `finished`: every
+            writer was closed without an exception.
+        writers: Every writer.
+    """
+
+    state: str
+    writers: tuple[WriterStatus, ...]
+
+    def __str__(self) -> str:
+        """The state, and why."""
+        errors = [writer.error for writer in self.writers if writer.error]
+        return f"{self.state} ({errors[-1]})" if errors else self.state
+
+
+def status(writers: list[dict[str, Any]]) -> RunStatus:
+    """The status of a run from what the core knows of its writers."""
+    found = tuple(_writer(**known) for known in writers)
+    states = {writer.state for writer in found}
+    first = next((state for state in ("running", "failed", "abandoned", "finished") if state in states), "empty")
+    return RunStatus(first, found)
+
+
+def _writer(*, opened: int | None, closed: int | None, **rest: Any) -> WriterStatus:
+    return WriterStatus(**rest, opened=_time(opened), closed=_time(closed))
+
+
+def _time(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else datetime.fromtimestamp(microseconds / 1e6, UTC)

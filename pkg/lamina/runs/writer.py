@@ -1,0 +1,167 @@
+"""Writing a run by hand: one writer per process, thread or rank; no locks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from lamina import _core
+from lamina.errors import LaminaError, SchemaError, WriterError
+from lamina.runs import checkpoints
+from lamina.runs.columns import columns
+from lamina.runs.device_log import DeviceLog
+from lamina.runs.layout import row_sets
+
+if TYPE_CHECKING:
+    from lamina._core import Ticket
+
+
+class Writer:
+    """One owner of one log of a run. Use it as a context manager; an exception inside closes it as failed.
+
+    Whatever is staged becomes durable within about a second, or on `flush()`, or when a ticket is waited for.
+    A failure of the disk ends the writer: what was acknowledged stays, and every later call says why.
+
+    Example:
+        >>> import lamina, numpy as np, tempfile
+        >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+        >>> with run.writer() as writer:
+        ...     ticket = writer.append({"mlp.output": np.ones((2, 3), np.float32)}, step=0, example=[7, 8])
+        ...     ticket.wait()
+        True
+        >>> run.refresh().activations().select("step", "example", "mlp.output").collect().rows()
+        [(0, 7, [1.0, 1.0, 1.0]), (0, 8, [1.0, 1.0, 1.0])]
+    """
+
+    def __init__(self, path: Path, *, rank: int | None = None) -> None:
+        self._core = _core.Writer(str(path), rank=rank)
+        self._path = path
+        self._rank = rank
+        self._process = os.getpid()
+        self._device_log = DeviceLog()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._core.closed else "open"
+        return f"Writer({str(self._path)!r}, ordinal={self._core.ordinal}, {state})"
+
+    def _check(self) -> None:
+        if os.getpid() != self._process:
+            raise WriterError(
+                "the writer was opened before this process was forked",
+                hint="open one in each process, with run.writer()",
+            )
+        if self._core.closed:
+            raise WriterError("the writer is closed", hint="open another with run.writer()")
+
+    def append(self, sites: Mapping[str, Any], *, step: int, mask: Any = None, **metadata: Any) -> Ticket:
+        """Appends rows of one or more sites that share their metadata.
+
+        Args:
+            sites: Torch tensors or NumPy arrays by site: [B] (B scalars), [B, d], [B, T, d] (B * T rows, with
+                `position` filled) or [B, ...] (B rows with an item shape). Sites with other leading shapes become
+                row sets of their own.
+            step: The number of optimizer updates before these weights.
+            mask: [B] or [B, T]; rows where it is false are dropped.
+            **metadata: Columns, declared by first use: a scalar, [B] or [B, T]; integers, floats, booleans or
+                texts; None where there is no value. `example` names the unit of independence.
+
+        Returns:
+            A ticket. Its `wait()` returns when these rows, and all before them, survive a power cut.
+
+        Raises:
+            SchemaError: A dtype, width or column type other than declared, a ragged column, or a reserved name.
+            WriterError: The writer is closed, has failed, or comes from before a fork.
+
+        Cost:
+            One copy of the bytes on the caller's thread; two where a tensor is not contiguous on the CPU.
+        """
+        self._check()
+        if isinstance(step, bool) or not hasattr(step, "__index__"):
+            raise SchemaError(f"the step is {step!r}", hint="give the number of optimizer updates so far, an integer")
+        if not sites:
+            raise SchemaError("an append needs at least one site")
+        metadata = {"step": int(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
+        ticket = None
+        for rows, members, cells in row_sets(sites, metadata, mask):
+            ticket = self._core.append(rows, members, cells)
+        assert ticket is not None
+        return ticket
+
+    def examples(self, frame: pl.DataFrame | Mapping[str, Any]) -> Ticket:
+        """Records what is known of the examples: labels, texts, topics, keyed by `example` (and `position`).
+
+        Args:
+            frame: A Polars frame or a mapping of columns of one length. Written again, an example's row is replaced.
+
+        Raises:
+            SchemaError: There is no `example` column, or the columns do not fit.
+        """
+        self._check()
+        table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(dict(frame), strict=False)
+        if "example" not in table.columns or table["example"].null_count():
+            raise SchemaError("the examples need a column `example` without nulls", hint="it is what rows refer to")
+        cells = {
+            name: table[name] for name in table.columns if table[name].null_count() < table.height or not table.height
+        }
+        return self._core.examples(table.height, columns(cells, table.height))
+
+    def log(self, values: Mapping[str, Any], *, step: int, source: str | None = None, site: str | None = None) -> None:
+        """Logs metrics: numbers or 0-d tensors by name. Never synchronises a GPU.
+
+        Raises:
+            SchemaError: A value is no single number.
+        """
+        self._check()
+        now = time.time_ns() // 1000
+
+        def write(names: list[str], numbers: list[float]) -> None:
+            self._core.log(int(step), now, names, numbers, site=site, source=source)
+
+        self._device_log.put(values, write)
+
+    def save(self, parts: Mapping[str, Any], *, step: int) -> Ticket:
+        """Saves a checkpoint of named parts, such as `{"model": model.state_dict()}`.
+
+        Returns when the bytes are copied; the old values are stored even if the tensors change right after.
+
+        Raises:
+            SchemaError: A part holds something that is no tensor, array, number, text, None or container of them.
+        """
+        self._check()
+        return checkpoints.save(self._core, parts, int(step))
+
+    def flush(self) -> None:
+        """Returns when everything appended, logged and saved so far is durable."""
+        self._check()
+        self._device_log.write_known(wait=True)
+        self._core.flush()
+
+    def close(self, error: BaseException | str | None = None) -> None:
+        """Makes everything durable and ends the log; `error` tells why, if not as planned. Can be called again."""
+        if os.getpid() != self._process or self._core.closed:
+            return
+        try:
+            self._device_log.write_known(wait=True)
+        finally:
+            self._core.close(error if error is None or isinstance(error, str) else repr(error))
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close(error)
+        except LaminaError as failure:
+            # the exception that is under way tells more; the failure goes with it
+            error.add_note(f"the writer could not be closed either: {failure}")
