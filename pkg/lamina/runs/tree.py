@@ -41,7 +41,11 @@ class _Flattener:
         if isinstance(value, Mapping):
             return {"d": [[_key(key, path), self.node(item, _join(path, key))] for key, item in value.items()]}
         if isinstance(value, list | tuple) and type(value) in (list, tuple):
-            return {type(value).__name__[0]: [self.node(item, _join(path, index)) for index, item in enumerate(value)]}
+            return {
+                "l" if type(value) is list else "u": [
+                    self.node(item, _join(path, index)) for index, item in enumerate(value)
+                ]
+            }
         if value is None or type(value) in (bool, int, float, str):
             self.scalars.append(_scalar(value))
             return {"s": len(self.scalars) - 1}
