@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn the_header_covers_the_file_without_a_gap() {
         let (declared, group) = group();
-        let sealed = seal(&declared, &[group.clone()], RESERVE).expect("fits");
+        let sealed = seal(&declared, std::slice::from_ref(&group), RESERVE).expect("fits");
         assert_eq!(sealed.header.len() as u64, RESERVE);
         let json: serde_json::Value = serde_json::from_slice(&sealed.header[8..]).expect("JSON");
         let mut spans: Vec<(u64, u64)> = json
@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn sealing_twice_gives_the_same_bytes() {
         let (declared, group) = group();
-        assert_eq!(seal(&declared, &[group.clone()], RESERVE), seal(&declared, &[group], RESERVE));
+        let groups = [group];
+        assert_eq!(seal(&declared, &groups, RESERVE), seal(&declared, &groups, RESERVE));
     }
 
     #[test]
