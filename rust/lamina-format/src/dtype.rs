@@ -134,16 +134,22 @@ impl DType {
 
     /// How many of the elements are NaN or infinite; 0 for integers.
     pub fn count_non_finite(self, bytes: &[u8]) -> u64 {
-        fn count<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool) -> u64 {
-            bytes.as_chunks::<N>().0.iter().map(|&chunk| u64::from(bad(chunk))).sum()
+        // an element is NaN or infinite if all bits of its exponent are set (and for e4m3 those of its mantissa);
+        // counts of the element's own width keep the loop in vector registers
+        macro_rules! count {
+            ($kind:ty, $mask:expr) => {{
+                let elements = bytes.as_chunks::<{ size_of::<$kind>() }>().0;
+                let bad = |&chunk: &_| <$kind>::from(<$kind>::from_le_bytes(chunk) & $mask == $mask);
+                elements.chunks(128).map(|some| some.iter().map(bad).sum::<$kind>() as u64).sum()
+            }};
         }
         match self {
-            Self::F64 | Self::C128 => count(bytes, |b| u64::from_le_bytes(b) >> 52 & 0x7ff == 0x7ff),
-            Self::F32 | Self::C64 => count(bytes, |b| u32::from_le_bytes(b) >> 23 & 0xff == 0xff),
-            Self::F16 => count(bytes, |b| u16::from_le_bytes(b) >> 10 & 0x1f == 0x1f),
-            Self::Bf16 => count(bytes, |b| u16::from_le_bytes(b) >> 7 & 0xff == 0xff),
-            Self::F8E5m2 => count(bytes, |[b]| b >> 2 & 0x1f == 0x1f),
-            Self::F8E4m3 => count(bytes, |[b]| b & 0x7f == 0x7f),
+            Self::F64 | Self::C128 => count!(u64, 0x7ff0_0000_0000_0000),
+            Self::F32 | Self::C64 => count!(u32, 0x7f80_0000),
+            Self::F16 => count!(u16, 0x7c00),
+            Self::Bf16 => count!(u16, 0x7f80),
+            Self::F8E5m2 => count!(u8, 0x7c),
+            Self::F8E4m3 => count!(u8, 0x7f),
             _ => 0,
         }
     }

@@ -1,5 +1,6 @@
 //! A run as a folder of files: where each thing lies, and in which order it becomes durable.
 
+use super::behind::SyncBehind;
 use super::{Blob, Fs, FsFile, Log, Ranges, RealFs, Storage};
 use crate::clock;
 use lamina_format::{Error, ErrorKind, Result, names};
@@ -159,7 +160,8 @@ impl Storage for Files {
         let path = self.root.join(name);
         let file = self.fs.create_new(&path).map_err(|error| refused(&error, "cannot create", name))?;
         let folder = name.split_once('/').map_or("", |(folder, _)| folder).to_owned();
-        Ok(Box::new(OpenBlob { files: self.clone(), file, name: name.to_owned(), folder, named: false }))
+        let behind = SyncBehind::new(Arc::from(file));
+        Ok(Box::new(OpenBlob { files: self.clone(), behind, name: name.to_owned(), folder, named: false }))
     }
 
     fn open_blob(&self, name: &str) -> Result<Box<dyn Ranges>> {
@@ -185,7 +187,7 @@ impl Log for OpenLog {
 
 struct OpenBlob {
     files: Files,
-    file: Box<dyn FsFile>,
+    behind: SyncBehind,
     name: String,
     folder: String,
     named: bool,
@@ -193,11 +195,15 @@ struct OpenBlob {
 
 impl Blob for OpenBlob {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_at(offset, bytes).map_err(|error| refused(&error, "cannot write", &self.name).at(offset))
+        self.behind.file.write_at(offset, bytes).map_err(|error| refused(&error, "cannot write", &self.name).at(offset))
+    }
+
+    fn sync_behind(&mut self) {
+        self.behind.begin();
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|error| refused(&error, "cannot sync", &self.name))?;
+        self.behind.sync().map_err(|error| refused(&error, "cannot sync", &self.name))?;
         if !self.named {
             self.files.sync_folder(&self.folder)?;
             self.named = true;
@@ -206,7 +212,7 @@ impl Blob for OpenBlob {
     }
 
     fn finish(&mut self, length: u64) -> Result<()> {
-        self.file.set_length(length).map_err(|error| refused(&error, "cannot cut", &self.name))?;
+        self.behind.file.set_length(length).map_err(|error| refused(&error, "cannot cut", &self.name))?;
         self.sync()
     }
 }

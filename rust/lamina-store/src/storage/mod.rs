@@ -4,6 +4,7 @@
 //! object storage can be another implementation. [`Files`] is the one over a file system, which it reaches
 //! through the smaller seam [`Fs`], where tests put a file system that fails.
 
+mod behind;
 mod files;
 mod fs;
 
@@ -46,6 +47,8 @@ pub trait Log: Send {
 pub trait Blob: Send {
     /// Writes at an offset.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
+    /// Begins to make durable what was written, behind the caller's back: the sync that follows has less to wait for.
+    fn sync_behind(&mut self);
     /// Makes what was written durable, the file's name included.
     fn sync(&mut self) -> Result<()>;
     /// Ends the file at `length`, durably.

@@ -29,7 +29,8 @@ pub struct CutBlock {
     pub id: u32,
     pub element: u64,
     pub bytes: Vec<u8>,
-    pub non_finite: u64,
+    /// Of a site's elements; None for metadata.
+    pub dtype: Option<DType>,
 }
 
 /// A group cut into blocks, in the order in which they lie in the file.
@@ -117,12 +118,11 @@ impl OpenGroup {
     /// Cuts it into blocks of falling element size, so that one pad aligns them all.
     pub fn cut(self) -> Cut {
         let (mut blocks, mut constants, mut zones) = (Vec::new(), Vec::new(), Vec::new());
-        let mut block = |role, id, element, bytes, non_finite| {
-            blocks.push(CutBlock { role, id, element, bytes, non_finite });
+        let mut block = |role, id, element, bytes, dtype| {
+            blocks.push(CutBlock { role, id, element, bytes, dtype });
         };
         for site in self.sites {
-            let non_finite = site.dtype.count_non_finite(&site.bytes);
-            block(Role::Site, site.id, site.dtype.size(), site.bytes, non_finite);
+            block(Role::Site, site.id, site.dtype.size(), site.bytes, Some(site.dtype));
         }
         for column in self.columns {
             if let Some(value) = column.constant() {
@@ -133,14 +133,14 @@ impl OpenGroup {
             match column.kind {
                 ColumnType::Str => {
                     let offsets = column.offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
-                    block(Role::Offsets, column.id, 4, offsets, 0);
-                    block(Role::Bytes, column.id, 1, column.values, 0);
+                    block(Role::Offsets, column.id, 4, offsets, None);
+                    block(Role::Bytes, column.id, 1, column.values, None);
                 }
-                ColumnType::Bool => block(Role::Values, column.id, 1, column.values, 0),
-                ColumnType::Int | ColumnType::Float => block(Role::Values, column.id, 8, column.values, 0),
+                ColumnType::Bool => block(Role::Values, column.id, 1, column.values, None),
+                ColumnType::Int | ColumnType::Float => block(Role::Values, column.id, 8, column.values, None),
             }
             if let Some(valid) = column.valid {
-                block(Role::Valid, column.id, 1, valid, 0);
+                block(Role::Valid, column.id, 1, valid, None);
             }
         }
         blocks.sort_by_key(|block| std::cmp::Reverse(block.element));

@@ -8,6 +8,8 @@ use lamina_format::{Error, Result, checksum, names};
 
 /// Bytes at which a segment is sealed.
 const LONGEST: u64 = 1 << 30;
+/// Bytes that are checked and written together; a multiple of a checksum's piece.
+const SLICE: usize = 1 << 20;
 
 struct Current {
     blob: Box<dyn Blob>,
@@ -48,17 +50,9 @@ impl SegmentWriter {
             zones: cut.zones,
         };
         for block in &cut.blocks {
-            let crcs = checksum::pieces(&block.bytes).into_iter().flat_map(u32::to_le_bytes).collect();
             let (offset, length) = (group.length, block.bytes.len() as u64);
             group.length += length;
-            group.blocks.push(Block {
-                role: block.role,
-                id: block.id,
-                offset,
-                length,
-                crcs,
-                non_finite: block.non_finite,
-            });
+            group.blocks.push(Block { role: block.role, id: block.id, offset, length, crcs: vec![], non_finite: 0 });
         }
         group.length = segment::aligned(group.length);
         let (header, tensors) = segment::header_cost(declared, &group)?;
@@ -80,7 +74,15 @@ impl SegmentWriter {
         group.offset = current.end;
         for (record, block) in group.blocks.iter_mut().zip(&cut.blocks) {
             record.offset += group.offset;
-            current.blob.write(record.offset, &block.bytes)?;
+            // by slices, so that a slice is checked, counted and written while the cache holds it
+            for (at, slice) in block.bytes.chunks(SLICE).enumerate() {
+                record.crcs.extend(checksum::pieces(slice).into_iter().flat_map(u32::to_le_bytes));
+                record.non_finite += block.dtype.map_or(0, |dtype| dtype.count_non_finite(slice));
+                current.blob.write(record.offset + (at * SLICE) as u64, slice)?;
+            }
+        }
+        if group.length >= SLICE as u64 {
+            current.blob.sync_behind();
         }
         current.end += group.length;
         current.header += header;
