@@ -107,8 +107,8 @@ class Snapshot:
         """Bytes of metadata blocks and of site blocks read from segments since opening."""
 
     def writers(self) -> list[dict[str, Any]]:
-        """A dict a writer: ordinal, host, pid, rank, opened (microseconds), state (`open`, `finished`,
-        `failed`), error, durable (microseconds of the last durable point)."""
+        """A dict a writer: ordinal, host, pid, rank, opened and closed (microseconds), error, and state: `finished`,
+        `failed` (closed with an error), `running` (not closed; its process may live) or `abandoned`."""
 
     def sites(self) -> list[tuple[str, DType, tuple[int, ...], int, int, int]]:
         """Name, dtype, item shape, rows, bytes, non-finite values."""
@@ -133,7 +133,7 @@ class Snapshot:
         """The same bytes, unwidened, into a writable buffer of exactly the right size."""
 
     def examples(self) -> list[ArrowArray]:
-        """Record batches of the examples table in order of writing: all its columns."""
+        """Record batches of the examples table in order of writing, each with the columns that were written."""
 
     def metrics(self) -> ArrowArray:
         """A record batch: step, time (timestamp, us, UTC), name, site, source, rank, value, in order of writing."""

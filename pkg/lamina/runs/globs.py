@@ -100,4 +100,5 @@ def _components(pattern: str) -> list[str]:
 def _translate(component: str) -> str:
     if component == "*":
         return _COMPONENT
-    return "".join(f"{_PIECE}*" if part == "*" else re.escape(part) for part in re.split(r"(\*+)", component))
+    parts = re.split(r"(\*+)", component)
+    return "".join(f"{_PIECE}*" if part.startswith("*") else re.escape(part) for part in parts)

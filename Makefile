@@ -1,0 +1,108 @@
+# Needs Python 3.11 or newer, a Rust toolchain and make; `make help` lists the targets.
+# Choose another interpreter with `make PYTHON=python3.12 …` (the environment is made once: `make clean` first).
+
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --build-constraints constraints.txt
+OLDEST := .venv-oldest
+ENV_STAMP := $(VENV)/.environment
+CORE_STAMP := $(VENV)/.core
+RUST_SOURCES := $(shell find rust -type f \( -name '*.rs' -o -name Cargo.toml \)) Cargo.toml Cargo.lock
+
+export PYO3_PYTHON := $(abspath $(BIN)/python)
+export UV_CONSTRAINT := $(abspath constraints.txt)
+export VIRTUAL_ENV := $(abspath $(VENV))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: demo test test-python test-rust test-slow test-aot test-gpu test-oldest lint format bench docs wheels clean help
+
+demo: $(CORE_STAMP)  ## train three small networks with recording on, write a report, ask it three questions
+	$(BIN)/lamina demo
+
+test: lint test-rust test-python docs  ## lint, cargo test, pytest, and the examples of the docs
+
+test-rust: $(ENV_STAMP)
+	cargo test --workspace --locked
+
+test-python: $(CORE_STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(CORE_STAMP)  ## the tests that are too long for every change
+	$(BIN)/python -m pytest -m slow
+
+test-aot: $(ENV_STAMP)  ## compile every Triton kernel for GPUs that are not here
+	@echo "test-aot: lamina_kernels holds no Triton kernel yet, so there is nothing to compile"
+
+test-gpu: $(CORE_STAMP)  ## the tests that need a GPU
+	@if [ ! -d tests/gpu ]; then echo "test-gpu: there is no Triton kernel yet, so tests/gpu does not exist"; \
+	elif ! $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then \
+		echo "test-gpu: torch finds no GPU on this machine" >&2; exit 1; \
+	else $(BIN)/python -m pytest tests/gpu; fi
+
+test-oldest: $(OLDEST)/.environment  ## the kernels under the oldest torch and Triton that must work
+	PYTHONPATH=triton_kernels $(OLDEST)/bin/python -m pytest tests/kernels
+
+lint: $(ENV_STAMP)  ## ruff, pyright, rustfmt, clippy; warnings are errors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+format: $(ENV_STAMP)  ## rewrite the sources as lint wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	cargo fmt --all
+
+bench: $(CORE_STAMP)  ## measure against peers and the machine's limits, into bench/results/
+	$(BIN)/python -m bench.store_append
+	$(BIN)/python -m bench.recording_overhead
+
+docs: $(CORE_STAMP)  ## build the pages into site/ and run their examples
+	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m pytest -p tests.examples --markdown-docs --markdown-docs-syntax=superfences --doctest-modules \
+		docs README.md triton_kernels/README.md pkg triton_kernels/lamina_kernels
+
+wheels: $(ENV_STAMP)  ## build both wheels into dist/
+	rm -rf dist
+	$(BIN)/uv build --quiet --wheel --python $(BIN)/python --build-constraints constraints.txt --out-dir dist triton_kernels
+	$(BIN)/uv build --quiet --wheel --python $(BIN)/python --build-constraints constraints.txt --out-dir dist .
+	@ls dist
+
+clean:  ## remove everything that was built, the environments too
+	rm -rf $(VENV) $(OLDEST) target dist site .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f pkg/lamina/_core*.so
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# An empty environment with uv in it.
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Lamina needs Python 3.11 or newer; '$(PYTHON)' says: $$($(PYTHON) --version 2>&1 | head -n 1)." \
+			"Name another one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "Lamina needs a Rust toolchain: cargo is not on the PATH" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu the package python3-venv is missing" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# Everything but the compiled module; Python sources are live.
+$(ENV_STAMP): constraints.txt pyproject.toml triton_kernels/pyproject.toml | $(BIN)/uv
+	@echo "installing the dependencies (with torch's CUDA libraries about 5 GB) into $(VENV)"
+	$(INSTALL) --requirements pyproject.toml --all-extras --editable ./triton_kernels
+	@touch $@
+
+# The compiled module, and lamina itself, editable.
+$(CORE_STAMP): $(ENV_STAMP) $(RUST_SOURCES)
+	$(BIN)/maturin develop --release --locked --uv
+	@touch $@
+
+$(OLDEST)/.environment: triton_kernels/pyproject.toml | $(BIN)/uv
+	$(PYTHON) -m venv $(OLDEST)
+	env -u UV_CONSTRAINT $(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python \
+		'torch==2.11.*' 'triton==3.6.*' 'numpy>=2' pytest pytest-timeout hypothesis
+	@touch $@

@@ -1,0 +1,116 @@
+"""The command `lamina` and how it ends: an answer, or one line that says what was wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lamina.cli.show import err, fail, out, table
+from lamina.errors import LaminaError
+
+
+class _Commands(TyperGroup):
+    """Exit codes: 0, 1 for an error of Lamina's, 2 for wrong usage (Typer's own), 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            answer = super().invoke(ctx)
+            sys.stdout.flush()
+            return answer
+        except LaminaError as error:
+            fail(error)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            err().print("Stopped. What was recorded so far is kept, and opens.")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # The reader of a pipe has had enough; without this the interpreter complains once more on its way out.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Record what a neural network does while it learns, and ask about it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Target = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, a folder of runs, or a quoted pattern.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where to record; the next free number is appended.")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="How many networks to train.")] = 3,
+) -> None:
+    """Train small networks on handwritten digits with recording on, draw a report, and ask it three questions."""
+    from lamina.demo import demo as run_demo
+
+    run_demo(out, seeds=seeds)
+
+
+@app.command()
+def info(run: Target) -> None:
+    """Show what a run holds: settings, status, sites, steps, metrics, checkpoints."""
+    from lamina.cli.info import show_run, show_runs
+    from lamina.cli.target import members, open_target
+    from lamina.runs import Run
+
+    opened = open_target(run)
+    if isinstance(opened, Run):
+        show_run(opened, out())
+    else:
+        show_runs(members(opened), out())
+
+
+@app.command()
+def query(
+    run: Target,
+    sql: Annotated[str, typer.Argument(help="Over the tables metrics, sites, examples, checkpoints, activations.")],
+    json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON, with vectors as lists.")] = False,
+) -> None:
+    """Answer a question in SQL. A site's name is a column of activations: "blocks.0.output", in double quotes."""
+    from lamina.cli.query import answer, records, shown_answer
+    from lamina.cli.target import open_target
+
+    opened = open_target(run)
+    if json:
+        for line in records(answer(opened, sql)):
+            print(line)
+        return
+    frame, more = shown_answer(opened, sql)
+    out().print(table(frame))
+    if more:
+        err().print(f"These are the first {frame.height} rows; --json prints all of them.")
+
+
+@app.command()
+def report(
+    run: Target,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; by default beside the run.")
+    ] = None,
+) -> None:
+    """Draw a report: one HTML file that opens without a network."""
+    from lamina.cli.target import members, open_target
+    from lamina.report import report as draw
+
+    runs = members(open_target(run))
+    out().print(str(draw(runs, output or _beside(runs[0].path, alone=len(runs) == 1))), soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command and leave the process."""
+    app()
+
+
+def _beside(path: Path, *, alone: bool) -> Path:
+    """Return `runs/digits-0.html` for one run, `runs/report.html` for several."""
+    return path.with_name(f"{path.name}.html") if alone else path.with_name("report.html")

@@ -1,0 +1,36 @@
+"""What a RUN on the command line may be: a run's folder, a folder of runs, or a pattern."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import lamina
+from lamina.cli.show import warn
+from lamina.errors import LaminaError
+from lamina.runs import LaminaWarning, Run, Runs
+
+
+def open_target(target: str) -> Run | Runs:
+    """Open what `target` names; what was found damaged goes to standard error, a line each.
+
+    Raises:
+        NotARunError: The path holds no run.
+        NotFoundError: The pattern matches no run.
+    """
+    path = Path(target)
+    with warnings.catch_warnings():
+        # The same problems follow below, in the command line's own form.
+        warnings.simplefilter("ignore", LaminaWarning)
+        pattern = any(mark in target for mark in "*?[") and not path.exists()
+        folder = not (path / "run.json").exists() and any(path.glob("*/run.json"))
+        opened = lamina.open_runs(path) if pattern or folder else lamina.open(path)
+    for run in members(opened):
+        for problem in run.problems:
+            warn(f"{run.name}: {LaminaError(*problem)}")
+    return opened
+
+
+def members(opened: Run | Runs) -> list[Run]:
+    """Return the runs of what was opened."""
+    return [opened] if isinstance(opened, Run) else list(opened)

@@ -1,0 +1,8 @@
+"""Altair charts of frames: one file a family, each a function from a Polars frame to a chart."""
+
+from __future__ import annotations
+
+from lamina.plot.curves import curves
+from lamina.plot.planes import planes
+
+__all__ = ["curves", "planes"]

@@ -1,0 +1,73 @@
+"""One tensor out of what a module takes or returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from lamina.errors import RecordingError
+
+
+def select(value: Any, path: tuple[int | str, ...], site: str) -> torch.Tensor:
+    """Return the tensor that a site means.
+
+    `path` is followed first. If what it leads to is no tensor but a tuple, list or mapping that holds exactly
+    one tensor and nothing else with tensors inside, that one is meant.
+
+    Args:
+        value: What the module took (positional and keyword arguments by index and name) or returned.
+        path: Indices and keys, from the outside in.
+        site: The site's name, for errors.
+
+    Raises:
+        RecordingError: If there is no such element, no tensor, or more than one.
+    """
+    for key in path:
+        value = _item(value, key, site)
+    if isinstance(value, torch.Tensor):
+        return value
+    holders = [(key, element) for key, element in _items(value) if _holds_tensor(element)]
+    if len(holders) == 1 and isinstance(holders[0][1], torch.Tensor):
+        return holders[0][1]
+    if not holders:
+        raise RecordingError(f"at the site {site!r} there is a {type(value).__name__}, and no tensor in it")
+    raise RecordingError(
+        f"at the site {site!r} there are several tensors: {_describe(value)}",
+        hint=f"name the one that is meant, such as {site}[{holders[0][0]}]",
+    )
+
+
+def _item(value: Any, key: int | str, site: str) -> Any:
+    # A tensor has elements too, but `output[0]` of a plain tensor would silently record its first row.
+    if not isinstance(value, torch.Tensor):
+        for name in (key, str(key)):
+            try:
+                return value[name]
+            except (LookupError, TypeError):
+                continue
+        if isinstance(key, str) and hasattr(value, key):
+            return getattr(value, key)
+    raise RecordingError(f"the site {site!r} asks for the element [{key}], and there is only {_describe(value)}")
+
+
+def _items(value: Any) -> Iterator[tuple[int | str, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, (tuple, list)):
+        yield from enumerate(value)
+
+
+def _holds_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or any(_holds_tensor(element) for _, element in _items(value))
+
+
+def _describe(value: Any) -> str:
+    return ", ".join(f"[{key}] {_kind(element)}" for key, element in _items(value)) or _kind(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,137 @@
+"""One pass of a model over data, in evaluation mode, with its sites recorded: what probes and capture share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import RandomSampler
+
+from lamina.errors import RecordingError
+from lamina.progress import track
+from lamina.recording.account import Account
+from lamina.recording.appends import appends
+from lamina.recording.state import evaluation, random_states
+from lamina.recording.taps import Tap, Taps
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lamina.runs import Writer
+
+Data = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | Iterable[Any]
+"""What a model passes over: one batch (a tensor, a tuple, a mapping), or batches (a list, a loader)."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    example: Any
+    size: int
+
+
+def check_data(name: str, data: Data) -> None:
+    """Raise RecordingError if `data` cannot be gone through more than once."""
+    if not isinstance(data, Iterable):
+        raise RecordingError(f"{name}: a {type(data).__name__} is no data", hint="give a tensor, batches or a loader")
+    if isinstance(data, Iterator):
+        raise RecordingError(
+            f"{name}: a {type(data).__name__} can be gone through only once", hint="give a list of batches or a loader"
+        )
+
+
+def count_batches(data: Data) -> int | None:
+    """Return the number of batches, None if the data does not know it."""
+    if isinstance(data, (torch.Tensor, tuple, Mapping)):
+        return 1
+    try:
+        return len(data)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return None
+
+
+def record_pass(
+    model: nn.Module,
+    data: Data,
+    *,
+    taps: Taps,
+    due: Iterable[Tap],
+    account: Account,
+    writer: Writer,
+    step: int,
+    source: str,
+    progress: bool = False,
+    description: str = "",
+) -> None:
+    """Run `model` over `data` and write what the taps that are due capture.
+
+    The model runs in evaluation mode without gradients; modes and random states are restored. Batches are moved
+    to the device of the model's first parameter.
+
+    Raises:
+        RecordingError: If there is no batch, if a shuffled loader gives batches without `example`, or if no tap
+            captured anything.
+    """
+    due, fired = list(due), set()
+    found = False
+    with random_states(getattr(data, "generator", None)), evaluation(model):
+        batches = _batches(data, _device(model), source)
+        for batch in track(batches, description, total=count_batches(data), progress=progress):
+            found = True
+            with taps.armed(due):
+                model(*batch.args, **batch.kwargs)
+            captured = taps.collector.drain()
+            fired.update(one.site for one in captured)
+            for sites, columns in appends(captured, {"example": batch.example}):
+                writer.append(sites, step=step, source=source, **columns)
+    if not found:
+        raise RecordingError(f"{source}: there is no batch to run the model on")
+    account.add(source, [tap.site.name for tap in due], fired)
+
+
+def _batches(data: Data, device: torch.device | None, source: str) -> Iterator[_Batch]:
+    shuffled = isinstance(getattr(data, "sampler", None), RandomSampler)
+    first = 0
+    for item in [data] if isinstance(data, (torch.Tensor, tuple, Mapping)) else data:
+        batch = _batch(item, first, device, source)
+        if shuffled and not (isinstance(item, Mapping) and "example" in item):
+            raise RecordingError(
+                f"{source}: a shuffled loader gives other examples the same numbers each time",
+                hint="use shuffle=False, or batches that are mappings with an `example` entry",
+            )
+        first += batch.size
+        yield batch
+
+
+def _batch(item: Any, first: int, device: torch.device | None, source: str) -> _Batch:
+    args, kwargs = (), {}
+    if isinstance(item, Mapping):
+        kwargs = {key: value for key, value in item.items() if key != "example"}
+    else:
+        args = (item[0] if isinstance(item, (tuple, list)) and item else item,)
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.ndim > 0]
+    if not tensors:
+        raise RecordingError(
+            f"{source}: a batch is a {type(item).__name__} without a tensor for the model",
+            hint="a batch is a tensor, a tuple whose first element goes to the model, or a mapping of its keywords",
+        )
+    size = tensors[0].shape[0]
+    example = item["example"] if isinstance(item, Mapping) and "example" in item else np.arange(first, first + size)
+    return _Batch(
+        tuple(_move(value, device) for value in args),
+        {key: _move(value, device) for key, value in kwargs.items()},
+        example,
+        size,
+    )
+
+
+def _move(value: Any, device: torch.device | None) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) and device is not None else value
+
+
+def _device(model: nn.Module) -> torch.device | None:
+    return next((parameter.device for parameter in model.parameters()), None)

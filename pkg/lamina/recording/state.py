@@ -1,0 +1,60 @@
+"""The caller's model and random generators, left as they came."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, without gradients; restore the mode of each of its modules."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        # Not `module.train(mode)`: it also sets the children, and models override it.
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def random_states(*generators: torch.Generator | None) -> Iterator[None]:
+    """Restore the states of the global random generators of torch, NumPy and Python, and of those given."""
+    own = [(generator, generator.get_state()) for generator in generators if generator is not None]
+    cpu, python = torch.get_rng_state(), random.getstate()
+    numpy = np.random.get_state()  # noqa: NPY002 (the caller's, whatever it is)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        for generator, state in own:
+            generator.set_state(state)
+
+
+@contextmanager
+def weights(model: nn.Module) -> Iterator[None]:
+    """Restore what `model.state_dict()` holds; costs one copy of it."""
+    kept = {
+        name: value.detach().clone() if isinstance(value, torch.Tensor) else value
+        for name, value in model.state_dict().items()
+    }
+    try:
+        yield
+    finally:
+        model.load_state_dict(kept)

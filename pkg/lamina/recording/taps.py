@@ -1,0 +1,191 @@
+"""Forward hooks that cost next to nothing while they are not armed, compiled models included."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lamina.recording.captured import Collector
+from lamina.recording.elements import select
+from lamina.recording.sites import ResolvedSite, Site
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+_keys = itertools.count()
+_attached: dict[int, _Hook] = {}
+
+# The operator writes to `_order`, so that nothing removes a call or swaps two of them; `_nothing` stands for a
+# tensor where none is meant.
+_order = torch.zeros(0, device="cpu")
+_nothing = torch.zeros(0, device="cpu")
+
+
+@torch.library.custom_op(
+    "lamina::tap", mutates_args=("order",), schema="(Tensor value, Tensor(a!) order, int key) -> ()"
+)
+def _tap(value: torch.Tensor, order: torch.Tensor, key: int) -> None:
+    hook = _attached.get(key)
+    if hook is not None and hook.armed:
+        hook.receive(value)
+
+
+@_tap.register_fake
+def _(value: torch.Tensor, order: torch.Tensor, key: int) -> None:
+    return None
+
+
+class _Hook:
+    """A hook that stays on its module while the recorder lives and reads a flag when it is called.
+
+    In eager mode the flag is an attribute. torch.compile would turn that into a guard and compile anew whenever
+    it changes, so compiled code calls an operator instead, which finds the hook by its key and reads the flag at
+    run time. The operator claims to change a tensor, or it would be removed as unused.
+
+    A copy of a model (`copy.deepcopy` for a moving average, `pickle`) carries copies of its hooks; these belong to
+    no recorder and stay idle for good.
+    """
+
+    def __init__(self, collector: Collector) -> None:
+        self.armed = False
+        self._collector = collector
+        self._key = next(_keys)
+        self._handle: RemovableHandle | None = None
+
+    def attach(self) -> None:
+        _attached[self._key] = self
+        self._handle = self._register()
+
+    def detach(self) -> None:
+        self.armed = False
+        _attached.pop(self._key, None)
+        if self._handle is not None:
+            self._handle.remove()
+
+    def receive(self, value: torch.Tensor) -> None:
+        # Inside a backward pass a forward pass can only be a recomputation (activation checkpointing).
+        if torch._C._current_graph_task_id() == -1:
+            self._collect(value)
+
+    def _register(self) -> RemovableHandle:
+        raise NotImplementedError
+
+    def _collect(self, value: torch.Tensor) -> None:
+        raise NotImplementedError
+
+
+class Tap(_Hook):
+    """Copies the input or the output of a module to a collector while armed."""
+
+    def __init__(self, site: ResolvedSite, collector: Collector) -> None:
+        super().__init__(collector)
+        self.site = site
+
+    def __reduce__(self) -> tuple[type[Tap], tuple[ResolvedSite, Collector]]:
+        nowhere = ResolvedSite(self.site.name, nn.Identity(), self.site.kind, self.site.path, Site())
+        return Tap, (nowhere, Collector())
+
+    def _register(self) -> RemovableHandle:
+        if self.site.kind == "input":
+            return self.site.module.register_forward_pre_hook(self._before, with_kwargs=True)
+        return self.site.module.register_forward_hook(self._after)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            _tap(self._select(dict(enumerate(args)) | kwargs).detach(), _order, self._key)
+        elif self.armed:
+            self.receive(self._select(dict(enumerate(args)) | kwargs))
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling():
+            _tap(self._select(output).detach(), _order, self._key)
+        elif self.armed:
+            self.receive(self._select(output))
+
+    def _select(self, value: Any) -> torch.Tensor:
+        return select(value, self.site.path, self.site.name)
+
+    def _collect(self, value: torch.Tensor) -> None:
+        self._collector.take(self.site.name, value)
+
+
+class _BatchCounter(_Hook):
+    """Counts the calls of the whole model while armed: each is a batch, or a micro-batch, of the step."""
+
+    def __init__(self, model: nn.Module, collector: Collector) -> None:
+        super().__init__(collector)
+        self._model = model
+
+    def __reduce__(self) -> tuple[type[_BatchCounter], tuple[nn.Module, Collector]]:
+        return _BatchCounter, (nn.Identity(), Collector())
+
+    def _register(self) -> RemovableHandle:
+        return self._model.register_forward_pre_hook(self._before)
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.compiler.is_compiling():
+            _tap(_nothing, _order, self._key)
+        elif self.armed:
+            self.receive(_nothing)
+
+    def _collect(self, value: torch.Tensor) -> None:
+        self._collector.count_batch()
+
+
+class Taps:
+    """The taps of one recorder, and the collector that they fill.
+
+    As a context manager it attaches the hooks and takes them away.
+    """
+
+    def __init__(self, model: nn.Module, sites: Iterable[ResolvedSite]) -> None:
+        self.collector = Collector()
+        self._taps = [Tap(site, self.collector) for site in sites]
+        self._hooks: list[_Hook] = [_BatchCounter(model, self.collector), *self._taps]
+
+    def __enter__(self) -> Taps:
+        """Attach all hooks, or none."""
+        try:
+            for hook in self._hooks:
+                hook.attach()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take all hooks away."""
+        for hook in self._hooks:
+            hook.detach()
+
+    def __iter__(self) -> Iterator[Tap]:
+        """Yield the taps in order of the sites."""
+        return iter(self._taps)
+
+    def arm(self, taps: Iterable[Tap]) -> None:
+        """Make some taps capture until `disarm`."""
+        for tap in taps:
+            tap.armed = True
+        self._hooks[0].armed = True
+
+    def disarm(self) -> None:
+        """Make all taps idle."""
+        for hook in self._hooks:
+            hook.armed = False
+
+    @contextmanager
+    def armed(self, taps: Iterable[Tap]) -> Iterator[None]:
+        """Arm some taps for a block of code; what was collected is dropped if it raises."""
+        self.arm(taps)
+        try:
+            yield
+        except BaseException:
+            self.collector.drain()
+            raise
+        finally:
+            self.disarm()

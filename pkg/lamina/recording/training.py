@@ -1,0 +1,99 @@
+"""Recording around a training loop: what is checked before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lamina.errors import RecordingError
+from lamina.recording.passes import Data, check_data
+from lamina.recording.recorder import Recorder
+from lamina.recording.schedules import Every, schedule_of
+from lamina.recording.sites import Sites, resolve
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from lamina.runs import Run
+
+
+def record(
+    model: nn.Module,
+    run: Run,
+    *,
+    sites: Sites,
+    every: Every = 1,
+    checkpoint_every: Every | None = None,
+    probes: Mapping[str, Data] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Recorder:
+    """Record a model while it learns: a context manager around any training loop.
+
+    A site is a module's path and `.input` or `.output`, then `[index or key]` for one element of a tuple or
+    mapping; the root module's are plain `input` and `output`. In a glob `*` stands for one path component and
+    `**` for any number. Where a module takes or returns several tensors, a site without `[…]` raises and lists
+    them. What is stored is the value at the hook, bit for bit: what later changes it in place does not.
+
+    Step s is the state after s optimizer updates. On entry of `recorder.step(s)` the checkpoint and the probes
+    that are due are taken, then the sites that are due are captured as the model runs; on exit of the step their
+    rows are written. On exit of the recorder checkpoint and probes are taken once more, for the final state. A
+    step whose body raises leaves no rows, and the run's writer closes as failed.
+
+    Cost: about 1 microsecond for each call of a watched module in steps that are not due; a copy in the hook
+    and one in the writer where they are; the CPU memory of one step's captures is kept. Sites of torch.compile'd
+    models are captured if the recorder is entered before the first call; turning due and not due compiles nothing
+    anew. Recomputation by activation checkpointing does not count as a call.
+
+    Args:
+        model: Any `torch.nn.Module`.
+        run: Where to write, from `lamina.Run.create` or `lamina.open`.
+        sites: A glob, several, or a dict of `Site` by glob; may be empty.
+        every: The steps that are due: a number k (steps 0, k, 2 k, …), `log_then_linear(until, every)`, a
+            container of steps, a function of the step, or an object with `due(step)`.
+        checkpoint_every: The same for checkpoints (`model.state_dict()`, and the optimizer's); None saves none.
+        probes: Data by name, passed through the model at each step at which a site is due, in evaluation mode
+            and without gradients. A loader, a list of batches, or one batch. A batch is a tensor, a tuple or list
+            whose first element goes to the model, or a mapping of the model's keywords. Rows get the name as their
+            `source`, and as `example` their running number or the mapping's entry `example`: name them there if
+            the steps' own are strings, for a column keeps its type. Modes and random states are restored; buffers
+            that a module changes even in evaluation mode are not.
+        optimizer: Saved beside the model in each checkpoint.
+
+    Returns:
+        The recorder, to be entered with `with`.
+
+    Raises:
+        RecordingError: If a glob matches nothing (the hint lists the nearest names), a schedule is none, or a
+            probe's name or data will not do.
+
+    Example:
+        >>> import lamina, tempfile, torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+        >>> with lamina.record(model, run, sites="*.output", every=2, optimizer=optimizer) as recorder:
+        ...     for step in range(5):
+        ...         with recorder.step(step, example=range(16)):
+        ...             loss = model(torch.ones(16, 4)).square().mean()
+        ...             optimizer.zero_grad()
+        ...             loss.backward()
+        ...             optimizer.step()
+        ...         recorder.log({"loss": loss})
+        >>> run.steps()
+        [0, 2, 4]
+    """
+    schedule = schedule_of(every)
+    for name, data in (probes or {}).items():
+        if name in ("train", "capture"):
+            raise RecordingError(f"a probe cannot be named {name!r}", hint="that is the source of other rows")
+        check_data(f"the probe {name!r}", data)
+    return Recorder(
+        model,
+        run,
+        sites=resolve(model, sites),
+        every=schedule,
+        checkpoint_every=None if checkpoint_every is None else schedule_of(checkpoint_every),
+        probes=dict(probes or {}),
+        optimizer=optimizer,
+    )

@@ -1,0 +1,147 @@
+"""Named faults: what a test must notice if it is worth having.
+
+A fault is a function that breaks the product through a monkeypatch; the product itself has no hooks for it.
+A test proves itself by failing under its fault:
+
+    with broken("gram_drops_the_last_tile"), pytest.raises(AssertionError):
+        test_the_blocked_form_equals_the_reference()
+
+Add a fault by adding a decorated function; import what it patches inside it, so that this module stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+Fault = Callable[[pytest.MonkeyPatch], None]
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(function: Fault) -> Fault:
+    """Register a fault under the name of its function."""
+    assert function.__name__ not in FAULTS, f"two faults are named {function.__name__}"
+    FAULTS[function.__name__] = function
+    return function
+
+
+@contextmanager
+def broken(name: str) -> Iterator[None]:
+    """Break the product as the fault `name` says, and mend it on exit."""
+    with pytest.MonkeyPatch.context() as patch:
+        FAULTS[name](patch)
+        yield
+
+
+@fault
+def gram_drops_the_last_tile(patch: pytest.MonkeyPatch) -> None:
+    """A loop over whole tiles only: the remainder of the rows is never summed."""
+    from lamina_kernels.gram import blocked
+
+    patch.setattr(
+        blocked, "tiles", lambda rows, block: (slice(s, s + block) for s in range(0, rows - block + 1, block))
+    )
+
+
+@fault
+def gram_sums_in_the_dtype_of_its_input(patch: pytest.MonkeyPatch) -> None:
+    """Sums over rows that are rounded to half precision after every tile."""
+    from lamina_kernels.gram import blocked
+
+    patch.setattr(blocked, "accumulation_dtype", lambda dtype: dtype)
+
+
+@fault
+def gram_forgets_y(patch: pytest.MonkeyPatch) -> None:
+    """The second set of rows is taken to be the first."""
+    from lamina_kernels.gram import api, blocked
+
+    whole = blocked.linear_product
+    patch.setattr(api.blocked, "linear_product", lambda x, v, y, *, block: whole(x, v, x[: len(y)], block=block))
+
+
+@fault
+def thin_mixes_runs(patch: pytest.MonkeyPatch) -> None:
+    """Neighboring steps are averaged over all runs at once."""
+    from lamina.plot import steps
+
+    whole = steps.thin
+    patch.setattr(
+        steps,
+        "thin",
+        lambda frame, by, limit: (
+            frame.select(*by).unique().join(whole(frame.with_columns(run=0), ["run"], limit).drop("run"), how="cross")
+        ),
+    )
+
+
+@fault
+def procrustes_only_turns(patch: pytest.MonkeyPatch) -> None:
+    """Pictures are turned towards each other, but never mirrored: an axis may flip between steps."""
+    import numpy as np
+
+    from lamina.report import principal
+
+    def turn(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+        left, _, right = np.linalg.svd(points.T @ target)
+        return left @ np.diag([1.0, np.linalg.det(left @ right)]) @ right
+
+    patch.setattr(principal, "rotation_onto", turn)
+
+
+@fault
+def recorder_keeps_references(patch: pytest.MonkeyPatch) -> None:
+    """Captured tensors are not copied: what later changes them in place changes what is stored."""
+    from lamina.recording.captured import Collector
+
+    patch.setattr(Collector, "_copy", lambda self, key, value: value)
+
+
+@fault
+def recorder_counts_recomputations(patch: pytest.MonkeyPatch) -> None:
+    """A forward pass inside a backward pass is captured like any other."""
+    from lamina.recording.taps import _Hook
+
+    patch.setattr(_Hook, "receive", lambda self, value: self._collect(value))
+
+
+@fault
+def probes_draw_random_numbers(patch: pytest.MonkeyPatch) -> None:
+    """The random states are not restored behind a probe."""
+    from contextlib import nullcontext
+
+    from lamina.recording import passes
+
+    patch.setattr(passes, "random_states", lambda *generators: nullcontext())
+
+
+@fault
+def probes_train(patch: pytest.MonkeyPatch) -> None:
+    """A probe leaves the model in the mode that it is in: running statistics move, dropout drops."""
+    import torch
+
+    from lamina.recording import passes
+
+    patch.setattr(passes, "evaluation", lambda model: torch.no_grad())
+
+
+@fault
+def learnt_forgets_relapses(patch: pytest.MonkeyPatch) -> None:
+    """An example counts as learnt from the first step at which its loss is low, whatever follows."""
+    import polars as pl
+
+    from lamina.report import learnt
+
+    whole = learnt.learnt_frame
+
+    def first_low(run: Any) -> pl.DataFrame:
+        frame = whole(run)
+        low = run.activations("loss").filter(pl.col("loss") < frame["threshold"][0]).collect()
+        steps = low.group_by("example").agg(learnt=pl.col("step").min())
+        return frame.drop("learnt").join(steps, on="example", how="left")
+
+    patch.setattr(learnt, "learnt_frame", first_low)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from collections import UserDict
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import lamina.recording as recording
+from lamina.errors import RecordingError
+from lamina.recording import Site
+from tests.recording.models import Net, linear
+
+X = torch.arange(10.0).reshape(5, 2)
+
+
+class Named(Dataset):
+    """Items that say which example they are."""
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return {"input": X[index], "example": 10 + index}
+
+
+def probed(run, data, model=None, **options):
+    """Record one step of a model with a probe; return the probe's rows of step 0 and its columns."""
+    model = linear() if model is None else model
+    probes = {"validation": data}
+    with (
+        recording.record(model, run, sites="output", probes=probes, **options) as recorder,
+        recorder.step(0, example=range(2)),
+    ):
+        model(torch.ones(2, 2))
+    examples = [columns["example"] for columns in run.columns("output", "validation")]
+    return run.values("output", "validation")[0], examples[: len(examples) // 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "examples"),
+    [
+        (X, [[0, 1, 2, 3, 4]]),
+        ((X, torch.zeros(5)), [[0, 1, 2, 3, 4]]),
+        ([X[:2], X[2:]], [[0, 1], [2, 3, 4]]),
+        ([(X[:2], None), (X[2:], None)], [[0, 1], [2, 3, 4]]),
+        (DataLoader(TensorDataset(X, torch.zeros(5)), batch_size=3), [[0, 1, 2], [3, 4]]),
+        ({"input": X}, [[0, 1, 2, 3, 4]]),
+        ([{"input": X[:2], "example": [7, 3]}, UserDict(input=X[2:], example=[1, 0, 2])], [[7, 3], [1, 0, 2]]),
+        (DataLoader(Named(), batch_size=5), [[10, 11, 12, 13, 14]]),
+    ],
+)
+def test_any_usual_data_is_a_probe(run, data, examples):
+    rows, numbers = probed(run, data)
+    assert torch.equal(rows, 2 * X)
+    assert numbers == examples
+
+
+def test_a_probe_runs_in_evaluation_mode_without_gradients(run):
+    seen = []
+
+    class Watch(nn.Module):
+        def forward(self, x):
+            seen.append((self.training, torch.is_grad_enabled()))
+            return x
+
+    probed(run, X, Watch())
+    assert seen == [(False, False), (True, True), (False, False)]
+
+
+def test_the_probe_of_a_step_sees_the_weights_before_its_update(run):
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0)
+    x = torch.ones(2, 1)
+    with recording.record(model, run, sites="output", every=2, probes={"validation": x}) as recorder:
+        for step in range(3):
+            with recorder.step(step, example=range(2)):
+                model(x)
+                nn.init.constant_(model.weight, step + 1)
+    expected = {0: [[0], [0]], 2: [[2], [2]], 3: [[3], [3]]}
+    assert {step: value.tolist() for step, value in run.values("output", "validation").items()} == expected
+    assert {step: value.tolist() for step, value in run.values("output").items()} == {0: [[0], [0]], 2: [[2], [2]]}
+
+
+def test_a_probe_records_the_sites_that_are_due_and_all_of_them_at_the_end(run):
+    sites = {"blocks.0.output": Site(every=2), "head.output": Site(every={1})}
+    model, x = Net(), torch.randn(3, 4)
+    with recording.record(model, run, sites=sites, probes={"validation": x}) as recorder:
+        for step in range(3):
+            with recorder.step(step, example=range(3)):
+                model(x)
+    assert list(run.values("blocks.0.output", "validation")) == [0, 2, 3]
+    assert list(run.values("head.output", "validation")) == [1, 3]
+
+
+def test_a_probe_does_not_disturb_what_the_step_captures(run):
+    model = linear()
+    probes = {"a": X, "b": [X[:1], X[1:]]}
+    with (
+        recording.record(model, run, sites="output", probes=probes) as recorder,
+        recorder.step(0, example=range(2)),
+    ):
+        model(X[:2])
+    assert torch.equal(run.values("output")[0], 2 * X[:2])
+    assert run.columns("output") == [{"example": range(2)}]
+    assert [set(append.columns) for append in run.written.appends] == len(run.written.appends) * [{"source", "example"}]
+
+
+def test_a_shuffled_loader_needs_examples_of_its_own(run):
+    with pytest.raises(RecordingError, match="a shuffled loader"):
+        probed(run, DataLoader(TensorDataset(X), batch_size=2, shuffle=True))
+
+
+def test_a_shuffled_loader_with_examples_is_taken(run):
+    rows, [numbers] = probed(run, DataLoader(Named(), batch_size=5, shuffle=True))
+    assert sorted(numbers) == [10, 11, 12, 13, 14]
+    assert torch.equal(rows, 2 * X[torch.tensor(numbers) - 10])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (iter([X]), "can be gone through only once"),
+        ((x for x in X), "can be gone through only once"),
+        (3, "is no data"),
+    ],
+)
+def test_what_cannot_be_a_probe_raises_before_anything_starts(run, data, reason):
+    with pytest.raises(RecordingError, match=reason):
+        recording.record(linear(), run, sites="output", probes={"validation": data})
+    assert not run.written.closed
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [([], "there is no batch"), ([()], "a batch is a tuple without a tensor"), (["text"], "a batch is a str without")],
+)
+def test_a_probe_without_batches_or_tensors_raises(run, data, reason):
+    with pytest.raises(RecordingError, match=f"validation: {reason}"):
+        probed(run, data)
+
+
+@pytest.mark.parametrize("name", ["train", "capture"])
+def test_a_probe_cannot_take_the_name_of_another_source(run, name):
+    with pytest.raises(RecordingError, match="cannot be named"):
+        recording.record(linear(), run, sites="output", probes={name: X})
+
+
+def test_examples_that_do_not_fit_the_rows_raise(run):
+    class Flat(nn.Module):
+        def forward(self, x):
+            return x.flatten(0, 1)
+
+    with pytest.raises(RecordingError, match=r"'example' has 3 entries, but the site 'output' has shape \[12, 2\]"):
+        probed(run, torch.zeros(3, 4, 2), Flat())

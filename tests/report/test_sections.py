@@ -1,0 +1,112 @@
+"""What the pictures show, against what was planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import lamina
+from lamina.report import learnt, principal
+from lamina.report.norms import norms_frame
+from lamina.report.weights import weights_frame
+from tests.faults import broken
+
+
+def planted(path: Path, losses: dict[int, list[float]]) -> lamina.Run:
+    """A run in which example k has the k-th loss of each step."""
+    run = lamina.Run.create(path)
+    with run.writer() as writer:
+        for step, values in losses.items():
+            writer.append({"loss": np.array(values)}, step=step, example=np.arange(len(values)), source="train")
+    return lamina.open(path)
+
+
+def test_learnt_is_the_step_from_which_the_loss_stays_low(tmp_path: Path) -> None:
+    # The threshold is half the mean of the first step: 1. Always low; low at once; a relapse; never; NaN at the end.
+    losses = {0: [0.2, 2.0, 3.8, 2.0, 2.0], 5: [0.1, 0.5, 0.5, 1.5, 0.5], 9: [0.1, 0.5, 2.0, 1.0, 0.5],
+              20: [0.1, 0.5, 0.5, 1.2, np.nan]}  # fmt: skip
+    frame = learnt.learnt_frame(planted(tmp_path / "run", losses))
+    assert frame["threshold"].unique().to_list() == [1.0]
+    assert frame["learnt"].to_list() == [0, 5, 20, None, None]
+
+
+def test_a_relapse_is_shown_to_count(tmp_path: Path) -> None:
+    with broken("learnt_forgets_relapses"), pytest.raises(AssertionError):
+        test_learnt_is_the_step_from_which_the_loss_stays_low(tmp_path)
+
+
+def test_norms_are_means_over_rows_of_the_probe(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        for step in (0, 4):
+            rows = np.array([[3.0, 4.0], [0.0, 1.0]], dtype=np.float32) * (step + 1)
+            writer.append({"a.output": rows, "a.output.grad": 2 * rows}, step=step, source="validation")
+            writer.append({"a.output": 100 * rows[:1]}, step=step, source="train")
+    run = lamina.open(tmp_path / "run")
+    expected = [("run", "a.output", "validation", 0, 3.0), ("run", "a.output", "validation", 4, 15.0)]
+    assert norms_frame(run, "run", gradients=False).rows() == expected
+    assert norms_frame(run, "run", gradients=True)["value"].to_list() == [6.0, 30.0]
+
+
+def test_weights_change_relative_to_the_start(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        for step, scale in ((0, 1.0), (2, 3.0), (10, -1.0)):
+            writer.save({"model": {"w": scale * np.eye(3), "b": np.ones(3) * scale}}, step=step)
+    frame = weights_frame(lamina.open(tmp_path / "run"), "run")
+    assert frame["weight"].unique().to_list() == ["w"]
+    assert frame.select("step", "moved", "pace").rows() == [(2, pytest.approx(2), pytest.approx(1)),
+                                                           (10, pytest.approx(2), pytest.approx(0.5))]  # fmt: skip
+
+
+def turning(path: Path) -> lamina.Run:
+    """A run whose layer is one cloud, mirrored and shuffled from step to step."""
+    rng = np.random.default_rng(0)
+    cloud = rng.normal(size=(40, 2)) * [3, 1]
+    run = lamina.Run.create(path)
+    with run.writer() as writer:
+        for step, mirror in ((0, [1, 1]), (1, [-1, 1]), (2, [1, -1]), (3, [-1, -1])):
+            order = rng.permutation(40)
+            rows = (cloud * mirror * 2.0**step)[order].astype(np.float32)
+            writer.append({"a.output": rows}, step=step, example=order, source="validation")
+    return lamina.open(path)
+
+
+def test_pictures_of_one_cloud_line_up_however_it_is_mirrored(tmp_path: Path) -> None:
+    frame = principal.principal_frame(turning(tmp_path / "run"), "a.output", [0, 1, 2, 3], "validation")
+    assert frame["share"].to_list() == pytest.approx([1] * 160)
+    scaled = frame.sort("example").with_columns(pl.col("x", "y") / 2.0 ** pl.col("step"))
+    for step in (1, 2, 3):
+        np.testing.assert_allclose(
+            scaled.filter(step=step).select("x", "y"), scaled.filter(step=0).select("x", "y"), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_lining_up_is_shown_to_need_reflections(tmp_path: Path) -> None:
+    with broken("procrustes_only_turns"), pytest.raises(AssertionError):
+        test_pictures_of_one_cloud_line_up_however_it_is_mirrored(tmp_path)
+
+
+def test_the_last_hidden_layer_is_not_the_root_and_not_a_gradient(runs: list[lamina.Run]) -> None:
+    assert principal.last_hidden(runs[0]) == "blocks.0.output"
+
+
+def test_labels_join_by_example(runs: list[lamina.Run]) -> None:
+    frame = principal.principal_frame(runs[0], "blocks.0.output", [0, 32], "validation")
+    assert (frame["label"] == (frame["example"] % 3).cast(pl.String)).all()
+    assert frame["step"].unique().sort().to_list() == [0, 32]
+
+
+def test_rows_and_steps_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        for step, lost in ((0, 1), (1, 9), (2, 0)):
+            rows = np.random.default_rng(step).normal(size=(10, 4))
+            rows[:lost, 0] = np.nan
+            writer.append({"a.output": rows}, step=step, example=np.arange(10), source="validation")
+    frame = principal.principal_frame(lamina.open(tmp_path / "run"), "a.output", [0, 1, 2], "validation")
+    assert frame.group_by("step").len().sort("step").rows() == [(0, 9), (2, 10)]
+    assert frame["x"].is_finite().all()

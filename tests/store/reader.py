@@ -1,0 +1,260 @@
+"""A second reader, written from docs/format.md alone: it knows nothing of Lamina's code and is what tests compare with.
+
+It believes nothing: whatever does not match its checksum or its place raises `BrokenError`, with file and offset.
+bf16 and f8 come as their bits (u2, u1); a column is a list with None where there is no value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import blake3
+import cbor2
+import google_crc32c
+import numpy as np
+
+_TABLE = (
+    "f64:<f8 f32:<f4 f16:<f2 bf16:<u2 f8_e4m3:<u1 f8_e5m2:<u1 i64:<i8 i32:<i4 i16:<i2 i8:<i1 "
+    "u64:<u8 u32:<u4 u16:<u2 u8:<u1 bool:? c64:<c8 c128:<c16"
+)
+ELEMENTS = dict(pair.split(":") for pair in _TABLE.split())
+VALUES = {"int": "<i8", "float": "<f8", "bool": "?"}
+CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE = range(11)
+
+
+class BrokenError(Exception):
+    """Bytes that are not what the document says: message, file, offset."""
+
+
+@dataclass
+class Group:
+    """A row group: what the log says of it (by the document's keys), and its values by name."""
+
+    writer: int
+    record: dict[int, Any]
+    columns: dict[str, list[Any]]
+    sites: dict[str, np.ndarray]
+
+
+@dataclass
+class Recorded:
+    """All that a run holds."""
+
+    info: dict[str, Any]
+    commits: list[dict[int, Any]]
+    frames: dict[str, list[list[Any]]] = field(default_factory=dict)
+    sites: dict[int, tuple[str, str, tuple[int, ...]]] = field(default_factory=dict)
+    columns: dict[int, tuple[str, str, int]] = field(default_factory=dict)
+    writers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
+    metrics: list[tuple[Any, ...]] = field(default_factory=list)
+    layouts: dict[bytes, dict[int, Any]] = field(default_factory=dict)
+    chunks: dict[bytes, tuple[str, dict[int, Any]]] = field(default_factory=dict)
+    saves: list[dict[int, Any]] = field(default_factory=list)
+    checkpoints: dict[int, dict[str, tuple[Any, Any, dict[str, np.ndarray]]]] = field(default_factory=dict)
+
+
+def digest(data: bytes) -> bytes:
+    return blake3.blake3(data).digest()
+
+
+def check(holds: bool, message: str, file: str, offset: int | None = None) -> None:
+    if not holds:
+        raise BrokenError(message, file, offset)
+
+
+def read(folder: Path) -> Recorded:
+    run = Recorded(read_info((folder / "run.json").read_bytes()), list(read_commits(folder)))
+    check(run.commits[0][6] == [[CREATE, {0: (folder / "run.json").read_text()}]], "no copy of run.json", "commits")
+    for body in run.commits:
+        for number, record in body[6]:
+            declare(run, number, record)
+    for path in sorted((folder / "logs").iterdir()):
+        file = f"logs/{path.name}"
+        run.frames[file] = list(read_frames(path.read_bytes(), file, int(path.name[7:11])))
+        for frame in run.frames[file]:
+            for number, record in frame:
+                apply(run, folder, int(path.name[:6]), number, record)
+    for record in sorted(run.saves, key=lambda record: record[1]):
+        read_save(run, folder, record)
+    return run
+
+
+def read_info(data: bytes) -> dict[str, Any]:
+    info = json.loads(data)
+    found = blake3.blake3(data[: data.rindex(b'"blake3": "')]).hexdigest()
+    check(info["blake3"] == found and data.endswith(f'{found}"}}\n'.encode()), "wrong checksum", "run.json")
+    check((info["format"], info["version"], info["needs"]) == ("lamina", 1, []), "not format 1", "run.json")
+    return info
+
+
+def read_commits(folder: Path) -> Iterator[dict[int, Any]]:
+    """The bodies of the commits, oldest first."""
+    parent = None
+    paths = [path for path in (folder / "commits").iterdir() if not path.name.startswith(".")]
+    for number, path in enumerate(sorted(paths, reverse=True)):
+        data, file = path.read_bytes(), f"commits/{path.name}"
+        check(path.name == f"{2**64 - 1 - number:020}", "wrong name", file)
+        length = int.from_bytes(data[8:12], "little")
+        check(data[:8] == b"LAMCOMM1" and len(data) == length + 44, "not a commit", file)
+        check(digest(data[:-32]) == data[-32:], "wrong checksum", file)
+        body = cbor2.loads(data[12:-32])
+        check((body[0], body.get(1), body[2], body[5]) == (number, parent, [], []), "wrong place in the chain", file)
+        parent = {0: number, 1: data[-32:]}
+        yield body
+
+
+def read_frames(data: bytes, file: str, generation: int) -> Iterator[list[Any]]:
+    """The operations of each frame of a log."""
+    start, sequence, before = 0, 0, bytes(32)
+    while start < len(data):
+        check(data[start : start + 8] == b"LAMFRAM1", "not a frame", file, start)
+        length = int.from_bytes(data[start + 8 : start + 12], "little")
+        end = start + 56 + length
+        check(digest(data[start:end]) == data[end : end + 32], "wrong checksum", file, start)
+        place = generation.to_bytes(4, "little") + sequence.to_bytes(8, "little") + before
+        check(data[start + 12 : start + 56] == place, "wrong place in the log", file, start)
+        yield cbor2.loads(data[start + 56 : end])
+        start, sequence, before = end + 32, sequence + 1, data[end : end + 32]
+
+
+def declare(run: Recorded, number: int, record: dict[int, Any]) -> None:
+    if number == SITE:
+        declared = (record[1], record[2], tuple(record[3]))
+        check(run.sites.setdefault(record[0], declared) == declared, f"two sites {record[0]}", "commits")
+    elif number == COLUMN:
+        column = (record[1], record[2], record[3])
+        check(run.columns.setdefault(record[0], column) == column, f"two columns {record[0]}", "commits")
+
+
+def apply(run: Recorded, folder: Path, writer: int, number: int, record: dict[int, Any]) -> None:
+    declare(run, number, record)
+    if number == OPEN:
+        run.writers[writer] = {"pid": record[1], "rank": record.get(2), "closed": False, "error": None}
+    elif number == CLOSE:
+        run.writers[writer] |= {"closed": True, "error": record.get(0)}
+    elif number == GROUP:
+        run.groups.append(read_group(run, folder, writer, record))
+    elif number == METRICS:
+        read_metrics(run, run.writers[writer]["rank"], record)
+    elif number == SEAL:
+        read_seal(run, folder, record)
+    elif number == CHUNKS:
+        run.chunks |= {chunk[0]: (record[0], chunk) for chunk in record[1]}
+    elif number == LAYOUT:
+        run.layouts[digest(record[0])] = cbor2.loads(record[0])
+    elif number == SAVE:
+        run.saves.append(record)
+
+
+def block(folder: Path, file: str, offset: int, length: int, crcs: bytes) -> bytes:
+    with (folder / file).open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(length)
+    pieces = [data[at : at + (1 << 17)] for at in range(0, len(data), 1 << 17)]
+    found = b"".join(google_crc32c.value(piece).to_bytes(4, "little") for piece in pieces)
+    check(len(data) == length and found == crcs, "wrong checksum", file, offset)
+    return data
+
+
+def read_group(run: Recorded, folder: Path, writer: int, record: dict[int, Any]) -> Group:
+    rows, sites, pieces = record[6], {}, {}
+    check(record[3] % 4096 == 0 and record[4] % 4096 == 0, "not aligned", record[0], record[3])
+    for part in record[7]:
+        data = block(folder, record[0], part[2], part[3], part[4])
+        if part[0] == 0:
+            name, dtype, shape = run.sites[part[1]]
+            sites[name] = np.frombuffer(data, ELEMENTS[dtype]).reshape(rows, *shape)
+        else:
+            pieces[part[1], part[0]] = data
+    constants = {constant[0]: constant.get(1) for constant in record[8]}
+    columns = {}
+    for number, (name, kind, table) in run.columns.items():
+        if table == record[2] and number in constants:
+            columns[name] = [constants[number]] * rows
+        elif (number, 1) in pieces or (number, 3) in pieces:
+            columns[name] = read_column(kind, {role: data for (of, role), data in pieces.items() if of == number})
+    return Group(writer, record, columns, sites)
+
+
+def read_column(kind: str, pieces: dict[int, bytes]) -> list[Any]:
+    if kind == "str":
+        offsets, text = np.frombuffer(pieces[3], "<u4").tolist(), pieces[4]
+        values = [text[start:end].decode() for start, end in pairwise(offsets)]
+    else:
+        values = np.frombuffer(pieces[1], VALUES[kind]).tolist()
+    valid = np.frombuffer(pieces[2], "?").tolist() if 2 in pieces else [True] * len(values)
+    return [value if given else None for value, given in zip(values, valid, strict=True)]
+
+
+def read_metrics(run: Recorded, rank: int | None, record: dict[int, Any]) -> None:
+    steps, times, values = (np.frombuffer(record[key], kind).tolist() for key, kind in enumerate(("<i8", "<i8", "<f8")))
+    words = dict(enumerate(record[3])) | {2**32 - 1: None}
+    names, sites, sources = ([words[at] for at in np.frombuffer(record[key], "<u4").tolist()] for key in (4, 5, 6))
+    run.metrics += [
+        (step, time, name, site, source, rank, value)
+        for step, time, name, site, source, value in zip(steps, times, names, sites, sources, values, strict=True)
+    ]
+
+
+def header(data: bytes) -> dict[str, tuple[str, list[int], int, int]]:
+    """Dtype, shape, first and last byte in the file of the tensors of a sealed segment."""
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    check(entries.pop("__metadata__") == {"format": "lamina"}, "no segment of Lamina's", "segments")
+    return {
+        name: (entry["dtype"], entry["shape"], *(8 + length + at for at in entry["data_offsets"]))
+        for name, entry in entries.items()
+    }
+
+
+def read_seal(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
+    """A sealed file must say of itself what the log says of it."""
+    data = (folder / record[0]).read_bytes()
+    tensors = header(data)
+    start, end = tensors[".table"][2:]
+    check(len(data) == record[1] and digest(data[start:end]) == record[2], "wrong checksum", record[0], start)
+    groups = [body for number, body in cbor2.loads(data[start:end]) if number == GROUP]
+    check(groups == [group.record for group in run.groups if group.record[0] == record[0]], "other groups", record[0])
+    blocks = {name: entry for name, entry in tensors.items() if name != ".table" and not name.endswith("/.pad")}
+    named = {block_name(run, group[1], part): (part[2], part[2] + part[3]) for group in groups for part in group[7]}
+    check({name: entry[2:] for name, entry in blocks.items()} == named, "other blocks", record[0])
+
+
+def block_name(run: Recorded, group: int, part: dict[int, Any]) -> str:
+    if part[0] == 0:
+        return f"g{group:06}/{run.sites[part[1]][0]}"
+    return f"g{group:06}/.meta/{run.columns[part[1]][0]}" + ("", "/.valid", "/.offsets", "/.bytes")[part[0] - 1]
+
+
+def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
+    for part in record[2]:
+        layout, keys = run.layouts[part[1]], iter(range(0, len(part[2]), 32))
+        tensors = {}
+        for tensor in layout[1]:
+            kind = np.dtype(ELEMENTS[tensor[1]])
+            data = bytearray()
+            while len(data) < kind.itemsize * int(np.prod(tensor[2])):
+                key = part[2][(at := next(keys)) : at + 32]
+                file, place = run.chunks[key]
+                data += (raw := block(folder, file, place[1], place[2], place[5]))
+                check(place[4] == 0 and len(raw) == place[3], "unknown codec", file, place[1])
+                check(digest(tensor[1].encode() + b"\0" + raw) == key, "wrong key", file, place[1])
+            tensors[tensor[0]] = np.frombuffer(bytes(data), kind).reshape(tensor[2])
+        check(next(keys, None) is None, "keys left over", "logs")
+        run.checkpoints.setdefault(record[0], {})[part[0]] = (json.loads(layout[0]), json.loads(part[3]), tensors)
+
+
+def examples(run: Recorded) -> dict[tuple[int, int | None], dict[str, Any]]:
+    """By example (and position) the value of each column that was written last."""
+    found: dict[tuple[int, int | None], dict[str, Any]] = {}
+    for group in run.groups:
+        rows = zip(*group.columns.values(), strict=True) if group.record[2] == 1 else ()
+        for row in (dict(zip(group.columns, values, strict=True)) for values in rows):
+            found.setdefault((row["example"], row.get("position")), {}).update(row)
+    return found

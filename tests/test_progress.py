@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import io
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from lamina import progress
+from lamina.progress import track
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A standard error that says it is a terminal, wide enough for a whole line."""
+    screen = Terminal()
+    # Not on sys itself: pytest puts its own capture back between a fixture and its test.
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=screen, stdout=sys.stdout))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    return screen
+
+
+def test_a_terminal_sees_the_description_and_the_count(terminal):
+    assert list(track(range(3), "reading rows")) == [0, 1, 2]
+    assert "reading rows" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
+
+
+def test_a_total_serves_an_iterable_without_a_length(terminal):
+    assert list(track((letter for letter in "ab"), "letters", total=2)) == ["a", "b"]
+    assert "2/2" in terminal.getvalue()
+
+
+def test_an_unknown_total_still_counts(terminal):
+    list(track((letter for letter in "ab"), "letters"))
+    assert "2/?" in terminal.getvalue()
+
+
+def test_no_terminal_sees_nothing(capsys):
+    assert list(track(range(3), "reading rows")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_that_wants_none_sees_nothing(terminal):
+    assert list(track(range(3), "reading rows", progress=False)) == [0, 1, 2]
+    assert terminal.getvalue() == ""
+
+
+def test_leaving_early_stops_the_bar_and_shows_the_cursor_again(terminal):
+    items = track(range(3), "reading rows")
+    next(items)
+    items.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert terminal.getvalue().rstrip().endswith("\x1b[?25h")
+
+
+def test_an_exception_of_the_iterable_comes_through(terminal):
+    def failing():
+        yield 1
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(track(failing(), "reading rows"))
+
+
+def test_items_are_taken_one_at_a_time(terminal):
+    taken: list[int] = []
+    items = track((taken.append(i) or i for i in range(3)), "reading rows")
+    next(items)
+    assert taken == [0]
+
+
+def test_what_the_loop_prints_stays_on_standard_output(terminal, capsys):
+    for item in track(range(2), "reading rows"):
+        print("item", item)
+    assert capsys.readouterr().out == "item 0\nitem 1\n"
+    assert "item" not in terminal.getvalue()
