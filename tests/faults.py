@@ -145,3 +145,41 @@ def learnt_forgets_relapses(patch: pytest.MonkeyPatch) -> None:
         return frame.drop("learnt").join(steps, on="example", how="left")
 
     patch.setattr(learnt, "learnt_frame", first_low)
+
+
+@fault
+def vectors_before_metadata(patch: pytest.MonkeyPatch) -> None:
+    """The wide frame fetches vectors first and filters afterwards."""
+    from lamina.runs.scan import Scan
+
+    patch.setattr(Scan, "_metadata_conjuncts", lambda self, predicate: None)
+
+
+@fault
+def scan_ignores_the_number_of_rows(patch: pytest.MonkeyPatch) -> None:
+    """The wide frame gives every row, however few were asked for."""
+    from lamina.runs.scan import Scan
+
+    whole = Scan._batches
+    patch.setattr(
+        Scan, "_batches", lambda self, columns, predicate, n, size: whole(self, columns, predicate, None, size)
+    )
+
+
+@fault
+def ties_are_cut(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint stores every name's tensor apart."""
+    from lamina.runs.tree import _Flattener
+
+    patch.setattr(_Flattener, "_tensor", _Flattener._add)
+
+
+@fault
+def rows_ignore_the_order_asked(patch: pytest.MonkeyPatch) -> None:
+    """Rows come back in stored order, whatever order was asked for."""
+    import numpy as np
+
+    from lamina.runs.stored import StoredRows
+
+    whole = StoredRows.gather
+    patch.setattr(StoredRows, "gather", lambda self, positions, out: whole(self, np.sort(positions), out))

@@ -5,8 +5,10 @@ Nothing here is public; `lamina.runs` is the face over it. Every error is a chil
 reads, writes, copies or hashes holds the GIL.
 """
 
-from collections.abc import Buffer, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, final
+
+from typing_extensions import Buffer
 
 DType = str
 """`f64 f32 f16 bf16 f8_e4m3 f8_e5m2 i64 i32 i16 i8 u8 bool`, and for checkpoints also `u16 u32 u64 c64 c128`."""

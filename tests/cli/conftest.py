@@ -28,7 +28,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["lamina", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
             main()
-        return Done(int(left.value.code or 0), *capsys.readouterr())
+        printed = capsys.readouterr()
+        return Done(int(left.value.code or 0), str(printed.out), str(printed.err))
 
     return call
 

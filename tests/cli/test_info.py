@@ -33,3 +33,18 @@ def test_what_is_no_run_is_one_line_on_standard_error(command: Callable, tmp_pat
         assert done.out == ""
         assert done.err.startswith("error: ")
         assert "Traceback" not in done.err
+
+
+def test_damage_is_told_once(command: Callable, recorded: Path) -> None:
+    (log,) = (recorded / "logs").iterdir()
+    data = bytearray(log.read_bytes())
+    data[200] ^= 1
+    log.write_bytes(data)
+    done = command("info", recorded)
+    assert done.code == 0
+    assert done.out.count("problem: ") == 1
+    assert log.name in done.out
+    assert done.err == ""
+    done = command("query", recorded, "select count(*) as n from metrics")
+    assert done.code == 0
+    assert done.err.startswith("warning: one: ")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lamina
+from lamina.cli.query import answer, shown_answer
 
 
 def records(done) -> list[dict]:
@@ -56,13 +57,29 @@ def test_a_table_shows_the_shape_of_vectors_in_their_place(command: Callable, re
     assert done.out.count("[3 x f32]") == 4
 
 
-def test_a_table_does_not_read_vectors(command: Callable, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lamina.cli import app, query
-
+def test_a_table_does_not_read_vectors(recorded: Path) -> None:
     opened = lamina.open(recorded)
-    monkeypatch.setattr("lamina.cli.target.open_target", lambda target: opened)
-    assert query.shown_answer(opened, 'select example, "mlp.output" from activations')[0].height == 12
-    assert app is not None
+    frame, more = shown_answer(opened, 'select example, "mlp.output" from activations')
+    assert (frame.height, more) == (12, False)
+    assert frame["mlp.output"].unique().to_list() == ["[3 x f32]"]
+    only, _ = shown_answer(opened, 'select "mlp.output" from activations where example = 2')
+    assert only.height == 3
+    _, read = opened._snapshot.bytes_read
+    assert read == 0
+    answer(opened, 'select "mlp.output" from activations')
+    assert opened._snapshot.bytes_read[1] > 0
+
+
+def test_a_damaged_block_is_an_error_that_names_the_file(command: Callable, recorded: Path) -> None:
+    (segment,) = (recorded / "segments").iterdir()
+    data = bytearray(segment.read_bytes())
+    values = np.arange(12, dtype=np.float32).tobytes()
+    data[data.index(values) + 5] ^= 1
+    segment.write_bytes(data)
+    done = command("query", recorded, 'select "mlp.output" from activations', "--json")
+    assert done.code == 1
+    assert segment.name in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_long_answer_is_cut_and_says_so(command: Callable, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,6 +149,22 @@ def test_a_demo_that_is_interrupted_leaves_a_run_that_opens(tmp_path: Path, monk
     run = lamina.open(tmp_path / "demo-001" / "seed-0")
     assert run.status.state == "failed"
     assert run.steps()[:3] == [0, 1, 2]
+
+
+def test_ctrl_c_ends_the_command_calmly_and_the_run_opens(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lamina.cli", "demo", "--out", "demo", "--seeds", "1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        run = tmp_path / "demo-001" / "seed-0"
+        # Two logs: that of the examples, and that of the recorder, which is at work then.
+        while process.poll() is None and len(list((run / "logs").glob("*"))) < 2:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert printed == ""
+    assert "opens" in said
+    assert "Traceback" not in said
+    assert lamina.open(run).examples().collect().height == 1797
 
 
 def test_torch_has_its_threads_back(finished: Finished) -> None:

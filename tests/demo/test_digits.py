@@ -35,7 +35,7 @@ def test_the_split_divides_the_images() -> None:
     assert np.array_equal(np.sort(both), np.arange(1797))
     assert len(digits.validation) == 360
     columns = digits.columns()
-    assert columns["split"].count("validation") == 360
+    assert list(columns["split"]).count("validation") == 360
     assert len(columns["image"]) == 1797
 
 

@@ -19,7 +19,7 @@ def test_a_planted_plane_is_found_with_its_distances() -> None:
 
 
 def test_the_share_of_variance_is_that_of_the_two_largest() -> None:
-    rows = np.kron(np.diag([4.0, 2.0, 1.0]), [[1.0], [-1.0]])
+    rows = np.concatenate([np.diag([4.0, 2.0, 1.0]), -np.diag([4.0, 2.0, 1.0])])
     assert leading_plane(rows)[1] == pytest.approx((16 + 4) / (16 + 4 + 1))
 
 

@@ -102,3 +102,15 @@ def test_a_missing_extra_is_named(
     with pytest.raises(MissingExtraError, match=r"lamina\[report\]"):
         report(runs, tmp_path / "report.html", progress=False)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_damaged_block_costs_its_section_and_is_named(runs: list[lamina.Run], tmp_path: Path) -> None:
+    (segment,) = (runs[0].path / "segments").iterdir()
+    data = bytearray(segment.read_bytes())
+    rows = runs[0].activations("blocks.0.output", step=8).collect()["blocks.0.output"].to_numpy()
+    data[data.index(rows.tobytes()) + 2] ^= 0x40
+    segment.write_bytes(data)
+    text = report(lamina.open(runs[0].path), tmp_path / "report.html", progress=False).read_text()
+    assert "left out" in text
+    assert segment.name in text
+    assert headings(text) == ["The run", *(name for name in SECTIONS[1:] if name not in SECTIONS[2:4])]

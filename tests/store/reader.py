@@ -22,7 +22,7 @@ _TABLE = (
     "f64:<f8 f32:<f4 f16:<f2 bf16:<u2 f8_e4m3:<u1 f8_e5m2:<u1 i64:<i8 i32:<i4 i16:<i2 i8:<i1 "
     "u64:<u8 u32:<u4 u16:<u2 u8:<u1 bool:? c64:<c8 c128:<c16"
 )
-ELEMENTS = dict(pair.split(":") for pair in _TABLE.split())
+ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.split())}  # noqa: C416 - for pyright
 VALUES = {"int": "<i8", "float": "<f8", "bool": "?"}
 CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE = range(11)
 
@@ -55,6 +55,7 @@ class Recorded:
     metrics: list[tuple[Any, ...]] = field(default_factory=list)
     layouts: dict[bytes, dict[int, Any]] = field(default_factory=dict)
     chunks: dict[bytes, tuple[str, dict[int, Any]]] = field(default_factory=dict)
+    seals: dict[str, dict[int, Any]] = field(default_factory=dict)
     saves: list[dict[int, Any]] = field(default_factory=list)
     checkpoints: dict[int, dict[str, tuple[Any, Any, dict[str, np.ndarray]]]] = field(default_factory=dict)
 
@@ -143,7 +144,7 @@ def apply(run: Recorded, folder: Path, writer: int, number: int, record: dict[in
     elif number == METRICS:
         read_metrics(run, run.writers[writer]["rank"], record)
     elif number == SEAL:
-        read_seal(run, folder, record)
+        run.seals[record[0]] = record
     elif number == CHUNKS:
         run.chunks |= {chunk[0]: (record[0], chunk) for chunk in record[1]}
     elif number == LAYOUT:
@@ -202,36 +203,6 @@ def read_metrics(run: Recorded, rank: int | None, record: dict[int, Any]) -> Non
     ]
 
 
-def header(data: bytes) -> dict[str, tuple[str, list[int], int, int]]:
-    """Dtype, shape, first and last byte in the file of the tensors of a sealed segment."""
-    length = int.from_bytes(data[:8], "little")
-    entries = json.loads(data[8 : 8 + length])
-    check(entries.pop("__metadata__") == {"format": "lamina"}, "no segment of Lamina's", "segments")
-    return {
-        name: (entry["dtype"], entry["shape"], *(8 + length + at for at in entry["data_offsets"]))
-        for name, entry in entries.items()
-    }
-
-
-def read_seal(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
-    """A sealed file must say of itself what the log says of it."""
-    data = (folder / record[0]).read_bytes()
-    tensors = header(data)
-    start, end = tensors[".table"][2:]
-    check(len(data) == record[1] and digest(data[start:end]) == record[2], "wrong checksum", record[0], start)
-    groups = [body for number, body in cbor2.loads(data[start:end]) if number == GROUP]
-    check(groups == [group.record for group in run.groups if group.record[0] == record[0]], "other groups", record[0])
-    blocks = {name: entry for name, entry in tensors.items() if name != ".table" and not name.endswith("/.pad")}
-    named = {block_name(run, group[1], part): (part[2], part[2] + part[3]) for group in groups for part in group[7]}
-    check({name: entry[2:] for name, entry in blocks.items()} == named, "other blocks", record[0])
-
-
-def block_name(run: Recorded, group: int, part: dict[int, Any]) -> str:
-    if part[0] == 0:
-        return f"g{group:06}/{run.sites[part[1]][0]}"
-    return f"g{group:06}/.meta/{run.columns[part[1]][0]}" + ("", "/.valid", "/.offsets", "/.bytes")[part[0] - 1]
-
-
 def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
     for part in record[2]:
         layout, keys = run.layouts[part[1]], iter(range(0, len(part[2]), 32))
@@ -245,7 +216,7 @@ def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
                 data += (raw := block(folder, file, place[1], place[2], place[5]))
                 check(place[4] == 0 and len(raw) == place[3], "unknown codec", file, place[1])
                 check(digest(tensor[1].encode() + b"\0" + raw) == key, "wrong key", file, place[1])
-            tensors[tensor[0]] = np.frombuffer(bytes(data), kind).reshape(tensor[2])
+            tensors[tensor[0]] = np.frombuffer(data, kind).reshape(tensor[2])
         check(next(keys, None) is None, "keys left over", "logs")
         run.checkpoints.setdefault(record[0], {})[part[0]] = (json.loads(layout[0]), json.loads(part[3]), tensors)
 

@@ -73,14 +73,17 @@ def info(run: Target) -> None:
 @app.command()
 def query(
     run: Target,
-    sql: Annotated[str, typer.Argument(help="Over the tables metrics, sites, examples, checkpoints, activations.")],
+    sql: Annotated[
+        str, typer.Argument(metavar="SQL", help="Over the tables metrics, sites, examples, checkpoints, activations.")
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON, with vectors as lists.")] = False,
 ) -> None:
     """Answer a question in SQL. A site's name is a column of activations: "blocks.0.output", in double quotes."""
     from lamina.cli.query import answer, records, shown_answer
-    from lamina.cli.target import open_target
+    from lamina.cli.target import open_target, warn_of_problems
 
     opened = open_target(run)
+    warn_of_problems(opened)
     if json:
         for line in records(answer(opened, sql)):
             print(line)
@@ -99,10 +102,12 @@ def report(
     ] = None,
 ) -> None:
     """Draw a report: one HTML file that opens without a network."""
-    from lamina.cli.target import members, open_target
+    from lamina.cli.target import members, open_target, warn_of_problems
     from lamina.report import report as draw
 
-    runs = members(open_target(run))
+    opened = open_target(run)
+    warn_of_problems(opened)
+    runs = members(opened)
     out().print(str(draw(runs, output or _beside(runs[0].path, alone=len(runs) == 1))), soft_wrap=True)
 
 

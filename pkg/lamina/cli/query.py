@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 
 import polars as pl
@@ -36,12 +36,12 @@ def answer(opened: Run | Runs, sql: str) -> pl.DataFrame:
     Raises:
         LaminaError: The SQL is wrong, or names a table or column that is not there; the hint lists those that are.
     """
-    return _collected(opened, sql, shown=False)
+    return _asked(opened, sql, pl.LazyFrame.collect)
 
 
 def shown_answer(opened: Run | Runs, sql: str) -> tuple[pl.DataFrame, bool]:
     """Return the first 100 rows of an answer, with vectors as their shapes and unread, and whether there are more."""
-    frame = _collected(opened, sql, shown=True)
+    frame = _asked(opened, sql, _without_vectors)
     return frame.head(_ROWS), frame.height > _ROWS
 
 
@@ -55,18 +55,27 @@ def records(frame: pl.DataFrame) -> Iterator[str]:
         yield ("[" if k == 0 else " ") + text + ("]" if k == frame.height - 1 else ",")
 
 
-def _collected(opened: Run | Runs, sql: str, *, shown: bool) -> pl.DataFrame:
+def _asked(opened: Run | Runs, sql: str, collect: Callable[[pl.LazyFrame], pl.DataFrame]) -> pl.DataFrame:
     named = tables(opened)
     try:
-        frame = pl.SQLContext(named).execute(sql)
-        if shown:
-            frame = frame.with_columns(placeholders(frame.collect_schema())).head(_ROWS + 1)
-        return frame.collect()
+        return collect(pl.SQLContext(named).execute(sql))
     except pl.exceptions.PolarsError as error:
         # What follows is Polars' plan of the query, which says nothing to who wrote it.
         message = str(error).split("\n\nResolved plan")[0].strip()
         listed = "; ".join(f"{name}({_columns(frame)})" for name, frame in named.items())
         raise LaminaError(f"the query cannot be answered: {message}", hint=f"tables: {listed}") from error
+
+
+def _without_vectors(frame: pl.LazyFrame) -> pl.DataFrame:
+    """Collect one row more than is shown."""
+    frame = frame.head(_ROWS + 1)
+    schema = frame.collect_schema()
+    vectors = placeholders(schema)
+    if not vectors or len(vectors) < len(schema):
+        return frame.with_columns(vectors).collect()
+    # Nothing but vectors: only their number is asked for, else Polars would read one of them to know it.
+    count = frame.select(pl.len()).collect().item()
+    return pl.DataFrame({"": range(count)}).with_columns(vectors).drop("")
 
 
 def _columns(frame: pl.LazyFrame) -> str:

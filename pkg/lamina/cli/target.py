@@ -12,7 +12,7 @@ from lamina.runs import LaminaWarning, Run, Runs
 
 
 def open_target(target: str) -> Run | Runs:
-    """Open what `target` names; what was found damaged goes to standard error, a line each.
+    """Open what `target` names.
 
     Raises:
         NotARunError: The path holds no run.
@@ -20,15 +20,18 @@ def open_target(target: str) -> Run | Runs:
     """
     path = Path(target)
     with warnings.catch_warnings():
-        # The same problems follow below, in the command line's own form.
+        # They are told in the command line's own form, by `warn_of_problems` or by `lamina info`.
         warnings.simplefilter("ignore", LaminaWarning)
         pattern = any(mark in target for mark in "*?[") and not path.exists()
         folder = not (path / "run.json").exists() and any(path.glob("*/run.json"))
-        opened = lamina.open_runs(path) if pattern or folder else lamina.open(path)
+        return lamina.open_runs(path) if pattern or folder else lamina.open(path)
+
+
+def warn_of_problems(opened: Run | Runs) -> None:
+    """Tell on standard error, a line each, what was found damaged and passed over."""
     for run in members(opened):
         for problem in run.problems:
             warn(f"{run.name}: {LaminaError(*problem)}")
-    return opened
 
 
 def members(opened: Run | Runs) -> list[Run]:

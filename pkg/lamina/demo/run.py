@@ -11,13 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from lamina.demo.questions import Question, questions
 from lamina.extras import need
 from lamina.progress import track
 
 
-def demo(
-    out: str | os.PathLike[str] = "runs/demo", *, seeds: int = 3, steps: int = 800, progress: bool = True
-) -> Path:
+def demo(out: str | os.PathLike[str] = "runs/demo", *, seeds: int = 3, steps: int = 800, progress: bool = True) -> Path:
     """Train small networks on handwritten digits with recording on, write a report, and ask it three questions.
 
     Args:
@@ -61,7 +60,9 @@ def demo(
     from lamina.report import report
 
     page = report(lamina.open_runs(sorted(folder.glob("seed-*"))), folder / "report.html", progress=progress)
-    _tell(folder, page, last=steps)
+    with console.status("Asking three questions") if progress else nullcontext():
+        asked = questions(folder, last=steps)
+    _tell(page, asked)
     return folder
 
 
@@ -90,14 +91,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _tell(folder: Path, page: Path, *, last: int) -> None:
-    """Print where the report is, and the three questions with their answers."""
-    from lamina.demo.questions import questions
-
+def _tell(page: Path, asked: list[Question]) -> None:
+    """Print where the report is, and the questions with their answers."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble(("\nThe report: ", "bold"), str(page)))
     console.print("Three questions to the runs; each command works when pasted here.")
-    for question in questions(folder, last=last):
+    for question in asked:
         console.print(Text(f"\n{question.text}", style="bold"))
         console.print(Text(question.command, style="cyan"))
         console.print(Text(question.answer))

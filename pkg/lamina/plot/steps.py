@@ -58,7 +58,7 @@ def spread_steps(steps: Sequence[int], count: int) -> list[int]:
 
     Example:
         >>> spread_steps([0, 1, 2, 4, 8, 16, 32, 64], 4)
-        [0, 2, 16, 64]
+        [0, 4, 16, 64]
     """
     if len(steps) <= count:
         return list(steps)

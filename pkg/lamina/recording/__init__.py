@@ -1,9 +1,10 @@
 """Recording: what flows through a model while it learns, on a schedule, into a run.
 
 `record` (in `training`, with `recorder`) goes around a training loop, `capture` (in `capturing`) makes one pass over
-data. `sites` says what a name stands for, `schedules` when it is due, `taps` watch modules, `elements` finds the tensor
-in what they give, `captured` copies it, `appends` adds metadata columns, `passes` run a model over data, `account`
-notices what captured nothing, and `state` leaves model and random generators as they came.
+data. `sites` says what a name stands for, `schedules` and `plan` when it is due, `taps` watch modules, `elements` finds
+the tensor in what they give, `captured` copies it, `appends` adds metadata columns (`numbering` those that nobody
+gave), `passes` run a model over data, `account` notices what captured nothing, and `state` leaves model and random
+generators as they came.
 """
 
 from __future__ import annotations

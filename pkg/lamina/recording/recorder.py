@@ -144,7 +144,8 @@ class Recorder:
         """
         due = self._begin(step, columns)
         try:
-            self._taps.arm(due)
+            if due or self._due:
+                self._taps.arm(due)
             yield
         except BaseException:
             self._taps.collector.drain()

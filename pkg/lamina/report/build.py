@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamina.errors import LaminaError, NotFoundError
+from lamina.errors import DamagedError, LaminaError, NotFoundError
 from lamina.extras import need
 from lamina.progress import track
 from lamina.report.learnt import learnt_section
@@ -48,12 +48,11 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
         progress: Whether to show a bar on standard error.
 
     Returns:
-        The path of the page.
+        The path of the page. What is damaged is named at its top, and a section that needs it is left out.
 
     Raises:
         MissingExtraError: If altair or vl-convert is not installed (`lamina[report]`).
         NotFoundError: If there is no run.
-        DamagedError: If a block that a picture needs is damaged.
 
     Cost: metadata of all rows; vectors of at most 1,000 rows at 48 steps a site, 64 MiB at a time; up to 40
     checkpoints a run, three in memory at a time.
@@ -68,13 +67,17 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
     need("altair", extra="report")
     need("vl_convert", extra="report")
     members = _members(runs)
+    problems = [f"{run.name}: {LaminaError(*problem)}" for run in members for problem in run.problems]
     sections = []
     for name in track(_SECTIONS, "Drawing the report", progress=progress):
-        section = _SECTIONS[name](members)
+        try:
+            section = _SECTIONS[name](members)
+        except DamagedError as error:
+            problems.append(f"The section on {name} is left out: {error}")
+            continue
         if section is not None:
             sections.append(section)
     target = Path(path)
-    problems = [f"{run.name}: {LaminaError(*problem)}" for run in members for problem in run.problems]
     write_page(target, title=title_of(members), lead=description_of(members), problems=problems, sections=sections)
     return target
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -47,7 +48,7 @@ def rows_at(
     frame = run.activations(site, step=step, source=source)
     schema = frame.collect_schema()
     names = [name for name in keys if name in schema]
-    width = getattr(schema[site], "width", 1)
+    width = math.prod(getattr(schema[site], "shape", ()))
     limit = max(3, min(limit, _BYTES // (4 * width)))
     rows = frame.select("row").collect()["row"]
     if len(rows) > limit:

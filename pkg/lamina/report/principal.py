@@ -71,7 +71,7 @@ def principal_frame(run: Run, site: str, steps: list[int], source: str | None) -
     for step in reversed(steps):
         rows = rows_at(run, site, step, source, limit=_ROWS, keys=keys)
         vectors = rows[site].to_numpy().astype(np.float64)
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.asarray(np.isfinite(vectors).all(axis=1))
         if finite.sum() < 3:
             continue
         plane, share = leading_plane(vectors[finite])

@@ -48,7 +48,10 @@ def _from_list(values: list[Any]) -> np.ndarray:
         raise SchemaError("a nested list has rows of different lengths")
     kinds = {type(item) for item in flat if item is not None}
     if kinds and kinds <= {int, float, bool} and None not in flat:
-        return np.asarray(values)
+        try:
+            return np.asarray(values, dtype=np.int64 if kinds == {int} else None)
+        except OverflowError:
+            pass  # the column's name belongs into the error: see _from_objects
     array = np.empty(len(flat), dtype=object)
     array[:] = [item.item() if isinstance(item, np.generic) else item for item in flat]
     return array.reshape(shape)

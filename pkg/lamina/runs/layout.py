@@ -73,7 +73,7 @@ def _row_set(lead: tuple[int, ...], sites: list[Site], given: Mapping[str, Any],
         sites = [(name, dtype, item, _kept(data, keep)) for name, dtype, item, data in sites]
         rows = int(keep.sum())
     order = {name: index for index, name in enumerate(RESERVED_ORDER)}
-    names = sorted(spread, key=lambda name: (order.get(name, len(order)), name))
+    names = sorted(spread, key=lambda name: order.get(name, len(order)))
     columns = [column(name, spread[name]) for name in names if rows or not isinstance(spread[name], np.ndarray)]
     return RowSet(rows, sites, columns)
 

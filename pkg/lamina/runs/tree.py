@@ -55,6 +55,8 @@ class _Flattener:
         )
 
     def _tensor(self, tensor: Any, path: str) -> int:
+        if str(tensor.layout) != "torch.strided":
+            raise SchemaError(f"tensor {path!r} has the layout {tensor.layout}", hint="call .to_dense() first")
         identity = (
             tensor.untyped_storage().data_ptr(),
             tensor.storage_offset(),

@@ -59,7 +59,7 @@ class Writer:
         if self._core.closed:
             raise WriterError("the writer is closed", hint="open another with run.writer()")
 
-    def append(self, sites: Mapping[str, Any], *, step: int, mask: Any = None, **metadata: Any) -> Ticket:
+    def append(self, sites: Mapping[str, Any], /, *, step: int, mask: Any = None, **metadata: Any) -> Ticket:
         """Appends rows of one or more sites that share their metadata.
 
         Args:

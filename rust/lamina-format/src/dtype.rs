@@ -109,6 +109,11 @@ impl DType {
         }
     }
 
+    /// Whether rows may have it: the others are for checkpoints alone.
+    pub fn is_for_rows(self) -> bool {
+        !matches!(self, Self::U64 | Self::U32 | Self::U16 | Self::C64 | Self::C128)
+    }
+
     /// The name that the safetensors header uses, or None where that format has none.
     pub fn safetensors(self) -> Option<&'static str> {
         Some(match self {

@@ -76,8 +76,9 @@ fn missing(declared: &Declared, table: Table, sites: &[SiteInput], columns: &[Co
         let Some(site) = find_site(declared, input.name) else {
             names::check_site(input.name)?;
             check_clash("site", input.name, "column", find_column(declared, table, input.name).is_some())?;
-            if input.dtype.safetensors().is_none() {
-                return Err(Error::schema(format!("site {:?} cannot be {}", input.name, input.dtype.name())));
+            if !input.dtype.is_for_rows() {
+                let text = format!("site {:?} cannot be {}", input.name, input.dtype.name());
+                return Err(Error::schema(text).hint("convert it; complex numbers as two sites or as pairs"));
             }
             let shape = input.shape.clone();
             let Some(id) = site_ids.next() else { continue };
