@@ -8,7 +8,10 @@ reads, writes, copies or hashes holds the GIL.
 from collections.abc import Sequence
 from typing import Any, Literal, final
 
-from typing_extensions import Buffer
+from numpy.typing import NDArray
+
+Buffer = NDArray[Any]
+"""Whatever lends its bytes will do; Lamina hands over NumPy arrays. Python 3.11 has no type for the protocol."""
 
 DType = str
 """`f64 f32 f16 bf16 f8_e4m3 f8_e5m2 i64 i32 i16 i8 u8 bool`, and for checkpoints also `u16 u32 u64 c64 c128`."""
