@@ -156,3 +156,10 @@ def test_runs_answer_together(tmp_path: Path) -> None:
 def test_importing_lamina_does_not_import_torch() -> None:
     code = "import sys, lamina; assert 'torch' not in sys.modules; lamina.record; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
+    paths = [tmp_path / above / "demo" / "seed-0" for above in ("a", "b")]
+    runs = lamina.open_runs([lamina.Run.create(path) for path in paths])
+    assert [name for name, _ in runs.items()] == ["a/demo/seed-0", "b/demo/seed-0"]
+    assert len(lamina.open_runs([paths[0], paths[0]])) == 1, "one run named twice is one run"

@@ -17,7 +17,7 @@ from lamina.runs.run import Run, Steps
 class Runs:
     """Runs by name: the questions of `Run`, with a first column `run`.
 
-    A run's name is its folder's; where two have the same, it is preceded by the folder above.
+    A run's name is its folder's; where two have the same, all are preceded by the folder above, and so on.
 
     Example:
         >>> import lamina, tempfile
@@ -29,12 +29,7 @@ class Runs:
     """
 
     def __init__(self, runs: Iterable[Run]) -> None:
-        found = list(runs)
-        names = [run.name for run in found]
-        self._runs = {
-            name if names.count(name) == 1 else f"{run.path.resolve().parent.name}/{name}": run
-            for name, run in zip(names, found, strict=True)
-        }
+        self._runs = _named(list(runs))
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -101,6 +96,16 @@ class Runs:
 
     def _together(self, ask: Callable[[Run], pl.LazyFrame]) -> pl.LazyFrame:
         return _concatenate({name: ask(run) for name, run in self.items()})
+
+
+def _named(runs: list[Run]) -> dict[str, Run]:
+    """The runs by the shortest ends of their paths that tell them all apart."""
+    paths = [run.path.resolve() for run in runs]
+    for depth in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return dict(zip(names, runs, strict=True))
+    return {}
 
 
 def _concatenate(frames: dict[str, pl.LazyFrame]) -> pl.LazyFrame:

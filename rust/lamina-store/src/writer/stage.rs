@@ -12,9 +12,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes at which a row group is cut.
-pub const GROUP: usize = 32 << 20;
+pub const GROUP: usize = 16 << 20;
 /// Staged bytes beyond which callers wait.
-const MOST_QUEUED: usize = 4 * GROUP;
+const MOST_QUEUED: usize = 8 * GROUP;
 /// Rows at which a group is cut, however narrow they are.
 const MOST_ROWS: u64 = 1 << 20;
 /// How long something may stay staged before a durable point is made.

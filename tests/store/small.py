@@ -1,0 +1,128 @@
+"""A small run with every kind of file, every question about it, and what a damaged copy answers."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lamina
+from tests.store import forge
+from tests.store.planted import bits
+
+SITES = ("wide", "loss")
+COLUMNS = ("row", "example", "label", "weight", "correct")
+STEPS = (0, 1, 2, 3)
+SEALED, OPEN = "segments/000000-000000.safetensors", "segments/000001-000000.safetensors"
+SEALED_LOG, OPEN_LOG = "logs/000000.0000", "logs/000001.0000"
+PACK = "chunks/000000-000000.pack"
+NOBODY = 2**22 + 1
+"""A process that cannot be: the kernel gives no greater number than 2^22."""
+
+
+def make(path: Path) -> None:
+    """Writer 0 is closed (steps 0 and 1, metrics, examples, a checkpoint); writer 1 was killed (steps 2 and 3)."""
+    living = path.with_name("living")
+    run = lamina.Run.create(living, config={"lr": 0.5})
+    with run.writer() as writer:
+        for step in (0, 1):
+            _append(writer, step)
+        for step in (0, 1):
+            writer.log({"loss": 0.5 + step}, step=step)
+            writer.flush()
+        writer.examples({"example": [0, 1], "label": ["a", "ü"]}).wait()
+        writer.save({"model": {"weight": torch.arange(6.0), "lr": 0.5}}, step=0).wait()
+        writer.save({"model": {"weight": torch.arange(6.0) + 1, "lr": 0.25}}, step=1).wait()
+    with run.writer() as writer:
+        for step in (2, 3):
+            _append(writer, step)
+        shutil.copytree(living, path)
+    shutil.rmtree(living)
+    for file in (SEALED_LOG, OPEN_LOG):
+        forge.rewrite_log(path, _forget_process, name=Path(file).name)
+
+
+def _forget_process(frames: list[list[Any]]) -> None:
+    frames[0][0][1][1] = NOBODY
+
+
+def _append(writer: lamina.Writer, step: int) -> None:
+    generator = np.random.default_rng(step)
+    writer.append(
+        {"wide": generator.normal(size=(4, 3)).astype(np.float32), "loss": generator.normal(size=4)},
+        step=step,
+        example=[0, 1, 2, step],
+        label=["a", None, "ü", "longer"],
+        weight=[0.5, None, float("nan"), step + 0.5],
+        correct=[True, False, True, None],
+    ).wait()
+
+
+QUESTIONS: dict[tuple[Any, ...], Callable[[lamina.Run], Any]] = {
+    ("config",): lambda run: (run.config, run.id, run.created),
+    ("metrics",): lambda run: run.metrics().collect().rows(),
+    ("examples",): lambda run: run.examples().collect().rows(),
+    ("status",): lambda run: str(run.status),
+    **{("load", step): lambda run, step=step: _state(run.load(step)) for step in (0, 1)},
+    **{
+        ("bits", step, site): lambda run, step=step, site=site: _bits(run, step, site)
+        for step in STEPS
+        for site in SITES
+    },
+    **{("cells", step): lambda run, step=step: repr(_cells(run, step)) for step in STEPS},
+}
+
+
+def _bits(run: lamina.Run, step: int, site: str) -> bytes:
+    rows = run.rows(site, step=step)
+    return bits(rows.gather(range(len(rows))))
+
+
+def _cells(run: lamina.Run, step: int) -> list[tuple[Any, ...]]:
+    return run.activations(step=step).select(COLUMNS).collect().rows()
+
+
+def _state(state: dict[str, Any]) -> tuple[bytes, float]:
+    return bits(state["weight"]), state["lr"]
+
+
+@dataclass
+class Examined:
+    """What a run answers: values and errors by question, and the problems that it reports."""
+
+    answers: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    errors: dict[tuple[Any, ...], lamina.LaminaError] = field(default_factory=dict)
+    problems: list[Any] = field(default_factory=list)
+
+    @property
+    def noticed(self) -> bool:
+        return bool(self.errors or self.problems)
+
+    def places(self) -> set[tuple[str | None, int | None]]:
+        """File and offset of every error and problem."""
+        return {(found.file, found.offset) for found in (*self.errors.values(), *self.problems)}
+
+
+def examine(path: Path) -> Examined:
+    """Asks everything. Whatever is no `LaminaError` is raised."""
+    found = Examined()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lamina.LaminaWarning)
+        try:
+            run = lamina.open(path)
+        except lamina.LaminaError as error:
+            found.errors["open",] = error
+            return found
+    found.problems = run.problems
+    for question, ask in QUESTIONS.items():
+        try:
+            found.answers[question] = ask(run)
+        except lamina.LaminaError as error:
+            found.errors[question] = error
+    return found
