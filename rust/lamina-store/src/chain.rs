@@ -5,7 +5,7 @@ use crate::storage::Storage;
 use lamina_format::commit::{self, Commit, Parent};
 use lamina_format::record::Op;
 use lamina_format::segment::Declared;
-use lamina_format::{Error, ErrorKind, Result, names};
+use lamina_format::{Error, ErrorKind, Result, frame, names};
 
 /// What the readable commits say.
 pub struct Chain {
@@ -63,6 +63,23 @@ impl Chain {
         declared
     }
 
+    /// The declarations as a writer must know them, and how many numbers it must leave free for those that are lost.
+    ///
+    /// What a damaged commit declared stands in the logs as far as it was used; what was not used yet may still
+    /// be, by a writer at work, so a range of numbers that no commit exhausts is left to it.
+    fn known(&self, storage: &dyn Storage) -> Result<(Declared, u32)> {
+        let mut declared = self.declared();
+        let listed = |n: &u64| self.commits.iter().any(|(commit, _)| commit.skipped.contains(n));
+        let lost = self.unreadable.iter().filter(|n| !listed(n)).count() as u32;
+        if !self.unreadable.is_empty() {
+            for (writer, generation) in storage.logs()? {
+                let frames = frame::scan(&storage.read_log(writer, generation)?, generation)?.frames;
+                frames.iter().flat_map(|frame| &frame.ops).for_each(|op| declared.apply(op));
+            }
+        }
+        Ok((declared, lost.saturating_mul(1 << 16)))
+    }
+
     fn next(&self, writer: u32, ops: Vec<Op>) -> Commit {
         let parent = self.commits.last().map(|(commit, hash)| Parent { n: commit.n, hash: *hash });
         let above = parent.as_ref().map_or(0, |parent| parent.n + 1);
@@ -72,17 +89,17 @@ impl Chain {
     }
 }
 
-/// Publishes what `ops` returns for the present declarations, again and again until no other writer is faster.
+/// Publishes what `ops` returns for the present declarations and the numbers to leave free, again and again until no other writer is faster.
 /// Returns the declarations as they stand then. Publishes nothing if `ops` returns nothing.
 pub fn publish(
     storage: &dyn Storage,
     writer: u32,
-    mut ops: impl FnMut(&Declared) -> Result<Vec<Op>>,
+    mut ops: impl FnMut(&Declared, u32) -> Result<Vec<Op>>,
 ) -> Result<Declared> {
     loop {
         let chain = Chain::read(storage)?;
-        let mut declared = chain.declared();
-        let new = ops(&declared)?;
+        let (mut declared, lost) = chain.known(storage)?;
+        let new = ops(&declared, lost)?;
         if new.is_empty() {
             return Ok(declared);
         }

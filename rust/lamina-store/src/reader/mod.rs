@@ -78,7 +78,7 @@ impl Snapshot {
         let run = match described {
             Ok(run) => run,
             Err(error) => {
-                let error = locate(error);
+                let error = Error { kind: ErrorKind::Damaged, ..locate(error) };
                 let copy = copied_description(&chain).ok_or_else(|| error.clone())?;
                 problems.insert(0, error.hint("the copy in the first commit was used"));
                 copy

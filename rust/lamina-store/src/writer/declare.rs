@@ -2,7 +2,7 @@
 
 use super::SiteInput;
 use super::column::ColumnInput;
-use crate::chain::{self, Chain};
+use crate::chain;
 use crate::storage::Storage;
 use lamina_format::record::{Column, Op, Site, Table};
 use lamina_format::segment::Declared;
@@ -24,7 +24,7 @@ pub struct Ids {
 
 impl Names {
     pub fn read(storage: &dyn Storage, writer: u32) -> Result<Self> {
-        let declared = Chain::read(storage)?.declared();
+        let declared = chain::publish(storage, writer, |_, _| Ok(Vec::new()))?;
         Ok(Self { writer, declared: Arc::new(Mutex::new(declared)) })
     }
 
@@ -47,8 +47,9 @@ impl Names {
             return Err(Error::schema(format!("{twice:?} is given twice")));
         }
         let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        if !missing(&declared, table, sites, columns)?.is_empty() {
-            *declared = chain::publish(storage, self.writer, |declared| missing(declared, table, sites, columns))?;
+        if !missing(&declared, 0, table, sites, columns)?.is_empty() {
+            *declared =
+                chain::publish(storage, self.writer, |declared, lost| missing(declared, lost, table, sites, columns))?;
         }
         let lost = || Error::damaged("a declaration that was just published is not there");
         let site = |input: &SiteInput| find_site(&declared, input.name).map(|site| site.id).ok_or_else(lost);
@@ -69,9 +70,15 @@ fn find_column<'a>(declared: &'a Declared, table: Table, name: &str) -> Option<&
 }
 
 /// Declarations that are not there yet.
-fn missing(declared: &Declared, table: Table, sites: &[SiteInput], columns: &[ColumnInput]) -> Result<Vec<Op>> {
+fn missing(
+    declared: &Declared,
+    lost: u32,
+    table: Table,
+    sites: &[SiteInput],
+    columns: &[ColumnInput],
+) -> Result<Vec<Op>> {
     let mut ops = Vec::new();
-    let mut site_ids = declared.sites.last_key_value().map_or(0, |(id, _)| id + 1)..;
+    let mut site_ids = first_free(declared.sites.keys().last(), lost)?..;
     for input in sites {
         let Some(site) = find_site(declared, input.name) else {
             names::check_site(input.name)?;
@@ -97,7 +104,7 @@ fn missing(declared: &Declared, table: Table, sites: &[SiteInput], columns: &[Co
             return Err(Error::schema(text).hint("a site keeps its dtype and item shape; record it under another name"));
         }
     }
-    let mut column_ids = declared.columns.last_key_value().map_or(0, |(id, _)| id + 1)..;
+    let mut column_ids = first_free(declared.columns.keys().last(), lost)?..;
     for input in columns {
         let Some(column) = find_column(declared, table, input.name) else {
             names::check_column(input.name)?;
@@ -118,6 +125,11 @@ fn missing(declared: &Declared, table: Table, sites: &[SiteInput], columns: &[Co
         }
     }
     Ok(ops)
+}
+
+fn first_free(last: Option<&u32>, lost: u32) -> Result<u32> {
+    let free = last.map_or(Some(0), |last| last.checked_add(1)).and_then(|free| free.checked_add(lost));
+    free.ok_or_else(|| Error::schema("the run has no number left for another site or column"))
 }
 
 fn check_clash(what: &str, name: &str, other: &str, taken: bool) -> Result<()> {
