@@ -45,7 +45,7 @@ test-gpu: $(CORE_STAMP)  ## the tests that need a GPU
 test-oldest: $(OLDEST)/.environment  ## the kernels under the oldest torch and Triton that must work
 	PYTHONPATH=triton_kernels $(OLDEST)/bin/python -m pytest tests/kernels
 
-lint: $(ENV_STAMP)  ## ruff, pyright, rustfmt, clippy; warnings are errors
+lint: $(CORE_STAMP)  ## ruff, pyright, rustfmt, clippy; warnings are errors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --warnings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,3 +126,22 @@ def examine(path: Path) -> Examined:
         except lamina.LaminaError as error:
             found.errors[question] = error
     return found
+
+
+def assert_all_but(found: Examined, expected: Examined, lost: Iterable[tuple[Any, ...]] = ()) -> None:
+    """Everything but these questions is answered as before; these are answered not at all."""
+    wrong = {question for question, answer in expected.answers.items() if found.answers.get(question) != answer}
+    assert wrong == set(lost)
+
+
+def of_steps(*steps: int) -> set[tuple[Any, ...]]:
+    return {question for question in small.QUESTIONS if question[0] in ("bits", "cells") and question[1] in steps}
+
+
+def assert_nothing_wrong(found: Examined, expected: Examined) -> None:
+    """Answers may be missing, and lists of metrics shorter; what is there is as it was."""
+    for question, answer in found.answers.items():
+        if question == ("metrics",):
+            assert [row for row in expected.answers[question] if row in answer] == answer
+        elif question[0] not in ("status", "examples"):
+            assert answer == expected.answers[question], question
