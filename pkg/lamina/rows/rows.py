@@ -85,13 +85,18 @@ class Rows:
 
         Raises:
             IndexError: An index is outside of 0 to n - 1.
-            SchemaError: `out` has another shape or dtype.
+            SchemaError: `out` has another shape or dtype, or the indices are no integers.
         """
         import torch
 
         if isinstance(indices, slice):
             indices = range(*indices.indices(len(self)))
-        positions = np.asarray(indices, dtype=np.int64).reshape(-1)
+        given = np.asarray(indices)
+        if given.size and given.dtype.kind not in "iu":
+            raise SchemaError(
+                f"the indices are {given.dtype}", hint="give positions; numpy.flatnonzero makes them of a mask"
+            )
+        positions = given.astype(np.int64, copy=False).reshape(-1)
         if positions.size and (positions.min() < 0 or positions.max() >= len(self)):
             raise IndexError(f"an index is outside of 0 to {len(self) - 1}")
         shape = (positions.size, self.shape[1])
@@ -119,7 +124,12 @@ class _Memory:
     def __init__(self, value: Any) -> None:
         import torch
 
-        tensor = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+        try:
+            tensor = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+        except (TypeError, ValueError) as error:
+            raise SchemaError(
+                f"rows of a {type(value).__name__}: {error}", hint="give an (n, d) tensor or array"
+            ) from None
         if tensor.ndim == 0:
             raise SchemaError("rows need at least one dimension", hint="give an (n, d) tensor or array")
         self._tensor = (

@@ -100,7 +100,10 @@ def _flatten_tensor(tensor: torch.Tensor, what: str) -> Flat:
         raise SchemaError(f"{what} has the dtype {tensor.dtype}", hint=f"known are {', '.join(_TORCH_NAMES)}")
     if tensor.layout != torch.strided:
         raise SchemaError(f"{what} has the layout {tensor.layout}", hint="call .to_dense() first")
-    tensor = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    if tensor.device.type == "meta":
+        raise SchemaError(f"{what} is on the device meta, where tensors have no values")
+    # contiguous first: a tensor on a GPU is then put in order there, and copied to this side once
+    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous().cpu()
     return Flat(name, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy())
 
 

@@ -32,6 +32,8 @@ def save(writer: Writer, parts: Mapping[str, Any], step: int) -> Ticket:
         raise SchemaError("a checkpoint needs at least one part", hint='for example {"model": model.state_dict()}')
     staged = []
     for name, state in parts.items():
+        if not isinstance(name, str) or not name:
+            raise SchemaError(f"a checkpoint's part is named {name!r}", hint="the names of parts are texts")
         pieces = take_apart(state)
         tensors = [(path, *flat) for path, flat in zip(pieces.names, pieces.tensors, strict=True)]
         staged.append((name, pieces.tree, pieces.scalars, tensors))

@@ -39,7 +39,7 @@ class Runs:
 
     def __getitem__(self, name: str) -> Run:
         if name not in self._runs:
-            raise NotFoundError(f"no run {name!r}", hint=nearest_names(name, self._runs))
+            raise NotFoundError(f"no run {name!r}", hint=nearest_names(str(name), self._runs))
         return self._runs[name]
 
     def __repr__(self) -> str:
@@ -137,6 +137,8 @@ def open_runs(runs: str | Path | Sequence[str | Path | Run]) -> Runs:
                 f"no run found at {runs}", hint="give a glob such as runs/*, or a folder that holds runs"
             )
         return Runs(Run(path) for path in found)
+    if not runs:
+        raise NotFoundError("the list of runs is empty")
     return Runs(run if isinstance(run, Run) else Run(run) for run in runs)
 
 

@@ -19,6 +19,11 @@ RESERVED_ORDER = ("step", "example", "position", "call", "micro", "source", "ran
 
 _COMPUTED = ("row", "mask", "feature", "value")
 _KINDS: dict[type, ColumnType] = {bool: "bool", int: "int", float: "float", str: "str"}
+_MEANT: dict[str, tuple[ColumnType, ...]] = {
+    **dict.fromkeys(RESERVED_ORDER, ("int",)),
+    "example": ("int", "str"),
+    "source": ("str",),
+}
 
 
 def check_name(name: str) -> None:
@@ -27,25 +32,27 @@ def check_name(name: str) -> None:
         raise SchemaError(f"the column name {name!r} is reserved", hint=f"Lamina fills {', '.join(_COMPUTED)} itself")
 
 
-def as_values(value: Any) -> Any:
+def as_values(name: str, value: Any) -> Any:
     """A scalar as it is; a tensor, list or series as a one- or more-dimensional array (objects where None or text)."""
     if is_tensor(value):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        # NumPy knows neither bf16 nor f8; all of their values are values of f32
+        value = (value.float() if value.is_floating_point() and value.itemsize < 4 else value).numpy()
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     if isinstance(value, pl.Series):
         value = value.to_list()
     if isinstance(value, list | tuple | range):
-        return _from_list(list(value))
+        return _from_list(name, list(value))
     return value
 
 
-def _from_list(values: list[Any]) -> np.ndarray:
+def _from_list(name: str, values: list[Any]) -> np.ndarray:
     nested = bool(values) and all(isinstance(value, list | tuple) for value in values)
     flat = [item for row in values for item in row] if nested else values
     shape = (len(values), len(values[0])) if nested else (len(values),)
     if nested and any(len(row) != len(values[0]) for row in values):
-        raise SchemaError("a nested list has rows of different lengths")
+        raise SchemaError(f"column {name!r} is a list of lists of different lengths")
     kinds = {type(item) for item in flat if item is not None}
     if kinds and kinds <= {int, float, bool} and None not in flat:
         try:
@@ -59,6 +66,13 @@ def _from_list(values: list[Any]) -> np.ndarray:
 
 def column(name: str, values: Any) -> Column:
     """One column for the store from a scalar or an array that has one entry a row."""
+    cells = _column(name, values)
+    if cells[1] not in (meant := _MEANT.get(name, (cells[1],))):
+        raise SchemaError(f"column {name!r} is given as {cells[1]}", hint=f"it is reserved for {' or '.join(meant)}")
+    return cells
+
+
+def _column(name: str, values: Any) -> Column:
     check_name(name)
     if values is None:
         raise SchemaError(
@@ -98,7 +112,13 @@ def _from_objects(name: str, values: list[Any]) -> Column:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
         kinds = {float}
-    if len(kinds) > 1 or not kinds <= set(_KINDS):
+    if kinds and not kinds <= set(_KINDS):
+        strange = sorted(kind.__name__ for kind in kinds - set(_KINDS))
+        raise SchemaError(
+            f"column {name!r} holds a {strange[0]}",
+            hint="give integers, floats, booleans or texts, or a tensor of them",
+        )
+    if len(kinds) > 1:
         shown = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise SchemaError(f"column {name!r} mixes {shown}", hint="a column has one type; None stands for no value")
     if not kinds:
@@ -115,15 +135,22 @@ def _from_objects(name: str, values: list[Any]) -> Column:
     return name, kind, filled.view(np.uint8), None if valid.all() else valid
 
 
+def is_blank(values: Any) -> bool:
+    """Whether there are no values, or None alone: that has no type, and absent reads as null."""
+    if not isinstance(values, np.ndarray) or (values.size and values.dtype != object):
+        return False
+    return all(value is None for value in values.reshape(-1))
+
+
 def columns(values: Mapping[str, Any], rows: int) -> list[Column]:
     """Columns of `rows` entries each; ragged ones raise SchemaError that names the column."""
     result = []
     for name, given in values.items():
-        entries = as_values(given)
+        entries = as_values(name, given)
         if isinstance(entries, np.ndarray):
             if entries.shape != (rows,):
                 raise SchemaError(f"column {name!r} has the shape {list(entries.shape)}, there are {rows} rows")
-            if rows == 0:
+            if is_blank(entries):
                 continue
         result.append(column(name, entries))
     return result

@@ -52,14 +52,23 @@ class DeviceLog:
 
 
 def _start(name: str, value: Any, events: list[torch.cuda.Event]) -> Any:
+    if not isinstance(name, str):
+        raise SchemaError(f"the metric {name!r} is a {type(name).__name__}", hint="the names of metrics are texts")
     if is_tensor(value):
         if value.numel() != 1:
             raise SchemaError(f"metric {name!r} has {value.numel()} values", hint="reduce it, or append() it as a site")
+        if value.is_complex():
+            raise SchemaError(
+                f"metric {name!r} is complex", hint="log its real and imaginary parts, or its absolute value"
+            )
         return _copy(value.detach().reshape(()), events)
-    if isinstance(value, bool | int | float | np.number | np.bool_) or (
-        isinstance(value, np.ndarray) and value.size == 1
-    ):
-        return float(value.item() if isinstance(value, np.ndarray) else value)
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size == 1):
+        value = value.item()
+    if isinstance(value, bool | int | float):
+        try:
+            return float(value)
+        except OverflowError:
+            raise SchemaError(f"metric {name!r} is an integer beyond what a float holds") from None
     raise SchemaError(f"metric {name!r} is a {type(value).__name__}", hint="give a number or a 0-d tensor")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lamina.errors import SchemaError
 from lamina.runs.buffers import flatten
-from lamina.runs.columns import RESERVED_ORDER, as_values, column
+from lamina.runs.columns import RESERVED_ORDER, as_values, column, is_blank
 
 if TYPE_CHECKING:
     from lamina._core import Column
@@ -42,13 +42,15 @@ def row_sets(sites: Mapping[str, Any], metadata: Mapping[str, Any], mask: Any = 
     """
     leads: dict[tuple[int, ...], list[Site]] = {}
     for name, value in sites.items():
+        if not isinstance(name, str):
+            raise SchemaError(f"the site {name!r} is a {type(name).__name__}", hint="the names of sites are texts")
         flat = flatten(value, f"site {name!r}")
         if not flat.shape:
             raise SchemaError(f"site {name!r} has no rows: it is a single number", hint="log() takes single numbers")
         lead = flat.shape[:2] if len(flat.shape) == 3 else flat.shape[:1]
         leads.setdefault(lead, []).append((name, flat.dtype, flat.shape[len(lead) :], flat.bytes))
-    given = {name: as_values(value) for name, value in metadata.items()}
-    _check_fits(given if mask is None else given | {"mask": as_values(mask)}, list(leads))
+    given = {name: as_values(name, value) for name, value in metadata.items()}
+    _check_fits(given if mask is None else given | {"mask": as_values("mask", mask)}, list(leads))
     return [_row_set(lead, members, given, mask) for lead, members in leads.items()]
 
 
@@ -66,7 +68,7 @@ def _row_set(lead: tuple[int, ...], sites: list[Site], given: Mapping[str, Any],
     if len(lead) == 2 and "position" not in spread:
         spread["position"] = np.tile(np.arange(lead[1], dtype=np.int64), lead[0])
     rows = int(np.prod(lead))
-    keep = _OTHER if mask is None else _spread(as_values(mask), lead, "mask")
+    keep = _OTHER if mask is None else _spread(as_values("mask", mask), lead, "mask")
     if keep is not _OTHER:
         keep = np.broadcast_to(np.asarray(keep, dtype=bool), (rows,))
         spread = {name: values[keep] if isinstance(values, np.ndarray) else values for name, values in spread.items()}
@@ -74,7 +76,7 @@ def _row_set(lead: tuple[int, ...], sites: list[Site], given: Mapping[str, Any],
         rows = int(keep.sum())
     order = {name: index for index, name in enumerate(RESERVED_ORDER)}
     names = sorted(spread, key=lambda name: order.get(name, len(order)))
-    columns = [column(name, spread[name]) for name in names if rows or not isinstance(spread[name], np.ndarray)]
+    columns = [column(name, spread[name]) for name in names if not is_blank(spread[name])]
     return RowSet(rows, sites, columns)
 
 

@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import polars as pl
 
 from lamina import _core
-from lamina.errors import NotFoundError, SchemaError
+from lamina.errors import NotFoundError, SchemaError, StorageError
 from lamina.runs import checkpoints, frames, globs
 from lamina.runs import status as statuses
 from lamina.runs.columns import RESERVED_ORDER
@@ -83,7 +84,10 @@ class Run:
         """
         path = Path(path)
         text = to_json(config or {})
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make the folder {path.parent}: {error.strerror}") from error
         _core.create(str(path), text)
         return Run(path)
 
@@ -91,7 +95,7 @@ class Run:
         return f"Run({str(self.path)!r}, {self.status.state}, {len(self._snapshot.sites())} sites)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path), self._strict)
+        return _reopen, (str(self.path.resolve()), self._strict)
 
     @property
     def name(self) -> str:
@@ -222,7 +226,13 @@ class Run:
             raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, known))
         dtype, shape = known[site]
         frame = self._frame({site: site_type(dtype, shape)}, step, source)
-        frame = frame if where is None else frame.filter(where)
+        if where is not None:
+            unknown = [name for name in where.meta.root_names() if name not in frame.collect_schema()]
+            if unknown:
+                raise NotFoundError(
+                    f"no column {unknown[0]!r}", hint=nearest_names(unknown[0], frame.collect_schema().names())
+                )
+            frame = frame.filter(where)
         if source is None and "source" in frame.collect_schema():
             sources = frame.select(pl.col("source").unique()).collect()["source"].to_list()
             if len(sources) > 1:
@@ -236,7 +246,7 @@ class Run:
         for length in shape:
             width *= length
         stored = StoredRows(self._snapshot, site, dtype, width, ids, groups, frame)
-        return Rows(stored, reopen=(_reopen_rows, (str(self.path), site, step, source, where)))
+        return Rows(stored, reopen=(_reopen_rows, (str(self.path.resolve()), site, step, source, where)))
 
     def _select(self, sites: str | Sequence[str] | None) -> set[str]:
         known = [name for name, *_ in self._snapshot.sites()]
@@ -244,6 +254,7 @@ class Run:
 
     def _frame(self, types: dict[str, pl.DataType], step: Steps, source: str | Sequence[str] | None) -> pl.LazyFrame:
         groups = [group for group in self._groups() if not types.keys().isdisjoint(group.sites)]
+        step = _plain_steps(step)
         if step is not None:
             self._check_step(step, groups)
             groups = [group for group in groups if any(_has_step(step, s) for s in self._steps_of_groups[group.number])]
@@ -254,6 +265,8 @@ class Run:
         if step is not None:
             frame = frame.filter(_step_filter(step))
         if source is not None:
+            if "source" not in declared:
+                raise NotFoundError("the rows name no source", hint="leave out source=")
             frame = frame.filter(pl.col("source").is_in([source] if isinstance(source, str) else list(source)))
         return frame
 
@@ -264,6 +277,22 @@ class Run:
         for wanted in [step] if isinstance(step, int) else step or ():
             if wanted not in known:
                 raise NotFoundError(f"no rows at step {wanted}", hint=nearest_steps(wanted, sorted(known)))
+
+
+def _plain_steps(wanted: Any) -> Steps:
+    """What was asked for with plain integers, which NumPy's and torch's become."""
+    try:
+        if isinstance(wanted, slice):
+            if wanted.step is not None and index(wanted.step) < 1:
+                raise SchemaError(f"a slice of steps with the stride {wanted.step}", hint="give at least 1")
+            return slice(*(None if at is None else index(at) for at in (wanted.start, wanted.stop, wanted.step)))
+        if wanted is None:
+            return None
+        if hasattr(wanted, "__index__") and not getattr(wanted, "ndim", 0):
+            return index(wanted)
+        return [index(step) for step in wanted]
+    except TypeError:
+        raise SchemaError(f"step={wanted!r}", hint="give an integer, several, or a slice of integers") from None
 
 
 def _has_step(wanted: Steps, step: int) -> bool:

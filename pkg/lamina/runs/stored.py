@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lamina.errors import NotFoundError
 from lamina.runs.buffers import torch_dtype
+from lamina.runs.nearest import nearest_names
 
 if TYPE_CHECKING:
     import torch
@@ -72,5 +74,8 @@ class StoredRows:
 
     def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
         """Metadata of the rows, in their order."""
+        known = self._metadata.collect_schema().names()
+        if unknown := [name for name in columns if name not in known]:
+            raise NotFoundError(f"the rows have no column {unknown[0]!r}", hint=nearest_names(unknown[0], known))
         frame = self._metadata.select("row", *(name for name in columns if name != "row")).collect()
         return frame.select(columns)

@@ -100,7 +100,10 @@ def take_apart(state: Any) -> Flattened:
         SchemaError: It holds something that a checkpoint cannot; the message names its path.
     """
     flattener = _Flattener()
-    tree = flattener.node(state, "")
+    try:
+        tree = flattener.node(state, "")
+    except RecursionError:
+        raise SchemaError("the state is nested too deeply, or contains itself") from None
     tensors = [
         flatten(value, f"tensor {name!r}") for name, value in zip(flattener.names, flattener.values, strict=True)
     ]

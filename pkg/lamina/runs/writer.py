@@ -9,12 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from lamina import _core
 from lamina.errors import LaminaError, SchemaError, WriterError
 from lamina.runs import checkpoints
-from lamina.runs.columns import columns
+from lamina.runs.columns import as_values, columns
 from lamina.runs.device_log import DeviceLog
 from lamina.runs.layout import row_sets
 
@@ -82,11 +83,9 @@ class Writer:
             One copy of the bytes on the caller's thread; two where a tensor is not contiguous on the CPU.
         """
         self._check()
-        if isinstance(step, bool) or not hasattr(step, "__index__"):
-            raise SchemaError(f"the step is {step!r}", hint="give the number of optimizer updates so far, an integer")
+        metadata = {"step": _step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         if not sites:
             raise SchemaError("an append needs at least one site")
-        metadata = {"step": int(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         ticket = None
         for rows, members, cells in row_sets(sites, metadata, mask):
             ticket = self._core.append(rows, members, cells)
@@ -103,13 +102,12 @@ class Writer:
             SchemaError: There is no `example` column, or the columns do not fit.
         """
         self._check()
-        table = frame if isinstance(frame, pl.DataFrame) else pl.DataFrame(dict(frame), strict=False)
-        if "example" not in table.columns or table["example"].null_count():
+        given = frame.to_dict() if isinstance(frame, pl.DataFrame) else frame
+        table = {name: as_values(name, values) for name, values in given.items()}
+        key = table.get("example")
+        if not isinstance(key, np.ndarray) or any(value is None for value in key.reshape(-1)):
             raise SchemaError("the examples need a column `example` without nulls", hint="it is what rows refer to")
-        cells = {
-            name: table[name] for name in table.columns if table[name].null_count() < table.height or not table.height
-        }
-        return self._core.examples(table.height, columns(cells, table.height))
+        return self._core.examples(len(key), columns(table, len(key)))
 
     def log(self, values: Mapping[str, Any], *, step: int, source: str | None = None, site: str | None = None) -> None:
         """Logs metrics: numbers or 0-d tensors by name. Never synchronises a GPU.
@@ -118,10 +116,11 @@ class Writer:
             SchemaError: A value is no single number.
         """
         self._check()
+        step = _step(step)
         now = time.time_ns() // 1000
 
         def write(names: list[str], numbers: list[float]) -> None:
-            self._core.log(int(step), now, names, numbers, site=site, source=source)
+            self._core.log(step, now, names, numbers, site=site, source=source)
 
         self._device_log.put(values, write)
 
@@ -134,7 +133,7 @@ class Writer:
             SchemaError: A part holds something that is no tensor, array, number, text, None or container of them.
         """
         self._check()
-        return checkpoints.save(self._core, parts, int(step))
+        return checkpoints.save(self._core, parts, _step(step))
 
     def flush(self) -> None:
         """Returns when everything appended, logged and saved so far is durable."""
@@ -165,3 +164,9 @@ class Writer:
         except LaminaError as failure:
             # the exception that is under way tells more; the failure goes with it
             error.add_note(f"the writer could not be closed either: {failure}")
+
+
+def _step(step: Any) -> int:
+    if isinstance(step, bool) or not hasattr(step, "__index__"):
+        raise SchemaError(f"the step is {step!r}", hint="give the number of optimizer updates so far, an integer")
+    return int(step)

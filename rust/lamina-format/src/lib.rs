@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cbor;
+pub mod check;
 pub mod checksum;
 pub mod chunk;
 pub mod commit;

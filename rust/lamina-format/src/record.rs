@@ -108,14 +108,14 @@ pub struct Site {
 }
 
 impl Site {
-    /// Elements a row.
+    /// Elements a row; the greatest number there is stands for more.
     pub fn width(&self) -> u64 {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |width: u64, &length| width.saturating_mul(length))
     }
 
-    /// Bytes a row.
+    /// Bytes a row, likewise.
     pub fn row_bytes(&self) -> u64 {
-        self.width() * self.dtype.size()
+        self.width().saturating_mul(self.dtype.size())
     }
 }
 

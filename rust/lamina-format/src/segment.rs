@@ -17,6 +17,11 @@ pub const LARGEST_RESERVE: u64 = 64 << 20;
 /// Tensors that a segment may hold: more make the library slow to open it.
 pub const MOST_TENSORS: usize = 10_000;
 
+/// Rows at which a group is cut, however narrow they are.
+pub const MOST_ROWS: u64 = 1 << 20;
+/// Elements that a row of a site may have.
+pub const WIDEST: u64 = i32::MAX as u64;
+
 /// Rounds up to the next group boundary.
 pub fn aligned(offset: u64) -> u64 {
     offset.next_multiple_of(ALIGN)
@@ -32,10 +37,10 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// Takes up a declaration; other operations are ignored.
+    /// Takes up a declaration; other operations, and sites too wide to address, are ignored.
     pub fn apply(&mut self, op: &Op) {
         match op {
-            Op::Site(site) => drop(self.sites.insert(site.id, site.clone())),
+            Op::Site(site) if site.width() <= WIDEST => drop(self.sites.insert(site.id, site.clone())),
             Op::Column(column) => drop(self.columns.insert(column.id, column.clone())),
             _ => {}
         }

@@ -164,13 +164,9 @@ impl Snapshot {
         let indices = indices.as_ref().map(Bytes::get).transpose()?.map(|bytes| bytes.as_i64s());
         let site = self.0.site(site).map_err(raise)?;
         py.detach(|| {
-            let rows = match &indices {
-                Some(indices) => indices.len() as u64,
-                None => self.0.rows(Table::Rows, group).map_err(raise)?,
-            };
-            let size = rows.checked_mul(site.row_bytes()).and_then(|size| usize::try_from(size).ok());
-            let too_large = || raise(Error::damaged("a record promises more bytes than memory can address"));
-            let mut bytes = MutableBuffer::from_len_zeroed(size.ok_or_else(too_large)?);
+            let all = self.0.rows_of(group, site).map_err(raise)?;
+            let rows = indices.as_ref().map_or(all as usize, Vec::len);
+            let mut bytes = MutableBuffer::from_len_zeroed(rows * site.row_bytes() as usize);
             self.0.gather(group, site, indices.as_deref(), &mut bytes).map_err(raise)?;
             Ok(ArrowArray::new(&site.name, arrow::vectors(site, bytes, widen)?))
         })
@@ -222,14 +218,14 @@ impl Snapshot {
         ArrowArray::batch(metrics.steps.len(), columns)
     }
 
-    fn checkpoints(&self) -> PyResult<Vec<(i64, Vec<PartRow>)>> {
+    fn checkpoints(&self) -> Vec<(i64, Vec<PartRow>)> {
         let tensor = |tensor: lamina_store::reader::SavedTensor| {
             let spec = tensor.spec;
             (spec.name, spec.dtype.name(), spec.shape, tensor.bytes, tensor.stored)
         };
         let part = |part: lamina_store::reader::SavedPart| (part.name, part.tensors.into_iter().map(tensor).collect());
-        let steps = self.0.checkpoints().map_err(raise)?.into_iter();
-        Ok(steps.map(|(step, parts)| (step, parts.into_iter().map(part).collect())).collect())
+        let steps = self.0.checkpoints().into_iter();
+        steps.map(|(step, parts)| (step, parts.into_iter().map(part).collect())).collect()
     }
 
     fn part(&self, step: i64, part: &str) -> PyResult<(String, String)> {

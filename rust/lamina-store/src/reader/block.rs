@@ -65,8 +65,7 @@ pub struct BlockReader<'a> {
 }
 
 impl BlockReader<'_> {
-    /// Fills `out` from byte `start` of the block. A record that promises more bytes than the file has is refused
-    /// before anything is allocated for it.
+    /// Fills `out` from byte `start` of the block.
     pub fn read(&self, start: usize, out: &mut [u8]) -> Result<()> {
         let mut at = start;
         let end = start + out.len();
@@ -103,12 +102,18 @@ impl BlockReader<'_> {
         Ok(())
     }
 
-    /// All of the block.
-    pub fn all(&self) -> Result<Vec<u8>> {
-        let length = self.block.length;
-        if self.block.offset.checked_add(length).is_none_or(|end| self.ranges.length().is_ok_and(|file| end > file)) {
+    /// Refuses a block that the file is too short for, before anything is allocated for it.
+    pub fn check_length(&self) -> Result<()> {
+        if self.block.offset + self.block.length > self.ranges.length()? {
             return Err(self.damaged("the file is shorter than what was acknowledged", 0));
         }
+        Ok(())
+    }
+
+    /// All of the block.
+    pub fn all(&self) -> Result<Vec<u8>> {
+        self.check_length()?;
+        let length = self.block.length;
         let mut bytes = vec![0; length as usize];
         self.read(0, &mut bytes)?;
         Ok(bytes)

@@ -53,7 +53,23 @@ impl Checkpoints {
 
     fn layout(&self, part: &Part) -> Result<LayoutContent> {
         let lost = || Error::damaged(format!("the layout of part {:?} is lost with a damaged record", part.name));
-        cbor::decode(self.layouts.get(&part.layout).ok_or_else(lost)?, "a layout")
+        let layout: LayoutContent = cbor::decode(self.layouts.get(&part.layout).ok_or_else(lost)?, "a layout")?;
+        let chunks = |spec: &TensorSpec| spec.bytes().map(chunk::count);
+        let expected = layout.tensors.iter().try_fold(0u64, |sum, spec| sum.checked_add(chunks(spec)?));
+        if expected.and_then(|chunks| chunks.checked_mul(32)) != Some(part.keys.len() as u64) {
+            return Err(Error::damaged(format!("the record of part {:?} does not fit its tensors", part.name)));
+        }
+        Ok(layout)
+    }
+
+    /// What is wrong with checkpoints: their parts are left out.
+    pub fn problems(&self) -> Vec<Error> {
+        let parts = self.saves.iter().flat_map(|save| save.parts.iter().map(move |part| (save.step, part)));
+        let explain = |(step, part): (i64, &Part)| {
+            let error = self.layout(part).err()?;
+            Some(Error { message: format!("the checkpoint of step {step} is left out: {}", error.message), ..error })
+        };
+        parts.filter_map(explain).collect()
     }
 
     /// The last save of a part at a step.
@@ -67,17 +83,19 @@ impl Checkpoints {
 }
 
 impl Snapshot {
-    /// All checkpoints by step; of several saves of a part at one step the last counts.
-    pub fn checkpoints(&self) -> Result<BTreeMap<i64, Vec<SavedPart>>> {
+    /// All checkpoints by step, without the parts that are damaged; of several saves of a part at one step the last
+    /// counts.
+    pub fn checkpoints(&self) -> BTreeMap<i64, Vec<SavedPart>> {
         let store = &self.checkpoints;
         let mut saves: Vec<&Save> = store.saves.iter().collect();
         saves.sort_by_key(|save| save.time);
         let (mut known, mut steps) = (HashSet::new(), BTreeMap::<i64, Vec<SavedPart>>::new());
         for save in saves {
             for part in &save.parts {
+                let Ok(layout) = store.layout(part) else { continue };
                 let mut keys = part.keys.as_chunks::<32>().0.iter();
                 let mut tensors = Vec::new();
-                for spec in store.layout(part)?.tensors {
+                for spec in layout.tensors {
                     let bytes = spec.bytes().unwrap_or(0);
                     let chunks = keys.by_ref().take(chunk::count(bytes) as usize);
                     let new = chunks.filter(|key| known.insert(**key));
@@ -89,7 +107,7 @@ impl Snapshot {
                 parts.push(SavedPart { name: part.name.clone(), tensors });
             }
         }
-        Ok(steps)
+        steps
     }
 
     /// Tree and scalars of a part, as saved.

@@ -120,15 +120,23 @@ impl Snapshot {
         checked(column.kind, group.record.rows, data).map_err(|error| error.in_file(&group.record.file))
     }
 
-    /// Rows of a site: those at `indices` (positions in the group), or all, into `out` of just that size.
-    pub fn gather(&self, index: usize, site: &Site, indices: Option<&[i64]>, out: &mut [u8]) -> Result<()> {
+    /// How many rows of the site the group holds: all of its own, or none. An error if the file is too short for them.
+    pub fn rows_of(&self, index: usize, site: &Site) -> Result<u64> {
+        self.site_reader(index, site).map(|(rows, _)| rows)
+    }
+
+    fn site_reader(&self, index: usize, site: &Site) -> Result<(u64, BlockReader<'_>)> {
         let group = self.group(Table::Rows, index)?;
         let absent = || Error::new(ErrorKind::NotFound, format!("row group {index} does not hold {:?}", site.name));
         let reader = self.reader(group, group.find(Role::Site, site.id).ok_or_else(absent)?)?;
-        let (rows, item) = (group.record.rows, site.row_bytes() as usize);
-        if reader.block.length != rows * item as u64 {
-            return Err(Error::damaged("a site's block does not fit its rows").in_file(&group.record.file));
-        }
+        reader.check_length()?;
+        Ok((group.record.rows, reader))
+    }
+
+    /// Rows of a site: those at `indices` (positions in the group), or all, into `out` of just that size.
+    pub fn gather(&self, index: usize, site: &Site, indices: Option<&[i64]>, out: &mut [u8]) -> Result<()> {
+        let (rows, reader) = self.site_reader(index, site)?;
+        let item = site.row_bytes() as usize;
         let wanted = indices.map_or(rows as usize, <[i64]>::len);
         if out.len() != wanted * item {
             return Err(Error::schema(format!(

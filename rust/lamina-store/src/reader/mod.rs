@@ -21,7 +21,7 @@ use lamina_format::chunk::Key;
 use lamina_format::record::{Close, Column, Op, Open, Role, Site, Table};
 use lamina_format::runfile::RunFile;
 use lamina_format::segment::Declared;
-use lamina_format::{Error, ErrorKind, Result, frame, names};
+use lamina_format::{Error, ErrorKind, Result, check, frame, names};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -90,6 +90,7 @@ impl Snapshot {
             reading.log(storage.as_ref(), writer, generation, &mut declared)?;
         }
         problems.extend(reading.problems);
+        problems.extend(reading.checkpoints.problems());
         if let Some(first) = problems.first().filter(|_| strict) {
             return Err(first.clone());
         }
@@ -204,6 +205,10 @@ impl Reading {
                 Op::Open(open) => info.open = Some(open),
                 Op::Close(close) => info.close = Some(close),
                 Op::Group(record) => {
+                    if let Err(error) = check::group(&record, declared) {
+                        self.problems.push(error.hint(format!("the record stands in {file}; its rows were left out")));
+                        continue;
+                    }
                     let to = if record.table == Table::Rows { &mut self.groups } else { &mut self.examples };
                     to.push(StoredGroup::new(record));
                 }

@@ -22,6 +22,7 @@ use crate::storage::{Log, Storage};
 use declare::Names;
 use journal::Journal;
 use lamina_format::record::{Op, Open, Table, TensorSpec};
+use lamina_format::segment::WIDEST;
 use lamina_format::{DType, Error, ErrorKind, Result};
 use stage::{Job, SaveJob, SavePart, Shared};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -100,7 +101,11 @@ impl Writer {
     ) -> Result<Ticket> {
         self.shared.check()?;
         for site in sites {
-            let item: u64 = site.shape.iter().product::<u64>() * site.dtype.size();
+            let width = site.shape.iter().try_fold(1u64, |width, &length| width.checked_mul(length));
+            let Some(item) = width.filter(|&width| width <= WIDEST).map(|width| width * site.dtype.size()) else {
+                let text = format!("site {:?} has rows of more than {WIDEST} elements", site.name);
+                return Err(Error::schema(text).hint("record its parts as sites of their own"));
+            };
             if item == 0 {
                 return Err(Error::schema(format!("site {:?} has rows of no elements", site.name)));
             }

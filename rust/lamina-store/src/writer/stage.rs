@@ -6,6 +6,7 @@ use super::declare::Ids;
 use super::group::OpenGroup;
 use super::metrics::MetricStage;
 use lamina_format::record::{Table, TensorSpec};
+use lamina_format::segment::MOST_ROWS;
 use lamina_format::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,6 @@ use std::time::{Duration, Instant};
 pub const GROUP: usize = 16 << 20;
 /// Staged bytes beyond which callers wait.
 const MOST_QUEUED: usize = 8 * GROUP;
-/// Rows at which a group is cut, however narrow they are.
-const MOST_ROWS: u64 = 1 << 20;
 /// How long something may stay staged before a durable point is made.
 pub const DURABLE_EVERY: Duration = Duration::from_secs(1);
 
