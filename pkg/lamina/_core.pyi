@@ -146,8 +146,8 @@ class Snapshot:
     def checkpoints(self) -> list[tuple[int, list[tuple[str, list[tuple[str, DType, tuple[int, ...], int, int]]]]]]:
         """For every step the parts, and for every part the tensors: name, dtype, shape, bytes, newly stored bytes."""
 
-    def part(self, step: int, part: str) -> tuple[str, str]:
-        """The tree and the scalars of a part, as saved."""
+    def part(self, step: int, part: str) -> tuple[str, str, str]:
+        """The tree and the scalars of a part, as saved, and the log that holds them."""
 
     def tensor(self, step: int, part: str, index: int, out: Buffer) -> None:
         """The bytes of tensor `index` of a part into a writable buffer of exactly the right size."""

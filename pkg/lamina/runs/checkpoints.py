@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from lamina.errors import NotFoundError, SchemaError
+from lamina.errors import DamagedError, NotFoundError, SchemaError
 from lamina.runs.buffers import empty_tensor
 from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.tree import put_together, take_apart
@@ -58,13 +58,16 @@ def load(snapshot: Snapshot, step: int | Literal["last"], part: str | None) -> A
 
 
 def _load_part(snapshot: Snapshot, step: int, part: str, tensors: list[Any]) -> Any:
-    tree, scalars = snapshot.part(step, part)
+    tree, scalars, log = snapshot.part(step, part)
     loaded = []
     for index, (_, dtype, shape, _, _) in enumerate(tensors):
         tensor, data = empty_tensor(dtype, tuple(shape))
         snapshot.tensor(step, part, index, data)
         loaded.append(tensor)
-    return put_together(tree, scalars, loaded)
+    try:
+        return put_together(tree, scalars, loaded)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DamagedError(f"the state of part {part!r} at step {step} is not understood", log) from error
 
 
 def frame(snapshot: Snapshot) -> pl.LazyFrame:

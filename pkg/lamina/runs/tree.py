@@ -112,11 +112,19 @@ def take_apart(state: Any) -> Flattened:
 
 
 def put_together(tree: str, scalars: str, tensors: list[Any]) -> Any:
-    """The state again. `tensors` are torch tensors in order; those that were NumPy arrays become arrays."""
-    values = [float.fromhex(value["f"]) if isinstance(value, dict) else value for value in json.loads(scalars)]
+    """The state again. `tensors` are torch tensors in order; those that were NumPy arrays become arrays.
+
+    Raises a plain Python error if the texts are none that `take_apart` made.
+    """
+    stored = json.loads(scalars)
+    if not isinstance(stored, list):
+        raise TypeError("the scalars are no array")
+    values = [float.fromhex(value["f"]) if isinstance(value, dict) else value for value in stored]
 
     def build(node: dict[str, Any]) -> Any:
         ((kind, content),) = node.items()
+        if kind in "tns" and content < 0:
+            raise IndexError(content)
         match kind:
             case "t":
                 return tensors[content]
@@ -128,7 +136,8 @@ def put_together(tree: str, scalars: str, tensors: list[Any]) -> Any:
                 return {key: build(item) for key, item in content}
             case "l":
                 return [build(item) for item in content]
-            case _:
+            case "u":
                 return tuple(build(item) for item in content)
+        raise ValueError(f"a node of kind {kind!r}")
 
     return build(json.loads(tree))

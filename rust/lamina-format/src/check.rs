@@ -4,8 +4,9 @@ use crate::checksum;
 use crate::dtype::ColumnType;
 use crate::error::{Error, Result};
 use crate::names;
-use crate::record::{Block, Group, Role};
+use crate::record::{Block, Group, Role, Table};
 use crate::segment::{ALIGN, Declared, MOST_ROWS};
+use std::collections::HashSet;
 
 /// Refuses a record whose numbers contradict each other or the declarations: what passes can be read without
 /// going out of bounds and without allocating more than its blocks say.
@@ -21,19 +22,41 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
     let Some(end) = group.offset.checked_add(group.length).filter(|_| group.offset.is_multiple_of(ALIGN)) else {
         return wrong("lies at an impossible place");
     };
-    let mut last = group.offset;
+    let (mut last, mut seen) = (group.offset, HashSet::new());
     for block in &group.blocks {
         let Some(stop) = block.offset.checked_add(block.length).filter(|&stop| block.offset >= last && stop <= end)
         else {
             return wrong("has blocks that overlap or leave it");
         };
         last = stop;
+        if !seen.insert((block.role, block.id)) {
+            return wrong("has a block twice");
+        }
         if block.crcs.len() as u64 != 4 * checksum::count(block.length) {
             return wrong("has a block without checksums");
         }
         if expected(group, block, declared).is_none_or(|length| length != block.length) {
             return wrong("has a block that does not fit its rows");
         }
+    }
+    if (last - group.offset).checked_next_multiple_of(ALIGN) != Some(group.length) {
+        return wrong("has a length that does not fit its blocks");
+    }
+    let sites = group.blocks.iter().filter(|block| block.role == Role::Site).count();
+    if (group.table == Table::Rows) != (sites > 0) {
+        return wrong("has sites where it must not, or none where it must");
+    }
+    let mut columns = HashSet::new();
+    for constant in &group.constants {
+        let kind = declared.columns.get(&constant.id).filter(|column| column.table == group.table).map(|c| c.kind);
+        let fits = kind.is_some_and(|kind| constant.value.column_type().is_none_or(|given| given == kind));
+        let block = group.blocks.iter().any(|block| block.role != Role::Site && block.id == constant.id);
+        if !fits || block || !columns.insert(constant.id) {
+            return wrong("has a constant that does not fit its column");
+        }
+    }
+    if group.zones.iter().any(|zone| !declared.columns.contains_key(&zone.id)) {
+        return wrong("has a zone of nothing declared");
     }
     Ok(())
 }
@@ -57,11 +80,14 @@ fn expected(group: &Group, block: &Block, declared: &Declared) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::record::{Op, Site, Table};
+    use crate::record::{Constant, Op, Site};
+    use crate::value::Value;
 
     fn example() -> (Declared, Group) {
         let mut declared = Declared::default();
-        declared.apply(&Op::Site(Site { id: 0, name: "x".to_owned(), dtype: DType::F32, shape: vec![2] }));
+        declared
+            .apply(&Op::Site(Site { id: 0, name: "x".to_owned(), dtype: DType::F32, shape: vec![2] }))
+            .expect("possible");
         let block = Block { role: Role::Site, id: 0, offset: 4096, length: 24, crcs: vec![0; 4], non_finite: 0 };
         let group = Group {
             file: "segments/a.safetensors".to_owned(),
@@ -82,7 +108,7 @@ mod tests {
     fn what_a_writer_writes_passes_and_every_lie_is_refused() {
         let (declared, honest) = example();
         assert_eq!(group(&honest, &declared), Ok(()));
-        let lies: [fn(&mut Group); 13] = [
+        let lies: [fn(&mut Group); 17] = [
             |g| g.file = "../run.json".to_owned(),
             |g| g.rows = 0,
             |g| g.rows = 1 << 60,
@@ -96,6 +122,10 @@ mod tests {
             |g| g.blocks[0].crcs.clear(),
             |g| g.blocks[0].id = 7,
             |g| g.blocks.push(g.blocks[0].clone()),
+            |g| g.blocks.clear(),
+            |g| g.length = 1 << 63,
+            |g| g.table = Table::Examples,
+            |g| g.constants.push(Constant { id: 0, value: Value::Int(1) }),
         ];
         for (index, lie) in lies.iter().enumerate() {
             let (declared, mut record) = example();
@@ -105,10 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn a_site_too_wide_to_address_is_not_taken_up() {
-        let mut declared = Declared::default();
-        let shape = vec![1 << 40, 1 << 40];
-        declared.apply(&Op::Site(Site { id: 0, name: "x".to_owned(), dtype: DType::F32, shape }));
-        assert!(declared.sites.is_empty());
+    fn declarations_that_cannot_be_true_or_disagree_are_not_taken_up() {
+        let site = |id, name: &str, shape: &[u64]| {
+            Op::Site(Site { id, name: name.to_owned(), dtype: DType::F32, shape: shape.to_vec() })
+        };
+        let (mut declared, _) = example();
+        assert!(declared.apply(&site(0, "x", &[2])).is_ok(), "the same again");
+        for lie in [site(0, "x", &[3]), site(0, "y", &[2]), site(1, "x", &[2]), site(1, "step", &[2])] {
+            assert!(declared.apply(&lie).is_err(), "{lie:?}");
+        }
+        assert!(declared.apply(&site(1, "wide", &[1 << 40, 1 << 40])).is_err());
+        assert_eq!(declared.sites.len(), 1);
     }
 }

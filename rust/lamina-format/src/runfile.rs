@@ -24,6 +24,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Whether it lies between the years 1970 and 9999.
+pub fn possible_time(microseconds: i64) -> bool {
+    (0..253_402_300_800_000_000).contains(&microseconds)
+}
+
 impl RunFile {
     /// The file's text.
     pub fn encode(&self) -> Result<String> {
@@ -69,11 +74,16 @@ impl RunFile {
             .hint("update Lamina"));
         }
         check_needs(&serde_json::from_str::<Vec<String>>(field("needs")?).map_err(broken)?)?;
-        Ok(Self {
+        let run = Self {
             id: serde_json::from_str(field("id")?).map_err(broken)?,
             created: serde_json::from_str(field("created")?).map_err(broken)?,
             config: field("config")?.to_owned(),
-        })
+        };
+        serde_json::from_str::<Map<String, Value>>(&run.config).map_err(broken)?;
+        if run.id.len() != 32 || !run.id.bytes().all(|byte| byte.is_ascii_hexdigit()) || !possible_time(run.created) {
+            return Err(Error::damaged("the description of the run has an impossible id or time"));
+        }
+        Ok(run)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::cbor;
 use crate::checksum::hash;
 use crate::dtype::ColumnType;
 use crate::error::{Error, Result};
+use crate::names;
 use crate::record::{Block, Column, Group, Op, Role, Site};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -37,13 +38,29 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// Takes up a declaration; other operations, and sites too wide to address, are ignored.
-    pub fn apply(&mut self, op: &Op) {
+    /// Takes up a declaration; other operations are ignored. One that cannot be true, or contradicts an earlier one,
+    /// is an error and is not taken up.
+    pub fn apply(&mut self, op: &Op) -> Result<()> {
         match op {
-            Op::Site(site) if site.width() <= WIDEST => drop(self.sites.insert(site.id, site.clone())),
-            Op::Column(column) => drop(self.columns.insert(column.id, column.clone())),
+            Op::Site(site) => {
+                names::check_site(&site.name)?;
+                if site.width() == 0 || site.width() > WIDEST || !site.dtype.is_for_rows() {
+                    return Err(Error::damaged(format!("site {:?} has an impossible shape or dtype", site.name)));
+                }
+                let alike = |other: &&Site| other.id == site.id || other.name == site.name;
+                agree(self.sites.values().find(alike), site, &site.name)?;
+                self.sites.insert(site.id, site.clone());
+            }
+            Op::Column(column) => {
+                names::check_column(&column.name)?;
+                let alike =
+                    |other: &&Column| other.id == column.id || other.table == column.table && other.name == column.name;
+                agree(self.columns.values().find(alike), column, &column.name)?;
+                self.columns.insert(column.id, column.clone());
+            }
             _ => {}
         }
+        Ok(())
     }
 
     fn tensor(&self, group: &Group, block: &Block) -> Result<(String, &'static str, Vec<u64>)> {
@@ -79,6 +96,13 @@ pub struct Sealed {
     pub header: Vec<u8>,
     /// BLAKE3 of `.table`.
     pub root: [u8; 32],
+}
+
+fn agree<T: PartialEq>(earlier: Option<&T>, declared: &T, name: &str) -> Result<()> {
+    match earlier {
+        Some(earlier) if earlier != declared => Err(Error::damaged(format!("two declarations of {name:?} disagree"))),
+        _ => Ok(()),
+    }
 }
 
 /// What has to be written to seal a segment that holds `groups`, in order of offset, after `reserve` bytes.
@@ -152,7 +176,7 @@ mod tests {
     fn group() -> (Declared, Group) {
         let mut declared = Declared::default();
         let name = "blocks.0 \"quoted\"/sae".to_owned();
-        declared.apply(&Op::Site(Site { id: 3, name, dtype: DType::F16, shape: vec![2, 5] }));
+        declared.apply(&Op::Site(Site { id: 3, name, dtype: DType::F16, shape: vec![2, 5] })).expect("possible");
         let block = Block { role: Role::Site, id: 3, offset: RESERVE, length: 140, crcs: vec![0; 4], non_finite: 0 };
         let group = Group {
             file: "segments/000000-000000.safetensors".to_owned(),

@@ -228,7 +228,7 @@ impl Snapshot {
         steps.map(|(step, parts)| (step, parts.into_iter().map(part).collect())).collect()
     }
 
-    fn part(&self, step: i64, part: &str) -> PyResult<(String, String)> {
+    fn part(&self, step: i64, part: &str) -> PyResult<(String, String, String)> {
         self.0.saved_part(step, part).map_err(raise)
     }
 

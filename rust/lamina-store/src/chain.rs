@@ -15,6 +15,8 @@ pub struct Chain {
     pub problems: Vec<Error>,
     /// The highest number that is taken.
     pub highest: Option<u64>,
+    /// The declarations of all commits.
+    pub declared: Declared,
     unreadable: Vec<u64>,
 }
 
@@ -22,8 +24,9 @@ impl Chain {
     /// Reads every commit. What is damaged is passed over and reported; what needs a newer Lamina is an error.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let numbers = storage.commits()?;
+        let highest = numbers.first().copied();
         let mut chain =
-            Self { commits: Vec::new(), problems: Vec::new(), highest: numbers.first().copied(), unreadable: vec![] };
+            Self { commits: vec![], problems: vec![], highest, declared: Declared::default(), unreadable: vec![] };
         for &n in &numbers {
             match storage.read_commit(n).and_then(|bytes| commit::decode(&bytes, n)) {
                 Ok(commit) => chain.commits.push(commit),
@@ -36,17 +39,29 @@ impl Chain {
         }
         chain.check_links();
         chain.commits.reverse();
+        for (commit, _) in &chain.commits {
+            for op in &commit.ops {
+                if let Err(error) = chain.declared.apply(op) {
+                    chain.problems.push(error.in_file(names::commit(commit.n)));
+                }
+            }
+        }
         Ok(chain)
     }
 
     /// A commit whose parent is neither there nor known to be damaged, or is another, is a problem.
     fn check_links(&mut self) {
         let mut problems = Vec::new();
-        for pair in self.commits.windows(2) {
-            let [(child, _), (below, hash)] = pair else { continue };
-            let Some(parent) = &child.parent else { continue };
-            let lost = parent.n != below.n && !self.unreadable.contains(&parent.n);
-            if lost || parent.n == below.n && parent.hash != *hash {
+        for (at, (child, _)) in self.commits.iter().enumerate() {
+            let Some(parent) = &child.parent else {
+                if child.n > 0 {
+                    let text = format!("commit {} names no parent", child.n);
+                    problems.push(Error::damaged(text).in_file(names::commit(child.n)));
+                }
+                continue;
+            };
+            let below = self.commits.get(at + 1).filter(|(below, _)| below.n == parent.n);
+            if below.map_or(!self.unreadable.contains(&parent.n), |(_, hash)| *hash != parent.hash) {
                 let text = format!("commit {} builds on a commit {} that is not there", child.n, parent.n);
                 problems.push(Error::damaged(text).in_file(names::commit(parent.n)));
             }
@@ -54,27 +69,21 @@ impl Chain {
         self.problems.extend(problems);
     }
 
-    /// The declarations of all commits.
-    pub fn declared(&self) -> Declared {
-        let mut declared = Declared::default();
-        for op in self.commits.iter().flat_map(|(commit, _)| &commit.ops) {
-            declared.apply(op);
-        }
-        declared
-    }
-
     /// The declarations as a writer must know them, and how many numbers it must leave free for those that are lost.
     ///
     /// What a damaged commit declared stands in the logs as far as it was used; what was not used yet may still
     /// be, by a writer at work, so a range of numbers that no commit exhausts is left to it.
     fn known(&self, storage: &dyn Storage) -> Result<(Declared, u32)> {
-        let mut declared = self.declared();
+        let mut declared = self.declared.clone();
         let listed = |n: &u64| self.commits.iter().any(|(commit, _)| commit.skipped.contains(n));
         let lost = self.unreadable.iter().filter(|n| !listed(n)).count() as u32;
         if !self.unreadable.is_empty() {
             for (writer, generation) in storage.logs()? {
                 let frames = frame::scan(&storage.read_log(writer, generation)?, generation)?.frames;
-                frames.iter().flat_map(|frame| &frame.ops).for_each(|op| declared.apply(op));
+                for op in frames.iter().flat_map(|frame| &frame.ops) {
+                    // what contradicts is reported to readers; a writer goes by what came first
+                    let _ = declared.apply(op);
+                }
             }
         }
         Ok((declared, lost.saturating_mul(1 << 16)))
@@ -105,7 +114,7 @@ pub fn publish(
         }
         let commit = chain.next(writer, new);
         if storage.publish(commit.n, &commit::encode(&commit).0)? {
-            commit.ops.iter().for_each(|op| declared.apply(op));
+            commit.ops.iter().try_for_each(|op| declared.apply(op))?;
             return Ok(declared);
         }
     }

@@ -4,7 +4,7 @@ use super::Snapshot;
 use lamina_format::checksum::{self, PIECE};
 use lamina_format::chunk::{self, CHUNK, Key};
 use lamina_format::record::{Chunk, LayoutContent, Op, Part, Save, TensorSpec};
-use lamina_format::{Error, ErrorKind, Result, cbor};
+use lamina_format::{Error, ErrorKind, Result, cbor, names};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use std::sync::Arc;
 pub struct Checkpoints {
     chunks: HashMap<Key, Vec<(Arc<str>, Chunk)>>,
     layouts: HashMap<Key, Vec<u8>>,
-    saves: Vec<Save>,
+    /// With the logs that hold them.
+    saves: Vec<(Arc<str>, Save)>,
 }
 
 /// A tensor of a checkpoint.
@@ -37,18 +38,21 @@ pub struct SavedPart {
 }
 
 impl Checkpoints {
-    pub fn apply(&mut self, op: Op) {
+    /// Takes up a record; one that cannot be true is an error and is left out.
+    pub fn apply(&mut self, op: Op, log: &str) -> Result<()> {
         match op {
             Op::Chunks(chunks) => {
+                names::check_blob(&chunks.pack)?;
                 let pack: Arc<str> = Arc::from(chunks.pack);
                 for chunk in chunks.chunks {
                     self.chunks.entry(chunk.key).or_default().push((Arc::clone(&pack), chunk));
                 }
             }
             Op::Layout(layout) => drop(self.layouts.insert(checksum::hash(&layout.content), layout.content)),
-            Op::Save(save) => self.saves.push(save),
+            Op::Save(save) => self.saves.push((Arc::from(log), save)),
             _ => {}
         }
+        Ok(())
     }
 
     fn layout(&self, part: &Part) -> Result<LayoutContent> {
@@ -62,23 +66,30 @@ impl Checkpoints {
         Ok(layout)
     }
 
-    /// What is wrong with checkpoints: their parts are left out.
+    /// What is wrong with checkpoints: those without a layout are left out, those without a chunk do not load.
     pub fn problems(&self) -> Vec<Error> {
-        let parts = self.saves.iter().flat_map(|save| save.parts.iter().map(move |part| (save.step, part)));
-        let explain = |(step, part): (i64, &Part)| {
-            let error = self.layout(part).err()?;
-            Some(Error { message: format!("the checkpoint of step {step} is left out: {}", error.message), ..error })
-        };
-        parts.filter_map(explain).collect()
+        let mut problems = Vec::new();
+        for (log, save) in &self.saves {
+            for part in &save.parts {
+                let lost = part.keys.as_chunks::<32>().0.iter().find(|key| !self.chunks.contains_key(*key));
+                let lost = lost.map(|_| Error::damaged("a chunk is lost with a damaged record"));
+                if let Some(error) = self.layout(part).err().or(lost) {
+                    let message =
+                        format!("part {:?} of the checkpoint of step {}: {}", part.name, save.step, error.message);
+                    problems.push(Error { message, ..error }.in_file(log.as_ref()));
+                }
+            }
+        }
+        problems
     }
 
-    /// The last save of a part at a step.
-    fn part(&self, step: i64, name: &str) -> Result<&Part> {
-        let saves = self.saves.iter().filter(|save| save.step == step);
-        let parts = saves.flat_map(|save| save.parts.iter().map(move |part| (save.time, part)));
-        let last = parts.filter(|(_, part)| part.name == name).max_by_key(|(time, _)| *time);
+    /// The last save of a part at a step, and the log that holds it.
+    fn part(&self, step: i64, name: &str) -> Result<(&str, &Part)> {
+        let saves = self.saves.iter().filter(|(_, save)| save.step == step);
+        let parts = saves.flat_map(|(log, save)| save.parts.iter().map(move |part| (save.time, log.as_ref(), part)));
+        let last = parts.filter(|(.., part)| part.name == name).max_by_key(|(time, ..)| *time);
         let missing = || Error::new(ErrorKind::NotFound, format!("step {step} has no checkpoint with a part {name:?}"));
-        last.map(|(_, part)| part).ok_or_else(missing)
+        last.map(|(_, log, part)| (log, part)).ok_or_else(missing)
     }
 }
 
@@ -87,7 +98,7 @@ impl Snapshot {
     /// counts.
     pub fn checkpoints(&self) -> BTreeMap<i64, Vec<SavedPart>> {
         let store = &self.checkpoints;
-        let mut saves: Vec<&Save> = store.saves.iter().collect();
+        let mut saves: Vec<&Save> = store.saves.iter().map(|(_, save)| save).collect();
         saves.sort_by_key(|save| save.time);
         let (mut known, mut steps) = (HashSet::new(), BTreeMap::<i64, Vec<SavedPart>>::new());
         for save in saves {
@@ -110,16 +121,17 @@ impl Snapshot {
         steps
     }
 
-    /// Tree and scalars of a part, as saved.
-    pub fn saved_part(&self, step: i64, name: &str) -> Result<(String, String)> {
-        let part = self.checkpoints.part(step, name)?;
-        Ok((self.checkpoints.layout(part)?.tree, part.scalars.clone()))
+    /// Tree and scalars of a part, as saved, and the log that holds them.
+    pub fn saved_part(&self, step: i64, name: &str) -> Result<(String, String, String)> {
+        let (log, part) = self.checkpoints.part(step, name)?;
+        let tree = self.checkpoints.layout(part).map_err(|error| error.in_file(log))?.tree;
+        Ok((tree, part.scalars.clone(), log.to_owned()))
     }
 
     /// The bytes of a tensor of a part, into `out` of just that size.
     pub fn saved_tensor(&self, step: i64, name: &str, index: usize, out: &mut [u8]) -> Result<()> {
-        let part = self.checkpoints.part(step, name)?;
-        let layout = self.checkpoints.layout(part)?;
+        let (log, part) = self.checkpoints.part(step, name)?;
+        let layout = self.checkpoints.layout(part).map_err(|error| error.in_file(log))?;
         let missing = || Error::new(ErrorKind::NotFound, format!("part {name:?} has no tensor {index}"));
         let spec = layout.tensors.get(index).ok_or_else(missing)?;
         if spec.bytes() != Some(out.len() as u64) {
@@ -129,14 +141,15 @@ impl Snapshot {
         let keys = part.keys.as_chunks::<32>().0;
         for (at, piece) in out.chunks_mut(CHUNK).enumerate() {
             let short = || Error::damaged(format!("the record of tensor {:?} lacks a chunk", spec.name));
-            self.read_chunk(keys.get(before as usize + at).ok_or_else(short)?, &spec.name, piece)?;
+            self.read_chunk(keys.get(before as usize + at).ok_or_else(short)?, &spec.name, log, piece)?;
         }
         Ok(())
     }
 
     /// A chunk may lie in several places: if one is damaged the next is tried.
-    fn read_chunk(&self, key: &Key, tensor: &str, out: &mut [u8]) -> Result<()> {
-        let mut failure = Error::damaged(format!("a chunk of tensor {tensor:?} is lost with a damaged record"));
+    fn read_chunk(&self, key: &Key, tensor: &str, log: &str, out: &mut [u8]) -> Result<()> {
+        let lost = format!("a chunk of tensor {tensor:?} is lost with a damaged record");
+        let mut failure = Error::damaged(lost).in_file(log);
         for (pack, chunk) in self.checkpoints.chunks.get(key).into_iter().flatten() {
             match self.read_place(pack, chunk, out) {
                 Ok(()) => return Ok(()),

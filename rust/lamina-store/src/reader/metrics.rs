@@ -1,6 +1,7 @@
 //! All metric values of a run, as columns.
 
 use lamina_format::record::Metrics;
+use lamina_format::runfile::possible_time;
 use lamina_format::{Error, Result};
 use std::collections::HashMap;
 
@@ -35,23 +36,26 @@ impl MetricColumns {
         if lengths != [count; 2] || indices != [count; 3] {
             return Err(broken());
         }
-        let words: Vec<u32> = record.words.into_iter().map(|word| self.word(word)).collect();
-        let word = |&bytes: &[u8; 4]| match u32::from_le_bytes(bytes) {
-            u32::MAX => Ok(None),
-            index => words.get(index as usize).copied().map(Some).ok_or_else(broken),
+        let times = record.times.as_chunks().0;
+        if !times.iter().all(|&bytes| possible_time(i64::from_le_bytes(bytes))) {
+            return Err(Error::damaged("a record of metrics has an impossible time"));
+        }
+        let count = record.words.len() as u32;
+        let indices = |bytes: &[u8], none: bool| {
+            let good = |&bytes: &[u8; 4]| u32::from_le_bytes(bytes) < count || none && bytes == [u8::MAX; 4];
+            bytes.as_chunks().0.iter().all(good)
         };
+        if !indices(&record.names, false) || !indices(&record.sites, true) || !indices(&record.sources, true) {
+            return Err(Error::damaged("a record of metrics refers to words that it does not have"));
+        }
+        let words: Vec<u32> = record.words.into_iter().map(|word| self.word(word)).collect();
+        let word = |&bytes: &[u8; 4]| words.get(u32::from_le_bytes(bytes) as usize).copied();
         self.steps.extend(record.steps.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)));
         self.times.extend(record.times.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)));
         self.values.extend(record.values.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes)));
-        for bytes in record.names.as_chunks().0 {
-            self.names.push(word(bytes)?.ok_or_else(broken)?);
-        }
-        for bytes in record.sites.as_chunks().0 {
-            self.sites.push(word(bytes)?);
-        }
-        for bytes in record.sources.as_chunks().0 {
-            self.sources.push(word(bytes)?);
-        }
+        self.names.extend(record.names.as_chunks().0.iter().filter_map(word));
+        self.sites.extend(record.sites.as_chunks().0.iter().map(word));
+        self.sources.extend(record.sources.as_chunks().0.iter().map(word));
         self.ranks.resize(self.steps.len(), rank);
         Ok(())
     }

@@ -19,7 +19,7 @@ use checkpoint::Checkpoints;
 use group::StoredGroup;
 use lamina_format::chunk::Key;
 use lamina_format::record::{Close, Column, Op, Open, Role, Site, Table};
-use lamina_format::runfile::RunFile;
+use lamina_format::runfile::{RunFile, possible_time};
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, check, frame, names};
 use std::collections::{HashMap, HashSet};
@@ -84,11 +84,12 @@ impl Snapshot {
                 copy
             }
         };
-        let mut declared = chain.declared();
+        let mut declared = chain.declared.clone();
         let mut reading = Reading::default();
         for (writer, generation) in storage.logs()? {
             reading.log(storage.as_ref(), writer, generation, &mut declared)?;
         }
+        reading.check_authors(&chain);
         problems.extend(reading.problems);
         problems.extend(reading.checkpoints.problems());
         if let Some(first) = problems.first().filter(|_| strict) {
@@ -191,21 +192,55 @@ struct Reading {
     examples: Vec<StoredGroup>,
     metrics: MetricColumns,
     checkpoints: Checkpoints,
+    /// Writers whose log holds no record.
+    silent: Vec<u32>,
 }
 
 impl Reading {
+    /// A writer that published a commit had made its first record durable before.
+    fn check_authors(&mut self, chain: &Chain) {
+        let mut authors: Vec<u32> = chain.commits.iter().filter_map(|(commit, _)| commit.writer).collect();
+        authors.sort_unstable();
+        authors.dedup();
+        for author in authors {
+            let known = self.writers.iter().any(|writer| writer.ordinal == author);
+            let file = names::log(author, 0);
+            let told = self.problems.iter().any(|problem| problem.file.as_ref() == Some(&file));
+            if !told && (!known || self.silent.contains(&author)) {
+                self.problems.push(Error::damaged("the log of a writer is missing or empty").in_file(file));
+            }
+        }
+    }
+
     fn log(&mut self, storage: &dyn Storage, writer: u32, generation: u32, declared: &mut Declared) -> Result<()> {
         let file = names::log(writer, generation);
-        let bytes = storage.read_log(writer, generation)?;
+        let bytes = match storage.read_log(writer, generation) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.problems.push(error);
+                return Ok(());
+            }
+        };
         let scan = frame::scan(&bytes, generation).map_err(|error| error.in_file(&file))?;
+        if scan.frames.is_empty() {
+            self.silent.push(writer);
+        }
         let mut info = WriterInfo { ordinal: writer, open: None, close: None, alive: false };
         for op in scan.frames.into_iter().flat_map(|frame| frame.ops) {
-            declared.apply(&op);
+            if let Err(error) = declared.apply(&op) {
+                self.problems.push(error.in_file(&file));
+            }
             match op {
+                Op::Open(Open { time, .. }) | Op::Close(Close { time, .. }) if !possible_time(time) => {
+                    self.problems.push(Error::damaged("a record of the log has an impossible time").in_file(&file));
+                }
                 Op::Open(open) => info.open = Some(open),
                 Op::Close(close) => info.close = Some(close),
                 Op::Group(record) => {
-                    if let Err(error) = check::group(&record, declared) {
+                    let own = record.first >> 40 == i64::from(writer);
+                    let foreign = || Error::damaged("a row group bears another writer's row names").in_file(&file);
+                    let checked = check::group(&record, declared).and_then(|()| own.then_some(()).ok_or_else(foreign));
+                    if let Err(error) = checked {
                         self.problems.push(error.hint(format!("the record stands in {file}; its rows were left out")));
                         continue;
                     }
@@ -214,9 +249,15 @@ impl Reading {
                 }
                 Op::Metrics(metrics) => {
                     let rank = info.open.as_ref().and_then(|open| open.rank);
-                    self.metrics.extend(metrics, rank).map_err(|error| error.in_file(&file))?;
+                    if let Err(error) = self.metrics.extend(metrics, rank) {
+                        self.problems.push(error.in_file(&file));
+                    }
                 }
-                Op::Chunks(_) | Op::Layout(_) | Op::Save(_) => self.checkpoints.apply(op),
+                Op::Chunks(_) | Op::Layout(_) | Op::Save(_) => {
+                    if let Err(error) = self.checkpoints.apply(op, &file) {
+                        self.problems.push(error.in_file(&file));
+                    }
+                }
                 Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) => {}
             }
         }

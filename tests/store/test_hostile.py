@@ -1,0 +1,92 @@
+"""Records that lie under valid checksums: an error of Lamina's own names the file; nothing crashes, hangs or bloats."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store import hostile_random
+from tests.store.examine_hostile import CASES
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 20
+"""Longest time for a case; all of them together take a few seconds."""
+HARMLESS = {
+    "booleans_of_seven": "a byte that is not zero is true",
+    "validity_of_seven": "a byte that is not zero is true",
+    "open_twice": "it says who writes, not what is there",
+    "create_in_a_log": "only that of commit 0 is read",
+    "seal_path_up": "no reader needs a seal",
+    "seal_length_overflowing": "no reader needs a seal",
+    "layout_dtype_other": "blocks of checkpoints are checked by their CRC32C, not by their key",
+    "frame_key_twice": "it is a `close` with two times, one of which counts",
+    "commit_skipped_greatest": "what was skipped is for people",
+    "commit_skipped_many": "what was skipped is for people",
+    "commit_time_huge": "the time of a commit is for people",
+}
+"""Cases that need not be noticed, and why."""
+
+
+def verdicts_of(healthy: Path, folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Examines the cases in as many processes as crash or hang, and one."""
+    found: dict[str, dict[str, Any]] = {}
+    while left := [name for name in names if name not in found]:
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        command = [sys.executable, "-m", "tests.store.examine_hostile", str(healthy), str(folder), *left]
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=out,
+                stderr=err,
+                env=os.environ | {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "RUST_BACKTRACE": "0"},
+            )
+            ended = _wait(process, folder / "out")
+        lines = [json.loads(line) for line in (folder / "out").read_text().splitlines()]
+        assert lines, (folder / "err").read_text()
+        found |= {line["case"]: line for line in lines if line["state"] == "done"}
+        if lines[-1]["state"] == "begun":
+            died = f"the process ended with {ended}: {(folder / 'err').read_text()[-500:]}"
+            found[lines[-1]["case"]] = {"raised": died if ended is not None else "it hung"}
+    return found
+
+
+def _wait(process: subprocess.Popen[bytes], out: Path) -> int | None:
+    """Waits as long as lines come; returns the exit status, or None if it had to be killed."""
+    while True:
+        size = out.stat().st_size
+        try:
+            return process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            if out.stat().st_size == size:
+                process.kill()
+                process.wait()
+                return None
+
+
+@pytest.fixture(scope="module")
+def verdicts(whole_small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    return verdicts_of(whole_small_run, tmp_path_factory.mktemp("hostile"), list(CASES))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in hostile_random.CASES])
+def test_a_hostile_run_is_refused_by_name(name: str, verdicts: dict[str, dict[str, Any]]) -> None:
+    verdict = verdicts[name]
+    assert verdict["raised"] is None
+    assert not verdict["wrong"]
+    if name not in HARMLESS:
+        assert verdict["notices"]
+        assert not verdict["nameless"]
+
+
+def test_no_random_change_of_a_record_crashes_or_harms_what_others_wrote(verdicts: dict[str, dict[str, Any]]) -> None:
+    random = {name: verdicts[name] for name in hostile_random.CASES}
+    assert {name: verdict["raised"] for name, verdict in random.items() if verdict["raised"]} == {}
+    assert {name: verdict["wrong"] for name, verdict in random.items() if verdict["wrong"]} == {}
