@@ -183,3 +183,38 @@ def rows_ignore_the_order_asked(patch: pytest.MonkeyPatch) -> None:
 
     whole = StoredRows.gather
     patch.setattr(StoredRows, "gather", lambda self, positions, out: whole(self, np.sort(positions), out))
+
+
+@fault
+def columns_are_rounded_to_single(patch: pytest.MonkeyPatch) -> None:
+    """Floats in metadata lose half of their digits."""
+    import numpy as np
+
+    from lamina.runs import columns
+
+    whole = columns._bytes
+    patch.setattr(
+        columns,
+        "_bytes",
+        lambda values, dtype: whole(values.astype(np.float32) if dtype is np.float64 else values, dtype),
+    )
+
+
+@fault
+def scalars_are_printed_short(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint's floats are stored with six digits."""
+    from lamina.runs import tree
+
+    whole = tree._scalar
+    patch.setattr(tree, "_scalar", lambda value: whole(float(f"{value:.6g}") if isinstance(value, float) else value))
+
+
+@fault
+def examples_keep_what_came_first(patch: pytest.MonkeyPatch) -> None:
+    """Of an example that is written again, the first value stays."""
+    import polars as pl
+
+    whole = pl.DataFrame.unique
+    patch.setattr(
+        pl.DataFrame, "unique", lambda self, *keys, **options: whole(self, *keys, **options | {"keep": "first"})
+    )

@@ -51,6 +51,7 @@ def layout(name: str, **changed: Any) -> None:
 
     def make(run: Path) -> None:
         def apply(frames: list[list[Any]]) -> None:
+            key = b""
             for frame in frames:
                 for number, record in frame:
                     if number == reader.LAYOUT:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pytest
 
 import lamina
+from tests.faults import broken
 from tests.store import reader
 from tests.store.alike import assert_same, assert_same_state
 from tests.store.planted import CONFIG, Planted, bits, wide
@@ -79,3 +81,8 @@ def test_lamina_and_the_reader_agree_about_how_the_run_stands(run: lamina.Run, r
     assert [(writer.rank, writer.error) for writer in run.status.writers] == [
         (writer["rank"], writer["error"]) for writer in read.writers.values()
     ]
+
+
+def test_the_comparison_notices_examples_that_are_not_replaced(run: lamina.Run, planted: Planted) -> None:
+    with broken("examples_keep_what_came_first"), pytest.raises(AssertionError):
+        test_lamina_and_the_reader_agree_about_examples(run, planted)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.faults import broken
 from tests.store import reader
 from tests.store.alike import assert_same, assert_same_state, put_together
-from tests.store.planted import CONFIG, Planted
+from tests.store.planted import CONFIG, Planted, plant
 
 
 def test_the_reader_finds_the_configuration(read: reader.Recorded) -> None:
@@ -58,3 +64,29 @@ def test_the_reader_finds_the_checkpoints(read: reader.Recorded, planted: Plante
 def test_the_reader_finds_what_became_of_each_writer(read: reader.Recorded) -> None:
     assert [writer["rank"] for writer in read.writers.values()] == [None, 3, None]
     assert [writer["error"] for writer in read.writers.values()] == [None, None, "RuntimeError('loss is NaN')"]
+
+
+def test_the_comparison_notices_columns_that_lose_digits(tmp_path: Path) -> None:
+    with broken("columns_are_rounded_to_single"):
+        planted = plant(tmp_path / "run")
+    with pytest.raises(AssertionError):
+        test_the_reader_finds_every_cell_and_every_bit_of_every_site(reader.read(tmp_path / "run"), planted)
+
+
+def test_the_comparison_notices_states_that_lose_digits(tmp_path: Path) -> None:
+    with broken("scalars_are_printed_short"):
+        planted = plant(tmp_path / "run")
+    with pytest.raises(AssertionError):
+        test_the_reader_finds_the_checkpoints(reader.read(tmp_path / "run"), planted)
+
+
+@pytest.mark.parametrize(
+    "file", ["segments/000001-000000.safetensors", "chunks/000001-000000.pack", "logs/000000.0000"]
+)
+def test_the_reader_notices_a_flipped_bit(path: Path, planted: Planted, tmp_path: Path, file: str) -> None:
+    copy = Path(shutil.copytree(path, tmp_path / "run"))
+    data = bytearray((copy / file).read_bytes())
+    data[1 << 20 if file.startswith("segments") else 100] ^= 1
+    (copy / file).write_bytes(data)
+    with pytest.raises(reader.BrokenError, match=file):
+        reader.read(copy)

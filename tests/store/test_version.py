@@ -92,7 +92,7 @@ def test_unknown_keys_are_skipped(small_run: Path, expected: small.Examined) -> 
                         item[88] = [[["nested"]]]
 
     for name in ("000000.0000", "000001.0000"):
-        forge.rewrite_log(small_run, lambda frames: [extend(frame) for frame in frames] and None, name=name)
+        forge.rewrite_log(small_run, lambda frames: extend([one for frame in frames for one in frame]), name=name)
 
     def change(number: int, body: dict[int, Any]) -> None:
         extend(body[6])
