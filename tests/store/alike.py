@@ -39,9 +39,8 @@ def assert_same_state(found: Any, expected: Any, where: str) -> None:
         assert same(found, expected), where
 
 
-def put_together(tree: Any, scalars: list[Any], tensors: dict[str, np.ndarray]) -> Any:
+def put_together(tree: Any, scalars: list[Any], arrays: list[np.ndarray]) -> Any:
     """The nested state."""
-    arrays = list(tensors.values())
 
     def build(node: dict[str, Any]) -> Any:
         ((kind, content),) = node.items()

@@ -114,6 +114,7 @@ commit_field("time_huge", 4, 2**63 - 1)
 commit_field("operation_unknown", 6, [[99, {}]])
 commit_field("site_conflicting", 6, [[3, {0: 0, 1: "wide", 2: "f64", 3: [3]}]])
 commit_field("site_of_another_id", 6, [[3, {0: 60, 1: "wide", 2: "f32", 3: [3]}]])
+commit_field("column_renamed", 6, [[4, {0: 5, 1: "sample", 2: "int", 3: 1}], [4, {0: 6, 1: "label", 2: "str", 3: 1}]])
 commit_field("group_in_a_commit", 6, [[5, {}]])
 commit_field("no_create", 6, [], number=0)
 

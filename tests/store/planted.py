@@ -151,6 +151,7 @@ def _plant_types(planted: Planted, writer: lamina.Writer, draw: Callable[..., to
             example=[2**63 - 1, -(2**63), None, 0, -1],
             note=["train", None, "", "naïve 𝄞 \u2028", "a" * 100],
             loss=[float("nan"), float("inf"), -0.0, 5e-324, None],
+            margin=[1 / 3, -1 / 7, 1e30, 0.1, -0.0],
             correct=[True, None, False, True, None],
             lr=1e-3 if step else float("nan"),
             phase="wärm-up",
@@ -193,7 +194,8 @@ def _plant_states(planted: Planted, writer: lamina.Writer, draw: Callable[..., t
         tied = draw("bf16", 4, 3)
         model = {"frozen": frozen, "tied": tied, "again": tied, "none": torch.empty(0, 3), "number": draw("f64")}
         model |= {dtype: draw(dtype, 3) for dtype in (*TORCH, "uint16", "uint32", "uint64", "complex64", "complex128")}
-        counts = {1: (step, None, True), "lr": [0.1, float("nan"), float("-inf"), -0.0], "ü": "ß"}
+        model |= {"a": {"b": draw("f32", 2)}, "a.b": draw("f32", 2)}  # two tensors with one dotted name
+        counts = {1: (step, None, True), "lr": [1 / 3, float("nan"), float("-inf"), -0.0], "ü": "ß"}
         optimizer = {"state": {"array": draw("f32", 2, 2).numpy()}, "counts": counts}
         writer.save({"model": model, "optimizer": optimizer}, step=step)
         planted.states |= {(step, "model"): model, (step, "optimizer"): optimizer}

@@ -57,7 +57,7 @@ class Recorded:
     chunks: dict[bytes, tuple[str, dict[int, Any]]] = field(default_factory=dict)
     seals: dict[str, dict[int, Any]] = field(default_factory=dict)
     saves: list[dict[int, Any]] = field(default_factory=list)
-    checkpoints: dict[int, dict[str, tuple[Any, Any, dict[str, np.ndarray]]]] = field(default_factory=dict)
+    checkpoints: dict[int, dict[str, tuple[Any, Any, list[np.ndarray]]]] = field(default_factory=dict)
 
 
 def digest(data: bytes) -> bytes:
@@ -206,7 +206,7 @@ def read_metrics(run: Recorded, rank: int | None, record: dict[int, Any]) -> Non
 def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
     for part in record[2]:
         layout, keys = run.layouts[part[1]], iter(range(0, len(part[2]), 32))
-        tensors = {}
+        tensors = []
         for tensor in layout[1]:
             kind = np.dtype(ELEMENTS[tensor[1]])
             data = bytearray()
@@ -216,7 +216,7 @@ def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
                 data += (raw := block(folder, file, place[1], place[2], place[5]))
                 check(place[4] == 0 and len(raw) == place[3], "unknown codec", file, place[1])
                 check(digest(tensor[1].encode() + b"\0" + raw) == key, "wrong key", file, place[1])
-            tensors[tensor[0]] = np.frombuffer(data, kind).reshape(tensor[2])
+            tensors.append(np.frombuffer(data, kind).reshape(tensor[2]))
         check(next(keys, None) is None, "keys left over", "logs")
         run.checkpoints.setdefault(record[0], {})[part[0]] = (json.loads(layout[0]), json.loads(part[3]), tensors)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lamina.errors import DamagedError
 from lamina.runs.scan import COLUMN_TYPES, Group
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def examples(snapshot: Snapshot) -> pl.LazyFrame:
     if not batches:
         return pl.LazyFrame(schema=columns or {"example": pl.Int64})
     key = [name for name in ("example", "position") if name in columns]
+    if "example" not in key:
+        raise DamagedError(
+            "the examples have no column `example`: its declaration contradicts what was written", "commits"
+        )
     keyed = [
         batch.with_columns(pl.lit(None, columns[name]).alias(name) for name in key if name not in batch.columns)
         for batch in batches

@@ -35,6 +35,10 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
         if block.crcs.len() as u64 != 4 * checksum::count(block.length) {
             return wrong("has a block without checksums");
         }
+        let size = declared.sites.get(&block.id).map_or(1, |site| site.dtype.size());
+        if block.non_finite > if block.role == Role::Site { block.length / size } else { 0 } {
+            return wrong("counts more elements than it has");
+        }
         if expected(group, block, declared).is_none_or(|length| length != block.length) {
             return wrong("has a block that does not fit its rows");
         }
@@ -108,7 +112,7 @@ mod tests {
     fn what_a_writer_writes_passes_and_every_lie_is_refused() {
         let (declared, honest) = example();
         assert_eq!(group(&honest, &declared), Ok(()));
-        let lies: [fn(&mut Group); 17] = [
+        let lies: [fn(&mut Group); 18] = [
             |g| g.file = "../run.json".to_owned(),
             |g| g.rows = 0,
             |g| g.rows = 1 << 60,
@@ -123,6 +127,7 @@ mod tests {
             |g| g.blocks[0].id = 7,
             |g| g.blocks.push(g.blocks[0].clone()),
             |g| g.blocks.clear(),
+            |g| g.blocks[0].non_finite = u64::MAX,
             |g| g.length = 1 << 63,
             |g| g.table = Table::Examples,
             |g| g.constants.push(Constant { id: 0, value: Value::Int(1) }),

@@ -73,7 +73,10 @@ impl Snapshot {
             Err(error) if error.kind != ErrorKind::Damaged && !may_be_torn(&error) => return Err(locate(error)),
             described => described,
         };
-        let chain = Chain::read(storage.as_ref())?;
+        let chain = match (Chain::read(storage.as_ref()), &described) {
+            (Err(_), Err(error)) => return Err(locate(error.clone())),
+            (chain, _) => chain?,
+        };
         let mut problems = chain.problems.clone();
         let run = match described {
             Ok(run) => run,
