@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Bytes at which a row group is cut.
 pub const GROUP: usize = 16 << 20;
 /// Staged bytes beyond which callers wait.
-const MOST_QUEUED: usize = 8 * GROUP;
+const MOST_QUEUED: usize = 2 * GROUP;
 /// How long something may stay staged before a durable point is made.
 pub const DURABLE_EVERY: Duration = Duration::from_secs(1);
 
