@@ -39,7 +39,7 @@ impl Snapshot {
             let array = match column {
                 Some(column) => arrow::column(column.kind, rows, self.0.metadata(group, column).map_err(raise)?),
                 None => {
-                    let first = self.0.groups()[group].first;
+                    let first = self.0.first_row(group).map_err(raise)?;
                     Arc::new(Int64Array::from_iter_values(first..first + rows as i64))
                 }
             };

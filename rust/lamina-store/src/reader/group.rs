@@ -76,6 +76,11 @@ impl Snapshot {
         Ok(self.group(table, index)?.record.rows)
     }
 
+    /// The name of a group's first row.
+    pub fn first_row(&self, index: usize) -> Result<i64> {
+        Ok(self.group(Table::Rows, index)?.record.first)
+    }
+
     /// The columns that a group has, in order of declaration.
     pub fn columns_of(&self, table: Table, index: usize) -> Result<Vec<&Column>> {
         let record = &self.group(table, index)?.record;
