@@ -1,6 +1,6 @@
 //! A run as a folder of files: where each thing lies, and in which order it becomes durable.
 
-use super::behind::SyncBehind;
+use super::stream::Stream;
 use super::{Blob, Fs, FsFile, Log, Ranges, RealFs, Storage};
 use crate::clock;
 use lamina_format::{Error, ErrorKind, Result, names};
@@ -160,8 +160,8 @@ impl Storage for Files {
         let path = self.root.join(name);
         let file = self.fs.create_new(&path).map_err(|error| refused(&error, "cannot create", name))?;
         let folder = name.split_once('/').map_or("", |(folder, _)| folder).to_owned();
-        let behind = SyncBehind::new(Arc::from(file));
-        Ok(Box::new(OpenBlob { files: self.clone(), behind, name: name.to_owned(), folder, named: false }))
+        let stream = Stream::new(Arc::clone(&self.fs), path, file);
+        Ok(Box::new(OpenBlob { files: self.clone(), stream, name: name.to_owned(), folder, named: false }))
     }
 
     fn open_blob(&self, name: &str) -> Result<Box<dyn Ranges>> {
@@ -187,33 +187,40 @@ impl Log for OpenLog {
 
 struct OpenBlob {
     files: Files,
-    behind: SyncBehind,
+    stream: Stream,
     name: String,
     folder: String,
     named: bool,
 }
 
-impl Blob for OpenBlob {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.behind.file.write_at(offset, bytes).map_err(|error| refused(&error, "cannot write", &self.name).at(offset))
-    }
-
-    fn sync_behind(&mut self) {
-        self.behind.begin();
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        self.behind.sync().map_err(|error| refused(&error, "cannot sync", &self.name))?;
+impl OpenBlob {
+    /// The file's name is durable too once its folder is.
+    fn sync_name(&mut self) -> Result<()> {
         if !self.named {
             self.files.sync_folder(&self.folder)?;
             self.named = true;
         }
         Ok(())
     }
+}
+
+impl Blob for OpenBlob {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.stream.write(offset, bytes).map_err(|error| refused(&error, "cannot write", &self.name).at(offset))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.stream.flush().map_err(|error| refused(&error, "cannot write", &self.name))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.stream.sync().map_err(|error| refused(&error, "cannot sync", &self.name))?;
+        self.sync_name()
+    }
 
     fn finish(&mut self, length: u64) -> Result<()> {
-        self.behind.file.set_length(length).map_err(|error| refused(&error, "cannot cut", &self.name))?;
-        self.sync()
+        self.stream.finish(length).map_err(|error| refused(&error, "cannot end", &self.name))?;
+        self.sync_name()
     }
 }
 

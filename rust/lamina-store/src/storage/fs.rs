@@ -11,6 +11,8 @@ pub trait Fs: Send + Sync {
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Creates a file that does not exist.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
+    /// Opens a file for writes that leave the page cache out, if that can be done.
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
     /// Opens a file for reading.
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
     /// Gives a file or folder another name.
@@ -51,6 +53,18 @@ impl Fs for RealFs {
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(OpenOptions::new().read(true).write(true).create_new(true).open(path)?))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+        Ok(Box::new(OpenOptions::new().write(true).custom_flags(flags).open(path)?))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_direct(&self, _: &Path) -> io::Result<Box<dyn FsFile>> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {

@@ -4,9 +4,9 @@
 //! object storage can be another implementation. [`Files`] is the one over a file system, which it reaches
 //! through the smaller seam [`Fs`], where tests put a file system that fails.
 
-mod behind;
 mod files;
 mod fs;
+mod stream;
 
 pub use files::Files;
 pub use fs::{Fs, FsFile, RealFs};
@@ -45,10 +45,10 @@ pub trait Log: Send {
 
 /// A file that is being written.
 pub trait Blob: Send {
-    /// Writes at an offset.
+    /// Writes at an offset: where the last write ended, or where none was.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
-    /// Begins to make durable what was written, behind the caller's back: the sync that follows has less to wait for.
-    fn sync_behind(&mut self);
+    /// Hands what was written to the operating system.
+    fn flush(&mut self) -> Result<()>;
     /// Makes what was written durable, the file's name included.
     fn sync(&mut self) -> Result<()>;
     /// Ends the file at `length`, durably.

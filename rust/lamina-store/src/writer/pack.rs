@@ -91,6 +91,11 @@ impl PackWriter {
         Ok(())
     }
 
+    /// Hands what was written to the operating system.
+    pub fn flush(&mut self) -> Result<()> {
+        self.current.as_mut().map_or(Ok(()), |current| current.blob.flush())
+    }
+
     /// Makes what was written durable.
     pub fn sync(&mut self) -> Result<()> {
         if let Some(current) = self.current.as_mut().filter(|current| !current.synced) {

@@ -8,8 +8,6 @@ use lamina_format::{Error, Result, checksum, names};
 
 /// Bytes at which a segment is sealed.
 const LONGEST: u64 = 1 << 30;
-/// Bytes after which the disk is set to work behind the writer's back.
-const BUSY: u64 = 64 << 20;
 
 struct Current {
     blob: Box<dyn Blob>,
@@ -20,7 +18,6 @@ struct Current {
     header: u64,
     tensors: usize,
     synced: bool,
-    unsynced: u64,
 }
 
 /// Writes groups into segments, one after another.
@@ -73,21 +70,21 @@ impl SegmentWriter {
         group.file = current.file.clone();
         group.number = current.groups.len() as u32;
         group.offset = current.end;
+        let mut written = current.end;
         for (record, block) in group.blocks.iter_mut().zip(&cut.blocks) {
             record.offset += group.offset;
-            // pass by pass for a piece at a time, so that the cache holds it; but one write for all, since the page
-            // cache takes large writes in large folios: by the megabyte the same bytes took twice as long
+            // pass by pass for a piece at a time, so that the cache holds it
+            let mut at = record.offset;
             for piece in block.bytes.chunks(checksum::PIECE) {
                 record.crcs.extend(checksum::pieces(piece).into_iter().flat_map(u32::to_le_bytes));
                 record.non_finite += block.dtype.map_or(0, |dtype| dtype.count_non_finite(piece));
+                current.blob.write(at, piece)?;
+                at += piece.len() as u64;
             }
-            current.blob.write(record.offset, &block.bytes)?;
+            written = at;
         }
-        current.unsynced += group.length;
-        if current.unsynced >= BUSY {
-            current.blob.sync_behind();
-            current.unsynced = 0;
-        }
+        let gap = current.end + group.length - written;
+        current.blob.write(written, &vec![0; gap as usize])?;
         current.end += group.length;
         current.header += header;
         current.tensors += tensors;
@@ -107,17 +104,12 @@ impl SegmentWriter {
         }
         let file = names::segment(ordinal, seq);
         let blob = storage.create_blob(&file)?;
-        Ok(Current {
-            blob,
-            file,
-            reserve,
-            end: reserve,
-            groups: vec![],
-            header: 1024,
-            tensors: 2,
-            synced: true,
-            unsynced: 0,
-        })
+        Ok(Current { blob, file, reserve, end: reserve, groups: vec![], header: 1024, tensors: 2, synced: true })
+    }
+
+    /// Hands what was written to the operating system.
+    pub fn flush(&mut self) -> Result<()> {
+        self.current.as_mut().map_or(Ok(()), |current| current.blob.flush())
     }
 
     /// Makes what was written durable.

@@ -144,6 +144,8 @@ impl Worker {
             self.write(job)?;
         }
         self.pending.extend(metrics);
+        self.segments.flush()?;
+        self.packs.flush()?;
         self.mark(|stage| stage.written = upto);
         self.segments.sync()?;
         self.packs.sync()?;

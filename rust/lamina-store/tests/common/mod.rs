@@ -82,6 +82,10 @@ impl Fs for FailingFs {
         Ok(Box::new(FailingFile { inner: RealFs.create_new(path)?, fs: self.clone() }))
     }
 
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        Ok(Box::new(FailingFile { inner: RealFs.open_direct(path)?, fs: self.clone() }))
+    }
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         RealFs.open(path)
     }
