@@ -41,6 +41,10 @@ def version() -> str: ...
 def create(path: str, config: str) -> None:
     """Create a run at `path`, atomically. `config` is JSON text of an object. NotARunError if the path exists."""
 
+def hash_buckets(data: Buffer, offsets: Buffer, count: int) -> bytes:
+    """For each text `data[offsets[i]:offsets[i + 1]]` (offsets as i64) the first eight bytes of its BLAKE3, as a
+    little-endian number, modulo `count` (at most 255): one byte a text."""
+
 @final
 class Ticket:
     """What became of one append or save."""

@@ -29,6 +29,11 @@ class Source(Protocol):
         """Fills `out` with the rows at these positions."""
         ...
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the metadata columns."""
+        ...
+
     def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
         """Metadata of all rows."""
         ...
@@ -65,6 +70,21 @@ class Rows:
     def dtype(self) -> torch.dtype:
         """The dtype that blocks come in."""
         return self._source.dtype
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the metadata columns."""
+        return self._source.columns
+
+    @property
+    def stored(self) -> str | None:
+        """Which run the rows lie in; None for rows in memory."""
+        return self._reopen[1][0] if self._reopen else None
+
+    @property
+    def width(self) -> int:
+        """d, the numbers in a row."""
+        return self.shape[1]
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -146,6 +166,10 @@ class _Memory:
         import torch
 
         out.copy_(self._tensor[torch.from_numpy(positions).to(self._tensor.device)])
+
+    @property
+    def columns(self) -> list[str]:
+        return ["row"]
 
     def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
         if unknown := [name for name in columns if name != "row"]:

@@ -72,10 +72,14 @@ class StoredRows:
             inside = np.ascontiguousarray(names[start:stop] - group.first)
             self._snapshot.gather(group.number, self._site, inside.view(np.uint8), data[start * item : stop * item])
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the metadata columns."""
+        return self._metadata.collect_schema().names()
+
     def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
         """Metadata of the rows, in their order."""
-        known = self._metadata.collect_schema().names()
-        if unknown := [name for name in columns if name not in known]:
-            raise NotFoundError(f"the rows have no column {unknown[0]!r}", hint=nearest_names(unknown[0], known))
+        if unknown := [name for name in columns if name not in self.columns]:
+            raise NotFoundError(f"the rows have no column {unknown[0]!r}", hint=nearest_names(unknown[0], self.columns))
         frame = self._metadata.select("row", *(name for name in columns if name != "row")).collect()
         return frame.select(columns)

@@ -3,6 +3,7 @@
 mod arrow;
 mod buffer;
 mod errors;
+mod hash;
 mod input;
 mod snapshot;
 mod ticket;
@@ -26,6 +27,7 @@ fn create(py: Python<'_>, path: &str, config: &str) -> PyResult<()> {
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(create, module)?)?;
+    module.add_function(wrap_pyfunction!(hash::hash_buckets, module)?)?;
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;

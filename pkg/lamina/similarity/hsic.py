@@ -1,0 +1,111 @@
+"""HSIC of x with itself, of y with itself, and of x with y, whole and with each bucket of groups left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lamina.similarity.centering import BLOCK, centered
+from lamina.similarity.independence import Sums, biased_hsic, debiased_hsic
+from lamina.similarity.linear import PAIRS, LinearState
+from lamina.similarity.moment_sums import sums_of, whole_sums_of
+
+if TYPE_CHECKING:
+    from lamina.rows.aligned import Aligned
+    from lamina.similarity.moments import Moments
+
+BUDGET = 2**30
+"""Bytes of moments that are held at a time."""
+
+
+@dataclass(frozen=True)
+class Hsic:
+    """Attributes.
+
+    values: [1 + buckets] by pair: on all rows, and without each bucket.
+    keys: What the buckets are called.
+    rows: The rows of each bucket.
+    """
+
+    values: Mapping[str, np.ndarray]
+    keys: list[Any]
+    rows: list[int]
+    n: int
+    n_groups: int
+    dropped: Mapping[str, int]
+    dtype: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prefers_panels(aligned: Aligned) -> bool:
+    """Whether kernel values between all rows take fewer operations than moments of all features."""
+    if not aligned.gathers:
+        return False
+    dx, dy = aligned.x.width, aligned.y.width
+    return len(aligned) * (dx + dy) < dx * dx + dy * dy + dx * dy
+
+
+def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
+    """HSIC with linear kernels, from moments."""
+    aligned, centers, dtype = centered(aligned)
+    buckets, keys = aligned.groups.buckets()
+    sizes, count = aligned.groups.sizes, len(keys)
+    fit = BUDGET // max(LinearState.bytes_of((len(centers[0]), len(centers[1])), sizes), 1)
+
+    def read(wanted: range | None) -> LinearState:
+        """Read the rows of some buckets, or of all as one."""
+        local = np.zeros_like(buckets) if wanted is None else buckets - wanted.start
+        state = LinearState(centers, sizes, local, 1 if wanted is None else len(wanted))
+        some = wanted is not None and len(wanted) < count
+        inside = (local >= 0) & (local < len(wanted)) if some and wanted is not None else None
+        for block in aligned.blocks(BLOCK, inside):
+            state.update(block)
+        return state
+
+    if count < fit:
+        every = read(range(count))
+        whole = {pair: moments.total() for pair, moments in every.moments.items()}
+        parts = [(every, range(count))]
+    else:
+        # the whole first; then as many buckets at a time as there is room for, each from its own rows
+        whole = read(None).moments
+        step = max(fit - 1, 1)
+        chunks = [range(first, min(first + step, count)) for first in range(0, count, step)]
+        parts = ((read(chunk), chunk) for chunk in chunks)
+    rows = np.zeros((1 + count, 4))
+    sums = {pair: [_sums(whole[pair], debiased)] for pair in PAIRS}
+    for state, chunk in parts:
+        rows[1 + chunk.start : 1 + chunk.stop] = state.rows
+        for local in range(len(chunk)):
+            for pair in PAIRS:
+                sums[pair].append(_sums(whole[pair].without(state.moments[pair], local), debiased))
+    values = {pair: hsic_of(Sums.stack(each), rows, debiased) for pair, each in sums.items()}
+    return result_of(aligned, values, keys, rows, dtype)
+
+
+def _sums(moments: Moments, debiased: bool) -> Sums:
+    return sums_of(moments) if debiased else whole_sums_of(moments)
+
+
+def hsic_of(sums: Sums, rows: np.ndarray, debiased: bool) -> np.ndarray:
+    """Return HSIC on all rows and without each bucket, [1 + buckets], from the sums and the power sums of each."""
+    whole = rows.sum(0)
+    sizes = np.concatenate([whole[None], whole - rows[1:]]).T
+    return debiased_hsic(sums, sizes) if debiased else biased_hsic(sums, sizes)
+
+
+def result_of(
+    aligned: Aligned,
+    values: Mapping[str, np.ndarray],
+    keys: list[Any],
+    rows: np.ndarray,
+    dtype: str,
+    options: Mapping[str, Any] | None = None,
+) -> Hsic:
+    """Put together what both ways of computing HSIC return."""
+    held = rows[1:, 0].astype(int).tolist()
+    n, n_groups = len(aligned), len(aligned.groups)
+    return Hsic(values, keys, held, n, n_groups, aligned.dropped, dtype, options or {})
