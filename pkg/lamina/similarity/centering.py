@@ -6,7 +6,7 @@ deviation 1 among 768 others turned a CKA of 0.498 into infinity.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,38 +17,49 @@ from lamina.errors import SchemaError
 if TYPE_CHECKING:
     from lamina.rows.aligned import Aligned
 
-BLOCK = 8192
-"""Rows that a pass reads at a time."""
+BLOCK = 2**23
+"""Numbers of a matrix that a pass reads at a time."""
+
+
+def rows_at_a_time(aligned: Aligned) -> int:
+    """Return how many rows a pass reads at a time."""
+    return max(1024, min(2**16, BLOCK // max(aligned.x.width, aligned.y.width, 1)))
 
 
 def center(rows: Tensor, by: Tensor) -> Tensor:
-    """Return rows minus `by` in the dtype of the arithmetic: float64 for float64 and integers, else float32."""
-    wide = rows.dtype == torch.float64 or not rows.dtype.is_floating_point
-    dtype = torch.float64 if wide else torch.float32
-    return rows.to(dtype) - by.to(dtype)
+    """Return rows minus `by`, in the dtype of `by`."""
+    return rows.to(by.dtype) - by
 
 
-def centered(aligned: Aligned) -> tuple[Aligned, tuple[Tensor, Tensor], str]:
-    """Find the means of x and of y, and leave out the rows that are not finite; one pass."""
-    finite = np.ones(len(aligned), bool)
-    sums: list[Any] = [0, 0]
-    wide, first = False, 0
-    for block in aligned.blocks(BLOCK):
-        sides = (block.x,) if block.y is block.x else (block.x, block.y)
-        good = torch.ones(len(block.x), dtype=torch.bool)
-        for side in sides:
-            wide = wide or side.dtype == torch.float64 or not side.dtype.is_floating_point
-            # a sum is finite if all are; only if not the rows are looked at
-            if not bool(torch.isfinite(side.sum(dtype=torch.float64))):
-                good &= torch.isfinite(side).all(1)
-        finite[first : first + len(good)] = good.numpy()
-        first += len(good)
-        each = [side[good].sum(0, dtype=torch.float64) for side in sides]
-        sums = [
-            whole + part for whole, part in zip(sums, (*each, each[0])[:2] if len(each) == 1 else each, strict=True)
-        ]
+def centered(aligned: Aligned) -> tuple[Aligned, tuple[Tensor, Tensor]]:
+    """Find the means of x and of y, and leave out the rows that are not finite; one pass over the rows.
+
+    Returns:
+        What is left, and the means, in the dtype of the arithmetic: float64 if x or y is float64 or of integers, else
+        float32.
+
+    Raises:
+        SchemaError: No row is left.
+    """
+    finite, first = np.ones(len(aligned), bool), 0
+    sums: list[Tensor] = [torch.zeros(side.width, dtype=torch.float64) for side in (aligned.x, aligned.y)]
+    wide = False
+    for block in aligned.blocks(rows_at_a_time(aligned)):
+        sides = block.x, block.y
+        wide = wide or any(side.dtype == torch.float64 or not side.dtype.is_floating_point for side in sides)
+        each = [sides[0].sum(0, dtype=torch.float64)]
+        each.append(each[0] if sides[1] is sides[0] else sides[1].sum(0, dtype=torch.float64))
+        # a sum is finite if all its rows are; only if not they are looked at
+        if not all(bool(torch.isfinite(part).all()) for part in each):
+            good = torch.isfinite(sides[0]).all(1) & torch.isfinite(sides[1]).all(1)
+            finite[first : first + len(good)] = good.numpy()
+            each = [side[good].sum(0, dtype=torch.float64) for side in sides]
+        first += len(sides[0])
+        for whole, part in zip(sums, each, strict=True):
+            whole += part
     kept = int(finite.sum())
     if not kept:
         raise SchemaError("there is no row to compare", hint="are there rows, and are they finite?")
-    centers = (sums[0] / kept, sums[1] / kept)
-    return aligned.keep(finite, "non_finite"), centers, "float64" if wide else "float32"
+    dtype = torch.float64 if wide else torch.float32
+    centers = ((sums[0] / kept).to(dtype), (sums[1] / kept).to(dtype))
+    return aligned.keep(finite, "non_finite"), centers

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lamina.similarity.centering import BLOCK, centered
+from lamina.similarity.centering import centered, rows_at_a_time
 from lamina.similarity.independence import Sums, biased_hsic, debiased_hsic
 from lamina.similarity.linear import PAIRS, LinearState
 from lamina.similarity.moment_sums import sums_of, whole_sums_of
 
 if TYPE_CHECKING:
+    import torch
+
     from lamina.rows.aligned import Aligned
     from lamina.similarity.moments import Moments
 
@@ -50,7 +52,7 @@ def prefers_panels(aligned: Aligned) -> bool:
 
 def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
     """HSIC with linear kernels, from moments."""
-    aligned, centers, dtype = centered(aligned)
+    aligned, centers = centered(aligned)
     buckets, keys = aligned.groups.buckets()
     sizes, count = aligned.groups.sizes, len(keys)
     fit = BUDGET // max(LinearState.bytes_of((len(centers[0]), len(centers[1])), sizes), 1)
@@ -61,7 +63,7 @@ def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
         state = LinearState(centers, sizes, local, 1 if wanted is None else len(wanted))
         some = wanted is not None and len(wanted) < count
         inside = (local >= 0) & (local < len(wanted)) if some and wanted is not None else None
-        for block in aligned.blocks(BLOCK, inside):
+        for block in aligned.blocks(rows_at_a_time(aligned), inside):
             state.update(block)
         return state
 
@@ -75,15 +77,17 @@ def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
         step = max(fit - 1, 1)
         chunks = [range(first, min(first + step, count)) for first in range(0, count, step)]
         parts = ((read(chunk), chunk) for chunk in chunks)
+    together = max(1, BUDGET // 8 // max(LinearState.bytes_of((len(centers[0]), len(centers[1])), sizes), 1))
     rows = np.zeros((1 + count, 4))
     sums = {pair: [_sums(whole[pair], debiased)] for pair in PAIRS}
     for state, chunk in parts:
         rows[1 + chunk.start : 1 + chunk.stop] = state.rows
-        for local in range(len(chunk)):
+        for first in range(0, len(chunk), together):
             for pair in PAIRS:
-                sums[pair].append(_sums(whole[pair].without(state.moments[pair], local), debiased))
-    values = {pair: hsic_of(Sums.stack(each), rows, debiased) for pair, each in sums.items()}
-    return result_of(aligned, values, keys, rows, dtype)
+                left = whole[pair].without(state.moments[pair], slice(first, first + together))
+                sums[pair].append(_sums(left, debiased))
+    values = {pair: hsic_of(Sums.join(each), rows, debiased) for pair, each in sums.items()}
+    return result_of(aligned, values, keys, rows, centers[0].dtype)
 
 
 def _sums(moments: Moments, debiased: bool) -> Sums:
@@ -102,10 +106,10 @@ def result_of(
     values: Mapping[str, np.ndarray],
     keys: list[Any],
     rows: np.ndarray,
-    dtype: str,
+    dtype: torch.dtype,
     options: Mapping[str, Any] | None = None,
 ) -> Hsic:
     """Put together what both ways of computing HSIC return."""
     held = rows[1:, 0].astype(int).tolist()
     n, n_groups = len(aligned), len(aligned.groups)
-    return Hsic(values, keys, held, n, n_groups, aligned.dropped, dtype, options or {})
+    return Hsic(values, keys, held, n, n_groups, aligned.dropped, str(dtype).removeprefix("torch."), options or {})

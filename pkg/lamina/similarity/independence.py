@@ -70,9 +70,11 @@ class Sums:
         return cls(**{field.name: np.zeros(shape) for field in fields(cls)})
 
     @classmethod
-    def stack(cls, each: Sequence[Sums]) -> Sums:
-        """Return several sums as one with a leading axis."""
-        return cls(**{field.name: np.array([getattr(sums, field.name) for sums in each]) for field in fields(cls)})
+    def join(cls, each: Sequence[Sums]) -> Sums:
+        """Return several sums one behind another."""
+        return cls(
+            **{field.name: np.concatenate([getattr(sums, field.name) for sums in each]) for field in fields(cls)}
+        )
 
 
 def quadruples(sizes: Array) -> Array:

@@ -30,7 +30,7 @@ def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: flo
         raise SchemaError(
             f"an iterable with kernel={kernel!r}", hint="give a tensor or a stored site: rows meet all rows"
         )
-    aligned, centers, dtype = centered(aligned)
+    aligned, centers = centered(aligned)
     kernels, options = (Linear(), Linear()), {}
     if kernel == "rbf" and len(aligned):
         kernels, options = _rbf(aligned, centers, bandwidth, seed)
@@ -42,7 +42,7 @@ def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: flo
     sizes = aligned.groups.sizes
     np.add.at(rows[1:], buckets, sizes[:, None].astype(float) ** np.arange(1, 5))
     values = {pair: hsic_of(state.sums(pair), rows, debiased) for pair in PAIRS}
-    return result_of(aligned, values, keys, rows, dtype, options)
+    return result_of(aligned, values, keys, rows, centers[0].dtype, options)
 
 
 def panels(aligned: Aligned) -> list[range]:
@@ -67,22 +67,37 @@ def add_panel(
     within: bool,
 ) -> None:
     """Let a panel meet all rows, and add it to the state."""
-    from lamina_kernels.gram import hsic_sums
-
     groups, count = aligned.groups, state.count
 
     def read(rows: range) -> tuple[Tensor, Tensor, Columns]:
         block = aligned.gather(np.arange(rows.start, rows.stop))
         x = center(block.x, centers[0])
         y = x if block.y is block.x else center(block.y, centers[1])
-        wide = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
-        return x.to(wide), y.to(wide), Columns.of(block.codes, groups.sizes, buckets, count)
+        return x, y, Columns.of(block.codes, groups.sizes, buckets, count)
 
     x, y, own = read(panel)
     codes = groups.codes[panel.start : panel.stop]
     of_rows, sizes = torch.from_numpy(buckets[codes]), torch.from_numpy(groups.sizes[codes])
     meeting = Panel(state, own, of_rows, sizes, within=within)
     kernel_x, kernel_y = kernels
+
+    def hsic_sums(a, b, *others, kernel_x, kernel_y, **ids):  # until the op itself gives the squares
+        from types import SimpleNamespace
+
+        from lamina_kernels.gram import hsic_sums as op
+
+        u, v = (others[0], others[1]) if others else (None, None)
+        both = op(a, b, u, v, kernel_x=kernel_x, kernel_y=kernel_y, **ids)
+        first = op(a, a, u, u, kernel_x=kernel_x, kernel_y=kernel_x, **ids)
+        second = op(b, b, v, v, kernel_x=kernel_y, kernel_y=kernel_y, **ids)
+        return SimpleNamespace(
+            product=both.product,
+            square_x=first.product,
+            square_y=second.product,
+            sums_x=both.sums_x,
+            sums_y=both.sums_y,
+        )
+
     for other in panels(aligned):
         if other == panel and not within:
             sums = hsic_sums(x, y, kernel_x=kernel_x, kernel_y=kernel_y, groups=own.ids)

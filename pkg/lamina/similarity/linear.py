@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lamina.errors import SchemaError
 from lamina.similarity.centering import center
-from lamina.similarity.moments import Moments
+from lamina.similarity.moments import Moments, Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,9 +73,11 @@ class LinearState:
             same = x is y
             x = x[torch.from_numpy(rows)]
             y = x if same else y[torch.from_numpy(rows)]
-        sides, of = (x, y), torch.from_numpy(self._buckets[codes])
+        lengths, of = torch.from_numpy(sizes), torch.from_numpy(self._buckets[codes])
+        first = Side.of(x, lengths)
+        sides = first, first if x is y else Side.of(y, lengths)
         for pair, (i, j) in PAIRS.items():
-            self.moments[pair].add(sides[i], sides[j], torch.from_numpy(sizes), of)
+            self.moments[pair].add(sides[i], sides[j], lengths, of)
         np.add.at(self.rows, self._buckets[codes], sizes[:, None].astype(float) ** np.arange(1, 5))
 
     def _continue(self, code: int, x: Tensor, y: Tensor) -> None:

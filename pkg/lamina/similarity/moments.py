@@ -54,40 +54,31 @@ class Moments:
     @staticmethod
     def zeros(dx: int, dy: int, *, buckets: int, u: int | None) -> Moments:
         """Return the moments of no rows."""
-        shapes = (
-            (1 if u else 3, dx, dy),
-            (1 if u else 2, dx, dy),
-            (2, dx),
-            (2, dy),
-            (2, dx),
-            (2, dy),
-            (dx,),
-            (dy,),
-            (8,),
-        )
-        return Moments(*(torch.zeros(buckets, *shape, dtype=torch.float64) for shape in shapes), u)
+        shapes = {"c": (1 if u else 3, dx, dy), "d": (1 if u else 2, dx, dy), "x": (2, dx), "y": (2, dy)}
+        shapes |= {"v": (2, dx), "w": (2, dy), "e": (dx,), "f": (dy,), "scalars": (8,)}
+        each = {name: torch.zeros(buckets, *shape, dtype=torch.float64) for name, shape in shapes.items()}
+        if u == 1:
+            each["d"] = each["c"]  # every row is a group: they are the same
+        return Moments(**each, u=u)
 
     @staticmethod
     def bytes_of(dx: int, dy: int, u: int | None) -> int:
         """Return the memory of one bucket."""
-        return 8 * dx * dy * (2 if u else 5)
+        return 8 * dx * dy * (1 if u == 1 else 2 if u else 5)
 
-    def add(self, x: Tensor, y: Tensor, sizes: Tensor, buckets: Tensor) -> None:
+    def add(self, x: Side, y: Side, sizes: Tensor, buckets: Tensor) -> None:
         """Add whole groups.
 
         Args:
-            x: [rows, dx], centered, float32 or float64.
-            y: [rows, dy].
+            x: The rows of one side.
+            y: The rows of the other.
             sizes: int64 [groups], rows of each group; the rows of a group stand together.
             buckets: int64 [groups], ascending.
         """
-        group = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        sum_x, sum_y = _group_sums(x, group, len(sizes)), _group_sums(y, group, len(sizes))
-        along_x, along_y = (x * sum_x[group]).sum(1), (y * sum_y[group]).sum(1)
-        u, norm_x, norm_y = sizes.double(), sum_x.double().square().sum(1), sum_y.double().square().sum(1)
-        q = within_norms(x, y, sizes)
-        t = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, group, (along_x * along_y).double())
-        terms = torch.stack([q, u * q, u * u * q, t, u * t, norm_x * norm_y, norm_x, norm_y], 1)
+        u, both = sizes.double(), x.norms * y.norms
+        q = within_norms(x.rows, y.rows, sizes)
+        t = torch.zeros_like(q).index_add_(0, x.group, (x.along * y.along).double())
+        terms = torch.stack([q, u * q, u * u * q, t, u * t, both, x.norms, y.norms], 1)
         self.scalars.index_add_(0, buckets, terms)
         ends = torch.cumsum(sizes, 0)
         present, counts = torch.unique_consecutive(buckets, return_counts=True)
@@ -96,16 +87,17 @@ class Moments:
             groups = slice(last, last + count)
             last += count
             rows = slice(int(ends[groups.start] - sizes[groups.start]), int(ends[groups.stop - 1]))
-            of_rows = sizes[groups].repeat_interleave(sizes[groups]).to(x.dtype)
-            of_groups = sizes[groups].to(x.dtype)
-            self._add_products(self.c[b], x[rows], y[rows], of_rows)
-            self._add_products(self.d[b], sum_x[groups], sum_y[groups], of_groups)
-            self.v[b] += _weighted(along_y[rows], of_rows) @ x[rows].double()
-            self.w[b] += _weighted(along_x[rows], of_rows) @ y[rows].double()
-            self.x[b] += _weighted(torch.ones_like(of_groups), of_groups) @ sum_x[groups].double()
-            self.y[b] += _weighted(torch.ones_like(of_groups), of_groups) @ sum_y[groups].double()
-            self.e[b] += norm_y[groups] @ sum_x[groups].double()
-            self.f[b] += norm_x[groups] @ sum_y[groups].double()
+            of_groups = sizes[groups].to(x.rows.dtype)
+            of_rows = of_groups.repeat_interleave(sizes[groups])
+            self._add_products(self.c[b], x.rows[rows], y.rows[rows], of_rows)
+            if self.d is not self.c:
+                self._add_products(self.d[b], x.sums[groups], y.sums[groups], of_groups)
+            self.v[b] += _weighted(y.along[rows], of_rows) @ x.rows[rows]
+            self.w[b] += _weighted(x.along[rows], of_rows) @ y.rows[rows]
+            self.x[b] += _weighted(torch.ones_like(of_groups), of_groups) @ x.sums[groups]
+            self.y[b] += _weighted(torch.ones_like(of_groups), of_groups) @ y.sums[groups]
+            self.e[b] += y.norms[groups].to(x.sums.dtype) @ x.sums[groups]
+            self.f[b] += x.norms[groups].to(y.sums.dtype) @ y.sums[groups]
 
     def add_group(self, c: Tensor, sum_x: Tensor, sum_y: Tensor, size: int, bucket: int) -> None:
         """Add one group by its own C_g, X_g and Y_g, float64: for a group that is read in pieces."""
@@ -116,7 +108,7 @@ class Moments:
         self.scalars[bucket] += torch.stack(terms)
         for power in range(self.c.shape[1]):
             self.c[bucket, power].add_(c, alpha=float(size) ** power)
-        for power in range(self.d.shape[1]):
+        for power in range(0 if self.d is self.c else self.d.shape[1]):
             self.d[bucket, power].addr_(sum_x, sum_y, alpha=float(size) ** power)
         for whole, part in ((self.x, sum_x), (self.y, sum_y), (self.v, v), (self.w, w)):
             whole[bucket] += torch.stack([part, size * part])
@@ -125,7 +117,7 @@ class Moments:
 
     def _add_products(self, into: Tensor, x: Tensor, y: Tensor, u: Tensor) -> None:
         if len(into) == 1 or bool((u == u[0]).all()):
-            product = (x.T @ y).double()
+            product = x.T @ y
             for power, whole in enumerate(into):
                 whole.add_(product, alpha=float(u[0]) ** power)
             return
@@ -136,7 +128,7 @@ class Moments:
                 self._add_products(into, x[start:stop], y[start:stop], u[start:stop])
             return
         for power, whole in enumerate(into):
-            whole += (x.T @ (y * (u**power)[:, None])).double()
+            whole += x.T @ (y * (u**power)[:, None] if power else y)
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of the groups of both."""
@@ -146,20 +138,47 @@ class Moments:
         """Return the moments of all buckets together, as one bucket."""
         return self._map(lambda name: getattr(self, name).sum(0, keepdim=True))
 
-    def without(self, left_out: Moments, bucket: int) -> Moments:
-        """Return these moments of one bucket without those of a bucket of `left_out`."""
-        return self._map(lambda name: getattr(self, name) - getattr(left_out, name)[bucket : bucket + 1])
+    def without(self, left_out: Moments, buckets: slice) -> Moments:
+        """Return these moments of one bucket without those of each of some buckets of `left_out`, one a bucket."""
+        return self._map(lambda name: getattr(self, name) - getattr(left_out, name)[buckets])
 
     def _map(self, value: Callable[[str], Tensor]) -> Moments:
-        return Moments(**{field.name: value(field.name) for field in fields(self)[:-1]}, u=self.u)
+        each = {field.name: value(field.name) for field in fields(self)[:-1] if field.name != "d"}
+        return Moments(**each, d=each["c"] if self.d is self.c else value("d"), u=self.u)
 
 
-def _group_sums(rows: Tensor, group: Tensor, count: int) -> Tensor:
-    return rows if count == len(rows) else rows.new_zeros(count, rows.shape[1]).index_add_(0, group, rows)
+@dataclass(frozen=True)
+class Side:
+    """One matrix of a block, and what its groups sum to.
+
+    Attributes:
+        rows: [rows, d], centered, float32 or float64; the rows of a group stand together.
+        group: int64 [rows], the place of each row's group in the block.
+        sums: [groups, d], X_g.
+        along: [rows], x_i·X_g for the row's own group.
+        norms: float64 [groups], |X_g|^2.
+    """
+
+    rows: Tensor
+    group: Tensor
+    sums: Tensor
+    along: Tensor
+    norms: Tensor
+
+    @staticmethod
+    def of(rows: Tensor, sizes: Tensor) -> Side:
+        """Sum the rows of each group."""
+        group = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        if len(sizes) == len(rows):
+            squares = torch.linalg.vecdot(rows, rows)
+            return Side(rows, group, rows, squares, squares.double())
+        sums = rows.new_zeros(len(sizes), rows.shape[1]).index_add_(0, group, rows)
+        along = torch.linalg.vecdot(rows, sums[group])
+        return Side(rows, group, sums, along, torch.linalg.vecdot(sums, sums).double())
 
 
 def _weighted(values: Tensor, u: Tensor) -> Tensor:
-    return torch.stack([values, values * u]).double()
+    return torch.stack([values, values * u])
 
 
 def within_norms(x: Tensor, y: Tensor, sizes: Tensor) -> Tensor:
@@ -172,7 +191,9 @@ def within_norms(x: Tensor, y: Tensor, sizes: Tensor) -> Tensor:
     for size in torch.unique(sizes).tolist():
         which = torch.nonzero(sizes == size).flatten()
         if size == 1:
-            norms[which] = (x[starts[which]].square().sum(1) * y[starts[which]].square().sum(1)).double()
+            rows = slice(None) if len(which) == len(x) else starts[which]
+            squares = torch.linalg.vecdot(x[rows], x[rows]) * torch.linalg.vecdot(y[rows], y[rows])
+            norms[which] = squares.double()
             continue
         for some in which.split(max(1, 2**22 // (size * max(size, x.shape[1], y.shape[1])))):
             rows = (starts[some][:, None] + torch.arange(size)).flatten()

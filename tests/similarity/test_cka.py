@@ -1,0 +1,180 @@
+"""CKA against the definition in float64, and its invariances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lamina import similarity
+from lamina.similarity import centering, hsic, kernelized
+from tests.faults import broken
+from tests.similarity import dense
+
+SIZES = {"single": [1] * 24, "equal": [3] * 9, "unequal": [1, 2, 3, 4, 5, 6, 2, 9, 1, 1]}
+
+
+def planted(sizes: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Two representations, float64, that share some features, and the group of each row."""
+    generator = torch.Generator().manual_seed(seed)
+    n = sum(sizes)
+    shared, x, y = (torch.randn(n, d, generator=generator, dtype=torch.float64) for d in (3, 2, 4))
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    shared[:, 0] += torch.from_numpy(groups) % 3
+    return torch.cat([shared, x], 1), torch.cat([shared[:, :2], y], 1), groups
+
+
+@pytest.fixture(params=["whole", "pieces"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read everything at once, and again in pieces that divide groups."""
+    if request.param == "pieces":
+        monkeypatch.setattr(hsic, "rows_at_a_time", lambda aligned: 7)
+        monkeypatch.setattr(centering, "rows_at_a_time", lambda aligned: 5)
+        monkeypatch.setattr(kernelized, "PANEL", 5)
+
+
+def check_equal_to_dense(sizes: list[int]) -> None:
+    x, y, groups = planted(sizes)
+    k, l = dense.linear(x.numpy()), dense.linear(y.numpy())  # noqa: E741
+    estimate = similarity.cka(x, y, groups=groups)
+    assert estimate.value == pytest.approx(dense.cka(k, l, groups), abs=1e-10)
+    left = []
+    for group in np.unique(groups):
+        rows = np.ix_(groups != group, groups != group)
+        left.append(dense.cka(k[rows], l[rows], groups[groups != group]))
+    assert estimate.replicates is not None
+    assert estimate.replicates.values == pytest.approx(left, abs=1e-10)
+
+
+def test_the_matrices_equal_the_loops() -> None:
+    x, y, groups = planted([1, 2, 1, 3, 2])
+    k, l = dense.linear(x.numpy()), dense.linear(y.numpy())  # noqa: E741
+    assert dense.hsic(k, l, groups) == pytest.approx(dense.by_loops(k, l, groups), rel=1e-12)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_linear_equals_the_gram_matrices(sizes: list[int]) -> None:
+    check_equal_to_dense(sizes)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_linear_by_kernel_values_equals_the_gram_matrices(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hsic, "prefers_panels", lambda aligned: True)
+    check_equal_to_dense(sizes)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_a_third_pass_gives_the_same(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hsic, "BUDGET", 1)
+    check_equal_to_dense(sizes)
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_rbf_equals_the_gram_matrices(sizes: list[int]) -> None:
+    x, y, groups = planted(sizes)
+    estimate = similarity.cka(x, y, kernel="rbf", groups=groups, bandwidth=0.7)
+    k = dense.rbf(x.numpy(), estimate.options["bandwidth_x"])
+    l = dense.rbf(y.numpy(), estimate.options["bandwidth_y"])  # noqa: E741
+    assert estimate.value == pytest.approx(dense.cka(k, l, groups), abs=1e-10)
+    assert estimate.options["bandwidth_x"] == pytest.approx(0.7 * float(torch.pdist(x).median()))
+
+
+@pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_biased_equals_the_centered_gram_matrices(kernel: Any) -> None:
+    x, y, groups = planted(SIZES["unequal"])
+    estimate = similarity.cka(x, y, kernel=kernel, groups=groups, debiased=False)
+    if kernel == "linear":
+        k, l = dense.linear(x.numpy()), dense.linear(y.numpy())  # noqa: E741
+    else:
+        k = dense.rbf(x.numpy(), estimate.options["bandwidth_x"])
+        l = dense.rbf(y.numpy(), estimate.options["bandwidth_y"])  # noqa: E741
+    assert estimate.value == pytest.approx(dense.biased_cka(k, l), abs=1e-10)
+
+
+def check_a_large_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(512, 30, generator=generator)
+    x = torch.cat([shared, torch.randn(512, 34, generator=generator)], 1)
+    y = torch.cat([shared, torch.randn(512, 20, generator=generator)], 1)
+    x[:, 3] += 1000
+    k, l = dense.linear(x.double().numpy()), dense.linear(y.double().numpy())  # noqa: E741
+    expected = dense.cka(k, l, np.arange(512))
+    assert similarity.cka(x, y).value == pytest.approx(expected, abs=1e-4)
+    assert similarity.cka(x, y).dtype == "float32"
+    assert similarity.cka(x, y, kernel="rbf").value == pytest.approx(
+        similarity.cka(x.double(), y.double(), kernel="rbf").value, abs=1e-4
+    )
+
+
+def test_single_precision_with_a_mean_of_a_thousand() -> None:
+    check_a_large_mean()
+
+
+def check_invariances(kernel: Any) -> None:
+    x, y, groups = planted([2, 5] * 20)
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)).Q
+    options: dict[str, Any] = {"kernel": kernel, "groups": groups}
+    value = similarity.cka(x, y, **options).value
+    assert similarity.cka(x, x, **options).value == pytest.approx(1, abs=1e-12)
+    for other in (x @ turn, 1e-3 * x, x + 1e3, -x):
+        assert similarity.cka(other, y, **options).value == pytest.approx(value, abs=1e-8)
+    assert similarity.cka(y, x, **options).value == pytest.approx(value, abs=1e-12)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(4))
+    again = similarity.cka(x[order], y[order], kernel="linear", groups=groups[order.numpy()])
+    assert again.value == pytest.approx(similarity.cka(x, y, groups=groups).value, abs=1e-12)
+    assert again.stderr == pytest.approx(similarity.cka(x, y, groups=groups).stderr, abs=1e-12)
+    # and it is no constant: a scale for each feature changes it
+    assert abs(similarity.cka(x * torch.tensor([1.0, 5, 1, 1, 1]), y, **options).value - value) > 1e-2
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_invariances(kernel: Any) -> None:
+    check_invariances(kernel)
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("cka_forgets_to_center", check_a_large_mean),
+        ("hsic_counts_pairs_within_groups", lambda: check_equal_to_dense(SIZES["unequal"])),
+        ("hsic_counts_pairs_within_groups", lambda: check_equal_to_dense(SIZES["single"])),
+        ("hsic_forgets_n_over_n_minus_2", lambda: check_equal_to_dense(SIZES["single"])),
+        ("hsic_averages_each_term_apart", lambda: check_equal_to_dense(SIZES["unequal"])),
+        ("cka_ignores_groups", lambda: check_equal_to_dense(SIZES["equal"])),
+    ],
+)
+def test_faults_are_noticed(name: str, check: Any) -> None:
+    with broken(name), pytest.raises(AssertionError):
+        check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int8, torch.int64])
+def test_other_dtypes(dtype: torch.dtype) -> None:
+    x, y, groups = planted([2] * 50)
+    x, y = ((4 * side).round().to(dtype) for side in (x, y))
+    expected = similarity.cka(x.double(), y.double(), groups=groups).value
+    assert similarity.cka(x, y, groups=groups).value == pytest.approx(expected, abs=1e-5)
+
+
+def test_arrays_strided_and_mixed() -> None:
+    x, y, groups = planted([2] * 50)
+    expected = similarity.cka(x, y, groups=groups).value
+    assert similarity.cka(x.numpy(), y.T.contiguous().T, groups=groups).value == pytest.approx(expected, abs=1e-12)
+    assert similarity.cka(x.float(), y, groups=groups).value == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_the_estimate_says() -> None:
+    x, y, groups = planted(SIZES["unequal"])
+    estimate = similarity.cka(x, y, kernel="rbf", groups=groups, seed=3)
+    assert (estimate.n, estimate.n_groups, estimate.seed) == (34, 10, 3)
+    assert estimate.parts.keys() == {"hsic_xy", "hsic_xx", "hsic_yy"}
+    assert set(estimate.options) == {"kernel", "debiased", "bandwidth_x", "bandwidth_y"}
+    assert "distinct groups" in estimate.estimator
+    assert estimate.replicates is not None
+    assert estimate.replicates.sizes == tuple(SIZES["unequal"])
