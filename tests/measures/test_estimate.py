@@ -60,7 +60,7 @@ def test_without_an_error_there_is_no_interval() -> None:
 
 def test_estimates_on_other_groups_do_not_subtract() -> None:
     with pytest.raises(SchemaError, match="not on the same groups"):
-        mean_of(A) - mean_of(B[:10])
+        _ = mean_of(A) - mean_of(B[:10])
 
 
 def test_it_is_a_row_of_a_frame() -> None:

@@ -31,7 +31,7 @@ def draws(sizes: list[int], d: int, effect: float, groups: bool) -> Callable[[],
             hsic.append(estimate.parts["hsic_xy"])
             cka.append(estimate.value)
             claimed.append(estimate.stderr)
-        return abs(np.mean(hsic)) / (np.std(hsic) / np.sqrt(DRAWS)), np.mean(claimed) / np.std(cka)
+        return float(abs(np.mean(hsic)) / (np.std(hsic) / np.sqrt(DRAWS))), float(np.mean(claimed) / np.std(cka))
 
     return measure
 
@@ -83,6 +83,6 @@ def test_errors_by_row_fail_on_documents() -> None:
     ],
 )
 def test_faults_are_noticed(name: str, measure: Callable[[], tuple[float, float]]) -> None:
-    with broken(name), pytest.raises(AssertionError):
+    with broken(name):
         distance, _ = measure()
-        assert distance < 3
+    assert distance > 3
