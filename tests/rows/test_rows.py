@@ -137,3 +137,16 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
                 writer.append({"x": np.ones((20_000, 64), np.float32)}, step=start)
         peaks.append(peak_bytes(READ.format(path=str(run.path))))
     assert (peaks[1] - peaks[0]) / 180_000 < 100, "bytes a row; a row has 256"
+
+
+def test_what_the_examples_say_reaches_the_rows(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "labels")
+    with run.writer() as writer:
+        writer.examples({"example": [1, 0, 2], "label": ["one", "zero", "two"]})
+        writer.append({"x": torch.zeros(4, 1)}, step=0, example=[2, 0, 2, 7])
+    rows = run.refresh().rows("x")
+    assert "label" in rows.columns
+    frame = rows.metadata(["label", "example"])
+    assert frame.rows() == [("two", 2), ("zero", 0), ("two", 2), (None, 7)]
+    with pytest.raises(NotFoundError, match="labl"):
+        rows.metadata(["labl"])

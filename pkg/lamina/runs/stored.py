@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from lamina.errors import NotFoundError
+from lamina.runs import frames
 from lamina.runs.buffers import torch_dtype
 from lamina.runs.nearest import nearest_names
 
@@ -74,12 +75,25 @@ class StoredRows:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the metadata columns."""
-        return self._metadata.collect_schema().names()
+        """The names of the metadata columns, and of those that the run's examples have beside."""
+        own = self._metadata.collect_schema().names()
+        return own + [name for name, _ in self._snapshot.columns("examples") if name not in own]
 
     def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
-        """Metadata of the rows, in their order."""
+        """Metadata of the rows, in their order; what the rows do not have themselves is their example's."""
         if unknown := [name for name in columns if name not in self.columns]:
             raise NotFoundError(f"the rows have no column {unknown[0]!r}", hint=nearest_names(unknown[0], self.columns))
-        frame = self._metadata.select("row", *(name for name in columns if name != "row")).collect()
-        return frame.select(columns)
+        own = self._metadata.collect_schema().names()
+        wanted, of_examples = set(columns), [name for name in columns if name not in own]
+        key: list[str] = []
+        examples = pl.LazyFrame()
+        if of_examples:
+            examples = frames.examples(self._snapshot)
+            key = [name for name in ("example", "position") if name in examples.collect_schema() and name in own]
+        frame = self._metadata.select("row", *(name for name in own if name != "row" and name in wanted | set(key)))
+        if key:
+            named = examples.select(*key, *of_examples)
+            frame = frame.join(named, on=key, how="left", nulls_equal=True, maintain_order="left")
+        elif of_examples:
+            raise NotFoundError(f"the rows name no example to look {of_examples[0]!r} up by")
+        return frame.collect().select(columns)
