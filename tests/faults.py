@@ -40,7 +40,7 @@ def broken(name: str) -> Iterator[None]:
 @fault
 def gram_drops_the_last_tile(patch: pytest.MonkeyPatch) -> None:
     """A loop over whole tiles only: the remainder of the rows is never summed."""
-    from lamina_kernels.gram import blocked
+    from lamina_kernels.gram.product import blocked
 
     patch.setattr(
         blocked, "tiles", lambda rows, block: (slice(s, s + block) for s in range(0, rows - block + 1, block))
@@ -50,7 +50,7 @@ def gram_drops_the_last_tile(patch: pytest.MonkeyPatch) -> None:
 @fault
 def gram_sums_in_the_dtype_of_its_input(patch: pytest.MonkeyPatch) -> None:
     """Sums over rows that are rounded to half precision after every tile."""
-    from lamina_kernels.gram import blocked
+    from lamina_kernels.gram.product import blocked
 
     patch.setattr(blocked, "accumulation_dtype", lambda dtype: dtype)
 
@@ -58,10 +58,10 @@ def gram_sums_in_the_dtype_of_its_input(patch: pytest.MonkeyPatch) -> None:
 @fault
 def gram_forgets_y(patch: pytest.MonkeyPatch) -> None:
     """The second set of rows is taken to be the first."""
-    from lamina_kernels.gram import api, blocked
+    from lamina_kernels.gram.product import blocked
 
     whole = blocked.linear_product
-    patch.setattr(api.blocked, "linear_product", lambda x, v, y, *, block: whole(x, v, x[: len(y)], block=block))
+    patch.setattr(blocked, "linear_product", lambda x, v, y, *, block: whole(x, v, x[: len(y)], block=block))
 
 
 @fault
@@ -218,3 +218,519 @@ def examples_keep_what_came_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         pl.DataFrame, "unique", lambda self, *keys, **options: whole(self, *keys, **options | {"keep": "first"})
     )
+
+
+@fault
+def bench_takes_no_turns(patch: pytest.MonkeyPatch) -> None:
+    """All repetitions of a case stand together: a drift of the machine hits some cases alone."""
+    from bench import harness
+
+    patch.setattr(harness, "track", lambda rounds, *_: sorted(rounds))
+
+
+@fault
+def bench_compares_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Contenders are timed whatever they computed."""
+    from bench.agreement import Within
+
+    patch.setattr(Within, "check", lambda *_: None)
+
+
+@fault
+def bench_lets_nan_pass(patch: pytest.MonkeyPatch) -> None:
+    """Entries that are not numbers are left out of a comparison."""
+    import numpy as np
+
+    from bench import agreement
+
+    whole = agreement.as_array
+    patch.setattr(agreement, "as_array", lambda value: np.nan_to_num(whole(value)))
+
+
+@fault
+def bench_inverts_percents(patch: pytest.MonkeyPatch) -> None:
+    """What is slower than its limit gets more than 100 percent."""
+    from bench import harness
+
+    whole = harness.percent
+    patch.setattr(harness, "percent", lambda *arguments: 1e4 / whole(*arguments))
+
+
+@fault
+def bench_leaves_the_cache_warm(patch: pytest.MonkeyPatch) -> None:
+    """What is zeroed between calls on a GPU is smaller than its cache."""
+    from bench import clock
+
+    patch.setattr(clock, "FLUSH_BYTES", 2**10)
+
+
+@fault
+def bench_keeps_the_old_peak(patch: pytest.MonkeyPatch) -> None:
+    """The high-water mark of memory is not started anew for the call that is measured."""
+    from pathlib import Path
+
+    from bench import memory
+
+    patch.setattr(memory, "_RESET", Path("/dev/null"))
+
+
+@fault
+def intervals_are_normal(patch: pytest.MonkeyPatch) -> None:
+    """Quantiles come from the normal distribution, however few groups there are."""
+    from statistics import NormalDist
+
+    from lamina.measures import student
+
+    patch.setattr(student, "_within", lambda t, freedom: 2 * NormalDist().cdf(t) - 1)
+
+
+@fault
+def jackknife_takes_buckets_for_equal(patch: pytest.MonkeyPatch) -> None:
+    """The sizes of the buckets are ignored."""
+    from lamina.measures.jackknife import Replicates
+
+    whole = Replicates.stderr
+    patch.setattr(
+        Replicates,
+        "stderr",
+        lambda self, value: whole(Replicates(self.keys, (1,) * len(self.keys), self.values), value),
+    )
+
+
+@fault
+def jackknife_forgets_its_factor(patch: pytest.MonkeyPatch) -> None:
+    """The spread of the replicates is taken for the error."""
+    import numpy as np
+
+    from lamina.measures.jackknife import Replicates
+
+    patch.setattr(Replicates, "stderr", lambda self, value: float(np.std(self.values)))
+
+
+@fault
+def differences_add_their_errors(patch: pytest.MonkeyPatch) -> None:
+    """The error of a difference is that of two unrelated numbers."""
+    import math
+    from dataclasses import replace
+
+    from lamina.measures.estimate import Estimate
+
+    whole = Estimate._combined
+    patch.setattr(
+        Estimate,
+        "_combined",
+        lambda self, other, sign, symbol: replace(
+            whole(self, other, sign, symbol), stderr=math.hypot(self.stderr, other.stderr)
+        ),
+    )
+
+
+@fault
+def buckets_by_order(patch: pytest.MonkeyPatch) -> None:
+    """Groups are dealt into buckets in turn: another example more moves them all."""
+    import numpy as np
+
+    from lamina.rows import groups
+
+    patch.setattr(
+        groups,
+        "hash_buckets",
+        lambda data, offsets, count: (np.arange(len(offsets.view(np.int64)) - 1) % count).astype(np.uint8).tobytes(),
+    )
+
+
+@fault
+def rows_pair_by_order(patch: pytest.MonkeyPatch) -> None:
+    """Stored rows pair by order like any others."""
+    from lamina.rows.rows import Rows
+
+    patch.setattr(Rows, "stored", None)
+
+
+@fault
+def cka_forgets_to_center(patch: pytest.MonkeyPatch) -> None:
+    """Products are taken of the rows as they are."""
+    from lamina.similarity import kernelized, linear
+
+    for module in (linear, kernelized):
+        patch.setattr(module, "center", lambda rows, by: rows.to(by.dtype))
+
+
+@fault
+def hsic_counts_pairs_within_groups(patch: pytest.MonkeyPatch) -> None:
+    """Pairs within a group are left in the sums."""
+    from dataclasses import replace
+
+    from lamina.similarity import hsic
+
+    whole = hsic.sums_of
+    patch.setattr(
+        hsic,
+        "sums_of",
+        lambda moments: whole(replace(moments, scalars=moments.scalars * 0, v=moments.v * 0, w=moments.w * 0)),
+    )
+
+
+@fault
+def hsic_forgets_n_over_n_minus_2(patch: pytest.MonkeyPatch) -> None:
+    """The sum over triples is divided by the number of triples with repetition."""
+    from dataclasses import replace
+
+    from lamina.similarity import hsic
+
+    whole = hsic.debiased_hsic
+
+    def wrong(sums: Any, sizes: Any) -> Any:
+        factor = (sizes[0] - 2) / sizes[0]
+        names = ("rho0", "rho1", "rho_x", "rho_y", "tau00", "tau10", "tau01")
+        return whole(replace(sums, **{name: getattr(sums, name) * factor for name in names}), sizes)
+
+    patch.setattr(hsic, "debiased_hsic", wrong)
+
+
+@fault
+def cka_ignores_groups(patch: pytest.MonkeyPatch) -> None:
+    """Every row counts as independent of all others."""
+    from lamina.rows import aligned
+
+    whole = aligned.groups_of
+    patch.setattr(aligned, "groups_of", lambda rows, groups: whole(rows, range(len(rows))))
+
+
+@fault
+def hsic_averages_each_term_apart(patch: pytest.MonkeyPatch) -> None:
+    """Pairs, triples and quadruples are averaged over their own numbers: biased where groups differ in size."""
+    import numpy as np
+
+    from lamina.similarity import hsic
+
+    def apart(sums: Any, sizes: Any) -> Any:
+        p1, p2, p3, p4 = sizes
+        triples = p1**3 - 3 * p1 * p2 + 2 * p3
+        quadruples = p1**4 - 6 * p1**2 * p2 + 8 * p1 * p3 + 3 * p2**2 - 6 * p4
+        both = sums.total_x * sums.total_y - 4 * sums.margins + 2 * sums.groups
+        return np.asarray(sums.p00 / (p1**2 - p2) - 2 * (sums.rho0 - sums.tau00) / triples + both / quadruples)
+
+    patch.setattr(hsic, "debiased_hsic", apart)
+
+
+@fault
+def merging_forgets_the_other_side(patch: pytest.MonkeyPatch) -> None:
+    """Of two states the first is kept."""
+    from lamina.similarity.linear import LinearState
+    from lamina.similarity.panels import PanelState
+
+    for state in (LinearState, PanelState):
+        patch.setattr(state, "merge", lambda self, other: None)
+
+
+@fault
+def windows_forget_where_they_begin(patch: pytest.MonkeyPatch) -> None:
+    """The tokens of every window are counted from its own beginning."""
+    from dataclasses import replace
+
+    from lamina.demo import documentation
+
+    whole = documentation.windows
+    patch.setattr(
+        documentation,
+        "windows",
+        lambda texts, tokenizer: [replace(part, first=0) for part in whole(texts, tokenizer)],
+    )
+
+
+@fault
+def similarity_pairs_by_order(patch: pytest.MonkeyPatch) -> None:
+    """The report compares the first row with the first, whatever examples they are."""
+    from lamina import similarity
+
+    whole = similarity.cka
+    patch.setattr(similarity, "cka", lambda x, y, **options: whole(x, y, **options, pair="order"))
+
+
+@fault
+def layers_take_rows_for_independent(patch: pytest.MonkeyPatch) -> None:
+    """The report takes every row for a group of its own."""
+    import polars as pl
+
+    from lamina.report import alike
+
+    patch.setattr(alike, "labels_of", lambda run, rows: pl.Series("row", range(len(rows))))
+
+
+@fault
+def rbf_forgets_the_half(patch: pytest.MonkeyPatch) -> None:
+    """The bandwidth of an RBF kernel is another one than its formula says."""
+    from lamina_kernels.gram import RBF
+
+    patch.setattr(RBF, "scale", property(lambda self: 1 / self.bandwidth**2))
+
+
+@fault
+def rbf_rows_are_not_moved(patch: pytest.MonkeyPatch) -> None:
+    """Distances are computed where the rows are, however far from the origin."""
+    import torch
+
+    from lamina_kernels.gram import scores
+    from lamina_kernels.gram.hsic import operands
+
+    for module in (scores, operands):
+        patch.setattr(module, "middle", lambda rows: torch.zeros(rows.shape[1], dtype=torch.float64))
+
+
+@fault
+def hsic_swaps_the_kernels(patch: pytest.MonkeyPatch) -> None:
+    """Each kernel function is applied to the rows of the other."""
+    import dataclasses
+
+    from lamina_kernels.gram.hsic import problem
+
+    whole = problem.build
+
+    def build(*arguments: Any) -> problem.Problem:
+        built = whole(*arguments)
+        return dataclasses.replace(built, kernel_x=built.kernel_y, kernel_y=built.kernel_x)
+
+    patch.setattr(problem, "build", build)
+
+
+@fault
+def hsic_moments_keep_the_diagonal(patch: pytest.MonkeyPatch) -> None:
+    """The shortcut of linear kernels pairs each row with itself."""
+    from lamina_kernels.gram.hsic import moments
+
+    patch.setattr(moments, "cheaper", lambda problem: True)
+    patch.setattr(moments, "_subtract_diagonal", lambda problem, sums: None)
+
+
+@fault
+def hsic_tiles_keep_the_diagonal(patch: pytest.MonkeyPatch) -> None:
+    """Tiles on the diagonal pair each row with itself."""
+    import torch
+
+    patch.setattr(torch.Tensor, "fill_diagonal_", lambda self, value: self)
+
+
+@fault
+def hsic_tiles_have_no_mirror_image(patch: pytest.MonkeyPatch) -> None:
+    """Tiles above the diagonal do not count for their columns."""
+    from lamina_kernels.gram.hsic import blocked
+
+    whole = blocked._add
+    patch.setattr(
+        blocked, "_add", lambda sums, rows, tile, span: whole(sums, rows, tile, span) if tile.stride(1) == 1 else None
+    )
+
+
+@fault
+def hsic_drops_the_last_tile(patch: pytest.MonkeyPatch) -> None:
+    """A loop over whole tiles only: the remainder of the rows is never summed."""
+    from lamina_kernels.gram.hsic import blocked
+
+    patch.setattr(
+        blocked, "tiles", lambda rows, block: (slice(s, s + block) for s in range(0, rows - block + 1, block))
+    )
+
+
+@fault
+def hsic_tiles_come_in_any_order(patch: pytest.MonkeyPatch) -> None:
+    """Other tiles at every call: the sums round differently."""
+    import itertools
+
+    from lamina_kernels.gram.hsic import blocked
+
+    sizes, whole = itertools.count(17), blocked.hsic_sums
+    patch.setattr(blocked, "hsic_sums", lambda problem: patch.setattr(blocked, "BLOCK", next(sizes)) or whole(problem))
+
+
+@fault
+def hsic_groups_are_not_sorted(patch: pytest.MonkeyPatch) -> None:
+    """Rows are taken in their own order where they should be in that of their groups."""
+    import torch
+
+    from lamina_kernels.gram.hsic import blocked
+
+    whole = blocked.by_group
+    patch.setattr(blocked, "by_group", lambda groups, n: whole(groups, n)._replace(order=torch.arange(len(groups))))
+
+
+@fault
+def hsic_groups_share_what_is_broken(patch: pytest.MonkeyPatch) -> None:
+    """Zero times infinity counts: a broken row breaks all groups of its tile."""
+    import torch
+
+    patch.setattr(torch.Tensor, "isfinite", lambda self: torch.ones_like(self, dtype=torch.bool))
+
+
+@fault
+def hsic_moves_the_rows_in_place(patch: pytest.MonkeyPatch) -> None:
+    """The caller's rows are moved, instead of copies."""
+    from lamina_kernels.gram.scores import Scores
+
+    patch.setattr(Scores, "_rows", lambda self, rows, index: rows.sub_(1)[index])
+
+
+@fault
+def hsic_sums_tiles_in_single(patch: pytest.MonkeyPatch) -> None:
+    """Sums of tiles are kept in single precision."""
+    import torch
+
+    from lamina_kernels.gram.hsic import api, problem
+
+    patch.setattr(problem.Problem, "zeros", lambda self: torch.zeros(3, self.n, self.n_groups))
+    whole = api._result
+    patch.setattr(api, "_result", lambda p, sums, impl: whole(p, sums.double(), impl))
+
+
+@fault
+def hsic_tiles_are_half(patch: pytest.MonkeyPatch) -> None:
+    """Scores of rows in half precision are kept in half precision."""
+    from lamina_kernels.gram.hsic import blocked
+
+    patch.setattr(blocked, "accumulation_dtype", lambda dtype: dtype)
+
+
+def _hsic_launch(patch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Replace arguments and constants of the Triton kernel behind `hsic_sums`."""
+    from lamina_kernels.gram.hsic import launch
+
+    whole = launch.plan
+    patch.setattr(launch, "plan", lambda *a: (p := whole(*a))._replace(arguments=p.arguments | changes))
+
+
+@fault
+def hsic_kernel_keeps_the_diagonal(patch: pytest.MonkeyPatch) -> None:
+    """Each row is paired with itself."""
+    _hsic_launch(patch, DIAGONAL=False)
+
+
+@fault
+def hsic_kernel_reads_one_chunk(patch: pytest.MonkeyPatch) -> None:
+    """Only the first columns of the rows are read."""
+    _hsic_launch(patch, WHOLE_Y=True, CHUNK_Y=16)
+
+
+@fault
+def hsic_kernel_forgets_the_order(patch: pytest.MonkeyPatch) -> None:
+    """Sums of rows that were sorted by group are written as if they were not."""
+    _hsic_launch(patch, order=None)
+
+
+@fault
+def hsic_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
+    """Rows are taken to stand without gaps inside."""
+    from lamina_kernels.gram.hsic import operands
+
+    patch.setattr(operands, "_placed", lambda x, shift, precision: x)
+
+
+@fault
+def hsic_kernel_rounds_its_rows(patch: pytest.MonkeyPatch) -> None:
+    """Rows are rounded to TF32 although accuracy was asked for."""
+    from lamina_kernels.gram.hsic import operands
+
+    whole = operands._placed
+    patch.setattr(operands, "_placed", lambda x, shift, precision: whole(x, shift, "tf32"))
+
+
+@fault
+def hsic_kernel_skips_a_program(patch: pytest.MonkeyPatch) -> None:
+    """The last program never runs: its sums are whatever the memory held."""
+    from lamina_kernels.gram.hsic import launch
+
+    whole = launch.plan
+    patch.setattr(launch, "plan", lambda *a: (p := whole(*a))._replace(grid=(p.grid[0] - 1,)))
+
+
+@fault
+def hsic_kernel_tiles_as_it_likes(patch: pytest.MonkeyPatch) -> None:
+    """Tiles of other sizes at every call: the sums round differently."""
+    import itertools
+
+    from lamina_kernels.gram.hsic import launch
+
+    sizes, whole = itertools.cycle([32, 64]), launch.tiling
+    patch.setattr(launch, "tiling", lambda *a: whole(*a)._replace(columns=next(sizes)))
+
+
+@fault
+def hsic_kernel_forgets_the_edge(patch: pytest.MonkeyPatch) -> None:
+    """Columns beyond the last row have a score."""
+    import triton.language as tl
+
+    from lamina_kernels.gram.hsic import forward
+
+    patch.setattr(forward, "NO_ROW", tl.constexpr(0.0))
+
+
+@fault
+def hsic_kernel_sums_tiles_in_single(patch: pytest.MonkeyPatch) -> None:
+    """Sums of tiles are kept in single precision."""
+    import triton.language as tl
+
+    from lamina_kernels.gram.hsic import forward
+
+    patch.setattr(forward, "ACROSS_TILES", tl.constexpr(tl.float32))
+
+
+@fault
+def hsic_kernel_counts_in_32_bits(patch: pytest.MonkeyPatch) -> None:
+    """Addresses overflow behind two billion numbers."""
+    import triton.language as tl
+
+    from lamina_kernels.tiles import load
+
+    patch.setattr(load, "INDEX", tl.constexpr(tl.int32))
+
+
+@fault
+def hsic_triton_gives_way(patch: pytest.MonkeyPatch) -> None:
+    """Where Triton was asked for, another form runs under its name."""
+    from lamina_kernels.gram.hsic import blocked, launch
+
+    patch.setattr(launch, "hsic_sums", blocked.hsic_sums)
+
+
+@fault
+def hsic_kernel_hides_broken_rows(patch: pytest.MonkeyPatch) -> None:
+    """The smaller of an exponent and 0 drops NaN: a broken row has the score 1."""
+    import triton.language as tl
+
+    from lamina_kernels.tiles import score
+
+    patch.setattr(score, "KEEP_NAN", tl.constexpr(tl.PropagateNan.NONE))
+
+
+def _hsic_tiling(patch: pytest.MonkeyPatch, **changes: int) -> None:
+    """Change the sizes of the tiles of the Triton kernel behind `hsic_sums`."""
+    from lamina_kernels.gram.hsic import launch
+
+    whole = launch.tiling
+    patch.setattr(launch, "tiling", lambda *arguments: whole(*arguments)._replace(**changes))
+
+
+@fault
+def hsic_kernel_takes_large_tiles(patch: pytest.MonkeyPatch) -> None:
+    """Tiles in flight that take more shared memory than a GPU has."""
+    _hsic_tiling(patch, stages=12)
+
+
+@fault
+def hsic_kernel_spills(patch: pytest.MonkeyPatch) -> None:
+    """Tiles that do not fit into the registers of their warps."""
+    _hsic_tiling(patch, columns=128)
+
+
+@fault
+def hsic_kernel_leaves_the_tensor_cores(patch: pytest.MonkeyPatch) -> None:
+    """float32 is multiplied one number at a time."""
+    _hsic_launch(patch, PRECISION="ieee")
+
+
+@fault
+def aot_forgets_the_attributes(patch: pytest.MonkeyPatch) -> None:
+    """Kernels are compiled without the attributes that the launcher finds: another kernel, which never runs."""
+    from tests.kernels.aot import compiling
+
+    whole = compiling.ASTSource
+    patch.setattr(compiling, "ASTSource", lambda **arguments: whole(**arguments | {"attrs": {}}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,10 +37,19 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(kernelized, "PANEL", 5)
 
 
-def check_equal_to_dense(sizes: list[int]) -> None:
+@contextmanager
+def way(panels: bool) -> Iterator[None]:
+    """Compute linear kernels by kernel values, or by moments, whatever is cheaper."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hsic, "prefers_panels", lambda aligned: panels)
+        yield
+
+
+def check_equal_to_dense(sizes: list[int], panels: bool = False) -> None:
     x, y, groups = planted(sizes)
     k, l = dense.linear(x.numpy()), dense.linear(y.numpy())  # noqa: E741
-    estimate = similarity.cka(x, y, groups=groups)
+    with way(panels):
+        estimate = similarity.cka(x, y, groups=groups)
     assert estimate.value == pytest.approx(dense.cka(k, l, groups), abs=1e-10)
     left = []
     for group in np.unique(groups):
@@ -55,16 +66,10 @@ def test_the_matrices_equal_the_loops() -> None:
 
 
 @pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("panels", [False, True], ids=["moments", "panels"])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_linear_equals_the_gram_matrices(sizes: list[int]) -> None:
-    check_equal_to_dense(sizes)
-
-
-@pytest.mark.usefixtures("pieces")
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_linear_by_kernel_values_equals_the_gram_matrices(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hsic, "prefers_panels", lambda aligned: True)
-    check_equal_to_dense(sizes)
+def test_linear_equals_the_gram_matrices(sizes: list[int], panels: bool) -> None:
+    check_equal_to_dense(sizes, panels)
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
@@ -85,10 +90,12 @@ def test_rbf_equals_the_gram_matrices(sizes: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("pieces")
+@pytest.mark.parametrize("panels", [False, True], ids=["moments", "panels"])
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_biased_equals_the_centered_gram_matrices(kernel: Any) -> None:
+def test_biased_equals_the_centered_gram_matrices(kernel: Any, panels: bool) -> None:
     x, y, groups = planted(SIZES["unequal"])
-    estimate = similarity.cka(x, y, kernel=kernel, groups=groups, debiased=False)
+    with way(panels):
+        estimate = similarity.cka(x, y, kernel=kernel, groups=groups, debiased=False)
     if kernel == "linear":
         k, l = dense.linear(x.numpy()), dense.linear(y.numpy())  # noqa: E741
     else:
@@ -97,7 +104,7 @@ def test_biased_equals_the_centered_gram_matrices(kernel: Any) -> None:
     assert estimate.value == pytest.approx(dense.biased_cka(k, l), abs=1e-10)
 
 
-def check_a_large_mean() -> None:
+def check_a_large_mean(panels: bool = False) -> None:
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(512, 30, generator=generator)
     x = torch.cat([shared, torch.randn(512, 34, generator=generator)], 1)
@@ -105,15 +112,18 @@ def check_a_large_mean() -> None:
     x[:, 3] += 1000
     k, l = dense.linear(x.double().numpy()), dense.linear(y.double().numpy())  # noqa: E741
     expected = dense.cka(k, l, np.arange(512))
-    assert similarity.cka(x, y).value == pytest.approx(expected, abs=1e-4)
-    assert similarity.cka(x, y).dtype == "float32"
+    with way(panels):
+        estimate = similarity.cka(x, y)
+    assert estimate.value == pytest.approx(expected, abs=1e-4)
+    assert estimate.dtype == "float32"
     assert similarity.cka(x, y, kernel="rbf").value == pytest.approx(
         similarity.cka(x.double(), y.double(), kernel="rbf").value, abs=1e-4
     )
 
 
-def test_single_precision_with_a_mean_of_a_thousand() -> None:
-    check_a_large_mean()
+@pytest.mark.parametrize("panels", [False, True], ids=["moments", "panels"])
+def test_single_precision_with_a_mean_of_a_thousand(panels: bool) -> None:
+    check_a_large_mean(panels)
 
 
 def check_invariances(kernel: Any) -> None:
@@ -142,11 +152,14 @@ def test_invariances(kernel: Any) -> None:
     ("name", "check"),
     [
         ("cka_forgets_to_center", check_a_large_mean),
+        ("cka_forgets_to_center", lambda: check_a_large_mean(panels=True)),
         ("hsic_counts_pairs_within_groups", lambda: check_equal_to_dense(SIZES["unequal"])),
         ("hsic_counts_pairs_within_groups", lambda: check_equal_to_dense(SIZES["single"])),
         ("hsic_forgets_n_over_n_minus_2", lambda: check_equal_to_dense(SIZES["single"])),
         ("hsic_averages_each_term_apart", lambda: check_equal_to_dense(SIZES["unequal"])),
         ("cka_ignores_groups", lambda: check_equal_to_dense(SIZES["equal"])),
+        ("hsic_forgets_n_over_n_minus_2", lambda: check_equal_to_dense(SIZES["single"], panels=True)),
+        ("hsic_averages_each_term_apart", lambda: check_equal_to_dense(SIZES["unequal"], panels=True)),
     ],
 )
 def test_faults_are_noticed(name: str, check: Any) -> None:

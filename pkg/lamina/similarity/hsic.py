@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lamina.rows.groups import BUCKETS
 from lamina.similarity.centering import centered, rows_at_a_time
 from lamina.similarity.independence import Sums, biased_hsic, debiased_hsic
 from lamina.similarity.linear import PAIRS, LinearState
@@ -46,8 +47,10 @@ def prefers_panels(aligned: Aligned) -> bool:
     """Whether kernel values between all rows take fewer operations than moments of all features."""
     if not aligned.gathers:
         return False
-    dx, dy = aligned.x.width, aligned.y.width
-    return len(aligned) * (dx + dy) < dx * dx + dy * dy + dx * dy
+    n, dx, dy = len(aligned), aligned.x.width, aligned.y.width
+    products = dx * dx + dy * dy + dx * dy
+    # the moments of each bucket are passed over about four times, at the time of some 50 operations a number
+    return n * n * (dx + dy) < n * products + 200 * min(len(aligned.groups), BUCKETS) * products
 
 
 def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
