@@ -7,6 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --build-constraints constraints.txt
 OLDEST := .venv-oldest
+PEERS := .venv-peers
+QUESTIONS := machine store_append recording_overhead hsic_sums cka
+# All but `bench`: what peers need must not decide what Lamina is tested with.
+EXTRAS := report demo dev docs
 ENV_STAMP := $(VENV)/.environment
 CORE_STAMP := $(VENV)/.core
 RUST_SOURCES := $(shell find rust -type f \( -name '*.rs' -o -name Cargo.toml \)) Cargo.toml Cargo.lock
@@ -17,7 +21,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-python test-rust test-slow test-aot test-gpu test-oldest lint format bench docs wheels clean help
+.PHONY: demo test test-python test-rust test-slow test-aot test-gpu test-oldest lint format bench peers docs wheels clean help
 
 demo: $(CORE_STAMP)  ## train three small networks with recording on, write a report, ask it three questions
 	$(BIN)/lamina demo
@@ -57,9 +61,10 @@ format: $(ENV_STAMP)  ## rewrite the sources as lint wants them
 	$(BIN)/ruff format .
 	cargo fmt --all
 
-bench: $(CORE_STAMP)  ## measure against peers and the machine's limits, into bench/results/
-	$(BIN)/python -m bench.store_append
-	$(BIN)/python -m bench.recording_overhead
+bench: $(CORE_STAMP) peers  ## measure against peers and the machine's limits, into bench/results/
+	for question in $(QUESTIONS); do $(BIN)/python -m bench.$$question || exit 1; done
+
+peers: $(PEERS)/.environment  ## the environment of what bench/ compares Lamina with
 
 docs: $(CORE_STAMP)  ## build the pages into site/ and run their examples
 	$(BIN)/mkdocs build --strict --quiet
@@ -73,7 +78,7 @@ wheels: $(ENV_STAMP)  ## build both wheels into dist/
 	@ls dist
 
 clean:  ## remove everything that was built, the environments too
-	rm -rf $(VENV) $(OLDEST) target dist site .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(PEERS) target dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f pkg/lamina/_core*.so
 
@@ -93,7 +98,7 @@ $(BIN)/uv:
 # Everything but the compiled module; Python sources are live.
 $(ENV_STAMP): constraints.txt pyproject.toml triton_kernels/pyproject.toml | $(BIN)/uv
 	@echo "installing the dependencies (with torch's CUDA libraries about 5 GB) into $(VENV)"
-	$(INSTALL) --requirements pyproject.toml --all-extras --editable ./triton_kernels
+	$(INSTALL) --requirements pyproject.toml $(EXTRAS:%=--extra %) --editable ./triton_kernels
 	@touch $@
 
 # The compiled module, and lamina itself, editable.
@@ -105,4 +110,12 @@ $(OLDEST)/.environment: triton_kernels/pyproject.toml | $(BIN)/uv
 	$(PYTHON) -m venv $(OLDEST)
 	env -u UV_CONSTRAINT $(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python \
 		'torch==2.11.*' 'triton==3.6.*' 'numpy>=2' pytest pytest-timeout hypothesis
+	@touch $@
+
+# The extra `bench` alone, read from pyproject.toml, and numpy for the worker that calls the peers.
+$(PEERS)/.environment: constraints.txt pyproject.toml | $(BIN)/uv
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PYTHON) -c 'import tomllib; file = open("pyproject.toml", "rb"); \
+		print(*tomllib.load(file)["project"]["optional-dependencies"]["bench"], sep="\n")' | \
+		$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python numpy --requirements -
 	@touch $@

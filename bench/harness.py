@@ -1,29 +1,100 @@
-"""Measuring side by side: interleaved repetitions, the machine's limit in the same run, a table that says where.
+"""Measuring side by side: compare the results, then take turns, with the machine's limits in the same run.
 
-A case is a function that does the work once and returns the seconds of each named phase, so that it can
-leave out what is not asked about (making a folder, removing a file).
+A contender is a function `module:name` that takes arrays, `device` and options, gets ready, and returns what
+does the work once and gives its result as named parts. It may stand in this environment or in the peers'.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import statistics
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bench import clock
+from bench.agreement import Within
+from bench.limits import Limit
+from bench.paths import OURS, PEERS
+from bench.peers import Worker
+from bench.table import spread
+from bench.worker import resolve
 from lamina.progress import track
 
 Case = Callable[[], Mapping[str, float]]
+"""Does the work once and returns the seconds of each named phase, so that it can leave out what is not asked about."""
 
-RESULTS = Path(__file__).parent / "results"
-SCRATCH = Path(__file__).parents[1] / "target" / "bench"
+Arrays = Mapping[str, np.ndarray]
+
+TIME = "time"
+"""The one phase of a contender and of a limit."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to compute what the question asks for.
+
+    Attributes:
+        name: How the table calls it.
+        call: `module:name`.
+        options: What it takes beside arrays and device.
+        peer: Whether it runs in the peers' environment.
+        needs: What it cannot do without, by the name of the machine's limit that it meets there: floating-point
+            operations, bytes, exponentials. Several stand for work that is done one after the other.
+    """
+
+    name: str
+    call: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    peer: bool = False
+    needs: Mapping[str, float] = field(default_factory=dict)
+
+
+def compare(
+    contenders: Sequence[Contender],
+    arrays: Arrays,
+    expected: Mapping[str, Any],
+    *,
+    rule: Within,
+    limits: Sequence[Limit],
+    repetitions: int,
+    device: str,
+    peers: Worker | None,
+    description: str,
+) -> dict[str, list[float]]:
+    """Check every contender's result, then time contenders and limits in turns.
+
+    Returns:
+        The seconds of a call, by the name of the contender or limit, one a repetition.
+
+    Raises:
+        DisagreementError: A result breaks the rule; nothing was timed then.
+    """
+    cases: dict[str, Case] = {limit.name: as_case(limit.run) for limit in limits}
+    for contender in track(contenders, f"{description}: results"):
+        if contender.peer:
+            assert peers is not None, f"{contender.name} needs a worker"
+            peers.prepare(contender.name, contender.call, arrays, device, contender.options)
+            rule.check(contender.name, peers.result(contender.name), expected)
+            cases[contender.name] = as_case(lambda name=contender.name: peers.ask("seconds", case=name))
+        else:
+            ready = resolve(contender.call)(**arrays, device=device, **contender.options)
+            rule.check(contender.name, ready(), expected)
+            cases[contender.name] = as_case(clock.timed(ready, device))
+    seconds = interleave(cases, repetitions, description)
+    if peers is not None:
+        peers.forget()
+    return {name: phases[TIME] for name, phases in seconds.items()}
+
+
+def peaks(contenders: Iterable[Contender], arrays: Arrays, *, device: str, description: str) -> dict[str, int]:
+    """Return the bytes that each contender's first call adds, in a fresh process that already holds the arrays."""
+    added = {}
+    for contender in track(list(contenders), f"{description}: memory"):
+        with Worker(PEERS if contender.peer else OURS) as worker:
+            worker.prepare(contender.name, contender.call, arrays, device, contender.options)
+            added[contender.name] = worker.ask("added", case=contender.name)
+    return added
 
 
 def interleave(cases: Mapping[str, Case], repetitions: int, description: str) -> dict[str, dict[str, list[float]]]:
@@ -39,86 +110,53 @@ def interleave(cases: Mapping[str, Case], repetitions: int, description: str) ->
     return seconds
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median, the least and the greatest."""
-    return statistics.median(values), min(values), max(values)
+def percent(needs: Mapping[str, float], took: float, limits: Iterable[Limit], seconds: Mapping[str, float]) -> float:
+    """Return in percent how much of its time the machine's limits explain.
 
-
-@dataclass
-class Table:
-    """One question's answer.
-
-    Attributes:
-        question: What was asked, in a sentence.
-        columns: The names of the columns, with their units.
-        rows: A dict a row, by column.
-        notes: What a reader must know: the protocol, what is left out.
-        packages: The distributions whose versions matter.
-        samples: Every measured value, kept in the JSON alone.
+    Args:
+        needs: What had to be done, by the name of the limit.
+        took: The seconds that it took.
+        limits: The limits of the run.
+        seconds: The median seconds of a call of each limit in the same run, by name.
     """
-
-    question: str
-    columns: list[str]
-    rows: list[dict[str, Any]]
-    notes: list[str]
-    packages: list[str]
-    samples: dict[str, Any] = field(default_factory=dict)
-
-    def write(self, name: str) -> Path:
-        """Write `<name>.md` and `<name>.json` into bench/results/ and print the former."""
-        setting = {"date": datetime.now(UTC).date().isoformat()} | machine() | {"versions": versions(self.packages)}
-        RESULTS.mkdir(exist_ok=True)
-        whole = {"question": self.question, "setting": setting, "rows": self.rows, "notes": self.notes}
-        (RESULTS / f"{name}.json").write_text(json.dumps(whole | {"samples": self.samples}, indent=1) + "\n")
-        page = RESULTS / f"{name}.md"
-        page.write_text(self.markdown(setting))
-        print(page.read_text())
-        return page
-
-    def markdown(self, setting: Mapping[str, Any]) -> str:
-        """Return the table with its setting and notes."""
-        head = [f"# {self.question}", ""]
-        body = [_line(self.columns), _line(["---"] * len(self.columns))]
-        body += [_line([_cell(row.get(column)) for column in self.columns]) for row in self.rows]
-        tail = ["", *(f"- {note}" for note in self.notes)]
-        tail += [f"- {key}: {_cell(value)}" for key, value in setting.items()]
-        return "\n".join([*head, *body, *tail]) + "\n"
+    by_name = {limit.name: limit for limit in limits}
+    return 100 * sum(work * seconds[name] / by_name[name].work for name, work in needs.items()) / took
 
 
-def machine() -> dict[str, str]:
-    """Describe the machine without naming it."""
-    info = Path("/proc/cpuinfo").read_text()
-    model = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "unknown")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    SCRATCH.mkdir(parents=True, exist_ok=True)
-    kind = subprocess.run(
-        ["stat", "-f", "-c", "%T", SCRATCH], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    return {
-        "processor": f"{model}, {len(os.sched_getaffinity(0))} cores",
-        "memory": f"{memory:.0f} GiB",
-        "file system": kind,
-        "kernel": f"{platform.system()} {platform.release().split('-')[0]}",
-    }
+TIMES = ["median, ms", "min, ms", "quartiles, ms", "limit", "% of the limit"]
+"""The columns that `cells` fills."""
 
 
-def versions(packages: Sequence[str]) -> str:
-    """List the versions of Python and of the packages."""
-    return ", ".join([f"python {platform.python_version()}", *(f"{name} {_version(name)}" for name in packages)])
+def cells(contender: Contender, limits: Iterable[Limit], samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return the cells of a contender's row."""
+    took = spread(samples[contender.name])
+    medians = {name: spread(values).median for name, values in samples.items()}
+    return dict(
+        zip(
+            TIMES,
+            [
+                1e3 * took.median,
+                1e3 * took.least,
+                f"{1e3 * took.lower:.3g} to {1e3 * took.upper:.3g}",
+                " + ".join(contender.needs),
+                f"{percent(contender.needs, took.median, limits, medians):.0f}",
+            ],
+            strict=True,
+        )
+    )
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "from the source tree"
+def speeds(limits: Iterable[Limit], samples: Iterable[Mapping[str, Sequence[float]]]) -> str:
+    """Say in a note how fast the machine was in the run."""
+    samples = list(samples)
+    measured = {limit: spread([value for part in samples for value in part[limit.name]]) for limit in limits}
+    told = [
+        f"{limit.name} {limit.speed(took.median)} ({limit.speed(took.greatest)} to {limit.speed(took.least)})"
+        for limit, took in measured.items()
+    ]
+    return "limits in this run, median (slowest to fastest): " + ", ".join(told)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def as_case(seconds: Callable[[], float]) -> Case:
+    """Make a case of a function that returns the seconds of its one phase."""
+    return lambda: {TIME: seconds()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -13,7 +13,11 @@ import safetensors.numpy
 import torch
 
 import lamina
-from bench.harness import SCRATCH, Case, Table, interleave, spread
+from bench import paths
+from bench.agreement import Within
+from bench.command import is_quick
+from bench.harness import Case, interleave
+from bench.table import Table, spread
 
 TOTAL = 2**30
 PIECE = 8 * 2**20
@@ -105,47 +109,50 @@ def back_memory(data: torch.Tensor, folder: Path) -> None:
 
 def in_an_empty_folder(write: Callable[[torch.Tensor, Path], dict[str, float]], data: torch.Tensor) -> Case:
     def case() -> dict[str, float]:
-        shutil.rmtree(SCRATCH, ignore_errors=True)
-        SCRATCH.mkdir(parents=True)
-        back_memory(data, SCRATCH)
-        return write(data, SCRATCH)
+        shutil.rmtree(paths.SCRATCH, ignore_errors=True)
+        paths.SCRATCH.mkdir(parents=True)
+        back_memory(data, paths.SCRATCH)
+        return write(data, paths.SCRATCH)
 
     return case
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    quick = is_quick(__doc__, argv)
+    total, repetitions = (2**23, 1) if quick else (TOTAL, REPETITIONS)
     rows, samples = [], {}
     for width in WIDTHS:
         generator = torch.Generator().manual_seed(width)
-        data = torch.randn(TOTAL // (2 * width), width, generator=generator).half()
+        data = torch.randn(total // (2 * width), width, generator=generator).half()
         cases = {name: in_an_empty_folder(write, data) for name, write in WRITERS.items()}
         for name, case in cases.items():
             case()
-            assert torch.equal(read_back(SCRATCH, width)[name](), data), f"{name} gave other bytes back"
-        seconds = interleave(cases, REPETITIONS, f"d = {width}")
+            Within(0).check(name, {"rows": read_back(paths.SCRATCH, width)[name]()}, {"rows": data})
+        seconds = interleave(cases, repetitions, f"d = {width}")
         samples[f"d={width}"] = seconds
         size = data.numel() * data.element_size()
-        limit = spread(seconds[LIMIT]["durable"])[0]
+        limit = spread(seconds[LIMIT]["durable"]).median
         for name, phases in seconds.items():
-            median, least, _ = spread(phases["durable"])
+            durable = spread(phases["durable"])
             rows.append(
                 {
                     "d": width,
                     "writer": name,
-                    "median, s": median,
-                    "min, s": least,
-                    "GB/s": size / median / 1e9,
-                    "% of the limit": f"{100 * limit / median:.0f}",
-                    "close, ms": 1e3 * spread(phases["close"])[0] if "close" in phases else None,
+                    "median, s": durable.median,
+                    "min, s": durable.least,
+                    "quartiles, s": f"{durable.lower:.3g} to {durable.upper:.3g}",
+                    "GB/s": size / durable.median / 1e9,
+                    "% of the limit": f"{100 * limit / durable.median:.0f}",
+                    "close, ms": 1e3 * spread(phases["close"]).median if "close" in phases else None,
                 }
             )
-    shutil.rmtree(SCRATCH)
+    shutil.rmtree(paths.SCRATCH)
     Table(
         question="How fast does 1 GiB of float16 activations become durable?",
-        columns=["d", "writer", "median, s", "min, s", "GB/s", "% of the limit", "close, ms"],
+        columns=["d", "writer", "median, s", "min, s", "quartiles, s", "GB/s", "% of the limit", "close, ms"],
         rows=rows,
         notes=[
-            f"{REPETITIONS} interleaved repetitions into an empty folder, after one that was read back and compared",
+            f"{repetitions} interleaved repetitions into an empty folder, after one that was read back and compared",
             f"the limit is {LIMIT} of the same bytes in pieces of {PIECE // 2**20} MiB, in the same run",
             "lamina: appends of 8 MiB through `run.writer()`, then `flush()`; closing (sealing the segments) apart",
             "files and folder are synced for libraries that do not",
@@ -153,7 +160,7 @@ def main() -> None:
         ],
         packages=["lamina", "torch", "numpy", "safetensors"],
         samples=samples,
-    ).write("store_append")
+    ).publish("store_append", quick=quick)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""How fast, and in how much memory, are the sums of HSIC without a matrix of pairs?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from bench import limits
+from bench.agreement import Within
+from bench.command import best_device, is_quick
+from bench.harness import TIMES, Contender, cells, compare, peaks, speeds
+from bench.table import Table
+from lamina_kernels import gram
+
+REPETITIONS = 7
+SHAPES = {
+    "cpu": [(4096, 64), (4096, 768), (8192, 768), (16384, 64)],
+    "cuda": [(16384, 64), (16384, 768), (65536, 64), (65536, 768)],
+}
+KERNELS = ("linear", "rbf")
+RULE = Within(1e-5)
+MOST_DOUBLE = 4096
+"""The form `reference` holds a dozen matrices in float64: it takes part up to here."""
+
+Sums = Mapping[str, torch.Tensor]
+Form = Literal["reference", "blocked", "triton"]
+
+# What the roofline says, written before the first full run, for a machine with twice as many operations a second in
+# float32 as in float64 and an exponential for 60 of them.
+EXPECTED = [
+    "expected, linear: where n > 4 d, `blocked` needs 4 n d^2 operations in float64, dense torch 4 n^2 d in float32 "
+    "and six passes over n^2 numbers: 2 to 3 times faster at (4096, 768), 6 at (8192, 768), hundreds at (16384, 64)",
+    "expected, rbf: `blocked` needs 2 n^2 d operations and n^2 exponentials, in tiles that stay in the cache; dense "
+    "torch needs twice that and a dozen passes over n^2 numbers: 6 to 10 times faster at d = 64, 3 times at d = 768",
+    "expected, memory: dense torch adds 3 to 5 matrices of 4 n^2 bytes (3 to 5 GiB at n = 16384), `blocked` some MiB",
+]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    quick = is_quick(__doc__, argv)
+    device = best_device()
+    repetitions = 1 if quick else REPETITIONS
+    machine = machine_limits(device, quick)
+    shapes = [(200, 8)] if quick else SHAPES[device]
+    rows, samples = [], {}
+    for kernel, (n, d) in itertools.product(KERNELS, shapes):
+        arrays = paired(n, d)
+        contenders = list(forms(kernel, n, d, device))
+        what = f"{kernel}, n = {n}, d = {d}"
+        seconds = compare(
+            contenders,
+            arrays,
+            truth(arrays["x"], arrays["y"], kernel=kernel, device=device),
+            rule=RULE,
+            limits=machine,
+            repetitions=repetitions,
+            device=device,
+            peers=None,
+            description=what,
+        )
+        samples[what] = seconds
+        added = {} if quick else peaks(contenders, arrays, device=device, description=what)
+        for contender in contenders:
+            row = {"kernel": kernel, "n": n, "d": d, "form": contender.name} | cells(contender, machine, seconds)
+            row["peak, MiB"] = added[contender.name] / 2**20 if added else None
+            rows.append(row)
+    Table(
+        question="How fast are the sums of HSIC without a matrix of pairs?",
+        columns=["kernel", "n", "d", "form", *TIMES, "peak, MiB"],
+        rows=rows,
+        notes=[
+            f"float32; {repetitions} interleaved repetitions after a comparison with the sums in float64: {RULE}",
+            "the limits count what each form cannot do without: both whole products of dense torch, the half that "
+            "symmetry leaves of them or the moments that replace them, and the exponentials; `triton` multiplies "
+            "float32 as six products of bfloat16",
+            "peak: what the first call adds to a fresh process, by VmHWM (on a GPU: by torch's allocator)",
+            f"`reference` sums in float64 and takes part up to n = {MOST_DOUBLE}",
+            *EXPECTED,
+            speeds(machine, samples.values()),
+        ],
+        packages=["lamina-kernels", "torch", "triton"],
+        samples=samples,
+    ).publish("hsic_sums", device=device, quick=quick)
+
+
+def machine_limits(device: str, quick: bool) -> list[limits.Limit]:
+    """Return the limits that the contenders name, and the memory's."""
+    size = 128 if quick else None
+    kinds = ("fp32", "fp64") if device == "cpu" else ("fp32", "fp64", "bf16")
+    found = [limits.gemm(kind, device, size) for kind in kinds]
+    if device == "cpu":
+        found.append(limits.exp())
+    return [*found, limits.copy(device, 2**20 if quick else 2**28 if device == "cpu" else 2**32)]
+
+
+def paired(n: int, d: int) -> dict[str, np.ndarray]:
+    """Return rows x and y [n, d] in float32 that share half of their variance."""
+    generator = np.random.default_rng(n + d)
+    common, x, y = (generator.standard_normal((n, d), np.float32) for _ in range(3))
+    return {"x": common + x, "y": common + y}
+
+
+def forms(kernel: str, n: int, d: int, device: str) -> Iterator[Contender]:
+    """List who takes part, and what each needs."""
+    exps = {"exp fp32": 2.0 * n * n} if kernel == "rbf" and device == "cpu" else {}
+    flop = 4.0 * n * n * d
+    yield Contender("dense torch", "bench.hsic_sums:dense", {"kernel": kernel}, needs={"GEMM fp32": flop} | exps)
+    here = Contender("blocked", "bench.hsic_sums:op", {"kernel": kernel, "impl": "blocked"})
+    if n <= MOST_DOUBLE:
+        options = {"kernel": kernel, "impl": "reference"}
+        yield replace(here, name="reference", options=options, needs={"GEMM fp32": flop} | exps)
+    half = {"GEMM fp32": flop / 2} | {name: work / 2 for name, work in exps.items()}
+    moments = kernel == "linear" and 4 * d < n
+    yield replace(here, needs={"GEMM fp64": 4.0 * n * d * d} if moments else half)
+    if device != "cpu":
+        options = {"kernel": kernel, "impl": "triton"}
+        yield replace(here, name="triton", options=options, needs={"GEMM bf16": 6 * flop / 2})
+
+
+def op(x: np.ndarray, y: np.ndarray, *, device: str, kernel: str, impl: Form) -> Callable[[], Sums]:
+    """`lamina_kernels.gram.hsic_sums` in one of its forms."""
+    k = gram.Linear() if kernel == "linear" else gram.RBF(bandwidth(x.shape[1]))
+    a, b = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+
+    def run() -> Sums:
+        sums = gram.hsic_sums(a, b, kernel_x=k, kernel_y=k, impl=impl)
+        assert sums.impl == impl
+        return {"product": sums.product, "sums_x": sums.sums_x, "sums_y": sums.sums_y}
+
+    return run
+
+
+def dense(x: np.ndarray, y: np.ndarray, *, device: str, kernel: str) -> Callable[[], Sums]:
+    """What one writes in torch: two matrices in float32."""
+    a, b = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+
+    def run() -> Sums:
+        K, L = (scores(rows, rows, kernel).fill_diagonal_(0) for rows in (a, b))
+        return {"product": (K * L).sum(1), "sums_x": K.sum(1), "sums_y": L.sum(1)}
+
+    return run
+
+
+def truth(x: np.ndarray, y: np.ndarray, *, kernel: str, device: str, tile: int = 1024) -> Sums:
+    """The sums in float64, some rows at a time."""
+    a, b = torch.from_numpy(x).to(device, torch.float64), torch.from_numpy(y).to(device, torch.float64)
+    sums = torch.zeros(3, len(a), dtype=torch.float64, device=device)
+    for start in range(0, len(a), tile):
+        rows = slice(start, start + tile)
+        K, L = (scores(whole[rows], whole, kernel) for whole in (a, b))
+        for matrix in (K, L):
+            matrix.diagonal(start).zero_()
+        sums[0, rows], sums[1, rows], sums[2, rows] = (K * L).sum(1), K.sum(1), L.sum(1)
+    return dict(zip(("product", "sums_x", "sums_y"), sums, strict=True))
+
+
+def scores(x: torch.Tensor, y: torch.Tensor, kernel: str) -> torch.Tensor:
+    """Return k(x_i, y_j) for all pairs."""
+    if kernel == "linear":
+        return x @ y.T
+    return torch.cdist(x, y).square_().mul_(-0.5 / bandwidth(x.shape[1]) ** 2).exp_()
+
+
+def bandwidth(d: int) -> float:
+    """Return a bandwidth at which the kernel of two independent rows of `paired` is about exp(-1)."""
+    return (2 * d) ** 0.5
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Every question answers on tiny sizes, so that no benchmark rots between its real runs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import paths
+
+ANSWERS = {
+    "machine": ["memcpy", "GEMM fp32"],
+    "store_append": ["lamina append + flush", "np.save + fsync"],
+    "recording_overhead": ["no recorder", "recorder open, every step due"],
+    "hsic_sums": ["dense torch", "reference", "blocked"],
+    "cka": ["dense float64", "lamina"],
+}
+
+
+@pytest.mark.parametrize("question", ANSWERS)
+def test_a_question_answers_and_writes_no_results(question, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paths, "SCRATCH", tmp_path / "scratch")
+    # The peers need an environment of their own; their worker has tests in test_peers.py.
+    monkeypatch.setattr(paths, "PEERS", tmp_path / "no-peers" / "python")
+    # Threads that wait for each other on a busy machine take seconds for nothing.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        importlib.import_module(f"bench.{question}").main(["--quick"])
+    finally:
+        torch.set_num_threads(threads)
+    page = capsys.readouterr().out
+    assert page.startswith("# ")
+    for row in ANSWERS[question]:
+        assert f"| {row} |" in page
+    assert not (tmp_path / "results").exists()
+
+
+def test_make_bench_runs_every_question():
+    found = {path.stem for path in (paths.ROOT / "bench").glob("*.py") if "def main(" in path.read_text()}
+    listed = re.search(r"^QUESTIONS := (.*)$", (paths.ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert listed is not None
+    assert set(listed[1].split()) == found == set(ANSWERS)
+
+
+def test_every_result_that_is_kept_answers_a_question_that_is_there():
+    for page in Path(paths.ROOT / "bench" / "results").glob("*.md"):
+        assert page.name.partition(".")[0] in ANSWERS
