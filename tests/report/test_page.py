@@ -9,14 +9,15 @@ import pytest
 
 from lamina.plot import curves
 from lamina.report.page import write_page
-from lamina.report.section import Gallery, Item, Picture, Section, Table
+from lamina.report.section import Chapter, Gallery, Item, Picture, Section, Table
 
 HOSTILE = "</script><script>alert(1)</script><img src=http://example.org/x.png>"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 
 def page(path: Path, *parts: Picture | Table | Gallery, title: str = "Title", problems: tuple[str, ...] = ()) -> str:
-    write_page(path, title=title, lead="Lead", problems=problems, sections=[Section("Section", list(parts))])
+    chapters = [Chapter("", "Lead", [Section("Section", list(parts))])]
+    write_page(path, title=title, problems=problems, chapters=chapters)
     return path.read_text(encoding="utf-8")
 
 
@@ -91,3 +92,14 @@ def test_tables_set_numbers_and_sizes_to_the_right(tmp_path: Path) -> None:
         tmp_path / "page.html", Table(pl.DataFrame({"run": ["a"], "rows": [1200], "bytes": ["3 MB"]}), "Reading.")
     )
     assert '<td>a</td><td class="number">1,200</td><td class="number">3 MB</td>' in text
+
+
+def test_chapters_are_linked_from_the_top(tmp_path: Path) -> None:
+    chapters = [Chapter(f"Runs <{k}>", f"Lead {k}", [Section("Section", [chart()])]) for k in range(2)]
+    write_page(tmp_path / "page.html", title="Title", problems=[], chapters=chapters)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for k in range(2):
+        assert f'<a href="#part-{k}">Runs &lt;{k}&gt;</a>' in text
+        assert f'<h2 class="chapter" id="part-{k}">Runs &lt;{k}&gt;</h2>\n<p class="lead">Lead {k}</p>' in text
+    assert text.count("<h3>Section</h3>") == 2
+    assert list(specs(text)) == ["chart-1", "chart-2"]

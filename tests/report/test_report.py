@@ -12,11 +12,13 @@ import pytest
 import lamina
 from lamina.errors import MissingExtraError, NotFoundError
 from lamina.report import report
+from tests.report.planted import reading
 
 SECTIONS = [
     "The runs",
     "Metrics over steps",
     "What the last hidden layer sees",
+    "How alike the layers are",
     "Size of the activations",
     "Change of the weights",
     "Which examples were learnt last",
@@ -28,6 +30,12 @@ def specs(text: str) -> dict[str, Any]:
     found = re.search(r"^const specs = (.*);$", text, re.MULTILINE)
     assert found is not None
     return json.loads(found.group(1))
+
+
+def numbers(spec: dict[str, Any]) -> list[float]:
+    """All numbers that a chart draws, in order of size."""
+    cells = (cell for rows in spec["datasets"].values() for row in rows for cell in row.values())
+    return sorted(cell for cell in cells if isinstance(cell, int | float))
 
 
 def headings(text: str) -> list[str]:
@@ -58,9 +66,22 @@ def test_one_run_and_runs_opened_together_are_taken_too(runs: list[lamina.Run], 
     assert headings(both.read_text()) == SECTIONS
 
 
+def test_runs_with_other_sites_have_a_chapter_of_their_own(runs: list[lamina.Run], tmp_path: Path) -> None:
+    alone = report(runs, tmp_path / "alone.html", progress=False).read_text()
+    texts = reading(tmp_path / "texts")
+    text = report([texts, *runs], tmp_path / "both.html", progress=False).read_text()
+    assert re.findall('<h2 class="chapter" id=".*?">(.*?)</h2>', text) == ["texts", "seed-0, seed-1"]
+    sections = re.findall("<h3>(.*?)</h3>", text.split("<script")[0])
+    assert sections == ["The run", "How alike the layers are", "What was stored", *SECTIONS]
+    # The other run changes nothing in what is shown of these.
+    for mine, expected in zip(list(specs(text).values())[-10:], specs(alone).values(), strict=True):
+        assert mine["title"] == expected["title"]
+        np.testing.assert_allclose(numbers(mine), numbers(expected), rtol=1e-6, atol=1e-9)
+
+
 def test_every_chart_has_a_title_and_axes_with_a_unit(runs: list[lamina.Run], tmp_path: Path) -> None:
     charts = specs(report(runs, tmp_path / "report.html", progress=False).read_text())
-    assert len(charts) == 7
+    assert len(charts) == 10
     for name, spec in charts.items():
         assert spec["title"]["text"], name
         titled = [axis["title"] for axis in axes(spec) if "title" in axis]
@@ -113,4 +134,4 @@ def test_a_damaged_block_costs_its_section_and_is_named(runs: list[lamina.Run], 
     text = report(lamina.open(runs[0].path), tmp_path / "report.html", progress=False).read_text()
     assert "left out" in text
     assert segment.name in text
-    assert headings(text) == ["The run", *(name for name in SECTIONS[1:] if name not in SECTIONS[2:4])]
+    assert headings(text) == ["The run", *(name for name in SECTIONS[1:] if name not in SECTIONS[2:5])]

@@ -48,10 +48,10 @@ def test_the_page_draws_every_chart_and_logs_no_error(runs: list[lamina.Run], tm
     page = report(runs, tmp_path / "report.html", progress=False)
     drawn = browse(page, tmp_path / "profile", "--dump-dom")
     assert "CONSOLE" not in drawn.stderr, drawn.stderr
-    charts = re.findall(r'<div class="chart[^>]* id="(chart-\d)".*?</figure>', drawn.stdout, re.DOTALL)
+    charts = re.findall(r'<div class="chart[^>]* id="(chart-\d+)".*?</figure>', drawn.stdout, re.DOTALL)
     svgs = re.findall(r"<svg .*?</svg>", drawn.stdout, re.DOTALL)
-    assert len(charts) == 7
-    assert sum("mark-" in svg for svg in svgs) == 7
+    assert len(charts) == 10
+    assert sum("mark-" in svg for svg in svgs) == 10
 
 
 @pytest.mark.chromium

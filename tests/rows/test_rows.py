@@ -150,3 +150,15 @@ def test_what_the_examples_say_reaches_the_rows(tmp_path: Path) -> None:
     assert frame.rows() == [("two", 2), ("zero", 0), ("two", 2), (None, 7)]
     with pytest.raises(NotFoundError, match="labl"):
         rows.metadata(["labl"])
+
+
+def test_positions_have_columns_of_their_own(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "tokens")
+    with run.writer() as writer:
+        writer.examples({"example": [0, 1], "topic": ["a", "b"]})
+        writer.examples({"example": [0, 0], "position": [0, 1], "token": ["the", "cat"]})
+        writer.append({"x": torch.zeros(3, 1)}, step=0, example=[0, 0, 1], position=[1, 0, 0])
+        writer.append({"pooled": torch.zeros(2, 1)}, step=0, example=[1, 0])
+    run = run.refresh()
+    assert run.rows("x").metadata(["topic", "token"]).rows() == [("a", "cat"), ("a", "the"), ("b", None)]
+    assert run.rows("pooled").metadata(["topic"])["topic"].to_list() == ["b", "a"]

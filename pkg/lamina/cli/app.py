@@ -50,7 +50,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where to record; the next free number is appended.")] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="How many networks to train.")] = 3,
 ) -> None:
-    """Train small networks on handwritten digits with recording on, draw a report, and ask it three questions."""
+    """Train small networks and read a pretrained one, with recording on; draw a report; ask it three questions."""
     from lamina.demo import demo as run_demo
 
     run_demo(out, seeds=seeds)

@@ -35,8 +35,8 @@ def questions(folder: Path, *, last: int) -> list[Question]:
             f"join examples using (run, example) where source = 'train' and step > {last // 2} "
             'group by label order by nats desc limit 3"'
         ),
-        "Which digits does the first network mistake most, in Polars and straight from its recorded output?": (
-            f"{python} -c '{_POLARS.format(run=folder / 'seed-0', step=last)}'"
+        "Which words leave the pretrained encoder least like they entered it, in Polars and from recorded vectors?": (
+            f"{python} -c '{_POLARS.format(run=folder / 'minilm')}'"
         ),
     }
     return [Question(text, command, _answer(command)) for text, command in asked.items()]
@@ -45,9 +45,13 @@ def questions(folder: Path, *, last: int) -> list[Question]:
 _POLARS = """
 import lamina, polars as pl
 run = lamina.open("{run}")
-rows = run.activations("output", step={step}, source="validation").join(run.examples(), on="example")
-right = pl.col("output").arr.arg_max() == pl.col("label")
-print(rows.group_by("label").agg(right.mean().alias("share right")).sort("share right").head(3).collect())
+first, last = "embeddings.output", "encoder.layer.5.output"
+rows = run.activations([first, last]).join(run.examples(), on=["example", "position"])
+dot = lambda a, b: (pl.col(a) * pl.col(b)).arr.sum()
+cosine = dot(first, last) / (dot(first, first) * dot(last, last)).sqrt()
+words = rows.group_by("token").agg(cosine.mean().alias("mean cosine"), pl.len().alias("times"))
+often = words.filter(pl.col("times") >= 100, pl.col("token").str.contains("^[a-z]+$"))
+print(often.sort("mean cosine").head(3).collect())
 """
 
 

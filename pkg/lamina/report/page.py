@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from lamina.extras import need
-from lamina.report.section import Gallery, Picture, Section, Table
+from lamina.report.section import Chapter, Gallery, Picture, Section, Table
 from lamina.report.text import cell
 
 # Only pictures that carry their own bytes: an address would need the network.
@@ -26,7 +26,10 @@ body { margin: 0; background: #f4f4f2; color: #222; font: 16px/1.5 system-ui, -a
   sans-serif; }
 main { max-width: 860px; margin: 0 auto; padding: 32px 40px 56px; background: white; }
 h1 { font-size: 28px; margin: 0 0 4px; line-height: 1.25; }
-h2 { font-size: 20px; margin: 44px 0 8px; padding-top: 14px; border-top: 1px solid #ddd; }
+h2, h3 { font-size: 20px; margin: 44px 0 8px; padding-top: 14px; border-top: 1px solid #ddd; }
+h2.chapter { font-size: 24px; margin: 64px 0 4px; padding-top: 18px; border-top: 4px solid #222; }
+h2.chapter + p.lead + section h3 { margin-top: 12px; border-top: none; padding-top: 0; }
+nav { margin: 0 0 12px; }
 p, figcaption { max-width: 72ch; }
 p.lead { margin: 0 0 12px; color: #444; }
 figure { margin: 18px 0 30px; }
@@ -47,10 +50,12 @@ footer { margin-top: 44px; color: #777; font-size: 13px; }
 """.strip()
 
 
-def write_page(path: Path, *, title: str, lead: str, problems: Sequence[str], sections: Sequence[Section]) -> None:
+def write_page(path: Path, *, title: str, problems: Sequence[str], chapters: Sequence[Chapter]) -> None:
     """Write the page to `path` in one step: a reader sees the old file or the whole new one."""
     figures = _Figures()
-    body = "\n".join(_section(section, figures) for section in sections)
+    body = "\n".join(
+        _chapter(chapter, number, figures, alone=len(chapters) == 1) for number, chapter in enumerate(chapters)
+    )
     warnings = "\n".join(f'<p class="problem">{html.escape(problem)}</p>' for problem in problems)
     bundle = _javascript() if figures.specs else ""
     page = f"""<!DOCTYPE html>
@@ -67,7 +72,7 @@ def write_page(path: Path, *, title: str, lead: str, problems: Sequence[str], se
 <body>
 <main>
 <h1>{html.escape(title)}</h1>
-<p class="lead">{html.escape(lead)}</p>
+{_contents(chapters)}
 {warnings}
 <noscript><p class="problem">The charts on this page are drawn by JavaScript, which is switched off here.</p></noscript>
 {body}
@@ -110,9 +115,26 @@ class _Figures:
         return name
 
 
-def _section(section: Section, figures: _Figures) -> str:
+def _contents(chapters: Sequence[Chapter]) -> str:
+    """Return what stands below the page's title: the lead of the only chapter, or links to several."""
+    if len(chapters) == 1:
+        return f'<p class="lead">{html.escape(chapters[0].lead)}</p>'
+    links = (f'<li><a href="#part-{k}">{html.escape(chapter.title)}</a></li>' for k, chapter in enumerate(chapters))
+    return f"<nav>Runs of {len(chapters)} kinds, told apart by their sites:\n<ul>{''.join(links)}</ul></nav>"
+
+
+def _chapter(chapter: Chapter, number: int, figures: _Figures, *, alone: bool) -> str:
+    level = "h2" if alone else "h3"
+    sections = "\n".join(_section(section, level, figures) for section in chapter.sections)
+    if alone:
+        return sections
+    head = f'<h2 class="chapter" id="part-{number}">{html.escape(chapter.title)}</h2>'
+    return f'{head}\n<p class="lead">{html.escape(chapter.lead)}</p>\n{sections}'
+
+
+def _section(section: Section, level: str, figures: _Figures) -> str:
     parts = "\n".join(_part(part, figures) for part in section.parts)
-    return f"<section>\n<h2>{html.escape(section.title)}</h2>\n{parts}\n</section>"
+    return f"<section>\n<{level}>{html.escape(section.title)}</{level}>\n{parts}\n</section>"
 
 
 def _part(part: Picture | Table | Gallery, figures: _Figures) -> str:

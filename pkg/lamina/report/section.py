@@ -1,4 +1,4 @@
-"""What a report is made of: sections, and in them pictures with a sentence, tables and galleries."""
+"""What a report is made of: chapters, in them sections, in these pictures with a sentence, tables and galleries."""
 
 from __future__ import annotations
 
@@ -47,3 +47,12 @@ class Section:
 
     title: str
     parts: list[Picture | Table | Gallery] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The sections about runs of one kind, and a sentence on these; a page of one chapter shows no title of it."""
+
+    title: str
+    lead: str
+    sections: list[Section]

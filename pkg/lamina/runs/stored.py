@@ -84,16 +84,24 @@ class StoredRows:
         if unknown := [name for name in columns if name not in self.columns]:
             raise NotFoundError(f"the rows have no column {unknown[0]!r}", hint=nearest_names(unknown[0], self.columns))
         own = self._metadata.collect_schema().names()
-        wanted, of_examples = set(columns), [name for name in columns if name not in own]
-        key: list[str] = []
-        examples = pl.LazyFrame()
-        if of_examples:
-            examples = frames.examples(self._snapshot)
-            key = [name for name in ("example", "position") if name in examples.collect_schema() and name in own]
-        frame = self._metadata.select("row", *(name for name in own if name != "row" and name in wanted | set(key)))
-        if key:
-            named = examples.select(*key, *of_examples)
-            frame = frame.join(named, on=key, how="left", nulls_equal=True, maintain_order="left")
-        elif of_examples:
+        of_examples = [name for name in columns if name not in own]
+        keys = [name for name in ("example", "position") if name in own] if of_examples else []
+        if of_examples and "example" not in keys:
             raise NotFoundError(f"the rows name no example to look {of_examples[0]!r} up by")
+        frame = self._metadata.select("row", *(name for name in own if name != "row" and name in {*columns, *keys}))
+        if of_examples:
+            frame = _look_up(frame, frames.examples(self._snapshot), keys, of_examples)
         return frame.collect().select(columns)
+
+
+def _look_up(frame: pl.LazyFrame, examples: pl.LazyFrame, keys: list[str], names: list[str]) -> pl.LazyFrame:
+    """Add columns of the examples: what they say of the position, else what they say of the example as a whole."""
+    if "position" not in examples.collect_schema():
+        return frame.join(examples.select("example", *names), on="example", how="left", maintain_order="left")
+    whole = examples.filter(pl.col("position").is_null()).select("example", *names)
+    frame = frame.join(whole, on="example", how="left", maintain_order="left")
+    if "position" in keys:
+        there = examples.drop_nulls("position").select(*keys, *names)
+        frame = frame.join(there, on=keys, how="left", maintain_order="left", suffix=" there")
+        frame = frame.with_columns(pl.coalesce(f"{name} there", name).alias(name) for name in names)
+    return frame

@@ -67,6 +67,8 @@ def add_panel(
     within: bool,
 ) -> None:
     """Let a panel meet all rows, and add it to the state."""
+    from lamina_kernels.gram import hsic_sums
+
     groups, count = aligned.groups, state.count
 
     def read(rows: range) -> tuple[Tensor, Tensor, Columns]:
@@ -80,23 +82,6 @@ def add_panel(
     of_rows, sizes = torch.from_numpy(buckets[codes]), torch.from_numpy(groups.sizes[codes])
     meeting = Panel(state, own, of_rows, sizes, within=within)
     kernel_x, kernel_y = kernels
-
-    def hsic_sums(a, b, *others, kernel_x, kernel_y, **ids):  # until the op itself gives the squares
-        from types import SimpleNamespace
-
-        from lamina_kernels.gram import hsic_sums as op
-
-        u, v = (others[0], others[1]) if others else (None, None)
-        both = op(a, b, u, v, kernel_x=kernel_x, kernel_y=kernel_y, **ids)
-        first = op(a, a, u, u, kernel_x=kernel_x, kernel_y=kernel_x, **ids)
-        second = op(b, b, v, v, kernel_x=kernel_y, kernel_y=kernel_y, **ids)
-        return SimpleNamespace(
-            product=both.product,
-            square_x=first.product,
-            square_y=second.product,
-            sums_x=both.sums_x,
-            sums_y=both.sums_y,
-        )
 
     for other in panels(aligned):
         if other == panel and not within:

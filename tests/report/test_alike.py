@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import lamina
+from lamina.report.alike import Comparison, Layer, compared, labels_of, layers_of, mirrored, missing, selection, spread
+from tests.report.planted import EXAMPLES, reading, training
+
+
+def tokens(path: Path, *, examples: int, positions: int) -> lamina.Run:
+    run = lamina.Run.create(path)
+    with run.writer() as writer:
+        writer.append({"a.output": np.ones((examples, positions, 2), np.float32)}, step=0, example=np.arange(examples))
+    return lamina.open(path)
+
+
+def test_few_rows_are_all_compared(tmp_path: Path) -> None:
+    assert selection(tokens(tmp_path / "run", examples=4, positions=5).rows("a.output"), 20) == (None, 20)
+
+
+@pytest.mark.parametrize(("limit", "examples", "positions"), [(3, 3, 1), (4, 4, 1), (10, 4, 2), (19, 4, 4)])
+def test_of_many_rows_examples_come_first_and_then_positions(
+    tmp_path: Path, limit: int, examples: int, positions: int
+) -> None:
+    run = tokens(tmp_path / "run", examples=4, positions=5)
+    where, count = selection(run.rows("a.output"), limit)
+    chosen = run.rows("a.output", where=where).metadata(["example", "position"])
+    assert len(chosen) == count == examples * positions <= limit
+    assert chosen["example"].n_unique() == examples
+    assert {0, 3} <= set(chosen["example"])
+    assert chosen["position"].n_unique() == positions
+
+
+def test_layers_are_outputs_of_two_units_on_the_rows_that_most_share(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    wide = np.ones((2, 3, 4), np.float32)
+    with run.writer() as writer:
+        sites = {
+            "a.output": wide,
+            "b.output": wide,
+            "b.input": wide,
+            "one.output": wide[..., :1],
+            "c.output": wide[:, 0],
+        }
+        writer.append(sites, step=0, example=np.arange(2))
+        writer.append({"late.output": wide}, step=1, example=np.arange(2))
+    assert layers_of(lamina.open(run.path), 0, None) == ["a.output", "b.output"]
+
+
+def test_many_layers_are_thinned_and_both_ends_kept(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        writer.append({f"{k:02}.output": np.ones((2, 3), np.float32) for k in range(30)}, step=0, example=np.arange(2))
+    chosen = layers_of(lamina.open(run.path), 0, None)
+    assert len(chosen) == 8
+    assert (chosen[0], chosen[-1]) == ("00.output", "29.output")
+
+
+def test_groups_are_found_by_example_and_position(tmp_path: Path) -> None:
+    run = reading(tmp_path / "run", groups=3)
+    rows = run.rows("a.output", where=pl.col("example") > 2)
+    labels = labels_of(run, rows)
+    assert labels is not None
+    assert labels.to_list() == [f"topic {example // 4}" for example in rows.metadata(["example"])["example"]]
+
+
+def test_groups_may_be_a_column_of_the_rows_or_one_an_example(tmp_path: Path) -> None:
+    for name in ("rows", "examples"):
+        run = lamina.Run.create(tmp_path / name, config={"groups": "speaker"})
+        with run.writer() as writer:
+            columns = {"speaker": ["ann", "bob"]} if name == "rows" else {}
+            writer.append({"a.output": np.ones((2, 3, 4), np.float32)}, step=0, example=np.arange(2), **columns)
+            if name == "examples":
+                writer.examples({"example": np.arange(2), "speaker": ["ann", "bob"]})
+        run = lamina.open(run.path)
+        labels = labels_of(run, run.rows("a.output"))
+        assert labels is not None
+        assert labels.to_list() == ["ann"] * 3 + ["bob"] * 3
+
+
+@pytest.mark.parametrize("groups", [None, 8, "nothing of that name"])
+def test_a_setting_that_names_no_column_leaves_the_example(tmp_path: Path, groups: object) -> None:
+    run = lamina.Run.create(tmp_path / "run", config={"groups": groups})
+    with run.writer() as writer:
+        writer.append({"a.output": np.ones((2, 4), np.float32)}, step=0, example=np.arange(2))
+    run = lamina.open(run.path)
+    assert labels_of(run, run.rows("a.output")) is None
+
+
+def test_a_comparison_is_the_cka_of_its_layers(tmp_path: Path) -> None:
+    from lamina import similarity
+
+    run = training(tmp_path / "run", seed=0)
+    layers = {site: Layer(run, f"{site}.output", 4, "validation", None) for site in "abc"}
+    wanted = [
+        Comparison("run", "a", "b", 4, layers["a"], layers["b"]),
+        Comparison("run", "a", "c", 4, layers["a"], layers["c"]),
+    ]
+    frame = compared(wanted, progress=False)
+    assert frame.select("run", "row", "column", "step").rows() == [("run", "a", "b", 4), ("run", "a", "c", 4)]
+    for one, row in zip(wanted, frame.iter_rows(named=True), strict=True):
+        found = similarity.cka(one.x.rows(), one.y.rows())
+        low, high = found.interval()
+        expected = (found.value, found.stderr, low, high, EXAMPLES, EXAMPLES)
+        assert [row[name] for name in ("value", "error", "low", "high", "n", "n_groups")] == pytest.approx(expected)
+
+
+def test_threads_are_given_back(tmp_path: Path) -> None:
+    run = training(tmp_path / "run", seed=0)
+    layer = Layer(run, "a.output", 4, "validation", None)
+    before = torch.get_num_threads()
+    compared([Comparison("run", "a", "a", 4, layer, layer)], progress=False)
+    assert torch.get_num_threads() == before
+
+
+def test_a_layer_that_does_not_vary_has_no_value_and_is_counted(tmp_path: Path) -> None:
+    run = tokens(tmp_path / "run", examples=9, positions=2)
+    layer = Layer(run, "a.output", 0, None, None)
+    frame = compared([Comparison("run", "a", "a", 0, layer, layer)], progress=False)
+    assert frame["value"].to_list() == [None]
+    assert "1 comparisons without a value" in missing(frame)
+
+
+def test_the_matrix_is_symmetric_with_ones_on_its_diagonal() -> None:
+    sites = ["z", "a", "m"]
+    upper = pl.DataFrame({"row": ["z", "z", "a"], "column": ["a", "m", "m"], "value": [0.1, 0.2, 0.3], "error": 0.01})
+    whole = mirrored(upper, sites)
+    assert whole["row"].unique(maintain_order=True).to_list() == sites
+    matrix = whole["value"].to_numpy().reshape(3, 3)
+    np.testing.assert_array_equal(matrix, [[1, 0.1, 0.2], [0.1, 1, 0.3], [0.2, 0.3, 1]])
+
+
+def test_spreading_keeps_both_ends() -> None:
+    assert spread(range(10), 4) == [0, 3, 6, 9]
+    assert spread([1, 2], 4) == [1, 2]
+    assert spread([1, 2], 1) == [1]
