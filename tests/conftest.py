@@ -28,5 +28,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker in ("root", "chromium", "gpu"):
             if item.get_closest_marker(marker) and (obstacle := _obstacle(marker)):
                 item.add_marker(pytest.mark.skip(reason=obstacle))
-        if item.get_closest_marker("slow") and "slow" not in config.option.markexpr:
-            item.add_marker(pytest.mark.skip(reason="slow: `make test-slow` runs it"))
+        for marker in ("slow", "aot"):
+            if item.get_closest_marker(marker) and marker not in config.option.markexpr:
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: `make test-{marker}` runs it"))

@@ -518,7 +518,7 @@ def hsic_tiles_have_no_mirror_image(patch: pytest.MonkeyPatch) -> None:
 
     whole = blocked._add
     patch.setattr(
-        blocked, "_add", lambda sums, rows, tile, span: whole(sums, rows, tile, span) if tile.stride(1) == 1 else None
+        blocked, "_add", lambda sums, rows, tile, span: whole(sums, rows, tile, span) if tile.stride(0) == 1 else None
     )
 
 
@@ -556,10 +556,12 @@ def hsic_groups_are_not_sorted(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def hsic_groups_share_what_is_broken(patch: pytest.MonkeyPatch) -> None:
-    """Zero times infinity counts: a broken row breaks all groups of its tile."""
+    """Groups are summed by a product with ones and zeros, where zero times infinity is not zero."""
     import torch
 
-    patch.setattr(torch.Tensor, "isfinite", lambda self: torch.ones_like(self, dtype=torch.bool))
+    from lamina_kernels.gram.hsic import blocked
+
+    patch.setattr(blocked, "sum_groups", lambda rows, group, n: torch.nn.functional.one_hot(group, n).to(rows).T @ rows)
 
 
 @fault
@@ -577,7 +579,7 @@ def hsic_sums_tiles_in_single(patch: pytest.MonkeyPatch) -> None:
 
     from lamina_kernels.gram.hsic import api, problem
 
-    patch.setattr(problem.Problem, "zeros", lambda self: torch.zeros(3, self.n, self.n_groups))
+    patch.setattr(problem.Problem, "zeros", lambda self: torch.zeros(5, self.n, self.n_groups))
     whole = api._result
     patch.setattr(api, "_result", lambda p, sums, impl: whole(p, sums.double(), impl))
 
@@ -734,3 +736,17 @@ def aot_forgets_the_attributes(patch: pytest.MonkeyPatch) -> None:
 
     whole = compiling.ASTSource
     patch.setattr(compiling, "ASTSource", lambda **arguments: whole(**arguments | {"attrs": {}}))
+
+
+@fault
+def hsic_swaps_the_squares(patch: pytest.MonkeyPatch) -> None:
+    """The sums of squares of one kernel are returned for the other."""
+    from lamina_kernels.gram.hsic import api
+
+    whole = api._result
+
+    def result(*arguments: Any) -> api.HsicSums:
+        made = whole(*arguments)
+        return made._replace(square_x=made.square_y, square_y=made.square_x)
+
+    patch.setattr(api, "_result", result)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lamina_kernels import dispatch
-from lamina_kernels.gram import linear_product, reference
+from lamina_kernels.gram import linear_product
+from lamina_kernels.gram.product import reference
 
 X, V = torch.ones(5, 3), torch.ones(5, 2)
 

@@ -1,8 +1,8 @@
 """Products and reductions over all pairs of rows that never build the matrix of pairs.
 
 Every op stands in a family (`lamina_kernels.gram`), has up to three forms with one signature
-(`reference`, `blocked`, later `triton`) and returns the name of the form that ran. The package needs
-torch and nothing of Lamina.
+(`reference`, `blocked`, `triton`) and returns the name of the form that ran. The package needs torch and
+nothing of Lamina; Triton is imported where a Triton kernel is launched.
 """
 
 from __future__ import annotations

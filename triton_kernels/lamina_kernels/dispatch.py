@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import os
 from collections.abc import Collection
+from functools import cache
+
+import torch
 
 
 def choose(op: str, forms: Collection[str], impl: str | None, *, default: str) -> str:
@@ -28,3 +33,51 @@ def choose(op: str, forms: Collection[str], impl: str | None, *, default: str) -
         guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"{op} has no form {impl!r}, it has {', '.join(map(repr, sorted(forms)))}{guess}")
     return impl
+
+
+def triton_obstacle(tensor: torch.Tensor) -> str | None:
+    """Return why no Triton kernel can run on this tensor, or None.
+
+    Kernels run on GPUs, and anywhere in Triton's interpreter, which `TRITON_INTERPRET=1` asks for before the
+    first kernel is imported. They do not sum in float64 inside a tile.
+    """
+    if tensor.dtype == torch.float64:
+        return "float64 has the forms 'reference' and 'blocked' alone"
+    if not _triton_is_installed():
+        return "Triton is not installed"
+    if tensor.device.type == "cuda" or interpreted():
+        return None
+    return f"the tensors are on {tensor.device}, a Triton kernel needs a GPU (or TRITON_INTERPRET=1, for tests)"
+
+
+@cache
+def _triton_is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def demand_triton(op: str, tensor: torch.Tensor) -> None:
+    """Raise unless a Triton kernel can run on this tensor: it never gives way to another form.
+
+    Raises:
+        ValueError: The tensor is float64.
+        RuntimeError: There is no GPU, or no Triton.
+    """
+    obstacle = triton_obstacle(tensor)
+    if obstacle is not None:
+        error = ValueError if tensor.dtype == torch.float64 else RuntimeError
+        raise error(f"{op}: impl='triton' cannot run: {obstacle}")
+
+
+def interpreted() -> bool:
+    """Return whether kernels run in Triton's interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+def target(tensor: torch.Tensor) -> str:
+    """Return what a kernel for this tensor is compiled to: "cuda:90", "hip:gfx942", or "interpreter"."""
+    if tensor.device.type != "cuda":
+        return "interpreter"
+    if torch.version.hip:
+        return "hip:" + torch.cuda.get_device_properties(tensor.device).gcnArchName.split(":")[0]
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    return f"cuda:{10 * major + minor}"

@@ -1,7 +1,9 @@
-"""Products with the matrix of a kernel function over all pairs of rows, never built."""
+"""Sums over the matrix of a kernel function of all pairs of rows, never built."""
 
 from __future__ import annotations
 
-from lamina_kernels.gram.api import LinearProduct, linear_product
+from lamina_kernels.gram.hsic.api import HsicSums, hsic_sums
+from lamina_kernels.gram.kernels import RBF, Linear
+from lamina_kernels.gram.product.api import LinearProduct, linear_product
 
-__all__ = ["LinearProduct", "linear_product"]
+__all__ = ["RBF", "HsicSums", "Linear", "LinearProduct", "hsic_sums", "linear_product"]

@@ -1,4 +1,4 @@
-"""The public face of the Gram products: checks, the choice of a form, the named result."""
+"""The public face of `linear_product`: checks, the choice of a form, the named result."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from lamina_kernels import dispatch
-from lamina_kernels.gram import blocked, reference
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from lamina_kernels import checks, dispatch
+from lamina_kernels.gram.product import blocked, reference
 
 
 class LinearProduct(NamedTuple):
@@ -83,18 +81,6 @@ def _cheapest(x: torch.Tensor, v: torch.Tensor) -> str:
 
 def _check(x: torch.Tensor, v: torch.Tensor, y: torch.Tensor) -> None:
     """Raise ValueError unless (X Yᵀ) V is defined and in one dtype on one device."""
-    for name, tensor in (("x", x), ("v", v), ("y", y)):
-        if tensor.ndim != 2:
-            raise ValueError(f"linear_product: {name} has shape {list(tensor.shape)}, expected two dimensions")
-        if tensor.dtype not in _DTYPES:
-            raise ValueError(
-                f"linear_product: {name} is {tensor.dtype}, expected float16, bfloat16, float32 or float64"
-            )
-        if tensor.dtype != x.dtype or tensor.device != x.device:
-            raise ValueError(
-                f"linear_product: {name} is {tensor.dtype} on {tensor.device}, but x is {x.dtype} on {x.device}"
-            )
-    if y.shape[1] != x.shape[1]:
-        raise ValueError(f"linear_product: x has width {x.shape[1]} and y has width {y.shape[1]}, they must agree")
-    if v.shape[0] != y.shape[0]:
-        raise ValueError(f"linear_product: v has {v.shape[0]} rows and y has {y.shape[0]}, they must agree")
+    checks.matrices("linear_product", x=x, v=v, y=y)
+    checks.same_width("linear_product", x=x, y=y)
+    checks.same_rows("linear_product", v=v, y=y)

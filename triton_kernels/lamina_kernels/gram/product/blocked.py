@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
+
+from lamina_kernels.tiles.rows import accumulation_dtype, tiles
 
 
 def linear_product(x: torch.Tensor, v: torch.Tensor, y: torch.Tensor, *, block: int) -> torch.Tensor:
@@ -23,13 +23,3 @@ def linear_product(x: torch.Tensor, v: torch.Tensor, y: torch.Tensor, *, block: 
     for rows in tiles(x.shape[0], block):
         product[rows] = (x[rows].to(dtype) @ moment).to(x.dtype)
     return product
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that sums over rows are kept in: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def tiles(rows: int, block: int) -> Iterator[slice]:
-    """Cut `rows` rows into consecutive slices of `block`; the last may be shorter."""
-    return (slice(start, min(start + block, rows)) for start in range(0, rows, block))

@@ -1,0 +1,92 @@
+"""What is compiled ahead of time: at most 15 configurations a family, each for 4 targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from triton.runtime.jit import JITFunction
+
+from lamina_kernels.gram import RBF, Linear
+from lamina_kernels.gram.hsic import launch, problem
+from lamina_kernels.gram.hsic.forward import hsic_sums_kernel
+from lamina_kernels.gram.kernels import Kernel
+
+LINEAR, GAUSSIAN = Linear(), RBF(1.0)
+
+
+class Configuration(NamedTuple):
+    """One way to launch a kernel.
+
+    Attributes:
+        name: How the table calls it.
+        kernel: The kernel.
+        plan: Returns the launch for a target, as the op itself would make it.
+        main: Whether `make test` compiles it; `make test-aot` compiles all.
+        scores: The names of the arguments whose product is the number of scores of a tile.
+        matrix: Whether it must run on matrix units; NVIDIA's do not multiply float32 without rounding.
+    """
+
+    name: str
+    kernel: JITFunction[Any]
+    plan: Callable[[str], launch.Launch]
+    main: bool
+    scores: tuple[str, str]
+    matrix: bool
+
+
+def hsic_launch(
+    target: str,
+    dtype: torch.dtype,
+    width: int,
+    kernels: tuple[Kernel, Kernel] = (GAUSSIAN, GAUSSIAN),
+    *,
+    width_y: int | None = None,
+    diagonal: bool = True,
+    group: int | None = None,
+    precision: str | None = None,
+) -> launch.Launch:
+    """Return the launch of `hsic_sums` over 4096 rows that nobody ever computes with."""
+    n = 4096
+    x, y = torch.zeros(n, width, dtype=dtype), torch.zeros(n, width_y or width, dtype=dtype)
+    x_other, y_other = (None, None) if diagonal else (x.clone(), y.clone())
+    groups = None if group is None else torch.arange(n) // group
+    ids = (groups, None) if diagonal else (None, groups)
+    return launch.plan(problem.build(x, y, x_other, y_other, *kernels, *ids, precision), target)
+
+
+def _gram() -> Iterable[tuple[str, bool, Callable[[str], launch.Launch]]]:
+    half, single = torch.bfloat16, torch.float32
+    yield "bf16 d64 rbf", True, partial(hsic_launch, dtype=half, width=64)
+    yield "bf16 d128 rbf", False, partial(hsic_launch, dtype=half, width=128)
+    yield "bf16 d768 rbf", False, partial(hsic_launch, dtype=half, width=768)
+    yield "bf16 d64 linear", False, partial(hsic_launch, dtype=half, width=64, kernels=(LINEAR, LINEAR))
+    yield (
+        "bf16 d768 linear off",
+        False,
+        partial(hsic_launch, dtype=half, width=768, kernels=(LINEAR, LINEAR), diagonal=False),
+    )
+    yield (
+        "fp16 d64 d768 linear-rbf",
+        False,
+        partial(hsic_launch, dtype=torch.float16, width=64, width_y=768, kernels=(LINEAR, GAUSSIAN)),
+    )
+    yield "bf16 d64 rbf groups", False, partial(hsic_launch, dtype=half, width=64, group=128)
+    yield "bf16 d768 rbf small groups off", True, partial(hsic_launch, dtype=half, width=768, group=16, diagonal=False)
+    yield "fp32 d64 rbf", True, partial(hsic_launch, dtype=single, width=64)
+    yield "fp32 d768 rbf", True, partial(hsic_launch, dtype=single, width=768)
+    yield "fp32 d768 linear", False, partial(hsic_launch, dtype=single, width=768, kernels=(LINEAR, LINEAR))
+    yield "fp32 d64 rbf groups", False, partial(hsic_launch, dtype=single, width=64, group=128)
+    yield "fp32 d64 rbf tf32", False, partial(hsic_launch, dtype=single, width=64, precision="tf32")
+    yield "fp32 d768 rbf tf32", False, partial(hsic_launch, dtype=single, width=768, precision="tf32")
+    yield "fp32 d768 rbf ieee", False, partial(hsic_launch, dtype=single, width=768, precision="ieee")
+
+
+FAMILIES = {
+    "gram": {
+        name: Configuration(name, hsic_sums_kernel, plan, main, ("ROWS", "COLUMNS"), matrix="ieee" not in name)
+        for name, main, plan in _gram()
+    },
+}

@@ -1,0 +1,105 @@
+"""Kernels compiled for GPUs that are not here: main configurations always, all of them by `make test-aot`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+import triton
+
+from tests.faults import broken
+from tests.kernels.aot.compiling import TARGETS
+from tests.kernels.aot.configurations import FAMILIES
+from tests.kernels.aot.table import compiled, complaints, rows
+
+EVERY = [(family, configuration) for family, members in FAMILIES.items() for configuration in members.values()]
+MAIN = [
+    pytest.param(family, c.name, marks=() if c.main else pytest.mark.aot, id=f"{family} {c.name}")
+    for family, c in EVERY
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("family", "name"), MAIN)
+def test_a_kernel_compiles_to_what_the_table_says(family, name, target):
+    _, row = compiled(family, name, target)
+    assert complaints(family, row) == []
+    known = [r for r in rows(family) if (r.triton, r.target, r.configuration) == (triton.__version__, target, name)]
+    if not any(r.triton == triton.__version__ for r in rows(family)):
+        pytest.skip(f"compiled, without complaint; the table of {family} has no rows of Triton {triton.__version__}")
+    # After a change that is meant: python -m tests.kernels.aot.table
+    assert [row] == known
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_table_has_at_most_60_rows_and_each_is_compiled(family):
+    newest = [r for r in rows(family) if r.triton == triton.__version__]
+    named = {r.configuration for r in newest}
+    assert len(newest) <= 60
+    assert named <= set(FAMILIES[family])
+    assert len(newest) == len(named) * len(TARGETS)
+
+
+def in_a_fresh_process(check: Callable[[], None], fault: str | None = None) -> None:
+    """Run a check where nothing was compiled yet: Triton keeps the hash of a kernel and of its constants."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(_run, check, fault).result()
+
+
+def _run(check: Callable[[], None], fault: str | None) -> None:
+    if fault is None:
+        check()
+    else:
+        with broken(fault):
+            check()
+
+
+def addresses_take_64_bits() -> None:
+    kernel, _ = compiled("gram", "fp32 d768 rbf", "cuda:90")
+    offsets = re.findall(r"tt\.addptr .* : .*, (.*) loc", kernel.asm["ttir"])
+    assert len(offsets) >= 10
+    assert [kind for kind in offsets if "i64" not in kind] == []
+
+
+def the_minimum_keeps_what_is_broken() -> None:
+    kernel, _ = compiled("gram", "bf16 d64 rbf", "cuda:90")
+    assert "min.NaN.f32" in kernel.asm["ptx"]
+    assert "min.f32" not in kernel.asm["ptx"]
+
+
+def the_kernel_is_fit_to_launch() -> None:
+    assert complaints("gram", compiled("gram", "bf16 d64 rbf", "cuda:80")[1]) == []
+
+
+def products_run_on_tensor_cores() -> None:
+    assert complaints("gram", compiled("gram", "fp32 d64 rbf", "cuda:90")[1]) == []
+
+
+def copies_are_wide_and_asynchronous() -> None:
+    # Without the attributes, Triton does not know that 16 bytes may be copied at once.
+    kernel, _ = compiled("gram", "bf16 d64 rbf", "cuda:90")
+    assert "cp.async.cg.shared.global" in kernel.asm["ptx"]
+
+
+CHECKS = [
+    (addresses_take_64_bits, "hsic_kernel_counts_in_32_bits"),
+    (the_minimum_keeps_what_is_broken, "hsic_kernel_hides_broken_rows"),
+    (the_kernel_is_fit_to_launch, "hsic_kernel_takes_large_tiles"),
+    (the_kernel_is_fit_to_launch, "hsic_kernel_spills"),
+    (products_run_on_tensor_cores, "hsic_kernel_leaves_the_tensor_cores"),
+    (copies_are_wide_and_asynchronous, "aot_forgets_the_attributes"),
+]
+
+
+@pytest.mark.parametrize("check", dict.fromkeys(check for check, _ in CHECKS), ids=lambda check: check.__name__)
+def test_code(check):
+    check()
+
+
+@pytest.mark.parametrize(("check", "fault"), CHECKS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_fault_in_the_code_is_noticed(check, fault):
+    with pytest.raises(AssertionError):
+        in_a_fresh_process(check, fault)

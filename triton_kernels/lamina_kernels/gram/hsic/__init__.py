@@ -1,0 +1,1 @@
+"""The sums that HSIC and CKA need."""

@@ -1,0 +1,1 @@
+"""The product of a Gram matrix with V."""

@@ -1,0 +1,47 @@
+"""Products of tiles on tensor cores."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton import knobs
+
+from lamina_kernels.tiles.load import load_rows
+
+# In Triton's interpreter, which must be asked for before this module is imported.
+INTERPRETED = tl.constexpr(knobs.runtime.interpret)
+
+
+@triton.jit
+def dot_rows(a, b, accumulator, PRECISION: tl.constexpr):
+    """Return accumulator + a bᵀ in float32.
+
+    Half precision is multiplied exactly. float32 is multiplied as PRECISION says: "bf16x6" (six products of its three
+    bfloat16 parts, as accurate as float32), "tf32" or "ieee". The interpreter rejects the first and gets bfloat16
+    wrong, so that it multiplies everything as float32.
+
+    Args:
+        a: [R, d].
+        b: [C, d].
+        accumulator: [R, C] float32.
+        PRECISION: How float32 is multiplied.
+    """
+    if INTERPRETED:
+        return tl.dot(a.to(tl.float32), tl.trans(b.to(tl.float32)), accumulator, input_precision="ieee")
+    elif a.dtype == tl.float32:
+        return tl.dot(a, tl.trans(b), accumulator, input_precision=PRECISION)
+    else:
+        return tl.dot(a, tl.trans(b), accumulator)
+
+
+@triton.jit
+def dot_of_rows(
+    x, x_rows, x_stride, x_valid, y, y_rows, y_stride, y_valid, width, PRECISION: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Return the [R, C] dot products of rows of any width, COLUMNS columns at a time; see `load_rows`."""
+    products = tl.zeros([x_rows.shape[0], y_rows.shape[0]], tl.float32)
+    for first in range(0, width, COLUMNS):
+        a = load_rows(x, x_rows, x_stride, x_valid, first, width, COLUMNS)
+        b = load_rows(y, y_rows, y_stride, y_valid, first, width, COLUMNS)
+        products = dot_rows(a, b, products, PRECISION)
+    return products
