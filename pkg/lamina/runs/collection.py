@@ -11,7 +11,8 @@ import polars as pl
 
 from lamina.errors import NotARunError, NotFoundError
 from lamina.runs.nearest import nearest_names
-from lamina.runs.run import Run, Steps
+from lamina.runs.run import Run
+from lamina.runs.steps import Steps
 
 
 class Runs:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -19,15 +18,14 @@ from lamina.runs import checkpoints, frames, globs
 from lamina.runs import status as statuses
 from lamina.runs.columns import RESERVED_ORDER
 from lamina.runs.config import to_json
-from lamina.runs.nearest import nearest_names, nearest_steps
+from lamina.runs.nearest import nearest_names
 from lamina.runs.scan import COLUMN_TYPES, Group, Scan, site_type
+from lamina.runs.steps import Steps, check_steps, has_step, plain_steps, step_condition
 from lamina.runs.stored import StoredRows
 from lamina.runs.writer import Writer
 
 if TYPE_CHECKING:
     from lamina.rows import Rows
-
-Steps = int | Sequence[int] | slice | None
 
 
 class LaminaWarning(UserWarning):
@@ -254,63 +252,21 @@ class Run:
 
     def _frame(self, types: dict[str, pl.DataType], step: Steps, source: str | Sequence[str] | None) -> pl.LazyFrame:
         groups = [group for group in self._groups() if not types.keys().isdisjoint(group.sites)]
-        step = _plain_steps(step)
+        step = plain_steps(step)
         if step is not None:
-            self._check_step(step, groups)
-            groups = [group for group in groups if any(_has_step(step, s) for s in self._steps_of_groups[group.number])]
+            check_steps(step, set().union(*(self._steps_of_groups[group.number] for group in groups)))
+            groups = [group for group in groups if any(has_step(step, s) for s in self._steps_of_groups[group.number])]
         declared = {name: COLUMN_TYPES[kind] for name, kind in self._snapshot.columns()}
         order = [name for name in RESERVED_ORDER if name in declared]
         columns = {name: declared[name] for name in (*order, *(name for name in declared if name not in order))}
         frame = Scan(self._snapshot, types, columns, groups).frame()
         if step is not None:
-            frame = frame.filter(_step_filter(step))
+            frame = frame.filter(step_condition(step))
         if source is not None:
             if "source" not in declared:
                 raise NotFoundError("the rows name no source", hint="leave out source=")
             frame = frame.filter(pl.col("source").is_in([source] if isinstance(source, str) else list(source)))
         return frame
-
-    def _check_step(self, step: Steps, groups: list[Group]) -> None:
-        if isinstance(step, slice):
-            return
-        known = set().union(*(self._steps_of_groups[group.number] for group in groups))
-        for wanted in [step] if isinstance(step, int) else step or ():
-            if wanted not in known:
-                raise NotFoundError(f"no rows at step {wanted}", hint=nearest_steps(wanted, sorted(known)))
-
-
-def _plain_steps(wanted: Any) -> Steps:
-    """What was asked for with plain integers, which NumPy's and torch's become."""
-    try:
-        if isinstance(wanted, slice):
-            if wanted.step is not None and index(wanted.step) < 1:
-                raise SchemaError(f"a slice of steps with the stride {wanted.step}", hint="give at least 1")
-            return slice(*(None if at is None else index(at) for at in (wanted.start, wanted.stop, wanted.step)))
-        if wanted is None:
-            return None
-        if hasattr(wanted, "__index__") and not getattr(wanted, "ndim", 0):
-            return index(wanted)
-        return [index(step) for step in wanted]
-    except TypeError:
-        raise SchemaError(f"step={wanted!r}", hint="give an integer, several, or a slice of integers") from None
-
-
-def _has_step(wanted: Steps, step: int) -> bool:
-    if isinstance(wanted, slice):
-        start, stop, stride = wanted.start, wanted.stop, wanted.step or 1
-        after = start is None or step >= start
-        return after and (stop is None or step < stop) and (step - (start or 0)) % stride == 0
-    return step == wanted if isinstance(wanted, int) else step in (wanted or ())
-
-
-def _step_filter(wanted: Steps) -> pl.Expr:
-    step = pl.col("step")
-    if not isinstance(wanted, slice):
-        return step == wanted if isinstance(wanted, int) else step.is_in(list(wanted or ()))
-    terms = [(step - (wanted.start or 0)) % (wanted.step or 1) == 0]
-    terms += [] if wanted.start is None else [step >= wanted.start]
-    terms += [] if wanted.stop is None else [step < wanted.stop]
-    return pl.all_horizontal(terms)
 
 
 def open(path: str | Path, *, strict: bool = False) -> Run:  # noqa: A001 - the face's name

@@ -49,8 +49,8 @@ def prefers_panels(aligned: Aligned) -> bool:
         return False
     n, dx, dy = len(aligned), aligned.x.width, aligned.y.width
     products = dx * dx + dy * dy + dx * dy
-    # the moments of each bucket are passed over about four times, at the time of some 50 operations a number
-    return n * n * (dx + dy) < n * products + 200 * min(len(aligned.groups), BUCKETS) * products
+    # the moments of each bucket are passed over several times, at the time of some 500 operations a number in all
+    return n * n * (dx + dy) < n * products + 500 * min(len(aligned.groups), BUCKETS) * products
 
 
 def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
