@@ -51,7 +51,9 @@ def rbf(parts: list[list[int]], sizes: list[int]) -> float:
         for index in part:
             if index < len(cut):
                 kernels = RBF(1.5), RBF(2.0)
-                add_panel(state, aligned, cut[index], centers=centers, kernels=kernels, buckets=buckets, within=False)
+                add_panel(
+                    state, aligned, cut[index], cut, centers=centers, kernels=kernels, buckets=buckets, within=False
+                )
         states.append(state)
     for other in states[1:]:
         states[0].merge(other)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -154,9 +154,3 @@ def _stream(x: Any, y: Any, groups: Any, pair: str | None) -> Aligned:
 
 def _contiguous(groups: Groups) -> bool:
     return int(np.count_nonzero(np.diff(groups.codes))) == max(len(groups) - 1, 0)
-
-
-def runs_of(codes: np.ndarray) -> Iterable[tuple[int, int]]:
-    """Return first and last + 1 of every run of equal codes."""
-    starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1)) if codes.size else np.array([], np.int64)
-    return zip(starts.tolist(), [*starts[1:].tolist(), codes.size], strict=True) if starts.size else ()

@@ -58,7 +58,8 @@ def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
     aligned, centers = centered(aligned)
     buckets, keys = aligned.groups.buckets()
     sizes, count = aligned.groups.sizes, len(keys)
-    fit = BUDGET // max(LinearState.bytes_of((len(centers[0]), len(centers[1])), sizes), 1)
+    each = max(LinearState.bytes_of((len(centers[0]), len(centers[1])), sizes), 1)
+    fit = BUDGET // each
 
     def read(wanted: range | None) -> LinearState:
         """Read the rows of some buckets, or of all as one."""
@@ -80,7 +81,7 @@ def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
         step = max(fit - 1, 1)
         chunks = [range(first, min(first + step, count)) for first in range(0, count, step)]
         parts = ((read(chunk), chunk) for chunk in chunks)
-    together = max(1, BUDGET // 8 // max(LinearState.bytes_of((len(centers[0]), len(centers[1])), sizes), 1))
+    together = max(1, BUDGET // 8 // each)
     rows = np.zeros((1 + count, 4))
     sums = {pair: [_sums(whole[pair], debiased)] for pair in PAIRS}
     for state, chunk in parts:
@@ -89,7 +90,7 @@ def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
             for pair in PAIRS:
                 left = whole[pair].without(state.moments[pair], slice(first, first + together))
                 sums[pair].append(_sums(left, debiased))
-    values = {pair: hsic_of(Sums.join(each), rows, debiased) for pair, each in sums.items()}
+    values = {pair: hsic_of(Sums.join(found), rows, debiased) for pair, found in sums.items()}
     return result_of(aligned, values, keys, rows, centers[0].dtype)
 
 

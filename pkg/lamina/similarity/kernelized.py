@@ -11,7 +11,8 @@ from torch import Tensor
 from lamina.errors import SchemaError
 from lamina.similarity.centering import center, centered
 from lamina.similarity.hsic import Hsic, hsic_of, result_of
-from lamina.similarity.panels import PAIRS, Columns, Panel, PanelState
+from lamina.similarity.linear import PAIRS
+from lamina.similarity.panels import Columns, Panel, PanelState
 
 if TYPE_CHECKING:
     from lamina.rows.aligned import Aligned
@@ -36,8 +37,9 @@ def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: flo
         kernels, options = _rbf(aligned, centers, bandwidth, seed)
     buckets, keys = aligned.groups.buckets()
     state = PanelState(len(keys))
-    for panel in panels(aligned):
-        add_panel(state, aligned, panel, centers=centers, kernels=kernels, buckets=buckets, within=not debiased)
+    cut = panels(aligned)
+    for panel in cut:
+        add_panel(state, aligned, panel, cut, centers=centers, kernels=kernels, buckets=buckets, within=not debiased)
     rows = np.zeros((1 + len(keys), 4))
     sizes = aligned.groups.sizes
     np.add.at(rows[1:], buckets, sizes[:, None].astype(float) ** np.arange(1, 5))
@@ -60,13 +62,14 @@ def add_panel(
     state: PanelState,
     aligned: Aligned,
     panel: range,
+    others: list[range],
     *,
     centers: tuple[Tensor, Tensor],
     kernels: tuple[Any, Any],
     buckets: np.ndarray,
     within: bool,
 ) -> None:
-    """Let a panel meet all rows, and add it to the state."""
+    """Let a panel meet all rows, which `others` cuts and it is one of, and add it to the state."""
     from lamina_kernels.gram import hsic_sums
 
     groups, count = aligned.groups, state.count
@@ -83,7 +86,7 @@ def add_panel(
     meeting = Panel(state, own, of_rows, sizes, within=within)
     kernel_x, kernel_y = kernels
 
-    for other in panels(aligned):
+    for other in others:
         if other == panel and not within:
             sums = hsic_sums(x, y, kernel_x=kernel_x, kernel_y=kernel_y, groups=own.ids)
             meeting.meet(own, sums, diagonal=True)

@@ -34,7 +34,7 @@ class LinearState:
 
     def __init__(self, centers: tuple[Tensor, Tensor], sizes: np.ndarray, buckets: np.ndarray, count: int) -> None:
         self._centers, self._sizes, self._buckets = centers, sizes, buckets
-        u = int(sizes[0]) if sizes.size and (sizes == sizes[0]).all() else None
+        u = _size_of_all(sizes)
         widths = [len(center) for center in centers]
         self.moments: Mapping[str, Moments] = {
             pair: Moments.zeros(widths[i], widths[j], buckets=count, u=u) for pair, (i, j) in PAIRS.items()
@@ -45,7 +45,7 @@ class LinearState:
     @staticmethod
     def bytes_of(widths: tuple[int, int], sizes: np.ndarray) -> int:
         """Return the memory of one bucket."""
-        u = int(sizes[0]) if sizes.size and (sizes == sizes[0]).all() else None
+        u = _size_of_all(sizes)
         return sum(Moments.bytes_of(widths[i], widths[j], u) for i, j in PAIRS.values())
 
     def update(self, block: Block) -> None:
@@ -105,6 +105,11 @@ class LinearState:
             raise SchemaError("a group is not complete", hint="feed all rows of a group to one state")
         self.moments = {pair: mine.merge(other.moments[pair]) for pair, mine in self.moments.items()}
         self.rows = self.rows + other.rows
+
+
+def _size_of_all(sizes: np.ndarray) -> int | None:
+    """Return the size that all groups have, or None."""
+    return int(sizes[0]) if sizes.size and (sizes == sizes[0]).all() else None
 
 
 class _Group:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from lamina.similarity.independence import Sums
+from lamina.similarity.linear import PAIRS
 
 if TYPE_CHECKING:
     from lamina_kernels.gram import HsicSums
 
-PAIRS = ("xx", "yy", "xy")
 PAIRWISE = ("p00", "p10", "p20", "p11", "tau00", "tau10", "tau01", "total_x", "total_y", "groups")
 ROWWISE = ("rho0", "rho1", "rho_x", "rho_y", "margins")
 
