@@ -192,3 +192,21 @@ def test_conjuncts_are_split_only_where_putting_them_together_gives_the_same() -
     assert len(scan.conjuncts(a & (b | c))) == 2
     for whole in (a | b, ~(a & b), pl.col("a") + pl.col("b") > 1, a):
         assert len(scan.conjuncts(whole)) == 1
+
+
+@pytest.mark.parametrize("name", PREDICATES)
+def test_a_selection_names_the_places_of_the_rows_that_pass(wide: lamina.Run, name: str) -> None:
+    x = {"x": pl.Array(pl.Float32, 3), "y": pl.Int64()}
+    scanned, conditions = wide._scan(x, slice(1, None), None)
+    names = []
+    for group, positions in scanned.selection(pl.all_horizontal(*conditions, PREDICATES[name])):
+        at = np.arange(EXAMPLES) if positions is None else positions
+        names += (group * EXAMPLES + at).tolist()
+    assert names == expected().filter(pl.col("step") >= 1).filter(PREDICATES[name])["row"].to_list()
+
+
+def test_a_selection_over_metadata_reads_no_vectors(wide: lamina.Run) -> None:
+    scanned, _ = wide._scan({"x": pl.Array(pl.Float32, 3)}, None, None)
+    assert scanned.selection(None) == [(group, None) for group in range(STEPS)]
+    assert [group for group, _ in scanned.selection(pl.col("step") == 2)] == [2]
+    assert wide._snapshot.bytes_read[1] == 0

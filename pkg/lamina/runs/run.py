@@ -251,6 +251,13 @@ class Run:
         return set(known if sites is None else globs.select(sites, known))
 
     def _frame(self, types: dict[str, pl.DataType], step: Steps, source: str | Sequence[str] | None) -> pl.LazyFrame:
+        scan, conditions = self._scan(types, step, source)
+        return scan.frame().filter(*conditions) if conditions else scan.frame()
+
+    def _scan(
+        self, types: dict[str, pl.DataType], step: Steps, source: str | Sequence[str] | None
+    ) -> tuple[Scan, list[pl.Expr]]:
+        """The wide frame of these sites, and what `step` and `source` ask of its rows."""
         groups = [group for group in self._groups() if not types.keys().isdisjoint(group.sites)]
         step = plain_steps(step)
         if step is not None:
@@ -259,14 +266,12 @@ class Run:
         declared = {name: COLUMN_TYPES[kind] for name, kind in self._snapshot.columns()}
         order = [name for name in RESERVED_ORDER if name in declared]
         columns = {name: declared[name] for name in (*order, *(name for name in declared if name not in order))}
-        frame = Scan(self._snapshot, types, columns, groups).frame()
-        if step is not None:
-            frame = frame.filter(step_condition(step))
+        conditions = [] if step is None else [step_condition(step)]
         if source is not None:
             if "source" not in declared:
                 raise NotFoundError("the rows name no source", hint="leave out source=")
-            frame = frame.filter(pl.col("source").is_in([source] if isinstance(source, str) else list(source)))
-        return frame
+            conditions.append(pl.col("source").is_in([source] if isinstance(source, str) else list(source)))
+        return Scan(self._snapshot, types, columns, groups), conditions
 
 
 def open(path: str | Path, *, strict: bool = False) -> Run:  # noqa: A001 - the face's name

@@ -75,6 +75,33 @@ class Scan:
         """The LazyFrame; nothing is read before it is collected."""
         return register_io_source(self._batches, schema=pl.Schema(self._columns | self._sites), is_pure=True)
 
+    def selection(self, predicate: pl.Expr | None) -> list[tuple[int, np.ndarray | None]]:
+        """Where the rows lie that pass: group by group their positions (int64, ascending), or None for all of its rows.
+
+        In row order; a group of which no row passes is left out. Vectors are read only where the predicate names one.
+        """
+        parts = [] if predicate is None else conjuncts(predicate)
+        early = None if predicate is None else self._metadata_conjuncts(predicate)
+        late = [part for part in parts if not self._columns.keys() >= set(part.meta.root_names())]
+        names = {name for part in parts for name in part.meta.root_names()}
+        cells = [name for name in self._columns if name in names]
+        sites = [name for name in self._sites if name in names]
+        found = []
+        for group in self._groups:
+            metadata, positions = self._surviving(group, cells, early)
+            if late and metadata.height:
+                at = np.arange(group.rows, dtype=np.int64) if positions is None else positions
+                kept = []
+                for start in range(0, at.size, step := self._batch_rows(sites, None)):
+                    some = np.ascontiguousarray(at[start : start + step])
+                    batch = metadata.slice(start, step)
+                    batch = batch.with_columns(self._vectors(group, name, some, some.size) for name in sites)
+                    kept.append(some[batch.select(pl.all_horizontal(late).fill_null(False)).to_series().to_numpy()])
+                positions = np.concatenate(kept)
+            if positions is None or positions.size:
+                found.append((group.number, None if positions is None or positions.size == group.rows else positions))
+        return found
+
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
