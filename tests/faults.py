@@ -750,3 +750,12 @@ def hsic_swaps_the_squares(patch: pytest.MonkeyPatch) -> None:
         return made._replace(square_x=made.square_y, square_y=made.square_x)
 
     patch.setattr(api, "_result", result)
+
+
+@fault
+def verify_believes_the_length(patch: pytest.MonkeyPatch) -> None:
+    """Verifying reads no block."""
+    from lamina import _core
+
+    whole = _core.verify
+    patch.setattr(_core, "verify", lambda path, progress: (*whole(path, progress)[:2], []))

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import _thread
 import io
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 
-from lamina import progress
-from lamina.progress import track
+from lamina import _core, progress
+from lamina.progress import track, watch
 
 
 class Terminal(io.StringIO):
@@ -80,3 +82,38 @@ def test_what_the_loop_prints_stays_on_standard_output(terminal, capsys):
         print("item", item)
     assert capsys.readouterr().out == "item 0\nitem 1\n"
     assert "item" not in terminal.getvalue()
+
+
+class Work:
+    """Stands for a `Progress` of the core."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+        self.bytes = (3, 4)
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def test_watched_work_shows_its_bytes_and_returns_its_answer(terminal):
+    assert watch(type, "verifying") is _core.Progress
+    assert "verifying" in terminal.getvalue()
+
+
+def test_an_exception_of_watched_work_is_raised(terminal):
+    with pytest.raises(ZeroDivisionError):
+        watch(lambda state: 1 // 0, "dividing")
+
+
+def test_ctrl_c_asks_watched_work_to_stop_and_waits_for_it(monkeypatch):
+    monkeypatch.setattr(_core, "Progress", Work)
+    ended = []
+
+    def work(state):
+        _thread.interrupt_main()
+        assert state.stopped.wait(60)
+        ended.append(state)
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(work, "working")
+    assert ended

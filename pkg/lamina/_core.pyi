@@ -46,6 +46,22 @@ def hash_buckets(data: Buffer, offsets: Buffer, count: int) -> bytes:
     little-endian number, modulo `count` (at most 255): one byte a text."""
 
 @final
+class Progress:
+    """How far a function below that takes one has got; another thread may look, and ask it to stop."""
+
+    def __init__(self) -> None: ...
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Bytes done, and bytes to do as far as that is known."""
+
+    def stop(self) -> None:
+        """Ask the work to stop at the next safe place; it then raises."""
+
+def verify(path: str, progress: Progress) -> tuple[int, int, list[tuple[str, str | None, int | None, str]]]:
+    """Compute every hash of a run again. Files and bytes that were checked, and of everything that is not what was
+    written: message, file, offset, and what cannot be read because of it."""
+
+@final
 class Ticket:
     """What became of one append or save."""
 

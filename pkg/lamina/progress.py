@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from lamina._core import Progress
 
 Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 def track(
@@ -59,3 +66,53 @@ def track(
     console = Console(file=sys.stderr)
     with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
         yield from bar.track(iterable, total=total, description=description)
+
+
+def watch(work: Callable[[Progress], Answer], description: str, progress: bool = True) -> Answer:
+    """Return what `work` returns, which runs in a thread of its own and tells its bytes to a `Progress`.
+
+    A bar on standard error follows it, if that is a terminal. Ctrl-C, and any other exception here, asks the work
+    to stop, waits until it has, and goes on up.
+
+    Args:
+        work: A function of the core that takes a `Progress` and does not hold the GIL.
+        description: A few words in front of the bar.
+        progress: False shows nothing anywhere.
+    """
+    from lamina._core import Progress
+
+    state, outcome = Progress(), Future[Answer]()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work(state))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            outcome.set_exception(error)
+
+    thread = Thread(target=run, name="lamina-watched")
+    try:
+        thread.start()
+        with _byte_bar(description, progress) as show:
+            while thread.is_alive():
+                thread.join(0.1)
+                show(*state.bytes)
+    except BaseException:
+        state.stop()
+        if thread.ident is not None:
+            thread.join()
+        raise
+    return outcome.result()
+
+
+@contextmanager
+def _byte_bar(description: str, progress: bool) -> Iterator[Callable[[int, int], None]]:
+    if not (progress and sys.stderr.isatty()):
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)

@@ -111,6 +111,16 @@ def report(
     out().print(str(draw(runs, output or _beside(runs[0].path, alone=len(runs) == 1))), soft_wrap=True)
 
 
+@app.command()
+def verify(run: Target) -> None:
+    """Compute every hash again and list what is not what was written; exit code 1 if there is any."""
+    from lamina.cli.keeping import show_verification
+    from lamina.cli.target import members, open_target
+
+    if not show_verification(members(open_target(run)), out()):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command and leave the process."""
     app()

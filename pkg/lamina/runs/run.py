@@ -14,7 +14,7 @@ import polars as pl
 
 from lamina import _core
 from lamina.errors import NotFoundError, SchemaError, StorageError
-from lamina.runs import checkpoints, frames, globs
+from lamina.runs import checkpoints, frames, globs, keeping
 from lamina.runs import status as statuses
 from lamina.runs.columns import RESERVED_ORDER
 from lamina.runs.config import to_json
@@ -134,6 +134,12 @@ class Run:
     def writer(self, *, rank: int | None = None) -> Writer:
         """A new writer, with a log of its own; `rank` is stored as a column of its rows and metrics."""
         return Writer(self.path, rank=rank)
+
+    # keeping it
+
+    def verify(self, *, progress: bool = True) -> keeping.Verification:
+        """Computes every hash of the run again: see `lamina.runs.keeping.verify`."""
+        return keeping.verify(self.path, progress=progress)
 
     # what there is
 

@@ -5,6 +5,7 @@ mod buffer;
 mod errors;
 mod hash;
 mod input;
+mod keeping;
 mod snapshot;
 mod ticket;
 mod writer;
@@ -28,6 +29,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(create, module)?)?;
     module.add_function(wrap_pyfunction!(hash::hash_buckets, module)?)?;
+    module.add_function(wrap_pyfunction!(keeping::verify, module)?)?;
+    module.add_class::<keeping::Progress>()?;
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;

@@ -6,6 +6,7 @@
 mod chain;
 mod clock;
 mod create;
+pub mod keep;
 pub mod reader;
 pub mod storage;
 pub mod writer;

@@ -1,0 +1,42 @@
+//! `lamina._core.Progress`, and what is done to a run as a whole.
+
+use crate::errors::raise;
+use lamina_store::keep;
+use lamina_store::storage::{Files, Storage};
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// How far such work has got.
+#[pyclass(frozen, module = "lamina._core")]
+#[derive(Default)]
+pub struct Progress(keep::Progress);
+
+#[pymethods]
+impl Progress {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    #[getter]
+    fn bytes(&self) -> (u64, u64) {
+        self.0.bytes()
+    }
+
+    fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+type DamageRow = (String, Option<String>, Option<u64>, String);
+
+fn storage(path: &str) -> Arc<dyn Storage> {
+    Arc::new(Files::new(path))
+}
+
+#[pyfunction]
+pub fn verify(py: Python<'_>, path: &str, progress: &Progress) -> PyResult<(u64, u64, Vec<DamageRow>)> {
+    let found = py.detach(|| keep::verify(&storage(path), &progress.0)).map_err(raise)?;
+    let row = |damage: keep::Damage| (damage.error.message, damage.error.file, damage.error.offset, damage.affected);
+    Ok((found.files, found.bytes, found.damages.into_iter().map(row).collect()))
+}

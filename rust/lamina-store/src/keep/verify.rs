@@ -1,0 +1,221 @@
+//! Whether every byte of a run is what was written: each hash is computed again, whoever read the bytes before.
+
+use super::Progress;
+use super::inventory::Inventory;
+use crate::Snapshot;
+use crate::storage::{Ranges, Storage};
+use lamina_format::checksum::{self, PIECE};
+use lamina_format::record::{Block, Chunk, Group, Role, Seal};
+use lamina_format::segment::{self, Declared};
+use lamina_format::{Error, Result, Value, chunk};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Pieces of a block that are read at once: 4 MiB.
+const AT_ONCE: usize = 32;
+
+/// Something that is not what was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Damage {
+    /// What is wrong, in which file, at which byte.
+    pub error: Error,
+    /// What cannot be read because of it; empty if that is not known, or nothing.
+    pub affected: String,
+}
+
+/// What was checked, and what was found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verification {
+    /// Files with blocks or chunks.
+    pub files: u64,
+    /// Bytes of blocks, chunks, headers, tables and logs.
+    pub bytes: u64,
+    /// What was found, by file and offset.
+    pub damages: Vec<Damage>,
+}
+
+enum Job<'a> {
+    Block { group: &'a Group, block: &'a Block, piece: usize },
+    Seal { seal: &'a Seal, groups: &'a [Group] },
+    Chunk { pack: &'a str, chunk: &'a Chunk },
+}
+
+/// Checks every hash of a run, with several threads and a few megabytes each.
+pub fn verify(storage: &Arc<dyn Storage>, progress: &Progress) -> Result<Verification> {
+    let inventory = Inventory::read(storage.as_ref())?;
+    let snapshot = Snapshot::open(Arc::clone(storage), false)?;
+    let known = snapshot.problems().iter().map(|error| Damage { error: error.clone(), affected: String::new() });
+    let damages = Mutex::new(known.collect::<Vec<_>>());
+    let jobs = jobs(&inventory);
+    let bytes = jobs.iter().map(Job::bytes).sum::<u64>() + inventory.record_bytes;
+    progress.expect(bytes);
+    progress.add(inventory.record_bytes);
+    let files = Files { storage: storage.as_ref(), open: Mutex::default() };
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if progress.stopped() {
+                break;
+            }
+            let found = job.check(&files, &inventory);
+            damages.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+            progress.add(job.bytes());
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(8));
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    progress.check()?;
+    let mut damages = damages.into_inner().unwrap_or_else(PoisonError::into_inner);
+    damages.sort_by(|a, b| (&a.error.file, a.error.offset).cmp(&(&b.error.file, b.error.offset)));
+    damages.dedup();
+    Ok(Verification { files: (inventory.groups.len() + inventory.packs.len()) as u64, bytes, damages })
+}
+
+fn jobs(inventory: &Inventory) -> Vec<Job<'_>> {
+    let mut jobs = Vec::new();
+    for group in inventory.groups.values().flatten() {
+        for block in &group.blocks {
+            let pieces = checksum::count(block.length) as usize;
+            jobs.extend((0..pieces).step_by(AT_ONCE).map(|piece| Job::Block { group, block, piece }));
+        }
+    }
+    for (file, groups) in &inventory.groups {
+        jobs.extend(inventory.seals.get(file).map(|seal| Job::Seal { seal, groups }));
+    }
+    for (pack, chunks) in &inventory.packs {
+        jobs.extend(chunks.iter().map(|chunk| Job::Chunk { pack, chunk }));
+    }
+    jobs
+}
+
+impl Job<'_> {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Block { block, piece, .. } => (block.length - (piece * PIECE) as u64).min((AT_ONCE * PIECE) as u64),
+            Self::Seal { seal, groups } => groups.last().map_or(0, |last| seal.length.saturating_sub(end(last))),
+            Self::Chunk { chunk, .. } => chunk.stored,
+        }
+    }
+
+    fn check(&self, files: &Files, inventory: &Inventory) -> Vec<Damage> {
+        match self {
+            Self::Block { group, block, piece } => check_block(files, &inventory.declared, group, block, *piece),
+            Self::Seal { seal, groups } => {
+                let affected = "the file for other readers of safetensors; Lamina reads its rows".to_owned();
+                let found = check_seal(files, &inventory.declared, seal, groups).err();
+                found.map(|error| Damage { error: error.in_file(&seal.file), affected }).into_iter().collect()
+            }
+            Self::Chunk { pack, chunk } => {
+                let affected = "the checkpoints that hold this chunk".to_owned();
+                let found = check_chunk(files, inventory, pack, chunk).err();
+                found.map(|error| Damage { error: error.in_file(*pack), affected }).into_iter().collect()
+            }
+        }
+    }
+}
+
+fn end(group: &Group) -> u64 {
+    group.offset + group.length
+}
+
+fn check_block(files: &Files, declared: &Declared, group: &Group, block: &Block, first: usize) -> Vec<Damage> {
+    let start = (first * PIECE) as u64;
+    let mut bytes = vec![0; (block.length - start).min((AT_ONCE * PIECE) as u64) as usize];
+    let damage = |error: Error, start: u64, length: u64| Damage {
+        error: error.in_file(&group.file).at(block.offset + start),
+        affected: affected(declared, group, block, start, length),
+    };
+    if let Err(error) = files.get(&group.file).and_then(|file| file.read(block.offset + start, &mut bytes)) {
+        return vec![damage(error, start, bytes.len() as u64)];
+    }
+    let pieces = bytes.chunks(PIECE).zip(block.crcs.as_chunks::<4>().0.iter().skip(first)).enumerate();
+    let wrong = pieces.filter(|(_, (piece, crc))| crc32c::crc32c(piece) != u32::from_le_bytes(**crc));
+    let text = "the bytes do not match their checksum";
+    wrong
+        .map(|(at, (piece, _))| damage(Error::damaged(text), start + (at * PIECE) as u64, piece.len() as u64))
+        .collect()
+}
+
+/// Whose bytes these are: a site's rows, or a column over the whole group; and of which steps.
+fn affected(declared: &Declared, group: &Group, block: &Block, start: u64, length: u64) -> String {
+    let last = group.first + group.rows as i64 - 1;
+    let mut text = if block.role == Role::Site {
+        let item = declared.sites.get(&block.id).map_or(1, |site| site.row_bytes().max(1));
+        let (from, to) = (group.first + (start / item) as i64, group.first + ((start + length - 1) / item) as i64);
+        let name = declared.sites.get(&block.id).map_or("?", |site| site.name.as_str());
+        format!("site {name:?}, rows {from} to {}", to.min(last))
+    } else {
+        let name = declared.columns.get(&block.id).map_or("?", |column| column.name.as_str());
+        format!("column {name:?}, rows {} to {last}", group.first)
+    };
+    let step = declared.columns.values().find(|column| column.table == group.table && column.name == "step");
+    let step = step.map(|column| column.id);
+    let constant = group.constants.iter().find(|constant| Some(constant.id) == step).map(|c| (&c.value, &c.value));
+    let zone = group.zones.iter().find(|zone| Some(zone.id) == step).map(|zone| (&zone.min, &zone.max));
+    match constant.or(zone) {
+        Some((Value::Int(least), Value::Int(greatest))) if least == greatest => text += &format!(", step {least}"),
+        Some((Value::Int(least), Value::Int(greatest))) => text += &format!(", steps {least} to {greatest}"),
+        _ => {}
+    }
+    text
+}
+
+/// A sealed segment's length, `.table` and header are a pure function of its groups.
+fn check_seal(files: &Files, declared: &Declared, seal: &Seal, groups: &[Group]) -> Result<()> {
+    let file = files.get(&seal.file)?;
+    if file.length()? != seal.length {
+        return Err(Error::damaged("the file does not have the length that it was sealed with").at(seal.length));
+    }
+    let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return Ok(()) };
+    let mut table = vec![0; seal.length.saturating_sub(end(last)) as usize];
+    file.read(end(last), &mut table)?;
+    if checksum::hash(&table) != seal.root {
+        return Err(Error::damaged("the segment's .table does not match its hash").at(end(last)));
+    }
+    let expected = segment::seal(declared, groups, first.offset)?;
+    let mut header = vec![0; first.offset as usize];
+    file.read(0, &mut header)?;
+    if let Some(at) = header.iter().zip(&expected.header).position(|(found, wanted)| found != wanted) {
+        return Err(Error::damaged("the segment's header is not what its groups give").at(at as u64));
+    }
+    Ok(())
+}
+
+fn check_chunk(files: &Files, inventory: &Inventory, pack: &str, chunk: &Chunk) -> Result<()> {
+    if chunk.raw != chunk.stored || chunk.stored > chunk::CHUNK as u64 {
+        return Err(Error::damaged("a chunk's record has impossible lengths").at(chunk.offset));
+    }
+    let mut bytes = vec![0; chunk.stored as usize];
+    files.get(pack)?.read(chunk.offset, &mut bytes)?;
+    for (at, piece) in bytes.chunks(PIECE).enumerate() {
+        if chunk.crcs.get(4 * at..4 * at + 4) != Some(&crc32c::crc32c(piece).to_le_bytes()) {
+            let error = Error::damaged("the bytes do not match their checksum");
+            return Err(error.at(chunk.offset + (at * PIECE) as u64));
+        }
+    }
+    match inventory.dtypes.get(&chunk.key) {
+        Some(&dtype) if chunk::key(dtype, &bytes) != chunk.key => {
+            Err(Error::damaged("a chunk's bytes do not match its key").at(chunk.offset))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The files that are being checked, opened once.
+struct Files<'a> {
+    storage: &'a dyn Storage,
+    open: Mutex<HashMap<String, Arc<dyn Ranges>>>,
+}
+
+impl Files<'_> {
+    fn get(&self, name: &str) -> Result<Arc<dyn Ranges>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get(name) {
+            return Ok(Arc::clone(file));
+        }
+        let file: Arc<dyn Ranges> = Arc::from(self.storage.open_blob(name)?);
+        open.insert(name.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+}
