@@ -86,7 +86,7 @@ def watch(work: Callable[[Progress], Answer], description: str, progress: bool =
     def run() -> None:
         try:
             outcome.set_result(work(state))
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+        except BaseException as error:
             outcome.set_exception(error)
 
     thread = Thread(target=run, name="lamina-watched")
