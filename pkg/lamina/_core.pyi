@@ -41,6 +41,12 @@ def version() -> str: ...
 def create(path: str, config: str) -> None:
     """Create a run at `path`, atomically. `config` is JSON text of an object. NotARunError if the path exists."""
 
+def rewind(path: str, step: int) -> None:
+    """Hide what is durable of rows and metrics of `step` and later, and of checkpoints of later steps."""
+
+def delete(path: str, sites: Sequence[str], steps: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
+    """Hide rows, or what they hold of some sites: those that satisfy all of what is given (spans hold both ends)."""
+
 def hash_buckets(data: Buffer, offsets: Buffer, count: int) -> bytes:
     """For each text `data[offsets[i]:offsets[i + 1]]` (offsets as i64) the first eight bytes of its BLAKE3, as a
     little-endian number, modulo `count` (at most 255): one byte a text."""
@@ -114,7 +120,7 @@ class Writer:
 class Snapshot:
     """What a run held when it was opened. Immutable; open again to see more."""
 
-    def __init__(self, path: str, *, strict: bool = False) -> None: ...
+    def __init__(self, path: str, *, strict: bool = False, hidden: bool = False) -> None: ...
     @property
     def id(self) -> str: ...
     @property
@@ -141,8 +147,19 @@ class Snapshot:
     def columns(self, table: Literal["rows", "examples"] = "rows") -> list[tuple[str, ColumnType]]:
         """Declared columns; `row` is not among them."""
 
-    def groups(self) -> list[tuple[int, int, int, list[str], int | None, int | None]]:
-        """For every row group in order of its first row: index, first row, rows, sites, least and greatest step."""
+    def groups(
+        self,
+    ) -> list[tuple[int, int, int, list[str], int | None, int | None, Literal["own", "named", "attached"], int]]:
+        """For every row group in order of its first row: index, least row name, rows, sites, least and greatest step,
+        how its rows come by their names, greatest row name. `own`: they follow the first without a gap; `named`: they
+        stand in a block; `attached`: likewise, and they are rows that other groups made. What is hidden wholly (a
+        group, a site of a group) is left out."""
+
+    def names(self, group: int) -> bytes:
+        """The names of a group's rows, i64 each."""
+
+    def hidden(self, group: int, site: str | None = None) -> bytes | None:
+        """A byte a row, 1 where it is hidden, or shows no value of the site; None if that is so for no row."""
 
     def constant(self, group: int, column: str) -> tuple[bool, Any]:
         """Whether the column is one value over the whole group (null where it is absent), and that value."""

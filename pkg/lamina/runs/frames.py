@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from lamina.errors import DamagedError
@@ -31,7 +32,10 @@ def group_steps(snapshot: Snapshot, group: Group) -> frozenset[int]:
         return frozenset((group.least_step,))
     if group.least_step is None:
         return frozenset()
-    return frozenset(pl.DataFrame(snapshot.metadata(group.number, ["step"]))["step"].drop_nulls().unique().to_list())
+    steps = pl.DataFrame(snapshot.metadata(group.number, ["step"]))["step"]
+    if (hidden := snapshot.hidden(group.number)) is not None:
+        steps = steps.filter(pl.Series(~np.frombuffer(hidden, bool)))
+    return frozenset(steps.drop_nulls().unique().to_list())
 
 
 def sites(snapshot: Snapshot, steps: dict[int, frozenset[int]]) -> pl.DataFrame:

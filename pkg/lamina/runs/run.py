@@ -20,7 +20,8 @@ from lamina.runs.columns import RESERVED_ORDER
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
 from lamina.runs.scan import COLUMN_TYPES, Group, Scan, site_type
-from lamina.runs.steps import Steps, check_steps, has_step, plain_steps, step_condition
+from lamina.runs.spans import spans_of_rows, spans_of_steps
+from lamina.runs.steps import Steps, check_steps, has_step, plain_step, plain_steps, step_condition
 from lamina.runs.stored import StoredRows
 from lamina.runs.writer import Writer
 
@@ -57,13 +58,14 @@ class Run:
         [(0, 'train/loss', 0.7)]
     """
 
-    def __init__(self, path: str | Path, *, strict: bool = False) -> None:
+    def __init__(self, path: str | Path, *, strict: bool = False, hidden: bool = False) -> None:
         self.path = Path(path)
         self._strict = strict
+        self._hidden = hidden
         self._load()
 
     def _load(self) -> None:
-        self._snapshot = _core.Snapshot(str(self.path), strict=self._strict)
+        self._snapshot = _core.Snapshot(str(self.path), strict=self._strict, hidden=self._hidden)
         for problem in self.problems:
             place = problem.file if problem.offset is None else f"{problem.file}, byte {problem.offset}"
             warnings.warn(f"{self.path}: {problem.message} [{place}]", LaminaWarning, stacklevel=4)
@@ -93,7 +95,7 @@ class Run:
         return f"Run({str(self.path)!r}, {self.status.state}, {len(self._snapshot.sites())} sites)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path.resolve()), self._strict)
+        return _reopen, (str(self.path.resolve()), self._strict, self._hidden)
 
     @property
     def name(self) -> str:
@@ -140,6 +142,55 @@ class Run:
     def verify(self, *, progress: bool = True) -> keeping.Verification:
         """Computes every hash of the run again: see `lamina.runs.keeping.verify`."""
         return keeping.verify(self.path, progress=progress)
+
+    # going back
+
+    def rewind(self, step: int) -> Self:
+        """Goes back to the checkpoint of a step: hides what was recorded behind it, and refreshes.
+
+        Hidden are rows and metrics of `step` and later steps (a training that resumes there records them again, after
+        the checkpoint was taken), and checkpoints of later steps. What is recorded afterwards is not hidden, whatever
+        its step. Nothing is erased: `lamina.open(path, hidden=True)` shows it until the run is compacted.
+
+        Args:
+            step: The step of the checkpoint that the training resumes from.
+
+        Raises:
+            SchemaError: The step is no integer.
+            StorageError: The file system refused; then nothing is hidden.
+        """
+        _core.rewind(str(self.path), plain_step(step))
+        return self.refresh()
+
+    def delete(self, sites: str | Sequence[str] | None = None, *, steps: Steps = None, rows: Any = None) -> Self:
+        """Deletes what satisfies all of what is given, and refreshes.
+
+        Nobody who opens the run from now on sees it; what is recorded afterwards is not deleted, whatever its step. The
+        bytes are reclaimed when the run is compacted; until then `lamina.open(path, hidden=True)` shows them. Metrics,
+        examples and checkpoints stay.
+
+        Args:
+            sites: Globs or names of sites; by default whole rows are deleted.
+            steps: A step, several, or a slice of steps.
+            rows: Names of rows, as the column `row` gives them: an array, list or range of integers.
+
+        Raises:
+            NotFoundError: No site matches, or nothing was recorded at the step.
+            SchemaError: Nothing is given, or the names of rows are no integers.
+            StorageError: The file system refused; then nothing is deleted.
+
+        Example:
+            >>> import lamina, numpy as np, tempfile
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> with run.writer() as writer:
+            ...     for step in range(3):
+            ...         ticket = writer.append({"mlp.output": np.ones((2, 3), np.float32)}, step=step)
+            >>> run.refresh().delete(steps=1).steps()
+            [0, 2]
+        """
+        names = [] if sites is None else sorted(self._select(sites))
+        _core.delete(str(self.path), names, spans_of_steps(steps, self.steps()), spans_of_rows(rows))
+        return self.refresh()
 
     # what there is
 
@@ -280,24 +331,25 @@ class Run:
         return Scan(self._snapshot, types, columns, groups), conditions
 
 
-def open(path: str | Path, *, strict: bool = False) -> Run:  # noqa: A001 - the face's name
+def open(path: str | Path, *, strict: bool = False, hidden: bool = False) -> Run:  # noqa: A001 - the face's name
     """Opens a run.
 
     Args:
         path: The run's folder.
         strict: Raise on damage. Otherwise what is damaged is passed over, warned of (`LaminaWarning`) and listed in
             `Run.problems`; what was acknowledged and is whole is there.
+        hidden: Show what was rewound or deleted too, as far as it is still there.
 
     Raises:
         NotARunError: There is no run at the path.
         FormatError: A newer Lamina wrote it.
         DamagedError: With `strict`, something is damaged.
     """
-    return Run(path, strict=strict)
+    return Run(path, strict=strict, hidden=hidden)
 
 
-def _reopen(path: str, strict: bool) -> Run:
-    return Run(path, strict=strict)
+def _reopen(path: str, strict: bool, hidden: bool) -> Run:
+    return Run(path, strict=strict, hidden=hidden)
 
 
 def _reopen_rows(path: str, site: str, step: Steps, source: str | None, where: pl.Expr | None) -> Rows:

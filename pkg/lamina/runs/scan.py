@@ -8,7 +8,7 @@ vectors are fetched only for the rows that survive. No expression is ever transl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -52,6 +52,8 @@ class Group(NamedTuple):
     sites: list[str]
     least_step: int | None
     greatest_step: int | None
+    kind: Literal["own", "named", "attached"]
+    last: int
 
 
 def site_type(dtype: str, shape: Sequence[int]) -> pl.DataType:
@@ -139,17 +141,28 @@ class Scan:
     def _surviving(
         self, group: Group, cells: list[str], early: pl.Expr | None
     ) -> tuple[pl.DataFrame, np.ndarray | None]:
-        """Metadata of the rows that pass, and their positions; None stands for all rows."""
-        if early is None:
+        """Metadata of the rows that are shown and pass, and their positions; None stands for all rows."""
+        shown = self._shown(group)
+        if early is None and shown is None:
             return self._metadata(group, cells or ["row"]), None
-        first = [name for name in cells if name in set(early.meta.root_names())]
-        tested = self._metadata(group, first or ["row"]).with_row_index(_AT).filter(early)
+        first = [] if early is None else [name for name in cells if name in set(early.meta.root_names())]
+        tested = self._metadata(group, first or ["row"]).with_row_index(_AT)
+        if shown is not None:
+            tested = tested.filter(pl.Series(shown))
+        if early is not None:
+            tested = tested.filter(early)
         positions = tested[_AT].to_numpy().astype(np.int64)
-        rest = [name for name in cells if name not in first]
+        rest = [name for name in cells if name not in tested.columns]
         if positions.size and rest:
             more = self._metadata(group, rest)
             tested = pl.concat([tested, more if positions.size == group.rows else more[positions]], how="horizontal")
         return tested.drop(_AT), positions
+
+    def _shown(self, group: Group) -> np.ndarray | None:
+        """Which rows show one of the sites; None stands for all."""
+        masks = [self._snapshot.hidden(group.number, name) for name in self._sites if name in group.sites]
+        hidden = [np.frombuffer(mask, bool) for mask in masks if mask is not None]
+        return ~np.logical_and.reduce(hidden) if len(hidden) == len(masks) else None
 
     def _metadata(self, group: Group, names: list[str]) -> pl.DataFrame:
         return pl.DataFrame(self._snapshot.metadata(group.number, names))
@@ -158,7 +171,13 @@ class Scan:
         if site not in group.sites:
             return pl.repeat(None, rows, dtype=self._sites[site], eager=True).alias(site)
         indices = None if at is None else at.view(np.uint8)
-        return pl.Series(site, self._snapshot.vectors(group.number, site, indices))
+        vectors = pl.Series(site, self._snapshot.vectors(group.number, site, indices))
+        hidden = self._snapshot.hidden(group.number, site)
+        if hidden is None:
+            return vectors
+        shown = ~np.frombuffer(hidden, bool)
+        chosen = pl.Series(shown if at is None else shown[at])
+        return vectors.to_frame().select(pl.when(chosen).then(pl.col(site)).alias(site)).to_series()
 
     @staticmethod
     def _at(positions: np.ndarray | None, start: int, rows: int) -> np.ndarray:

@@ -31,6 +31,13 @@ def plain_steps(wanted: Any) -> Steps:
         raise SchemaError(f"step={wanted!r}", hint="give an integer, several, or a slice of integers") from None
 
 
+def plain_step(step: Any) -> int:
+    """One step as a plain integer; SchemaError if it is none."""
+    if isinstance(step, bool) or not hasattr(step, "__index__"):
+        raise SchemaError(f"the step is {step!r}", hint="give the number of optimizer updates so far, an integer")
+    return index(step)
+
+
 def has_step(wanted: Steps, step: int) -> bool:
     """Whether a step is among those asked for."""
     if isinstance(wanted, slice):

@@ -18,6 +18,7 @@ from lamina.runs import checkpoints
 from lamina.runs.columns import as_values, columns
 from lamina.runs.device_log import DeviceLog
 from lamina.runs.layout import row_sets
+from lamina.runs.steps import plain_step
 
 if TYPE_CHECKING:
     from lamina._core import Ticket
@@ -83,7 +84,7 @@ class Writer:
             One copy of the bytes on the caller's thread; two where a tensor is not contiguous on the CPU.
         """
         self._check()
-        metadata = {"step": _step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
+        metadata = {"step": plain_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         if not sites:
             raise SchemaError("an append needs at least one site")
         ticket = None
@@ -116,7 +117,7 @@ class Writer:
             SchemaError: A value is no single number.
         """
         self._check()
-        step = _step(step)
+        step = plain_step(step)
         now = time.time_ns() // 1000
 
         def write(names: list[str], numbers: list[float]) -> None:
@@ -133,7 +134,7 @@ class Writer:
             SchemaError: A part holds something that is no tensor, array, number, text, None or container of them.
         """
         self._check()
-        return checkpoints.save(self._core, parts, _step(step))
+        return checkpoints.save(self._core, parts, plain_step(step))
 
     def flush(self) -> None:
         """Returns when everything appended, logged and saved so far is durable."""
@@ -164,9 +165,3 @@ class Writer:
         except LaminaError as failure:
             # the exception that is under way tells more; the failure goes with it
             error.add_note(f"the writer could not be closed either: {failure}")
-
-
-def _step(step: Any) -> int:
-    if isinstance(step, bool) or not hasattr(step, "__index__"):
-        raise SchemaError(f"the step is {step!r}", hint="give the number of optimizer updates so far, an integer")
-    return int(step)

@@ -16,8 +16,13 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
     if group.rows == 0 || group.rows > MOST_ROWS {
         return wrong("has an impossible number of rows");
     }
-    if group.first < 0 || group.first.checked_add(group.rows as i64).is_none() {
+    let (first, last) = group.span();
+    if first < 0 || last < first || ((last - first) as u64) < group.rows - 1 || last == i64::MAX {
         return wrong("has impossible row names");
+    }
+    let named = group.blocks.iter().any(|block| block.role == Role::Names && block.id == 0);
+    if named != group.last.is_some() || group.table == Table::Attached && !named {
+        return wrong("lacks the names of its rows, or has names that it must not have");
     }
     let Some(end) = group.offset.checked_add(group.length).filter(|_| group.offset.is_multiple_of(ALIGN)) else {
         return wrong("lies at an impossible place");
@@ -47,14 +52,14 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
         return wrong("has a length that does not fit its blocks");
     }
     let sites = group.blocks.iter().filter(|block| block.role == Role::Site).count();
-    if (group.table == Table::Rows) != (sites > 0) {
+    if (group.table != Table::Examples) != (sites > 0) {
         return wrong("has sites where it must not, or none where it must");
     }
     let mut columns = HashSet::new();
     for constant in &group.constants {
         let kind = declared.columns.get(&constant.id).filter(|column| column.table == group.table).map(|c| c.kind);
         let fits = kind.is_some_and(|kind| constant.value.column_type().is_none_or(|given| given == kind));
-        let block = group.blocks.iter().any(|block| block.role != Role::Site && block.id == constant.id);
+        let block = group.blocks.iter().any(|block| block.column() == Some(constant.id));
         if !fits || block || !columns.insert(constant.id) {
             return wrong("has a constant that does not fit its column");
         }
@@ -67,10 +72,12 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
 
 /// The length that the declarations give a block; None if it is of nothing declared.
 fn expected(group: &Group, block: &Block, declared: &Declared) -> Option<u64> {
-    if block.role == Role::Site {
-        return group.rows.checked_mul(declared.sites.get(&block.id)?.row_bytes());
+    match block.role {
+        Role::Site => return group.rows.checked_mul(declared.sites.get(&block.id)?.row_bytes()),
+        Role::Names => return (block.id == 0).then_some(8 * group.rows),
+        _ => {}
     }
-    let kind = declared.columns.get(&block.id)?.kind;
+    let kind = declared.columns.get(&block.id).filter(|column| column.table == group.table)?.kind;
     match (block.role, kind) {
         (Role::Values, ColumnType::Int | ColumnType::Float) => Some(8 * group.rows),
         (Role::Values, ColumnType::Bool) | (Role::Valid, _) => Some(group.rows),
@@ -104,6 +111,7 @@ mod tests {
             blocks: vec![block],
             constants: vec![],
             zones: vec![],
+            last: None,
         };
         (declared, group)
     }
@@ -134,6 +142,32 @@ mod tests {
         ];
         for (index, lie) in lies.iter().enumerate() {
             let (declared, mut record) = example();
+            lie(&mut record);
+            assert!(group(&record, &declared).is_err(), "lie {index}");
+        }
+    }
+
+    #[test]
+    fn names_of_rows_stand_in_a_block_or_follow_the_first() {
+        let names = Block { role: Role::Names, id: 0, offset: 4120, length: 24, crcs: vec![0; 4], non_finite: 0 };
+        let named = || {
+            let (declared, mut record) = example();
+            (record.last, record.table) = (Some(9), Table::Attached);
+            record.blocks.push(names.clone());
+            (declared, record)
+        };
+        let (declared, honest) = named();
+        assert_eq!(group(&honest, &declared), Ok(()));
+        let lies: [fn(&mut Group); 6] = [
+            |g| g.last = None,
+            |g| g.last = Some(1),
+            |g| g.last = Some(i64::MAX),
+            |g| g.blocks.truncate(1),
+            |g| g.blocks[1].id = 1,
+            |g| (g.blocks[1].length, g.blocks[1].crcs) = (16, vec![0; 4]),
+        ];
+        for (index, lie) in lies.iter().enumerate() {
+            let (declared, mut record) = named();
             lie(&mut record);
             assert!(group(&record, &declared).is_err(), "lie {index}");
         }

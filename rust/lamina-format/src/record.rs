@@ -45,6 +45,12 @@ pub enum Op {
     /// A checkpoint.
     #[n(10)]
     Save(#[n(0)] Save),
+    /// What was recorded from a step on is hidden.
+    #[n(11)]
+    Rewind(#[n(0)] Rewind),
+    /// Rows, or what they hold of some sites, are hidden and may be reclaimed.
+    #[n(12)]
+    Delete(#[n(0)] Delete),
 }
 
 /// Body of [`Op::Create`].
@@ -129,6 +135,9 @@ pub enum Table {
     /// What is known of the examples.
     #[n(1)]
     Examples,
+    /// Further sites of rows that other groups made: names and sites, no columns.
+    #[n(2)]
+    Attached,
 }
 
 /// Body of [`Op::Column`].
@@ -168,7 +177,7 @@ pub struct Group {
     /// Bytes, padding to the next multiple of 4096 included.
     #[n(4)]
     pub length: u64,
-    /// Name of the first row; the others follow without a gap.
+    /// Least name of a row. The others follow without a gap unless there is a block of names.
     #[n(5)]
     pub first: i64,
     /// Number of rows.
@@ -183,6 +192,21 @@ pub struct Group {
     /// What lies in each column that has a block.
     #[n(9)]
     pub zones: Vec<Zone>,
+    /// Greatest name of a row, if there is a block of names.
+    #[n(10)]
+    pub last: Option<i64>,
+}
+
+impl Group {
+    /// Least and greatest name of its rows.
+    pub fn span(&self) -> (i64, i64) {
+        (self.first, self.last.unwrap_or(self.first.saturating_add(self.rows as i64 - 1)))
+    }
+
+    /// The sites that it holds.
+    pub fn sites(&self) -> impl Iterator<Item = u32> {
+        self.blocks.iter().filter_map(Block::site)
+    }
 }
 
 /// What a block holds.
@@ -204,6 +228,9 @@ pub enum Role {
     /// UTF-8 of a str column.
     #[n(4)]
     Bytes,
+    /// Names of the rows, i64 each.
+    #[n(5)]
+    Names,
 }
 
 /// A contiguous array in a group.
@@ -229,6 +256,18 @@ pub struct Block {
     /// NaN and infinite elements (sites only).
     #[n(5)]
     pub non_finite: u64,
+}
+
+impl Block {
+    /// The site whose rows it holds.
+    pub fn site(&self) -> Option<u32> {
+        (self.role == Role::Site).then_some(self.id)
+    }
+
+    /// The column that it is a part of.
+    pub fn column(&self) -> Option<u32> {
+        (!matches!(self.role, Role::Site | Role::Names)).then_some(self.id)
+    }
 }
 
 /// A column with one value over a group.
@@ -437,4 +476,65 @@ pub struct Part {
     /// JSON of the scalars.
     #[n(3)]
     pub scalars: String,
+}
+
+/// A place in every log: what its frames below `frames` say came before.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Position {
+    /// The log's writer.
+    #[n(0)]
+    pub writer: u32,
+    /// Sequence number of the first frame behind the place.
+    #[n(1)]
+    pub frames: u64,
+}
+
+/// Body of [`Op::Rewind`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Rewind {
+    /// Rows and metrics of this step and later ones are hidden, and checkpoints of later ones.
+    #[n(0)]
+    pub step: i64,
+    /// What came after this is not; a log that is not named came after.
+    #[n(1)]
+    pub before: Vec<Position>,
+}
+
+/// Numbers from the first to the last, both included.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Span {
+    /// The least.
+    #[n(0)]
+    pub first: i64,
+    /// The greatest.
+    #[n(1)]
+    pub last: i64,
+}
+
+impl Span {
+    /// Whether it holds the number.
+    pub fn holds(&self, number: i64) -> bool {
+        self.first <= number && number <= self.last
+    }
+}
+
+/// Body of [`Op::Delete`]: rows that satisfy all of what is given.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Delete {
+    /// Sites whose values are hidden; none stands for all.
+    #[n(0)]
+    pub sites: Vec<u32>,
+    /// Steps; none stands for all.
+    #[n(1)]
+    pub steps: Vec<Span>,
+    /// Row names; none stands for all.
+    #[n(2)]
+    pub rows: Vec<Span>,
+    /// As in [`Rewind::before`].
+    #[n(3)]
+    pub before: Vec<Position>,
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::names;
 use crate::record::{Block, Column, Group, Op, Role, Site};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Groups begin at multiples of this.
 pub const ALIGN: u64 = 4096;
@@ -72,6 +72,9 @@ impl Declared {
             let shape = [&[group.rows], site.shape.as_slice()].concat();
             return Ok((format!("{prefix}/{}", site.name), dtype, shape));
         }
+        if block.role == Role::Names {
+            return Ok((format!("{prefix}/.rows"), "I64", vec![group.rows]));
+        }
         let column = self.columns.get(&block.id).ok_or_else(unknown)?;
         let (suffix, dtype, length) = match (block.role, column.kind) {
             (Role::Values, ColumnType::Int) => ("", "I64", group.rows),
@@ -108,14 +111,12 @@ fn agree<T: PartialEq>(earlier: Option<&T>, declared: &T, name: &str) -> Result<
 /// What has to be written to seal a segment that holds `groups`, in order of offset, after `reserve` bytes.
 pub fn seal(declared: &Declared, groups: &[Group], reserve: u64) -> Result<Sealed> {
     let mut ops: Vec<Op> = Vec::new();
-    let used = |wanted: bool, id: u32| {
-        groups.iter().any(|group| {
-            group.blocks.iter().any(|block| (block.role == Role::Site) == wanted && block.id == id)
-                || !wanted && group.constants.iter().any(|constant| constant.id == id)
-        })
-    };
-    ops.extend(declared.sites.values().filter(|site| used(true, site.id)).cloned().map(Op::Site));
-    ops.extend(declared.columns.values().filter(|column| used(false, column.id)).cloned().map(Op::Column));
+    let sites: HashSet<u32> = groups.iter().flat_map(Group::sites).collect();
+    let constants = groups.iter().flat_map(|group| &group.constants).map(|constant| constant.id);
+    let columns: HashSet<u32> =
+        groups.iter().flat_map(|group| &group.blocks).filter_map(Block::column).chain(constants).collect();
+    ops.extend(declared.sites.values().filter(|site| sites.contains(&site.id)).cloned().map(Op::Site));
+    ops.extend(declared.columns.values().filter(|column| columns.contains(&column.id)).cloned().map(Op::Column));
     ops.extend(groups.iter().cloned().map(Op::Group));
     let table = cbor::encode(&ops);
     let table_offset = groups.last().map_or(reserve, |group| group.offset + group.length);
@@ -189,6 +190,7 @@ mod tests {
             blocks: vec![block],
             constants: vec![],
             zones: vec![],
+            last: None,
         };
         (declared, group)
     }

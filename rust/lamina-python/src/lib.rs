@@ -4,6 +4,7 @@ mod arrow;
 mod buffer;
 mod errors;
 mod hash;
+mod hide;
 mod input;
 mod keeping;
 mod snapshot;
@@ -31,6 +32,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(hash::hash_buckets, module)?)?;
     module.add_function(wrap_pyfunction!(keeping::verify, module)?)?;
     module.add_class::<keeping::Progress>()?;
+    module.add_function(wrap_pyfunction!(hide::rewind, module)?)?;
+    module.add_function(wrap_pyfunction!(hide::delete, module)?)?;
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;

@@ -8,10 +8,11 @@ use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicr
 use arrow_buffer::MutableBuffer;
 use lamina_format::record::{Column, Table};
 use lamina_format::{Error, Value};
+use lamina_store::reader::{Kind, Mask};
 use lamina_store::storage::Files;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 use std::sync::Arc;
 
 /// What a run held when it was opened.
@@ -19,7 +20,7 @@ use std::sync::Arc;
 pub struct Snapshot(lamina_store::Snapshot);
 
 type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64);
-type GroupRow = (usize, i64, u64, Vec<String>, Option<i64>, Option<i64>);
+type GroupRow = (usize, i64, u64, Vec<String>, Option<i64>, Option<i64>, &'static str, i64);
 type TensorRow = (String, &'static str, Vec<u64>, u64, u64);
 type PartRow = (String, Vec<TensorRow>);
 
@@ -38,10 +39,7 @@ impl Snapshot {
         for (name, column) in columns {
             let array = match column {
                 Some(column) => arrow::column(column.kind, rows, self.0.metadata(group, column).map_err(raise)?),
-                None => {
-                    let first = self.0.first_row(group).map_err(raise)?;
-                    Arc::new(Int64Array::from_iter_values(first..first + rows as i64))
-                }
+                None => Arc::new(Int64Array::from(self.0.names(group).map_err(raise)?)),
             };
             arrays.push((name.clone(), array));
         }
@@ -52,9 +50,10 @@ impl Snapshot {
 #[pymethods]
 impl Snapshot {
     #[new]
-    #[pyo3(signature = (path, *, strict=false))]
-    fn new(py: Python<'_>, path: &str, strict: bool) -> PyResult<Self> {
-        py.detach(|| lamina_store::Snapshot::open(Arc::new(Files::new(path)), strict)).map(Self).map_err(raise)
+    #[pyo3(signature = (path, *, strict=false, hidden=false))]
+    fn new(py: Python<'_>, path: &str, strict: bool, hidden: bool) -> PyResult<Self> {
+        let opening = lamina_store::Opening { strict, hidden };
+        py.detach(|| lamina_store::Snapshot::open(Arc::new(Files::new(path)), opening)).map(Self).map_err(raise)
     }
 
     #[getter]
@@ -126,9 +125,30 @@ impl Snapshot {
             let name = |id: &u32| self.0.site_by_id(*id).map(|site| site.name.clone());
             let sites = info.sites.iter().filter_map(name).collect();
             let steps = info.steps.unzip();
-            (index, info.first, info.rows, sites, steps.0, steps.1)
+            let kind = match info.kind {
+                Kind::Own => "own",
+                Kind::Named => "named",
+                Kind::Attached => "attached",
+            };
+            (index, info.first, info.rows, sites, steps.0, steps.1, kind, info.last)
         };
         self.0.groups().into_iter().enumerate().map(describe).collect()
+    }
+
+    fn names<'py>(&self, py: Python<'py>, group: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let names = py.detach(|| self.0.names(group)).map_err(raise)?;
+        let bytes: Vec<u8> = names.into_iter().flat_map(i64::to_le_bytes).collect();
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    #[pyo3(signature = (group, site=None))]
+    fn hidden<'py>(&self, py: Python<'py>, group: usize, site: Option<&str>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let site = site.map(|site| self.0.site(site)).transpose().map_err(raise)?;
+        Ok(match self.0.hidden(group, site).map_err(raise)? {
+            Mask::None => None,
+            Mask::Some(mask) => Some(PyBytes::new(py, &mask)),
+            Mask::All => Some(PyBytes::new(py, &vec![1; self.0.rows(Table::Rows, group).map_err(raise)? as usize])),
+        })
     }
 
     fn constant<'py>(&self, py: Python<'py>, group: usize, column: &str) -> PyResult<(bool, Bound<'py, PyAny>)> {

@@ -89,12 +89,12 @@ impl Chain {
         Ok((declared, lost.saturating_mul(1 << 16)))
     }
 
-    fn next(&self, writer: u32, ops: Vec<Op>) -> Commit {
+    fn next(&self, writer: Option<u32>, ops: Vec<Op>) -> Commit {
         let parent = self.commits.last().map(|(commit, hash)| Parent { n: commit.n, hash: *hash });
         let above = parent.as_ref().map_or(0, |parent| parent.n + 1);
         let n = self.highest.map_or(0, |highest| highest + 1);
         let skipped = self.unreadable.iter().copied().filter(|&skipped| skipped >= above).rev().collect();
-        Commit { n, parent, skipped, writer: Some(writer), time: clock::now(), needs: Vec::new(), ops }
+        Commit { n, parent, skipped, writer, time: clock::now(), needs: Vec::new(), ops }
     }
 }
 
@@ -102,7 +102,7 @@ impl Chain {
 /// Returns the declarations as they stand then. Publishes nothing if `ops` returns nothing.
 pub fn publish(
     storage: &dyn Storage,
-    writer: u32,
+    writer: Option<u32>,
     mut ops: impl FnMut(&Declared, u32) -> Result<Vec<Op>>,
 ) -> Result<Declared> {
     loop {

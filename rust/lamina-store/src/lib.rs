@@ -6,11 +6,13 @@
 mod chain;
 mod clock;
 mod create;
+pub mod hide;
 pub mod keep;
+
 pub mod reader;
 pub mod storage;
 pub mod writer;
 
 pub use create::create;
-pub use reader::Snapshot;
+pub use reader::{Opening, Snapshot};
 pub use writer::{Ticket, Writer};

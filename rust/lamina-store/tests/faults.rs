@@ -6,7 +6,7 @@ mod common;
 use common::{FailingFs, append, storage, values, wait};
 use lamina_format::ErrorKind;
 use lamina_store::storage::Files;
-use lamina_store::{Snapshot, Writer, create};
+use lamina_store::{Opening, Snapshot, Writer, create};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn a_failure_at_any_call_loses_nothing_that_was_acknowledged() {
             create(storage(&path).as_ref(), "{}").unwrap();
             let fs = FailingFs::new(allowed, kind);
             let (acknowledged, error) = work(&path, &fs);
-            let snapshot = Snapshot::open(storage(&path), false).unwrap();
+            let snapshot = Snapshot::open(storage(&path), Opening::default()).unwrap();
             let found = values(&snapshot);
             assert_eq!(found[..acknowledged.len()], acknowledged, "after {allowed} calls");
             let Some(error) = error else {
@@ -52,7 +52,7 @@ fn a_failure_at_any_call_loses_nothing_that_was_acknowledged() {
             let again = Writer::open(storage(&path), None).unwrap();
             wait(&append(&again, storage(&path).as_ref(), 9, 1).unwrap()).unwrap();
             again.close(None).unwrap();
-            assert!(values(&Snapshot::open(storage(&path), false).unwrap()).ends_with(&[9.0]));
+            assert!(values(&Snapshot::open(storage(&path), Opening::default()).unwrap()).ends_with(&[9.0]));
         }
     }
 }

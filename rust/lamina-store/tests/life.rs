@@ -8,7 +8,7 @@ use lamina_format::record::{Table, TensorSpec};
 use lamina_format::{DType, ErrorKind, Value};
 use lamina_store::reader::ColumnData;
 use lamina_store::writer::{PartInput, SiteInput, State};
-use lamina_store::{Snapshot, Writer, create};
+use lamina_store::{Opening, Snapshot, Writer, create};
 use std::path::PathBuf;
 
 fn run() -> (tempfile::TempDir, PathBuf) {
@@ -27,7 +27,7 @@ fn rows_come_back_with_their_metadata() {
     assert!(wait(&ticket).unwrap());
     assert_eq!(ticket.state(), State::Durable);
 
-    let snapshot = Snapshot::open(storage(&path), true).unwrap();
+    let snapshot = Snapshot::open(storage(&path), Opening::STRICT).unwrap();
     assert_eq!(values(&snapshot), [7.0; 3]);
     let step = snapshot.column(Table::Rows, "step").unwrap().clone();
     assert_eq!(snapshot.metadata(0, &step).unwrap(), ColumnData::Constant(Value::Int(7)));
@@ -38,7 +38,7 @@ fn rows_come_back_with_their_metadata() {
     assert!(snapshot.writers()[0].alive && snapshot.writers()[0].close.is_none());
 
     writer.close(Some("why".to_owned())).unwrap();
-    let closed = Snapshot::open(storage(&path), true).unwrap();
+    let closed = Snapshot::open(storage(&path), Opening::STRICT).unwrap();
     assert_eq!(closed.writers()[0].close.as_ref().unwrap().error.as_deref(), Some("why"));
     assert_eq!(values(&snapshot), [7.0; 3], "a snapshot outlives sealing");
 }
@@ -55,7 +55,7 @@ fn a_large_append_is_cut_into_groups_and_rows_keep_their_order() {
     let ticket = writer.append(store.as_ref(), u64::from(rows), &[site], &[]).unwrap();
     assert!(wait(&ticket).unwrap());
     writer.close(None).unwrap();
-    let snapshot = Snapshot::open(store, true).unwrap();
+    let snapshot = Snapshot::open(store, Opening::STRICT).unwrap();
     let groups = snapshot.groups();
     assert_eq!(groups.len(), 5);
     assert_eq!(groups.iter().map(|group| group.first).collect::<Vec<_>>(), [0, 4096, 8192, 12288, 16384]);
@@ -80,7 +80,7 @@ fn writers_that_disagree_find_out() {
     second.append(store.as_ref(), 1, &[wide(2, &[0; 8])], &[]).unwrap();
     first.close(None).unwrap();
     second.close(None).unwrap();
-    let snapshot = Snapshot::open(store, true).unwrap();
+    let snapshot = Snapshot::open(store, Opening::STRICT).unwrap();
     assert_eq!(snapshot.groups().iter().map(|group| group.first).collect::<Vec<_>>(), [0, 1 << 40]);
 }
 
@@ -98,7 +98,7 @@ fn a_checkpoint_comes_back_and_equal_chunks_are_stored_once() {
     wait(&writer.save(2, &[part(spec("w"), &bytes)]).unwrap()).unwrap();
     writer.close(None).unwrap();
 
-    let snapshot = Snapshot::open(storage(&path), true).unwrap();
+    let snapshot = Snapshot::open(storage(&path), Opening::STRICT).unwrap();
     let stored: Vec<u64> = snapshot.checkpoints().values().map(|parts| parts[0].tensors[0].stored).collect();
     assert_eq!(stored, [3 << 20, 1 << 20]);
     let mut out = vec![0; 3 << 20];
@@ -109,7 +109,7 @@ fn a_checkpoint_comes_back_and_equal_chunks_are_stored_once() {
     let another = Writer::open(storage(&path), None).unwrap();
     wait(&another.save(3, &[part(spec("w"), &bytes)]).unwrap()).unwrap();
     another.close(None).unwrap();
-    let again = Snapshot::open(storage(&path), true).unwrap().checkpoints();
+    let again = Snapshot::open(storage(&path), Opening::STRICT).unwrap().checkpoints();
     assert_eq!(again[&3][0].tensors[0].stored, 0, "another writer's chunks count too");
 }
 

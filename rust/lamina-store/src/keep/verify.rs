@@ -2,8 +2,8 @@
 
 use super::Progress;
 use super::inventory::Inventory;
-use crate::Snapshot;
 use crate::storage::{Ranges, Storage};
+use crate::{Opening, Snapshot};
 use lamina_format::checksum::{self, PIECE};
 use lamina_format::record::{Block, Chunk, Group, Role, Seal};
 use lamina_format::segment::{self, Declared};
@@ -44,7 +44,7 @@ enum Job<'a> {
 /// Checks every hash of a run, with several threads and a few megabytes each.
 pub fn verify(storage: &Arc<dyn Storage>, progress: &Progress) -> Result<Verification> {
     let inventory = Inventory::read(storage.as_ref())?;
-    let snapshot = Snapshot::open(Arc::clone(storage), false)?;
+    let snapshot = Snapshot::open(Arc::clone(storage), Opening::default())?;
     let known = snapshot.problems().iter().map(|error| Damage { error: error.clone(), affected: String::new() });
     let damages = Mutex::new(known.collect::<Vec<_>>());
     let jobs = jobs(&inventory);

@@ -3,19 +3,39 @@
 use super::Snapshot;
 use super::block::{BlockReader, Verified};
 use super::column::{ColumnData, checked};
+use super::hidden::{Hidden, Mask, Origin};
 use lamina_format::record::{Block, Column, Group, Role, Site, Table};
 use lamina_format::{Error, ErrorKind, Result, Value};
 
-/// A group record, with what was verified of its blocks.
+/// A group record, with where it stands, what is hidden of it, and what was verified of its blocks.
 pub struct StoredGroup {
     pub record: Group,
+    pub origin: Origin,
+    pub hidden: Hidden,
     verified: Vec<Verified>,
 }
 
 impl StoredGroup {
-    pub fn new(record: Group) -> Self {
+    pub fn new(record: Group, origin: Origin) -> Self {
         let verified = record.blocks.iter().map(Verified::new).collect();
-        Self { record, verified }
+        Self { record, origin, hidden: Hidden::default(), verified }
+    }
+
+    /// The sites of which it shows something.
+    pub fn sites(&self) -> impl Iterator<Item = u32> {
+        self.record.sites().filter(|&id| self.hidden.of_site(id) != Mask::All)
+    }
+
+    /// Least and greatest value of an int column without nulls, as far as the record tells.
+    pub fn bounds(&self, column: u32) -> Option<(i64, i64)> {
+        let constant = self.record.constants.iter().find(|constant| constant.id == column);
+        if let Some(constant) = constant {
+            return if let Value::Int(value) = constant.value { Some((value, value)) } else { None };
+        }
+        match self.record.zones.iter().find(|zone| zone.id == column && zone.nulls == 0).map(|z| (&z.min, &z.max)) {
+            Some((Value::Int(min), Value::Int(max))) => Some((*min, *max)),
+            _ => None,
+        }
     }
 
     fn find(&self, role: Role, id: u32) -> Option<(&Block, &Verified)> {
@@ -29,19 +49,34 @@ impl StoredGroup {
 pub struct GroupInfo {
     /// Name of the first row.
     pub first: i64,
-    /// Rows.
+    /// Rows, those that are hidden included.
     pub rows: u64,
     /// Numbers of the sites.
     pub sites: Vec<u32>,
     /// Least and greatest step, where known.
     pub steps: Option<(i64, i64)>,
+    /// How its rows come by their names.
+    pub kind: Kind,
+    /// Greatest name of a row.
+    pub last: i64,
+}
+
+/// How the rows of a group come by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// They follow the first without a gap.
+    Own,
+    /// They stand in a block.
+    Named,
+    /// They stand in a block and are those of rows that other groups made.
+    Attached,
 }
 
 impl Snapshot {
-    /// The row groups in order of their first row.
+    /// The row groups in order of their first row, without those that are hidden wholly.
     pub fn groups(&self) -> Vec<GroupInfo> {
         let step = self.columns(Table::Rows).find(|column| column.name == "step").map(|column| column.id);
-        self.groups.iter().map(|group| group_info(&group.record, step)).collect()
+        self.groups.iter().map(|group| group_info(group, step)).collect()
     }
 
     /// How many groups the examples table has.
@@ -67,7 +102,7 @@ impl Snapshot {
     }
 
     fn group(&self, table: Table, index: usize) -> Result<&StoredGroup> {
-        let groups = if table == Table::Rows { &self.groups } else { &self.examples };
+        let groups = if table == Table::Examples { &self.examples } else { &self.groups };
         groups.get(index).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no row group {index}")))
     }
 
@@ -76,16 +111,11 @@ impl Snapshot {
         Ok(self.group(table, index)?.record.rows)
     }
 
-    /// The name of a group's first row.
-    pub fn first_row(&self, index: usize) -> Result<i64> {
-        Ok(self.group(Table::Rows, index)?.record.first)
-    }
-
     /// The columns that a group has, in order of declaration.
     pub fn columns_of(&self, table: Table, index: usize) -> Result<Vec<&Column>> {
         let record = &self.group(table, index)?.record;
         let constant = |id| record.constants.iter().any(|constant| constant.id == id);
-        let block = |id| record.blocks.iter().any(|block| block.role != Role::Site && block.id == id);
+        let block = |id| record.blocks.iter().any(|block| block.column() == Some(id));
         Ok(self.columns(table).filter(|column| constant(column.id) || block(column.id)).collect())
     }
 
@@ -95,20 +125,40 @@ impl Snapshot {
         Ok(BlockReader { blobs: &self.blobs, ranges, file: &group.record.file, block, verified })
     }
 
+    /// The names of a group's rows.
+    pub fn names(&self, index: usize) -> Result<Vec<i64>> {
+        self.names_of(self.group(Table::Rows, index)?)
+    }
+
+    pub(super) fn names_of(&self, group: &StoredGroup) -> Result<Vec<i64>> {
+        let (first, last) = group.record.span();
+        let Some(found) = group.find(Role::Names, 0) else { return Ok((first..=last).collect()) };
+        let bytes = self.reader(group, found)?.all()?;
+        let names: Vec<i64> = bytes.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect();
+        if names.iter().any(|&name| name < first || name > last) {
+            return Err(Error::damaged("a row's name is not what its group says").in_file(&group.record.file));
+        }
+        Ok(names)
+    }
+
+    /// Which rows of a group are hidden, or show no value of the site.
+    pub fn hidden(&self, index: usize, site: Option<&Site>) -> Result<Mask> {
+        let hidden = &self.group(Table::Rows, index)?.hidden;
+        Ok(site.map_or_else(|| hidden.rows.clone(), |site| hidden.of_site(site.id)))
+    }
+
     /// The one value that the column has over the group, if it has just one.
     pub fn constant(&self, index: usize, column: &Column) -> Result<Option<&Value>> {
-        const NULL: &Value = &Value::Null;
-        let group = self.group(column.table, index)?;
-        if let Some(constant) = group.record.constants.iter().find(|constant| constant.id == column.id) {
-            return Ok(Some(&constant.value));
-        }
-        Ok(group.record.blocks.iter().all(|b| b.role == Role::Site || b.id != column.id).then_some(NULL))
+        Ok(constant(self.group(column.table, index)?, column))
     }
 
     /// A metadata column of a group.
     pub fn metadata(&self, index: usize, column: &Column) -> Result<ColumnData> {
-        let group = self.group(column.table, index)?;
-        if let Some(value) = self.constant(index, column)? {
+        self.column_of(self.group(column.table, index)?, column)
+    }
+
+    pub(super) fn column_of(&self, group: &StoredGroup, column: &Column) -> Result<ColumnData> {
+        if let Some(value) = constant(group, column) {
             return Ok(ColumnData::Constant(value.clone()));
         }
         let read = |role| group.find(role, column.id).map(|found| self.reader(group, found)?.all()).transpose();
@@ -133,7 +183,8 @@ impl Snapshot {
     fn site_reader(&self, index: usize, site: &Site) -> Result<(u64, BlockReader<'_>)> {
         let group = self.group(Table::Rows, index)?;
         let absent = || Error::new(ErrorKind::NotFound, format!("row group {index} does not hold {:?}", site.name));
-        let reader = self.reader(group, group.find(Role::Site, site.id).ok_or_else(absent)?)?;
+        let shown = group.find(Role::Site, site.id).filter(|_| group.hidden.of_site(site.id) != Mask::All);
+        let reader = self.reader(group, shown.ok_or_else(absent)?)?;
         reader.check_length()?;
         Ok((group.record.rows, reader))
     }
@@ -165,13 +216,27 @@ impl Snapshot {
     }
 }
 
-fn group_info(record: &Group, step: Option<u32>) -> GroupInfo {
-    let sites = record.blocks.iter().filter(|block| block.role == Role::Site).map(|block| block.id).collect();
+fn constant<'a>(group: &'a StoredGroup, column: &Column) -> Option<&'a Value> {
+    const NULL: &Value = &Value::Null;
+    if let Some(constant) = group.record.constants.iter().find(|constant| constant.id == column.id) {
+        return Some(&constant.value);
+    }
+    group.record.blocks.iter().all(|block| block.column() != Some(column.id)).then_some(NULL)
+}
+
+fn group_info(group: &StoredGroup, step: Option<u32>) -> GroupInfo {
+    let record = &group.record;
     let constant = record.constants.iter().find(|constant| Some(constant.id) == step).map(|constant| &constant.value);
     let zone = record.zones.iter().find(|zone| Some(zone.id) == step).map(|zone| (&zone.min, &zone.max));
     let steps = match constant.map(|value| (value, value)).or(zone) {
         Some((Value::Int(min), Value::Int(max))) => Some((*min, *max)),
         _ => None,
     };
-    GroupInfo { first: record.first, rows: record.rows, sites, steps }
+    let kind = match (record.table, record.last) {
+        (Table::Attached, _) => Kind::Attached,
+        (_, Some(_)) => Kind::Named,
+        (_, None) => Kind::Own,
+    };
+    let (first, last) = record.span();
+    GroupInfo { first, rows: record.rows, sites: group.sites().collect(), steps, kind, last }
 }

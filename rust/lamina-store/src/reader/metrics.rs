@@ -28,7 +28,8 @@ pub struct MetricColumns {
 }
 
 impl MetricColumns {
-    pub(super) fn extend(&mut self, record: Metrics, rank: Option<i64>) -> Result<()> {
+    /// Takes up a record, without what stands at the step `hidden` or later.
+    pub(super) fn extend(&mut self, record: Metrics, rank: Option<i64>, hidden: Option<i64>) -> Result<()> {
         let broken = || Error::damaged("a record of metrics has columns of different lengths");
         let count = record.steps.len() / 8;
         let lengths = [record.times.len(), record.values.len()].map(|length| length / 8);
@@ -49,13 +50,20 @@ impl MetricColumns {
             return Err(Error::damaged("a record of metrics refers to words that it does not have"));
         }
         let words: Vec<u32> = record.words.into_iter().map(|word| self.word(word)).collect();
-        let word = |&bytes: &[u8; 4]| words.get(u32::from_le_bytes(bytes) as usize).copied();
-        self.steps.extend(record.steps.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)));
-        self.times.extend(record.times.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)));
-        self.values.extend(record.values.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes)));
-        self.names.extend(record.names.as_chunks().0.iter().filter_map(word));
-        self.sites.extend(record.sites.as_chunks().0.iter().map(word));
-        self.sources.extend(record.sources.as_chunks().0.iter().map(word));
+        let word = |bytes: &[u8; 4]| words.get(u32::from_le_bytes(*bytes) as usize).copied();
+        let indices = |bytes: &[u8], row: usize| bytes.as_chunks().0.get(row).and_then(word);
+        for (row, &step) in record.steps.as_chunks().0.iter().enumerate() {
+            let step = i64::from_le_bytes(step);
+            let Some(name) = indices(&record.names, row).filter(|_| hidden.is_none_or(|hidden| step < hidden)) else {
+                continue;
+            };
+            self.steps.push(step);
+            self.times.push(i64::from_le_bytes(times[row]));
+            self.values.push(f64::from_le_bytes(record.values.as_chunks().0[row]));
+            self.names.push(name);
+            self.sites.push(indices(&record.sites, row));
+            self.sources.push(indices(&record.sources, row));
+        }
         self.ranks.resize(self.steps.len(), rank);
         Ok(())
     }

@@ -4,11 +4,13 @@ mod block;
 mod checkpoint;
 mod column;
 mod group;
+mod hidden;
 mod metrics;
 
 pub use checkpoint::{SavedPart, SavedTensor};
 pub use column::ColumnData;
-pub use group::GroupInfo;
+pub use group::{GroupInfo, Kind};
+pub use hidden::Mask;
 pub use metrics::MetricColumns;
 
 use crate::chain::Chain;
@@ -17,6 +19,7 @@ use crate::storage::Storage;
 use block::Blobs;
 use checkpoint::Checkpoints;
 use group::StoredGroup;
+use hidden::{Hiding, Origin};
 use lamina_format::chunk::Key;
 use lamina_format::record::{Close, Column, Op, Open, Role, Site, Table};
 use lamina_format::runfile::{RunFile, possible_time};
@@ -47,8 +50,22 @@ pub struct SiteInfo {
     pub rows: u64,
     /// Bytes of its blocks.
     pub bytes: u64,
-    /// Elements that are NaN or infinite.
+    /// Elements that are NaN or infinite, in hidden rows too as long as others of their group are shown.
     pub non_finite: u64,
+}
+
+/// How a run is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// Damage is an error; otherwise it is passed over and listed in [`Snapshot::problems`].
+    pub strict: bool,
+    /// What was rewound or deleted is shown, as far as it is still there.
+    pub hidden: bool,
+}
+
+impl Opening {
+    /// Refuses damage.
+    pub const STRICT: Self = Self { strict: true, hidden: false };
 }
 
 /// A consistent view of a run; it never changes.
@@ -59,6 +76,8 @@ pub struct Snapshot {
     writers: Vec<WriterInfo>,
     declared: Declared,
     groups: Vec<StoredGroup>,
+    /// Groups that are hidden wholly.
+    hidden: Vec<StoredGroup>,
     examples: Vec<StoredGroup>,
     metrics: MetricColumns,
     checkpoints: Checkpoints,
@@ -66,8 +85,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads a run. Damage is passed over and listed in [`Snapshot::problems`]; if `strict`, it is an error.
-    pub fn open(storage: Arc<dyn Storage>, strict: bool) -> Result<Self> {
+    /// Reads a run.
+    pub fn open(storage: Arc<dyn Storage>, opening: Opening) -> Result<Self> {
         let described = storage.run_json().and_then(|text| RunFile::decode(&text));
         let described = match described {
             Err(error) if error.kind != ErrorKind::Damaged && !may_be_torn(&error) => return Err(locate(error)),
@@ -88,32 +107,49 @@ impl Snapshot {
             }
         };
         let mut declared = chain.declared.clone();
-        let mut reading = Reading::default();
+        let hiding = if opening.hidden { Hiding::default() } else { Hiding::of(&chain) };
+        let mut reading = Reading { hiding, ..Reading::default() };
         for (writer, generation) in storage.logs()? {
             reading.log(storage.as_ref(), writer, generation, &mut declared)?;
         }
         reading.check_authors(&chain);
         problems.extend(reading.problems);
         problems.extend(reading.checkpoints.problems());
-        if let Some(first) = problems.first().filter(|_| strict) {
-            return Err(first.clone());
-        }
         let sorted = |mut groups: Vec<StoredGroup>| {
             groups.sort_by_key(|group| group.record.first);
             groups
         };
-        Ok(Self {
+        let mut snapshot = Self {
             storage,
             run,
             problems,
             writers: reading.writers,
             declared,
             groups: sorted(reading.groups),
+            hidden: Vec::new(),
             examples: sorted(reading.examples),
             metrics: reading.metrics,
             checkpoints: reading.checkpoints,
             blobs: Blobs::default(),
-        })
+        };
+        snapshot.hide(&reading.hiding);
+        match snapshot.problems.first().filter(|_| opening.strict) {
+            Some(first) => Err(first.clone()),
+            None => Ok(snapshot),
+        }
+    }
+
+    /// Takes out what is hidden wholly, and notes the rest with its groups.
+    fn hide(&mut self, hiding: &Hiding) {
+        for mut group in std::mem::take(&mut self.groups) {
+            match self.hidden_of(&group, hiding) {
+                Ok(hidden) => group.hidden = hidden,
+                // rows whose steps cannot be read are shown: nothing is hidden that nobody asked to hide
+                Err(error) => self.problems.push(error),
+            }
+            let to = if group.hidden.rows == Mask::All { &mut self.hidden } else { &mut self.groups };
+            to.push(group);
+        }
     }
 
     /// The description.
@@ -137,14 +173,19 @@ impl Snapshot {
         for group in &self.groups {
             for block in group.record.blocks.iter().filter(|block| block.role == Role::Site) {
                 let Some(site) = self.declared.sites.get(&block.id) else { continue };
+                let shown = match group.hidden.of_site(block.id) {
+                    Mask::None => group.record.rows,
+                    Mask::Some(mask) => mask.iter().filter(|&&byte| byte == 0).count() as u64,
+                    Mask::All => continue,
+                };
                 let info = infos.entry(block.id).or_insert_with(|| SiteInfo {
                     site: site.clone(),
                     rows: 0,
                     bytes: 0,
                     non_finite: 0,
                 });
-                info.rows += group.record.rows;
-                info.bytes += block.length;
+                info.rows += shown;
+                info.bytes += shown * site.row_bytes();
                 info.non_finite += block.non_finite;
             }
         }
@@ -197,6 +238,7 @@ struct Reading {
     checkpoints: Checkpoints,
     /// Writers whose log holds no record.
     silent: Vec<u32>,
+    hiding: Hiding,
 }
 
 impl Reading {
@@ -229,7 +271,9 @@ impl Reading {
             self.silent.push(writer);
         }
         let mut info = WriterInfo { ordinal: writer, open: None, close: None, alive: false };
-        for op in scan.frames.into_iter().flat_map(|frame| frame.ops) {
+        let framed = scan.frames.into_iter().flat_map(|frame| frame.ops.into_iter().map(move |op| (frame.seq, op)));
+        for (frame, op) in framed {
+            let origin = Origin::Log { writer, frame };
             if let Err(error) = declared.apply(&op) {
                 self.problems.push(error.in_file(&file));
             }
@@ -240,28 +284,30 @@ impl Reading {
                 Op::Open(open) => info.open = Some(open),
                 Op::Close(close) => info.close = Some(close),
                 Op::Group(record) => {
-                    let own = record.first >> 40 == i64::from(writer);
+                    let own = record.table == Table::Attached
+                        || record.last.is_none() && record.first >> 40 == i64::from(writer);
                     let foreign = || Error::damaged("a row group bears another writer's row names").in_file(&file);
                     let checked = check::group(&record, declared).and_then(|()| own.then_some(()).ok_or_else(foreign));
                     if let Err(error) = checked {
                         self.problems.push(error.hint(format!("the record stands in {file}; its rows were left out")));
                         continue;
                     }
-                    let to = if record.table == Table::Rows { &mut self.groups } else { &mut self.examples };
-                    to.push(StoredGroup::new(record));
+                    let to = if record.table == Table::Examples { &mut self.examples } else { &mut self.groups };
+                    to.push(StoredGroup::new(record, origin));
                 }
                 Op::Metrics(metrics) => {
                     let rank = info.open.as_ref().and_then(|open| open.rank);
-                    if let Err(error) = self.metrics.extend(metrics, rank) {
+                    if let Err(error) = self.metrics.extend(metrics, rank, self.hiding.hidden_step(origin)) {
                         self.problems.push(error.in_file(&file));
                     }
                 }
+                Op::Save(save) if self.hiding.hidden_step(origin).is_some_and(|step| save.step > step) => {}
                 Op::Chunks(_) | Op::Layout(_) | Op::Save(_) => {
                     if let Err(error) = self.checkpoints.apply(op, &file) {
                         self.problems.push(error.in_file(&file));
                     }
                 }
-                Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) => {}
+                Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) | Op::Rewind(_) | Op::Delete(_) => {}
             }
         }
         info.alive =

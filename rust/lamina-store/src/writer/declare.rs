@@ -24,7 +24,7 @@ pub struct Ids {
 
 impl Names {
     pub fn read(storage: &dyn Storage, writer: u32) -> Result<Self> {
-        let declared = chain::publish(storage, writer, |_, _| Ok(Vec::new()))?;
+        let declared = chain::publish(storage, Some(writer), |_, _| Ok(Vec::new()))?;
         Ok(Self { writer, declared: Arc::new(Mutex::new(declared)) })
     }
 
@@ -48,8 +48,9 @@ impl Names {
         }
         let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
         if !missing(&declared, 0, table, sites, columns)?.is_empty() {
-            *declared =
-                chain::publish(storage, self.writer, |declared, lost| missing(declared, lost, table, sites, columns))?;
+            *declared = chain::publish(storage, Some(self.writer), |declared, lost| {
+                missing(declared, lost, table, sites, columns)
+            })?;
         }
         let lost = || Error::damaged("a declaration that was just published is not there");
         let site = |input: &SiteInput| find_site(&declared, input.name).map(|site| site.id).ok_or_else(lost);

@@ -46,6 +46,7 @@ impl SegmentWriter {
             blocks: Vec::new(),
             constants: cut.constants,
             zones: cut.zones,
+            last: None,
         };
         for block in &cut.blocks {
             let (offset, length) = (group.length, block.bytes.len() as u64);

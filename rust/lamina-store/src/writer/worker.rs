@@ -7,7 +7,7 @@ use super::stage::{DURABLE_EVERY, Job, Shared, Stage};
 use crate::clock;
 use crate::storage::Storage;
 use lamina_format::Result;
-use lamina_format::record::{Close, Op, Role};
+use lamina_format::record::{Block, Close, Op};
 use lamina_format::segment::Declared;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -128,9 +128,10 @@ impl Worker {
     /// A log repeats the declarations that it uses, so that it can be read even if a commit is damaged.
     fn repeat_declarations(&mut self, declared: &Declared, op: &Op) {
         let Op::Group(group) = op else { return };
-        let blocks = group.blocks.iter().map(|block| (block.role == Role::Site, block.id));
+        let sites = group.sites().map(|id| (true, id));
+        let columns = group.blocks.iter().filter_map(Block::column).map(|id| (false, id));
         let constants = group.constants.iter().map(|constant| (false, constant.id));
-        for (is_site, id) in blocks.chain(constants) {
+        for (is_site, id) in sites.chain(columns).chain(constants) {
             if self.logged.insert((is_site, id)) {
                 let site = || declared.sites.get(&id).cloned().map(Op::Site);
                 let column = || declared.columns.get(&id).cloned().map(Op::Column);

@@ -1,0 +1,65 @@
+"""Steps and row names as spans that hold both ends, as the core takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from lamina.errors import SchemaError
+from lamina.runs.steps import Steps, check_steps, has_step, plain_steps
+
+Span = tuple[int, int]
+
+_INT64 = np.iinfo(np.int64)
+
+
+def spans_of_steps(wanted: Steps, known: list[int]) -> list[Span]:
+    """The steps that are asked for; none if all are.
+
+    Args:
+        wanted: As everywhere: a step, several, or a slice.
+        known: The steps at which something was recorded.
+
+    Raises:
+        NotFoundError: A step that is named is not known.
+    """
+    wanted = plain_steps(wanted)
+    if wanted is None:
+        return []
+    check_steps(wanted, set(known))
+    if isinstance(wanted, slice) and (wanted.step or 1) == 1:
+        first = _INT64.min if wanted.start is None else wanted.start
+        last = _INT64.max if wanted.stop is None else wanted.stop - 1
+        if first > last:
+            raise SchemaError(f"a slice of steps from {first} to {last + 1}", hint="it holds no step")
+        return [(int(first), int(last))]
+    return _joined(step for step in known if has_step(wanted, step))
+
+
+def spans_of_rows(names: Any) -> list[Span]:
+    """Names of rows; none if all are asked for (None).
+
+    Raises:
+        SchemaError: They are no integers, or there are none.
+    """
+    if names is None:
+        return []
+    given = np.asarray(names).reshape(-1)
+    if not given.size:
+        raise SchemaError("rows= holds no row", hint="leave it out to delete all rows of the sites or steps")
+    if given.dtype.kind not in "iu":
+        raise SchemaError(f"the names of rows are {given.dtype}", hint="give integers, as in the column `row`")
+    return _joined(np.unique(given).tolist())
+
+
+def _joined(numbers: Iterable[int]) -> list[Span]:
+    """Ascending numbers as spans; neighbors stand in one."""
+    spans: list[Span] = []
+    for number in numbers:
+        if spans and spans[-1][1] + 1 == number:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return spans

@@ -1,0 +1,57 @@
+//! Going back: what was recorded is hidden by a commit, and stays where it is until it is compacted away.
+
+use crate::chain;
+use crate::storage::Storage;
+use lamina_format::record::{Delete, Op, Position, Rewind, Span};
+use lamina_format::{Error, ErrorKind, Result, frame};
+
+/// Which values `delete` hides: those that satisfy all of what is given.
+pub struct Deletion<'a> {
+    /// Names of sites; none stands for all.
+    pub sites: &'a [String],
+    /// First and last step of each span; none stands for all.
+    pub steps: &'a [(i64, i64)],
+    /// First and last row name of each span; none stands for all.
+    pub rows: &'a [(i64, i64)],
+}
+
+/// Hides rows and metrics of `step` and later steps, and checkpoints of later ones, as far as they are durable.
+pub fn rewind(storage: &dyn Storage, step: i64) -> Result<()> {
+    let before = positions(storage)?;
+    let rewind = || vec![Op::Rewind(Rewind { step, before: before.clone() })];
+    chain::publish(storage, None, |_, _| Ok(rewind())).map(drop)
+}
+
+/// Hides rows, or what they hold of some sites, as far as they are durable.
+pub fn delete(storage: &dyn Storage, what: &Deletion) -> Result<()> {
+    if what.sites.is_empty() && what.steps.is_empty() && what.rows.is_empty() {
+        return Err(Error::schema("nothing says what to delete").hint("give sites, steps or rows"));
+    }
+    let spans = |spans: &[(i64, i64)]| -> Result<Vec<Span>> {
+        let span = |&(first, last): &(i64, i64)| match first <= last {
+            true => Ok(Span { first, last }),
+            false => Err(Error::schema(format!("a span from {first} to {last} holds nothing"))),
+        };
+        spans.iter().map(span).collect()
+    };
+    let (steps, rows, before) = (spans(what.steps)?, spans(what.rows)?, positions(storage)?);
+    chain::publish(storage, None, |declared, _| {
+        let id = |name: &String| {
+            let unknown = || Error::new(ErrorKind::NotFound, format!("the run has no site {name:?}"));
+            declared.sites.values().find(|site| site.name == *name).map(|site| site.id).ok_or_else(unknown)
+        };
+        let sites = what.sites.iter().map(id).collect::<Result<_>>()?;
+        let delete = Delete { sites, steps: steps.clone(), rows: rows.clone(), before: before.clone() };
+        Ok(vec![Op::Delete(delete)])
+    })
+    .map(drop)
+}
+
+/// Where every log ends now.
+fn positions(storage: &dyn Storage) -> Result<Vec<Position>> {
+    let end = |(writer, generation)| {
+        let frames = frame::scan(&storage.read_log(writer, generation)?, generation)?.frames;
+        Ok(Position { writer, frames: frames.last().map_or(0, |frame| frame.seq + 1) })
+    };
+    storage.logs()?.into_iter().map(end).collect()
+}

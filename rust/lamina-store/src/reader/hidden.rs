@@ -1,0 +1,201 @@
+//! What `rewind` and `delete` hide: rows, what they hold of some sites, metrics and checkpoints.
+//!
+//! Such an operation names steps or rows, never files, and a place in every log: what was recorded before it is hidden,
+//! what is recorded again is not.
+
+use super::Snapshot;
+use super::column::ColumnData;
+use super::group::StoredGroup;
+use crate::chain::Chain;
+use lamina_format::record::{Delete, Op, Position, Rewind, Span, Table};
+use lamina_format::{Result, Value};
+
+/// Where a record stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// In a frame of a log.
+    Log {
+        /// The log's writer.
+        writer: u32,
+        /// The frame's sequence number.
+        frame: u64,
+    },
+    /// In the commit of that number.
+    #[expect(dead_code, reason = "compaction will publish groups in commits")]
+    Commit(u64),
+}
+
+/// All that hides something, in order, each with the number of its commit.
+#[derive(Default)]
+pub struct Hiding {
+    rewinds: Vec<(u64, Rewind)>,
+    deletes: Vec<(u64, Delete)>,
+}
+
+/// Which of some rows are hidden.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Mask {
+    /// None of them.
+    #[default]
+    None,
+    /// Those with a 1; one byte a row.
+    Some(Vec<u8>),
+    /// All of them.
+    All,
+}
+
+/// What is hidden of a group.
+#[derive(Clone, Debug, Default)]
+pub struct Hidden {
+    /// Whole rows.
+    pub rows: Mask,
+    /// What rows hold of a site, beside.
+    pub sites: Vec<(u32, Mask)>,
+}
+
+impl Hidden {
+    /// The rows that show no value of the site.
+    pub fn of_site(&self, site: u32) -> Mask {
+        let own = self.sites.iter().filter(|(id, _)| *id == site).map(|(_, mask)| mask.clone());
+        own.fold(self.rows.clone(), Mask::or)
+    }
+}
+
+impl Mask {
+    fn new(mask: Vec<u8>) -> Self {
+        match mask.iter().filter(|&&byte| byte != 0).count() {
+            0 => Self::None,
+            all if all == mask.len() => Self::All,
+            _ => Self::Some(mask),
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, mask) | (mask, Self::None) => mask,
+            (Self::All, _) | (_, Self::All) => Self::All,
+            (Self::Some(a), Self::Some(b)) => Self::new(a.iter().zip(&b).map(|(a, b)| a | b).collect()),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All, mask) | (mask, Self::All) => mask,
+            (Self::None, _) | (_, Self::None) => Self::None,
+            (Self::Some(a), Self::Some(b)) => Self::new(a.iter().zip(&b).map(|(a, b)| a & b).collect()),
+        }
+    }
+}
+
+fn covers(commit: u64, before: &[Position], origin: Origin) -> bool {
+    match origin {
+        Origin::Commit(n) => n < commit,
+        Origin::Log { writer, frame } => before.iter().any(|at| at.writer == writer && frame < at.frames),
+    }
+}
+
+impl Hiding {
+    pub fn of(chain: &Chain) -> Self {
+        let mut hiding = Self::default();
+        for (commit, _) in &chain.commits {
+            for op in &commit.ops {
+                match op {
+                    Op::Rewind(rewind) => hiding.rewinds.push((commit.n, rewind.clone())),
+                    Op::Delete(delete) => hiding.deletes.push((commit.n, delete.clone())),
+                    _ => {}
+                }
+            }
+        }
+        hiding
+    }
+
+    /// The least step that a rewind hides of what stands there.
+    pub fn hidden_step(&self, origin: Origin) -> Option<i64> {
+        let covering = self.rewinds.iter().filter(|(n, rewind)| covers(*n, &rewind.before, origin));
+        covering.map(|(_, rewind)| rewind.step).min()
+    }
+
+    fn deletes(&self, origin: Origin) -> impl Iterator<Item = &Delete> {
+        let covering = self.deletes.iter().filter(move |(n, delete)| covers(*n, &delete.before, origin));
+        covering.map(|(_, delete)| delete)
+    }
+}
+
+impl Snapshot {
+    /// What is hidden of a group. Reads its steps or names only where the record does not decide.
+    pub(super) fn hidden_of(&self, group: &StoredGroup, hiding: &Hiding) -> Result<Hidden> {
+        let mut hidden = Hidden::default();
+        if group.record.table == Table::Examples {
+            return Ok(hidden);
+        }
+        if let Some(step) = hiding.hidden_step(group.origin) {
+            hidden.rows = self.with_steps(group, &[Span { first: step, last: i64::MAX }])?;
+        }
+        for delete in hiding.deletes(group.origin) {
+            let touched: Vec<u32> = group.record.sites().filter(|id| delete.sites.contains(id)).collect();
+            if !delete.sites.is_empty() && touched.is_empty() {
+                continue;
+            }
+            let mut mask = Mask::All;
+            if !delete.steps.is_empty() {
+                mask = mask.and(self.with_steps(group, &delete.steps)?);
+            }
+            if !delete.rows.is_empty() {
+                mask = mask.and(self.with_names(group, &delete.rows)?);
+            }
+            if delete.sites.is_empty() {
+                hidden.rows = hidden.rows.or(mask);
+            } else {
+                hidden.sites.extend(touched.into_iter().map(|id| (id, mask.clone())));
+            }
+        }
+        let of_sites = group.record.sites().map(|id| hidden.of_site(id));
+        // rows that show nothing of any site are not there
+        hidden.rows = of_sites.fold(Mask::All, Mask::and);
+        Ok(hidden)
+    }
+
+    /// The rows of a group whose step lies in one of the spans.
+    fn with_steps(&self, group: &StoredGroup, spans: &[Span]) -> Result<Mask> {
+        let Some(column) = self.columns(Table::Rows).find(|column| column.name == "step") else {
+            return Ok(Mask::None);
+        };
+        if let Some(bounds) = group.bounds(column.id).filter(|_| group.record.table == Table::Rows)
+            && let Some(mask) = decided(bounds, spans)
+        {
+            return Ok(mask);
+        }
+        if group.record.table != Table::Rows {
+            return Ok(Mask::None);
+        }
+        Ok(match self.column_of(group, column)? {
+            ColumnData::Constant(Value::Int(step)) if holds(spans, step) => Mask::All,
+            ColumnData::Fixed(steps, valid) => {
+                let steps = steps.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes));
+                let valid = |row: usize| valid.as_ref().is_none_or(|valid| valid[row] != 0);
+                Mask::new(steps.enumerate().map(|(row, s)| u8::from(valid(row) && holds(spans, s))).collect())
+            }
+            _ => Mask::None,
+        })
+    }
+
+    /// The rows of a group whose name lies in one of the spans.
+    fn with_names(&self, group: &StoredGroup, spans: &[Span]) -> Result<Mask> {
+        match decided(group.record.span(), spans) {
+            Some(mask) => Ok(mask),
+            None => Ok(Mask::new(self.names_of(group)?.into_iter().map(|name| u8::from(holds(spans, name))).collect())),
+        }
+    }
+}
+
+fn holds(spans: &[Span], number: i64) -> bool {
+    spans.iter().any(|span| span.holds(number))
+}
+
+/// What least and greatest say alone.
+fn decided((least, greatest): (i64, i64), spans: &[Span]) -> Option<Mask> {
+    if spans.iter().any(|span| span.first <= least && greatest <= span.last) {
+        return Some(Mask::All);
+    }
+    spans.iter().all(|span| greatest < span.first || span.last < least).then_some(Mask::None)
+}
