@@ -759,3 +759,11 @@ def verify_believes_the_length(patch: pytest.MonkeyPatch) -> None:
 
     whole = _core.verify
     patch.setattr(_core, "verify", lambda path, progress: (*whole(path, progress)[:2], []))
+
+
+@fault
+def scan_shows_what_is_hidden(patch: pytest.MonkeyPatch) -> None:
+    """The wide frame forgets rewinds and deletes."""
+    from lamina.runs import scan
+
+    patch.setattr(scan.Scan, "_shown", lambda self, group: None)

@@ -24,7 +24,7 @@ _TABLE = (
 )
 ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.split())}  # noqa: C416 - for pyright
 VALUES = {"int": "<i8", "float": "<f8", "bool": "?"}
-CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE = range(11)
+CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE = range(13)
 
 
 class BrokenError(Exception):
@@ -33,12 +33,14 @@ class BrokenError(Exception):
 
 @dataclass
 class Group:
-    """A row group: what the log says of it (by the document's keys), and its values by name."""
+    """A row group: what the log says of it (by the document's keys), its values by name, and which are hidden."""
 
     writer: int
     record: dict[int, Any]
     columns: dict[str, list[Any]]
     sites: dict[str, np.ndarray]
+    names: np.ndarray
+    hidden: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,9 +80,9 @@ def read(folder: Path) -> Recorded:
     for path in sorted((folder / "logs").iterdir()):
         file = f"logs/{path.name}"
         run.frames[file] = list(read_frames(path.read_bytes(), file, int(path.name[7:11])))
-        for frame in run.frames[file]:
+        for at, frame in enumerate(run.frames[file]):
             for number, record in frame:
-                apply(run, folder, int(path.name[:6]), number, record)
+                apply(run, folder, int(path.name[:6]), at, number, record)
     for record in sorted(run.saves, key=lambda record: record[1]):
         read_save(run, folder, record)
     return run
@@ -133,23 +135,50 @@ def declare(run: Recorded, number: int, record: dict[int, Any]) -> None:
         check(run.columns.setdefault(record[0], column) == column, f"two columns {record[0]}", "commits")
 
 
-def apply(run: Recorded, folder: Path, writer: int, number: int, record: dict[int, Any]) -> None:
+def rules(run: Recorded, wanted: int, writer: int, frame: int) -> list[dict[int, Any]]:
+    """The rewinds or deletes that hold for a frame."""
+    found = [record for body in run.commits for number, record in body[6] if number == wanted]
+    before = 1 if wanted == REWIND else 3
+    return [record for record in found if any(at[0] == writer and frame < at[1] for at in record[before])]
+
+
+def holds(spans: list[dict[int, int]], numbers: np.ndarray) -> np.ndarray:
+    return np.array([not spans or any(span[0] <= number <= span[1] for span in spans) for number in numbers], bool)
+
+
+def hide(run: Recorded, group: Group, frame: int) -> None:
+    """Mark the values that rewinds and deletes hide."""
+    rows = len(group.names)
+    steps = [np.nan if step is None else step for step in group.columns.get("step", [None] * rows)]
+    gone = np.zeros(rows, bool)
+    for record in rules(run, REWIND, group.writer, frame):
+        gone |= np.array(steps) >= record[0]
+    group.hidden = {name: gone.copy() for name in group.sites}
+    for record in rules(run, DELETE, group.writer, frame):
+        named = {run.sites[number][0] for number in record[0]} or set(group.sites)
+        for name in named & set(group.sites):
+            group.hidden[name] |= holds(record[1], np.array(steps)) & holds(record[2], group.names)
+
+
+def apply(run: Recorded, folder: Path, writer: int, frame: int, number: int, record: dict[int, Any]) -> None:
     declare(run, number, record)
+    back = min([record[0] for record in rules(run, REWIND, writer, frame)], default=2**63)
     if number == OPEN:
         run.writers[writer] = {"pid": record[1], "rank": record.get(2), "closed": False, "error": None}
     elif number == CLOSE:
         run.writers[writer] |= {"closed": True, "error": record.get(0)}
     elif number == GROUP:
         run.groups.append(read_group(run, folder, writer, record))
+        hide(run, run.groups[-1], frame)
     elif number == METRICS:
-        read_metrics(run, run.writers[writer]["rank"], record)
+        read_metrics(run, run.writers[writer]["rank"], record, back)
     elif number == SEAL:
         run.seals[record[0]] = record
     elif number == CHUNKS:
         run.chunks |= {chunk[0]: (record[0], chunk) for chunk in record[1]}
     elif number == LAYOUT:
         run.layouts[digest(record[0])] = cbor2.loads(record[0])
-    elif number == SAVE:
+    elif number == SAVE and record[0] <= back:
         run.saves.append(record)
 
 
@@ -165,12 +194,16 @@ def block(folder: Path, file: str, offset: int, length: int, crcs: bytes) -> byt
 
 def read_group(run: Recorded, folder: Path, writer: int, record: dict[int, Any]) -> Group:
     rows, sites, pieces = record[6], {}, {}
+    names = np.arange(record[5], record[5] + rows)
     check(record[3] % 4096 == 0 and record[4] % 4096 == 0, "not aligned", record[0], record[3])
     for part in record[7]:
         data = block(folder, record[0], part[2], part[3], part[4])
         if part[0] == 0:
             name, dtype, shape = run.sites[part[1]]
             sites[name] = np.frombuffer(data, ELEMENTS[dtype]).reshape(rows, *shape)
+        elif part[0] == 5:
+            names = np.frombuffer(data, "<i8")
+            check((names.min(), names.max()) == (record[5], record[10]), "wrong names", record[0], part[2])
         else:
             pieces[part[1], part[0]] = data
     constants = {constant[0]: constant.get(1) for constant in record[8]}
@@ -180,7 +213,7 @@ def read_group(run: Recorded, folder: Path, writer: int, record: dict[int, Any])
             columns[name] = [constants[number]] * rows
         elif (number, 1) in pieces or (number, 3) in pieces:
             columns[name] = read_column(kind, {role: data for (of, role), data in pieces.items() if of == number})
-    return Group(writer, record, columns, sites)
+    return Group(writer, record, columns, sites, names)
 
 
 def read_column(kind: str, pieces: dict[int, bytes]) -> list[Any]:
@@ -193,13 +226,14 @@ def read_column(kind: str, pieces: dict[int, bytes]) -> list[Any]:
     return [value if given else None for value, given in zip(values, valid, strict=True)]
 
 
-def read_metrics(run: Recorded, rank: int | None, record: dict[int, Any]) -> None:
+def read_metrics(run: Recorded, rank: int | None, record: dict[int, Any], back: int) -> None:
     steps, times, values = (np.frombuffer(record[key], kind).tolist() for key, kind in enumerate(("<i8", "<i8", "<f8")))
     words = dict(enumerate(record[3])) | {2**32 - 1: None}
     names, sites, sources = ([words[at] for at in np.frombuffer(record[key], "<u4").tolist()] for key in (4, 5, 6))
     run.metrics += [
         (step, time, name, site, source, rank, value)
         for step, time, name, site, source, value in zip(steps, times, names, sites, sources, values, strict=True)
+        if step < back
     ]
 
 
