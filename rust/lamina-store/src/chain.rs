@@ -110,6 +110,8 @@ pub fn publish(
         let (mut declared, lost) = chain.known(storage)?;
         let new = ops(&declared, lost)?;
         if new.is_empty() {
+            // what this writer records must not outlive the declarations that it goes by
+            storage.settle_commits()?;
             return Ok(declared);
         }
         let commit = chain.next(writer, new);

@@ -326,15 +326,18 @@ impl Reading {
     }
 }
 
-/// The chunks that the logs name.
+/// The chunks that the logs name, durably: whoever refers to them need not store them again.
 pub(crate) fn chunk_keys(storage: &dyn Storage) -> Result<HashSet<Key>> {
     let mut keys = HashSet::new();
     for (writer, generation) in storage.logs()? {
-        let bytes = storage.read_log(writer, generation)?;
+        let (bytes, before) = (storage.read_log(writer, generation)?, keys.len());
         for op in frame::scan(&bytes, generation)?.frames.into_iter().flat_map(|frame| frame.ops) {
             if let Op::Chunks(chunks) = op {
                 keys.extend(chunks.chunks.iter().map(|chunk| chunk.key));
             }
+        }
+        if keys.len() > before {
+            storage.settle_log(writer, generation)?;
         }
     }
     Ok(keys)

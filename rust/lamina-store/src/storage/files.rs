@@ -17,6 +17,11 @@ pub struct Files {
 
 const FOLDERS: [&str; 4] = ["commits", "logs", "segments", "chunks"];
 
+/// A folder and those above it; the last is the root or this process's own.
+fn above(folder: &Path) -> impl Iterator<Item = &Path> {
+    folder.ancestors().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+}
+
 fn refused(error: &io::Error, doing: &str, file: &str) -> Error {
     use io::ErrorKind as Io;
     let cut = error.kind() == Io::UnexpectedEof;
@@ -83,6 +88,7 @@ impl Storage for Files {
         let parent = self.root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = self.root.file_name().unwrap_or_default().to_string_lossy();
         let draft = parent.join(format!(".{name}.{}", clock::unique()));
+        let made: Vec<&Path> = above(parent).take_while(|folder| !self.fs.exists(folder)).collect();
         for folder in FOLDERS {
             self.fs.create_dir_all(&draft.join(folder)).map_err(fail)?;
         }
@@ -92,7 +98,16 @@ impl Storage for Files {
         self.fs.sync_dir(&draft).map_err(fail)?;
         // a rename onto an existing, non-empty folder fails, so two creators cannot both succeed
         self.fs.rename(&draft, &self.root).map_err(fail)?;
-        self.fs.sync_dir(parent).map_err(fail)
+        self.fs.sync_dir(parent).map_err(fail)?;
+        // a name is durable only if that of the folder is; who made the folders above may not have synced them yet
+        for folder in above(parent).skip(1) {
+            let inside = made.iter().any(|made| above(made).nth(1) == Some(folder));
+            match self.fs.sync_dir(folder) {
+                Err(error) if inside => return Err(fail(error)),
+                _ => {} // most folders far above are not ours to open
+            }
+        }
+        Ok(())
     }
 
     fn run_json(&self) -> Result<Vec<u8>> {
@@ -136,6 +151,10 @@ impl Storage for Files {
         }
     }
 
+    fn settle_commits(&self) -> Result<()> {
+        self.sync_folder("commits")
+    }
+
     fn logs(&self) -> Result<Vec<(u32, u32)>> {
         let mut logs: Vec<_> = self.list("logs")?.iter().filter_map(|name| names::parse_log(name)).collect();
         logs.sort_unstable();
@@ -144,6 +163,12 @@ impl Storage for Files {
 
     fn read_log(&self, writer: u32, generation: u32) -> Result<Vec<u8>> {
         self.read(&names::log(writer, generation))
+    }
+
+    fn settle_log(&self, writer: u32, generation: u32) -> Result<()> {
+        let name = names::log(writer, generation);
+        let settled = self.fs.open(&self.root.join(&name)).and_then(|file| file.sync_data());
+        settled.map_err(|error| refused(&error, "cannot sync", &name))
     }
 
     fn create_log(&self, writer: u32, generation: u32) -> Result<Option<Box<dyn Log>>> {

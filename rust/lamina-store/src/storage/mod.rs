@@ -25,10 +25,14 @@ pub trait Storage: Send + Sync {
     fn read_commit(&self, n: u64) -> Result<Vec<u8>>;
     /// Publishes a commit, durably; false if that number is taken.
     fn publish(&self, n: u64, commit: &[u8]) -> Result<bool>;
+    /// Makes the commits that are there durable: another writer may have published one and not synced it yet.
+    fn settle_commits(&self) -> Result<()>;
     /// Writer and generation of every log, in order.
     fn logs(&self) -> Result<Vec<(u32, u32)>>;
     /// A log's bytes, as far as they are there.
     fn read_log(&self, writer: u32, generation: u32) -> Result<Vec<u8>>;
+    /// Makes what a log holds durable: its owner may have written a frame and not synced it yet.
+    fn settle_log(&self, writer: u32, generation: u32) -> Result<()>;
     /// Creates a log; None if it exists.
     fn create_log(&self, writer: u32, generation: u32) -> Result<Option<Box<dyn Log>>>;
     /// Creates a file of blocks: a segment or a pack.

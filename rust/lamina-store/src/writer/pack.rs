@@ -36,7 +36,6 @@ impl PackWriter {
     /// Writes the chunks that the run does not hold; returns what must stand in the log.
     pub fn write(&mut self, storage: &dyn Storage, job: SaveJob) -> Result<Vec<Op>> {
         if self.known.is_none() {
-            // other writers' chunks that stand in their logs are durable
             self.known = Some(crate::reader::chunk_keys(storage)?);
         }
         let (mut ops, mut parts) = (Vec::new(), Vec::new());
