@@ -1,0 +1,10 @@
+//! Every power cut of every workload: what was acknowledged is there, and what is there opens.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod content;
+mod disk;
+mod fixed;
+mod fs;
+mod history;
+mod scene;
+mod view;
