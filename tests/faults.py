@@ -150,9 +150,9 @@ def learnt_forgets_relapses(patch: pytest.MonkeyPatch) -> None:
 @fault
 def vectors_before_metadata(patch: pytest.MonkeyPatch) -> None:
     """The wide frame fetches vectors first and filters afterwards."""
-    from lamina.runs.scan import Scan
+    from lamina.runs.scan import predicates, scan
 
-    patch.setattr(Scan, "_metadata_conjuncts", lambda self, predicate: None)
+    patch.setattr(scan, "split", lambda predicate, metadata: predicates.split(predicate, ()))
 
 
 @fault

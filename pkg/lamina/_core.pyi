@@ -188,3 +188,20 @@ class Snapshot:
 
     def tensor(self, step: int, part: str, index: int, out: Buffer) -> None:
         """The bytes of tensor `index` of a part into a writable buffer of exactly the right size."""
+
+def metadata_of(snapshot: Snapshot, groups: Sequence[int], columns: Sequence[str]) -> ArrowArray:
+    """A record batch of metadata columns (`row` is none) over several groups, one behind the other."""
+
+def column_zones(snapshot: Snapshot, column: str) -> ArrowArray:
+    """A record batch with a row a group, in order of `Snapshot.groups()`: least, greatest (of the column's type, null
+    if not known or if there is none), nulls, nans (null if not known), rows."""
+
+def vectors_at(snapshot: Snapshot, site: str, groups: Buffer, positions: Buffer, *, widen: bool = True) -> ArrowArray:
+    """Rows of a site wherever they lie, as `Snapshot.vectors` has them: for each its group (i64; negative: it has
+    none and is null) and its position there (i64)."""
+
+def in_order_of_writing(snapshot: Snapshot, groups: Sequence[int]) -> list[int]:
+    """These groups by writer, and those of one writer as they follow each other."""
+
+def hiding_groups(snapshot: Snapshot) -> list[int]:
+    """The groups of which some rows are hidden, or show no value of some site."""

@@ -70,3 +70,7 @@ class RecordingError(LaminaError):
 
 class MissingExtraError(LaminaError, ImportError):
     """A feature whose optional dependency is not installed; the hint names the extra."""
+
+
+class LaminaWarning(UserWarning):
+    """Something that Lamina passed over, such as a damaged record."""

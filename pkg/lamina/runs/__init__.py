@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lamina.errors import LaminaWarning
 from lamina.runs.collection import Runs, open_runs
-from lamina.runs.run import LaminaWarning, Problem, Run, open  # noqa: A004 - the face's name
+from lamina.runs.run import Problem, Run, open  # noqa: A004 - the face's name
 from lamina.runs.status import RunStatus, WriterStatus
 from lamina.runs.writer import Writer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,14 +39,10 @@ def group_steps(snapshot: Snapshot, group: Group) -> frozenset[int]:
     return frozenset(steps.drop_nulls().unique().to_list())
 
 
-def sites(snapshot: Snapshot, steps: dict[int, frozenset[int]]) -> pl.DataFrame:
-    """One row a site; `steps` are those of every group."""
-    of_site: dict[str, set[int]] = {}
-    for group in map(Group._make, snapshot.groups()):
-        for name in group.sites:
-            of_site.setdefault(name, set()).update(steps[group.number])
+def sites(snapshot: Snapshot, steps_of: Callable[[list[str]], set[int]]) -> pl.DataFrame:
+    """One row a site; `steps_of` gives the steps of the rows that have one of some sites."""
     rows = [
-        (name, _kind(name), dtype, list(shape), rows, len(of_site.get(name, ())), size, non_finite)
+        (name, _kind(name), dtype, list(shape), rows, len(steps_of([name])), size, non_finite)
         for name, dtype, shape, rows, size, non_finite in snapshot.sites()
     ]
     return pl.DataFrame(rows, schema=_SITES, orient="row")

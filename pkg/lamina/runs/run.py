@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import polars as pl
 
 from lamina import _core
-from lamina.errors import NotFoundError, SchemaError, StorageError
+from lamina.errors import LaminaWarning, NotFoundError, SchemaError, StorageError
 from lamina.runs import checkpoints, frames, globs, keeping
 from lamina.runs import status as statuses
-from lamina.runs.columns import RESERVED_ORDER
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
-from lamina.runs.scan import COLUMN_TYPES, Group, Scan, site_type
+from lamina.runs.scan import Scan
 from lamina.runs.spans import spans_of_rows, spans_of_steps
-from lamina.runs.steps import Steps, check_steps, has_step, plain_step, plain_steps, step_condition
+from lamina.runs.steps import Steps, plain_step
 from lamina.runs.stored import StoredRows
+from lamina.runs.wide import Wide
 from lamina.runs.writer import Writer
 
 if TYPE_CHECKING:
     from lamina.rows import Rows
-
-
-class LaminaWarning(UserWarning):
-    """Something that Lamina passed over, such as a damaged record."""
 
 
 class Problem(NamedTuple):
@@ -66,6 +61,7 @@ class Run:
 
     def _load(self) -> None:
         self._snapshot = _core.Snapshot(str(self.path), strict=self._strict, hidden=self._hidden)
+        self._wide = Wide(self._snapshot)
         for problem in self.problems:
             place = problem.file if problem.offset is None else f"{problem.file}, byte {problem.offset}"
             warnings.warn(f"{self.path}: {problem.message} [{place}]", LaminaWarning, stacklevel=4)
@@ -129,7 +125,6 @@ class Run:
 
     def refresh(self) -> Self:
         """Opens the run again in place, to see what was written since."""
-        self.__dict__.pop("_steps_of_groups", None)
         self._load()
         return self
 
@@ -194,20 +189,13 @@ class Run:
 
     # what there is
 
-    @cached_property
-    def _steps_of_groups(self) -> dict[int, frozenset[int]]:
-        return {group.number: frames.group_steps(self._snapshot, group) for group in self._groups()}
-
-    def _groups(self) -> list[Group]:
-        return [Group(*group) for group in self._snapshot.groups()]
-
     def sites(self) -> pl.DataFrame:
         """One row a site: site, kind, dtype, shape (of an item), rows, steps, bytes, non_finite (values)."""
-        return frames.sites(self._snapshot, self._steps_of_groups)
+        return frames.sites(self._snapshot, self._wide.steps_of)
 
     def steps(self) -> list[int]:
         """The steps at which rows were recorded, ascending."""
-        return sorted(set().union(*self._steps_of_groups.values()))
+        return list(self._wide.steps)
 
     def metrics(self) -> pl.LazyFrame:
         """One row a logged value: step, time, name, site, source, rank, value; in order of writing."""
@@ -235,24 +223,30 @@ class Run:
         return checkpoints.load(self._snapshot, step, part)
 
     def activations(
-        self, sites: str | Sequence[str] | None = None, *, step: Steps = None, source: str | Sequence[str] | None = None
+        self,
+        sites: str | Sequence[str] | None = None,
+        *,
+        step: Steps = None,
+        source: str | Sequence[str] | None = None,
+        bits: bool = False,
     ) -> pl.LazyFrame:
         """The wide frame: `row`, the metadata columns, then one column a site.
 
         Rows that hold none of the selected sites are left out; a site that a row does not have is null. Rows of
-        one writer stand together: sort by step where order matters. A filter on metadata reads no vectors.
+        one writer stand together: sort by step where order matters. A filter on metadata reads no vectors. A site that
+        was attached to rows later shows beside those that they were made with.
 
         Args:
             sites: Globs or names (`*` is one component, `**` any number); all by default.
             step: A step, several, or a slice of steps.
             source: A source, or several: "train", a probe's name, "capture".
+            bits: Show bf16 as UInt16 and 8-bit floats as UInt8, their bits; by default they widen to Float32, exactly.
 
         Raises:
-            NotFoundError: No site matches, or none of them was recorded at that step; the hint lists the nearest.
+            NotFoundError: No site matches, or there are no rows of that step or source; the hint lists the nearest.
         """
-        chosen = self._select(sites)
-        types = {name: site_type(dtype, shape) for name, dtype, shape, *_ in self._snapshot.sites() if name in chosen}
-        return self._frame(types, step, source)
+        scan, conditions = self._wide.scan(self._select(sites), step, source, bits=bits)
+        return scan.frame().filter(*conditions) if conditions else scan.frame()
 
     def rows(
         self,
@@ -280,7 +274,8 @@ class Run:
         if site not in known:
             raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, known))
         dtype, shape = known[site]
-        frame = self._frame({site: site_type(dtype, shape)}, step, source)
+        scan, conditions = self._scan([site], step, source)
+        frame = scan.frame().filter(*conditions) if conditions else scan.frame()
         if where is not None:
             unknown = [name for name in where.meta.root_names() if name not in frame.collect_schema()]
             if unknown:
@@ -296,7 +291,7 @@ class Run:
                     f"the rows of {site!r} come from several sources: {found}", hint="choose one with source="
                 )
         ids = frame.select("row").collect()["row"].to_numpy()
-        groups = [group for group in self._groups() if site in group.sites]
+        groups = [group for group in self._wide.groups if site in group.sites]
         width = 1
         for length in shape:
             width *= length
@@ -307,28 +302,11 @@ class Run:
         known = [name for name, *_ in self._snapshot.sites()]
         return set(known if sites is None else globs.select(sites, known))
 
-    def _frame(self, types: dict[str, pl.DataType], step: Steps, source: str | Sequence[str] | None) -> pl.LazyFrame:
-        scan, conditions = self._scan(types, step, source)
-        return scan.frame().filter(*conditions) if conditions else scan.frame()
-
     def _scan(
-        self, types: dict[str, pl.DataType], step: Steps, source: str | Sequence[str] | None
+        self, sites: Iterable[str], step: Steps, source: str | Sequence[str] | None
     ) -> tuple[Scan, list[pl.Expr]]:
         """The wide frame of these sites, and what `step` and `source` ask of its rows."""
-        groups = [group for group in self._groups() if not types.keys().isdisjoint(group.sites)]
-        step = plain_steps(step)
-        if step is not None:
-            check_steps(step, set().union(*(self._steps_of_groups[group.number] for group in groups)))
-            groups = [group for group in groups if any(has_step(step, s) for s in self._steps_of_groups[group.number])]
-        declared = {name: COLUMN_TYPES[kind] for name, kind in self._snapshot.columns()}
-        order = [name for name in RESERVED_ORDER if name in declared]
-        columns = {name: declared[name] for name in (*order, *(name for name in declared if name not in order))}
-        conditions = [] if step is None else [step_condition(step)]
-        if source is not None:
-            if "source" not in declared:
-                raise NotFoundError("the rows name no source", hint="leave out source=")
-            conditions.append(pl.col("source").is_in([source] if isinstance(source, str) else list(source)))
-        return Scan(self._snapshot, types, columns, groups), conditions
+        return self._wide.scan(sites, step, source)
 
 
 def open(path: str | Path, *, strict: bool = False, hidden: bool = False) -> Run:  # noqa: A001 - the face's name

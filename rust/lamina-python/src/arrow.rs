@@ -10,7 +10,7 @@ use arrow_array::{
 };
 use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{Field, FieldRef, Fields};
-use half::{bf16, f16};
+use half::f16;
 use lamina_format::record::Site;
 use lamina_format::{ColumnType, DType, Error, Value};
 use lamina_store::reader::ColumnData;
@@ -97,34 +97,38 @@ fn constant(kind: ColumnType, rows: usize, value: Value) -> ArrayRef {
     }
 }
 
-fn typed<T: ArrowPrimitiveType>(bytes: Buffer) -> ArrayRef {
-    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(bytes), None))
+fn typed<T: ArrowPrimitiveType>(bytes: Buffer, nulls: Option<NullBuffer>) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(bytes), nulls))
 }
 
-fn widened(bytes: &[u8], widen: impl Fn(u8) -> f32) -> ArrayRef {
-    Arc::new(bytes.iter().map(|&byte| widen(byte)).collect::<Float32Array>())
+fn singles(values: impl Iterator<Item = f32>, nulls: Option<NullBuffer>) -> ArrayRef {
+    Arc::new(Float32Array::new(ScalarBuffer::from(values.collect::<Vec<f32>>()), nulls))
 }
 
 /// Rows of a site from their bytes: a list of fixed size a row, or plain values if the item is a scalar.
-pub fn vectors(site: &Site, bytes: MutableBuffer, widen: bool) -> PyResult<ArrayRef> {
+pub fn vectors(site: &Site, bytes: MutableBuffer, widen: bool, nulls: Option<NullBuffer>) -> PyResult<ArrayRef> {
     let bytes = Buffer::from(bytes);
+    let (nulls, inner) = if site.shape.is_empty() { (None, nulls) } else { (nulls, None) };
     let values = match site.dtype {
-        DType::F64 => typed::<Float64Type>(bytes),
-        DType::F32 => typed::<Float32Type>(bytes),
-        DType::F16 => typed::<Float16Type>(bytes),
+        DType::F64 => typed::<Float64Type>(bytes, inner),
+        DType::F32 => typed::<Float32Type>(bytes, inner),
+        DType::F16 => typed::<Float16Type>(bytes, inner),
         DType::Bf16 if widen => {
-            let widen = |&bytes: &[u8; 2]| bf16::from_le_bytes(bytes).to_f32();
-            Arc::new(bytes.as_chunks().0.iter().map(widen).collect::<Float32Array>())
+            // the bits are the upper half of the single, those of a NaN too
+            let widen = |&bytes: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
+            singles(bytes.as_chunks().0.iter().map(widen), inner)
         }
-        DType::Bf16 => typed::<UInt16Type>(bytes),
-        DType::F8E5m2 if widen => widened(&bytes, |byte| f16::from_le_bytes([0, byte]).to_f32()),
-        DType::F8E4m3 if widen => widened(&bytes, e4m3),
-        DType::I64 => typed::<Int64Type>(bytes),
-        DType::I32 => typed::<Int32Type>(bytes),
-        DType::I16 => typed::<Int16Type>(bytes),
-        DType::I8 => typed::<Int8Type>(bytes),
-        DType::Bool => Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(bytes.len(), |at| bytes[at] != 0), None)),
-        DType::F8E5m2 | DType::F8E4m3 | DType::U8 => typed::<UInt8Type>(bytes),
+        DType::Bf16 => typed::<UInt16Type>(bytes, inner),
+        DType::F8E5m2 if widen => singles(bytes.iter().map(|&byte| f16::from_le_bytes([0, byte]).to_f32()), inner),
+        DType::F8E4m3 if widen => singles(bytes.iter().map(|&byte| e4m3(byte)), inner),
+        DType::I64 => typed::<Int64Type>(bytes, inner),
+        DType::I32 => typed::<Int32Type>(bytes, inner),
+        DType::I16 => typed::<Int16Type>(bytes, inner),
+        DType::I8 => typed::<Int8Type>(bytes, inner),
+        DType::Bool => {
+            Arc::new(BooleanArray::new(BooleanBuffer::collect_bool(bytes.len(), |at| bytes[at] != 0), inner))
+        }
+        DType::F8E5m2 | DType::F8E4m3 | DType::U8 => typed::<UInt8Type>(bytes, inner),
         other => return Err(raise(Error::schema(format!("{} does not fit a frame", other.name())))),
     };
     if site.shape.is_empty() {
@@ -133,7 +137,7 @@ pub fn vectors(site: &Site, bytes: MutableBuffer, widen: bool) -> PyResult<Array
     let broken = |why: String| raise(Error::damaged(why));
     let width = i32::try_from(site.width()).map_err(|_| broken("a row is too wide for a frame".to_owned()))?;
     let item = Arc::new(Field::new("item", values.data_type().clone(), true));
-    Ok(Arc::new(FixedSizeListArray::try_new(item, width, values, None).map_err(|error| broken(error.to_string()))?))
+    Ok(Arc::new(FixedSizeListArray::try_new(item, width, values, nulls).map_err(|error| broken(error.to_string()))?))
 }
 
 /// The value of a float8 with four exponent bits, bias 7, no infinity, and NaN where all other bits are set.

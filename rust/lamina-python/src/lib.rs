@@ -9,6 +9,7 @@ mod input;
 mod keeping;
 mod snapshot;
 mod ticket;
+mod wide;
 mod writer;
 
 use errors::raise;
@@ -34,6 +35,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<keeping::Progress>()?;
     module.add_function(wrap_pyfunction!(hide::rewind, module)?)?;
     module.add_function(wrap_pyfunction!(hide::delete, module)?)?;
+    module.add_function(wrap_pyfunction!(wide::column_zones, module)?)?;
+    module.add_function(wrap_pyfunction!(wide::metadata_of, module)?)?;
+    module.add_function(wrap_pyfunction!(wide::vectors_at, module)?)?;
+    module.add_function(wrap_pyfunction!(wide::in_order_of_writing, module)?)?;
+    module.add_function(wrap_pyfunction!(wide::hiding_groups, module)?)?;
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// What a run held when it was opened.
 #[pyclass(frozen, module = "lamina._core")]
-pub struct Snapshot(lamina_store::Snapshot);
+pub struct Snapshot(pub lamina_store::Snapshot);
 
 type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64);
 type GroupRow = (usize, i64, u64, Vec<String>, Option<i64>, Option<i64>, &'static str, i64);
@@ -188,7 +188,7 @@ impl Snapshot {
             let rows = indices.as_ref().map_or(all as usize, Vec::len);
             let mut bytes = MutableBuffer::from_len_zeroed(rows * site.row_bytes() as usize);
             self.0.gather(group, site, indices.as_deref(), &mut bytes).map_err(raise)?;
-            Ok(ArrowArray::new(&site.name, arrow::vectors(site, bytes, widen)?))
+            Ok(ArrowArray::new(&site.name, arrow::vectors(site, bytes, widen, None)?))
         })
     }
 

@@ -6,12 +6,14 @@ mod column;
 mod group;
 mod hidden;
 mod metrics;
+mod zones;
 
 pub use checkpoint::{SavedPart, SavedTensor};
 pub use column::ColumnData;
 pub use group::{GroupInfo, Kind};
 pub use hidden::Mask;
 pub use metrics::MetricColumns;
+pub use zones::ColumnZone;
 
 use crate::chain::Chain;
 use crate::clock;

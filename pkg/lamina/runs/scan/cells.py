@@ -1,0 +1,99 @@
+"""Metadata of many groups at once, and how much of it is kept decoded."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from lamina import _core
+
+if TYPE_CHECKING:
+    from lamina._core import Snapshot
+    from lamina.runs.scan.groups import Span
+
+KEPT_BYTES = 192 << 20
+"""Most bytes of decoded metadata that a snapshot keeps for the next question."""
+
+_ZONES = ("least", "greatest", "nulls", "nans", "rows")
+
+
+class Cells:
+    """The metadata of one snapshot. Safe to use from several threads."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._kept: OrderedDict[Hashable, pl.Series] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._zones: dict[str, pl.DataFrame] = {}
+
+    def frame(self, span: Span, columns: Sequence[str], at: np.ndarray | None) -> pl.DataFrame:
+        """Columns of a span's rows: those at `at`, or all, in order."""
+        found = {name: self._look_up((span.numbers, name)) for name in columns if name != "row"}
+        if missing := [name for name, series in found.items() if series is None]:
+            batch = pl.DataFrame(_core.metadata_of(self.snapshot, list(span.numbers), missing))
+            for name in missing:
+                found[name] = self._keep((span.numbers, name), batch[name])
+        order = at if span.order is None else span.order if at is None else span.order[at]
+        result = []
+        for name in columns:
+            series = found.get(name)
+            if series is None:
+                result.append(pl.Series("row", span.names(at)))
+            else:
+                result.append(series if order is None else series.gather(order))
+        return pl.DataFrame(result)
+
+    def names(self, group: int) -> np.ndarray:
+        """The row names of a group that has a block of them."""
+        key = ("names", group)
+        kept = self._look_up(key)
+        if kept is None:
+            kept = self._keep(key, pl.Series("row", np.frombuffer(self.snapshot.names(group), dtype=np.int64)))
+        return kept.to_numpy()
+
+    def hidden(self, group: int, site: str | None = None) -> np.ndarray | None:
+        """Which rows of a group are hidden, or show no value of the site; None if that is so for no row."""
+        if group not in self._hiding:
+            return None
+        mask = self.snapshot.hidden(group, site)
+        return None if mask is None else np.frombuffer(mask, dtype=bool)
+
+    @cached_property
+    def _hiding(self) -> frozenset[int]:
+        return frozenset(_core.hiding_groups(self.snapshot))
+
+    def zones(self, column: str) -> pl.DataFrame:
+        """What lies in a column of each group: least, greatest, nulls, nans, rows; null where that is not known."""
+        if column not in self._zones:
+            self._zones[column] = self._row_zones() if column == "row" else self._column_zones(column)
+        return self._zones[column]
+
+    def _column_zones(self, column: str) -> pl.DataFrame:
+        return pl.DataFrame(_core.column_zones(self.snapshot, column))
+
+    def _row_zones(self) -> pl.DataFrame:
+        bounds = [(group[1], group[7], 0, 0, group[2]) for group in self.snapshot.groups()]
+        return pl.DataFrame(bounds, schema=dict.fromkeys(_ZONES, pl.Int64), orient="row")
+
+    def _look_up(self, key: Hashable) -> pl.Series | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _keep(self, key: Hashable, series: pl.Series) -> pl.Series:
+        size = int(series.estimated_size())
+        with self._lock:
+            if key not in self._kept and size <= KEPT_BYTES // 2:
+                self._kept[key] = series
+                self._bytes += size
+                while self._bytes > KEPT_BYTES:
+                    self._bytes -= int(self._kept.popitem(last=False)[1].estimated_size())
+        return series

@@ -1,0 +1,101 @@
+"""Row groups, and spans of them in the order of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lamina.runs.scan.cells import Cells
+
+
+class Group(NamedTuple):
+    """A row group as the core lists it."""
+
+    number: int
+    first: int
+    rows: int
+    sites: list[str]
+    least_step: int | None
+    greatest_step: int | None
+    kind: str
+    last: int
+
+
+class Span:
+    """Groups whose rows are read together, in the order of the rows' names.
+
+    Rows are counted from 0 over all groups in that order. No other group has a row between them.
+    """
+
+    def __init__(self, cells: Cells, groups: Sequence[Group]) -> None:
+        self._cells = cells
+        self.groups = groups
+        self.numbers = tuple(group.number for group in groups)
+        self.starts = np.cumsum([0] + [group.rows for group in groups])
+        self.rows = int(self.starts[-1])
+        self._names: np.ndarray | None = None
+        # Where the groups' rows interleave, or do not ascend, rows are counted by this order of what lies behind
+        # each other; else there is none.
+        self.order: np.ndarray | None = None
+        if any(group.kind == "named" for group in groups):
+            names = np.concatenate([self._names_of(group) for group in groups])
+            if not (np.diff(names) > 0).all():
+                self.order = np.argsort(names, kind="stable")
+                names = names[self.order]
+            self._names = names
+
+    def _names_of(self, group: Group) -> np.ndarray:
+        if group.kind == "own":
+            return np.arange(group.first, group.first + group.rows, dtype=np.int64)
+        return self._cells.names(group.number)
+
+    def places(self, at: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the groups rows lie in, and at which position there; all rows by default."""
+        if at is None:
+            which = np.repeat(np.arange(len(self.groups)), [group.rows for group in self.groups])
+            at = np.arange(self.rows)
+            if self.order is None:
+                return which, at - self.starts[which]
+        behind = at if self.order is None else self.order[at]
+        which = np.searchsorted(self.starts, behind, side="right") - 1
+        return which, behind - self.starts[which]
+
+    def names(self, at: np.ndarray | None) -> np.ndarray:
+        """The names of rows, ascending if `at` is; all by default."""
+        if self._names is not None:
+            return self._names if at is None else self._names[at]
+        if at is None and len(self.groups) == 1:
+            return self._names_of(self.groups[0])
+        which, positions = self.places(at)
+        return np.array([group.first for group in self.groups], dtype=np.int64)[which] + positions
+
+    def narrow(self, at: np.ndarray) -> tuple[Span, np.ndarray]:
+        """The same rows in a span of no more groups than they need."""
+        if self.order is not None:
+            return self, at
+        which = np.searchsorted(self.starts, at, side="right") - 1
+        kept = np.unique(which)
+        if kept.size == len(self.groups):
+            return self, at
+        span = Span(self._cells, [self.groups[index] for index in kept])
+        return span, at - self.starts[which] + span.starts[np.searchsorted(kept, which)]
+
+
+def spans(cells: Cells, groups: Sequence[Group], most: int) -> Iterator[Span]:
+    """Cut groups in order of their first row into spans of at most `most` rows, or of one group.
+
+    Groups whose names interleave stay together. The first spans are small, for who stops after a few rows.
+    """
+    allowed, taken, rows, last = 1, [], 0, -1
+    for group in groups:
+        if taken and group.first > last and rows + group.rows > allowed:
+            yield Span(cells, taken)
+            allowed, taken, rows = min(most, max(2 * rows, 2 * allowed)), [], 0
+        taken.append(group)
+        rows += group.rows
+        last = max(last, group.last)
+    if taken:
+        yield Span(cells, taken)

@@ -1,0 +1,51 @@
+"""Taking a predicate apart, without translating it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+
+class Split(NamedTuple):
+    """The terms of a predicate: those over metadata alone, and those that need a vector."""
+
+    early: list[pl.Expr]
+    late: list[pl.Expr]
+
+
+def split(predicate: pl.Expr | None, metadata: Container[str]) -> Split:
+    """Split a predicate by what its terms need. All of them together are the predicate."""
+    terms = [] if predicate is None else conjuncts(predicate)
+    early = [all(name in metadata for name in term.meta.root_names()) for term in terms]
+    return Split(
+        [term for term, is_early in zip(terms, early, strict=True) if is_early],
+        [term for term, is_early in zip(terms, early, strict=True) if not is_early],
+    )
+
+
+def conjuncts(predicate: pl.Expr) -> list[pl.Expr]:
+    """The terms of a conjunction; the predicate itself where it is none.
+
+    A split is accepted only if putting it together again gives an equal expression.
+    """
+    parts = predicate.meta.pop()
+    if len(parts) == 2:
+        for left, right in (parts, parts[::-1]):
+            if (left & right).meta.eq(predicate):
+                return conjuncts(left) + conjuncts(right)
+    return [predicate]
+
+
+def names_in(terms: Sequence[pl.Expr]) -> set[str]:
+    """The columns that the terms need."""
+    return {name for term in terms for name in term.meta.root_names()}
+
+
+def passing(frame: pl.DataFrame, terms: Sequence[pl.Expr]) -> pl.Series:
+    """Which rows of the frame satisfy all terms: their positions."""
+    mask = frame.select((terms[0] if len(terms) == 1 else pl.all_horizontal(terms)).alias("mask")).to_series()
+    if mask.len() != frame.height:  # a constant
+        mask = mask.new_from_index(0, frame.height)
+    return mask.arg_true()
