@@ -80,6 +80,23 @@ pub fn pack(writer: u32, seq: u32) -> String {
     format!("chunks/{writer:06}-{seq:06}.pack")
 }
 
+/// What closes a writer to its owner, for good.
+pub fn fence(writer: u32) -> String {
+    format!("fences/{writer:06}")
+}
+
+/// How much of a fenced writer's log counts.
+pub fn fence_end(writer: u32) -> String {
+    format!("fences/{writer:06}.end")
+}
+
+/// The writer that a segment or pack belongs to.
+pub fn owner(blob: &str) -> Option<u32> {
+    let (writer, seq) = blob.split_once('/')?.1.split_once('.')?.0.split_once('-')?;
+    let (writer, seq) = (writer.parse().ok()?, seq.parse().ok()?);
+    [segment(writer, seq), pack(writer, seq)].iter().any(|name| name == blob).then_some(writer)
+}
+
 /// Refuses a file name in a record that would leave the run's folder.
 pub fn check_blob(name: &str) -> Result<()> {
     let safe = |part: &str| {
@@ -104,6 +121,15 @@ mod tests {
             assert_eq!(parse_commit(commit(n).strip_prefix("commits/").expect("folder")), Some(n));
         }
         assert_eq!(parse_commit(".tmp-1"), None);
+    }
+
+    #[test]
+    fn segments_and_packs_name_their_writer() {
+        assert_eq!(owner(&segment(12, 3)), Some(12));
+        assert_eq!(owner(&pack(1_000_000, 0)), Some(1_000_000));
+        for other in ["segments/12-3.safetensors", "segments/a.pack", "chunks/000001-000000.safetensors", "x"] {
+            assert_eq!(owner(other), None, "{other}");
+        }
     }
 
     #[test]

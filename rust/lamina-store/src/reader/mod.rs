@@ -39,7 +39,7 @@ pub struct WriterInfo {
     pub open: Option<Open>,
     /// Its last record, if it was closed.
     pub close: Option<Close>,
-    /// Whether the process that owns the log may still live; certain only on its own machine.
+    /// Whether the process that owns the log may still live and was not fenced; certain only on its own machine.
     pub alive: bool,
 }
 
@@ -312,8 +312,8 @@ impl Reading {
                 Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) | Op::Rewind(_) | Op::Delete(_) => {}
             }
         }
-        info.alive =
-            info.close.is_none() && info.open.as_ref().is_some_and(|open| clock::may_live(&open.host, open.pid));
+        let may_live = |open: &Open| clock::may_live(&open.host, open.pid);
+        info.alive = info.close.is_none() && info.open.as_ref().is_some_and(may_live) && !storage.fenced(writer)?;
         for at in scan.damaged {
             let error = Error::damaged("a record of the log is damaged or missing; the records after it were read");
             self.problems.push(error.in_file(&file).at(at));

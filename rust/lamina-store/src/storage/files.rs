@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// The folder of a run.
 #[derive(Clone)]
 pub struct Files {
-    fs: Arc<dyn Fs>,
-    root: PathBuf,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) root: PathBuf,
 }
 
 const FOLDERS: [&str; 4] = ["commits", "logs", "segments", "chunks"];
@@ -22,7 +22,7 @@ fn above(folder: &Path) -> impl Iterator<Item = &Path> {
     folder.ancestors().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }
 
-fn refused(error: &io::Error, doing: &str, file: &str) -> Error {
+pub(super) fn refused(error: &io::Error, doing: &str, file: &str) -> Error {
     use io::ErrorKind as Io;
     let cut = error.kind() == Io::UnexpectedEof;
     let kind = if cut { ErrorKind::Damaged } else { ErrorKind::Storage };
@@ -39,6 +39,14 @@ fn refused(error: &io::Error, doing: &str, file: &str) -> Error {
     Error::new(kind, message).in_file(file).hint(hint)
 }
 
+fn is_draft(name: &str) -> bool {
+    name.split_once('/').is_some_and(|(folder, name)| {
+        matches!(folder, "commits" | "fences")
+            && name.starts_with('.')
+            && name[1..].bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
 impl Files {
     /// The run in this folder, on this machine's file system.
     pub fn new(root: impl Into<PathBuf>) -> Self {
@@ -50,7 +58,7 @@ impl Files {
         Self { fs, root: root.into() }
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {
         let fail = |error: io::Error| refused(&error, "cannot read", name);
         let file = self.fs.open(&self.root.join(name)).map_err(fail)?;
         let length = usize::try_from(file.length().map_err(fail)?).map_err(|_| Error::damaged("a file is too long"))?;
@@ -68,7 +76,25 @@ impl Files {
         write().map_err(|error| refused(&error, "cannot write", name))
     }
 
-    fn sync_folder(&self, name: &str) -> Result<()> {
+    /// Creates a file with all of its bytes, durably; false if its name is taken.
+    pub(super) fn create_whole(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<bool> {
+        let draft = self.root.join(format!("{folder}/.{}", clock::unique()));
+        self.write_durably(&draft, bytes, name)?;
+        // a link fails if the name is taken, where a rename would replace it
+        let linked = self.fs.link(&draft, &self.root.join(name));
+        let removed = self.fs.remove_file(&draft);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(refused(&error, "cannot publish", name)),
+            Ok(()) => {
+                removed.map_err(|error| refused(&error, "cannot remove the draft of", name))?;
+                self.sync_folder(folder)?;
+                Ok(true)
+            }
+        }
+    }
+
+    pub(super) fn sync_folder(&self, name: &str) -> Result<()> {
         self.fs.sync_dir(&self.root.join(name)).map_err(|error| refused(&error, "cannot sync", name))
     }
 
@@ -134,21 +160,7 @@ impl Storage for Files {
     }
 
     fn publish(&self, n: u64, commit: &[u8]) -> Result<bool> {
-        let name = names::commit(n);
-        let draft = self.root.join(format!("commits/.{}", clock::unique()));
-        self.write_durably(&draft, commit, &name)?;
-        // a link fails if the name is taken, where a rename would replace it
-        let linked = self.fs.link(&draft, &self.root.join(&name));
-        let removed = self.fs.remove_file(&draft);
-        match linked {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(refused(&error, "cannot publish", &name)),
-            Ok(()) => {
-                removed.map_err(|error| refused(&error, "cannot remove the draft of", &name))?;
-                self.sync_folder("commits")?;
-                Ok(true)
-            }
-        }
+        self.create_whole("commits", &names::commit(n), commit)
     }
 
     fn settle_commits(&self) -> Result<()> {
@@ -162,7 +174,41 @@ impl Storage for Files {
     }
 
     fn read_log(&self, writer: u32, generation: u32) -> Result<Vec<u8>> {
-        self.read(&names::log(writer, generation))
+        let end = self.fence_end(writer);
+        let mut bytes = self.read(&names::log(writer, generation))?;
+        bytes.truncate(end.map_or(usize::MAX, |end| end as usize));
+        Ok(bytes)
+    }
+
+    fn fence(&self, writer: u32) -> Result<()> {
+        self.raise_fence(writer)
+    }
+
+    fn fenced(&self, writer: u32) -> Result<bool> {
+        Ok(self.fs.exists(&self.root.join(names::fence(writer))))
+    }
+
+    fn files(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for folder in ["segments", "chunks", "commits", "fences"] {
+            if !self.fs.exists(&self.root.join(folder)) {
+                continue;
+            }
+            let files = self.list(folder)?.into_iter().map(|name| format!("{folder}/{name}"));
+            found.extend(files.filter(|name| names::owner(name).is_some() || is_draft(name)));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn remove(&self, file: &str) -> Result<()> {
+        if names::owner(file).is_none() && !is_draft(file) {
+            return Err(Error::damaged(format!("{file:?} is no file that may be removed")));
+        }
+        match self.fs.remove_file(&self.root.join(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| refused(&error, "cannot remove", file)),
+        }
     }
 
     fn settle_log(&self, writer: u32, generation: u32) -> Result<()> {

@@ -4,6 +4,7 @@
 //! object storage can be another implementation. [`Files`] is the one over a file system, which it reaches
 //! through the smaller seam [`Fs`], where tests put a file system that fails.
 
+mod fence;
 mod files;
 mod fs;
 mod stream;
@@ -29,12 +30,20 @@ pub trait Storage: Send + Sync {
     fn settle_commits(&self) -> Result<()>;
     /// Writer and generation of every log, in order.
     fn logs(&self) -> Result<Vec<(u32, u32)>>;
-    /// A log's bytes, as far as they are there.
+    /// A log's bytes, as far as they are there; of a fenced writer, as far as they were when it was fenced.
     fn read_log(&self, writer: u32, generation: u32) -> Result<Vec<u8>>;
     /// Makes what a log holds durable: its owner may have written a frame and not synced it yet.
     fn settle_log(&self, writer: u32, generation: u32) -> Result<()>;
     /// Creates a log; None if it exists.
     fn create_log(&self, writer: u32, generation: u32) -> Result<Option<Box<dyn Log>>>;
+    /// Closes a writer to its owner, for good: what the log holds now counts, what comes after does not.
+    fn fence(&self, writer: u32) -> Result<()>;
+    /// Whether a writer is fenced. A writer whose frame is durable looks here before it acknowledges.
+    fn fenced(&self, writer: u32) -> Result<bool>;
+    /// Segments, packs, and drafts that somebody left behind.
+    fn files(&self) -> Result<Vec<String>>;
+    /// Removes one of these files; it need not be there any more.
+    fn remove(&self, file: &str) -> Result<()>;
     /// Creates a file of blocks: a segment or a pack.
     fn create_blob(&self, name: &str) -> Result<Box<dyn Blob>>;
     /// Opens a file of blocks.
