@@ -57,14 +57,22 @@ def demo(
 
 
 @app.command()
-def info(run: Target) -> None:
+def info(
+    run: Target,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow one run until it is finished, or Ctrl-C.")] = False,
+) -> None:
     """Show what a run holds: settings, status, sites, steps, metrics, checkpoints."""
     from lamina.cli.info import show_run, show_runs
     from lamina.cli.target import members, open_target
+    from lamina.cli.watch import watch_run
     from lamina.runs import Run
 
     opened = open_target(run)
-    if isinstance(opened, Run):
+    if watch:
+        if not isinstance(opened, Run):
+            raise LaminaError("several runs cannot be watched at once", hint="name one of them")
+        watch_run(opened, out())
+    elif isinstance(opened, Run):
         show_run(opened, out())
     else:
         show_runs(members(opened), out())
