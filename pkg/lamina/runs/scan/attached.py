@@ -72,5 +72,6 @@ class Attached:
         names, groups, positions = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.argsort(names, kind="stable")
         names, groups, positions = names[order], groups[order], positions[order]
-        again = np.concatenate([[False], names[1:] == names[:-1]])
+        again = np.zeros(names.size, dtype=bool)
+        again[1:] = names[1:] == names[:-1]
         return Values(names[~again], groups[~again], positions[~again], np.unique(names[again]))
