@@ -767,3 +767,37 @@ def scan_shows_what_is_hidden(patch: pytest.MonkeyPatch) -> None:
     from lamina.runs import scan
 
     patch.setattr(scan.Scan, "_shown", lambda self, group: None)
+
+
+@fault
+def zone_maps_off(patch: pytest.MonkeyPatch) -> None:
+    """No group is passed over. Not a defect: what zone maps are compared with."""
+    from lamina.runs.scan import scan
+
+    patch.setattr(scan, "may_pass", lambda term, zones: None)
+
+
+def _zones_say(patch: pytest.MonkeyPatch, *, change: Callable[[Any], Any]) -> None:
+    """What a wide frame knows of its columns is changed before it is used."""
+    from lamina.runs.scan import Cells
+
+    whole = Cells._column_zones
+    patch.setattr(Cells, "_column_zones", lambda self, column: change(whole(self, column)))
+
+
+@fault
+def zones_forget_nulls(patch: pytest.MonkeyPatch) -> None:
+    """Zone maps do not say that there are nulls."""
+    _zones_say(patch, change=lambda frame: frame.with_columns(nulls=frame["nulls"] * 0))
+
+
+@fault
+def zones_forget_nan(patch: pytest.MonkeyPatch) -> None:
+    """Zone maps do not say that there is NaN."""
+    _zones_say(patch, change=lambda frame: frame.with_columns(nans=frame["nans"] * 0))
+
+
+@fault
+def zones_cut_the_greatest(patch: pytest.MonkeyPatch) -> None:
+    """The greatest text is cut as the least is, not rounded up: it is less than what it stands for."""
+    _zones_say(patch, change=lambda frame: frame.with_columns(greatest=frame["greatest"].str.head(8)))
