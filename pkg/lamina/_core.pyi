@@ -5,7 +5,7 @@ Nothing here is public; `lamina.runs` is the face over it. Every error is a chil
 reads, writes, copies or hashes holds the GIL.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Literal, final
 
 from numpy.typing import NDArray
@@ -79,11 +79,26 @@ class Ticket:
         """Ask for a durable point and wait for it. True when durable, False after `timeout` seconds; raises
         the writer's error if it failed. Ctrl-C interrupts the wait, not the write."""
 
+    def __await__(self) -> Generator[Any, None, bool]:
+        """The same under asyncio: one thread a log tells all who await, and none of them holds the event loop."""
+
 @final
 class Writer:
-    """One owner of one log. Thread-safe. All work past the staging copy is done by its own thread."""
+    """A handle on the log that this process writes with these options, on a new log if there is none. Thread-safe. All
+    work past the staging copy is done by the log's thread."""
 
-    def __init__(self, path: str, *, rank: int | None = None) -> None: ...
+    def __init__(
+        self,
+        path: str,
+        *,
+        rank: int | None = None,
+        durable_rows: int | None = None,
+        durable_bytes: int | None = None,
+        durable_seconds: float | None = 1.0,
+    ) -> None: ...
+    def check(self) -> None:
+        """Raise the WriterError of a call that stages, if it would: closed, failed, or from before a fork."""
+
     @property
     def ordinal(self) -> int: ...
     @property
@@ -114,7 +129,8 @@ class Writer:
         """Return when everything staged so far is durable."""
 
     def close(self, error: str | None = None) -> None:
-        """Flush, seal, write the close record (`error` tells why, if not as planned). Idempotent."""
+        """Flush; the last handle also seals and writes the close record, with the `error` of every handle that was
+        closed with one. Idempotent; nothing in a fork."""
 
 @final
 class Snapshot:

@@ -22,7 +22,7 @@ def fresh(tmp_path: Path) -> lamina.Run:
 
 
 def test_the_loser_of_a_race_for_a_dtype_raises(fresh: lamina.Run) -> None:
-    with fresh.writer() as first, fresh.writer() as second:
+    with fresh.writer() as first, fresh.writer(rank=1) as second:
         first.append({"site": np.ones((2, 3), np.float32)}, step=0).wait()
         with pytest.raises(SchemaError, match="site") as caught:
             second.append({"site": np.ones((2, 3), np.float64)}, step=0).wait()
@@ -32,21 +32,21 @@ def test_the_loser_of_a_race_for_a_dtype_raises(fresh: lamina.Run) -> None:
 
 
 def test_the_loser_of_a_race_for_a_width_raises(fresh: lamina.Run) -> None:
-    with fresh.writer() as first, fresh.writer() as second:
+    with fresh.writer() as first, fresh.writer(rank=1) as second:
         first.append({"site": np.ones((2, 3))}, step=0).wait()
         with pytest.raises(SchemaError, match="site"):
             second.append({"site": np.ones((2, 4))}, step=0).wait()
 
 
 def test_the_loser_of_a_race_for_a_columns_type_raises(fresh: lamina.Run) -> None:
-    with fresh.writer() as first, fresh.writer() as second:
+    with fresh.writer() as first, fresh.writer(rank=1) as second:
         first.append({"a": np.ones(2)}, step=0, label=["x", "y"]).wait()
         with pytest.raises(SchemaError, match="label"):
             second.append({"b": np.ones(2)}, step=0, label=[1, 2]).wait()
 
 
 def test_the_loser_of_a_race_for_a_column_of_the_examples_raises(fresh: lamina.Run) -> None:
-    with fresh.writer() as first, fresh.writer() as second:
+    with fresh.writer() as first, fresh.writer(rank=1) as second:
         first.examples({"example": [1], "label": ["x"]}).wait()
         with pytest.raises(SchemaError, match="label"):
             second.examples({"example": [1], "label": [7]}).wait()
@@ -55,14 +55,14 @@ def test_the_loser_of_a_race_for_a_column_of_the_examples_raises(fresh: lamina.R
 
 
 def test_one_name_is_not_a_site_and_a_column(fresh: lamina.Run) -> None:
-    with fresh.writer() as first, fresh.writer() as second:
+    with fresh.writer() as first, fresh.writer(rank=1) as second:
         first.append({"loss": np.ones(2)}, step=0).wait()
         with pytest.raises(SchemaError, match="loss"):
             second.append({"other": np.ones(2)}, step=0, loss=[1.0, 2.0]).wait()
 
 
 def test_the_loser_goes_on_with_what_fits(fresh: lamina.Run) -> None:
-    with fresh.writer() as first, fresh.writer() as second:
+    with fresh.writer() as first, fresh.writer(rank=1) as second:
         first.append({"site": np.ones((2, 3), np.float32)}, step=0).wait()
         with pytest.raises(SchemaError):
             second.append({"site": np.ones((2, 3))}, step=0).wait()

@@ -7,6 +7,7 @@ of logging is kept, so a value waits for those before it.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,10 @@ Write = Callable[[list[str], list[float]], None]
 
 
 class DeviceLog:
-    """A queue of metric values; `write` is called for those that are known, in order."""
+    """A queue of metric values; `write` is called for those that are known, in order. Several threads may use it."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._waiting: deque[tuple[list[str], list[Any], list[torch.cuda.Event], Write]] = deque()
 
     def put(self, values: Mapping[str, Any], write: Write) -> None:
@@ -36,11 +38,16 @@ class DeviceLog:
         """
         events: list[torch.cuda.Event] = []
         known = [_start(name, value, events) for name, value in values.items()]
-        self._waiting.append((list(values), known, events, write))
-        self.write_known()
+        with self._lock:
+            self._waiting.append((list(values), known, events, write))
+            self._write_known(wait=False)
 
     def write_known(self, *, wait: bool = False) -> None:
         """Writes what has arrived; with `wait`, everything."""
+        with self._lock:
+            self._write_known(wait=wait)
+
+    def _write_known(self, *, wait: bool) -> None:
         while self._waiting:
             names, values, events, write = self._waiting[0]
             if not wait and not all(event.query() for event in events):

@@ -128,9 +128,34 @@ class Run:
         self._load()
         return self
 
-    def writer(self, *, rank: int | None = None) -> Writer:
-        """A new writer, with a log of its own; `rank` is stored as a column of its rows and metrics."""
-        return Writer(self.path, rank=rank)
+    def writer(
+        self,
+        *,
+        rank: int | None = None,
+        durable_rows: int | None = None,
+        durable_bytes: int | None = None,
+        durable_seconds: float | None = 1.0,
+    ) -> Writer:
+        """A new writer. Writers of one process with the same options share a log, and its syncs.
+
+        Args:
+            rank: The rank in a distributed job: a column of the writer's rows and metrics.
+            durable_rows: Rows after which what is staged becomes durable unasked; None for no such limit.
+            durable_bytes: Bytes after which it does.
+            durable_seconds: Seconds after which it does. Whichever of the three comes first counts; with none of them
+                only `flush()`, a ticket that is waited for, and `close()` make anything durable.
+
+        Raises:
+            SchemaError: A limit is no number above zero.
+            StorageError: The run's folder cannot be written.
+        """
+        return Writer(
+            self.path,
+            rank=rank,
+            durable_rows=durable_rows,
+            durable_bytes=durable_bytes,
+            durable_seconds=durable_seconds,
+        )
 
     # keeping it
 

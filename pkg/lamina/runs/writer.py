@@ -1,8 +1,7 @@
-"""Writing a run by hand: one writer per process, thread or rank; no locks."""
+"""Writing a run by hand: a writer for each process, thread or rank; no locks between processes."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from lamina import _core
-from lamina.errors import LaminaError, SchemaError, WriterError
+from lamina.errors import LaminaError, SchemaError
 from lamina.runs import checkpoints
 from lamina.runs.columns import as_values, columns
 from lamina.runs.device_log import DeviceLog
@@ -25,10 +24,14 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """One owner of one log of a run. Use it as a context manager; an exception inside closes it as failed.
+    """Appends to a run. Use it as a context manager; an exception inside closes it as failed.
 
-    Whatever is staged becomes durable within about a second, or on `flush()`, or when a ticket is waited for.
-    A failure of the disk ends the writer: what was acknowledged stays, and every later call says why.
+    Whatever is staged becomes durable within about a second (see `Run.writer`), or on `flush()`, or when a ticket is
+    waited for. A failure of the disk ends the writer: what was acknowledged stays, and every later call says why.
+
+    Writers of one process that were opened with the same options share one log and its thread, so that what several
+    threads wait for becomes durable together. `close()` makes a writer's rows durable; the last one ends the log. Every
+    method can be called from several threads.
 
     Example:
         >>> import lamina, numpy as np, tempfile
@@ -41,25 +44,29 @@ class Writer:
         [(0, 7, [1.0, 1.0, 1.0]), (0, 8, [1.0, 1.0, 1.0])]
     """
 
-    def __init__(self, path: Path, *, rank: int | None = None) -> None:
-        self._core = _core.Writer(str(path), rank=rank)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        rank: int | None = None,
+        durable_rows: int | None = None,
+        durable_bytes: int | None = None,
+        durable_seconds: float | None = 1.0,
+    ) -> None:
+        self._core = _core.Writer(
+            str(path),
+            rank=rank,
+            durable_rows=durable_rows,
+            durable_bytes=durable_bytes,
+            durable_seconds=durable_seconds,
+        )
         self._path = path
         self._rank = rank
-        self._process = os.getpid()
         self._device_log = DeviceLog()
 
     def __repr__(self) -> str:
         state = "closed" if self._core.closed else "open"
         return f"Writer({str(self._path)!r}, ordinal={self._core.ordinal}, {state})"
-
-    def _check(self) -> None:
-        if os.getpid() != self._process:
-            raise WriterError(
-                "the writer was opened before this process was forked",
-                hint="open one in each process, with run.writer()",
-            )
-        if self._core.closed:
-            raise WriterError("the writer is closed", hint="open another with run.writer()")
 
     def append(self, sites: Mapping[str, Any], /, *, step: int, mask: Any = None, **metadata: Any) -> Ticket:
         """Appends rows of one or more sites that share their metadata.
@@ -74,7 +81,8 @@ class Writer:
                 texts; None where there is no value. `example` names the unit of independence.
 
         Returns:
-            A ticket. Its `wait()` returns when these rows, and all before them, survive a power cut.
+            A ticket. Its `wait()` returns when these rows, and all before them, survive a power cut; so does `await`
+            under asyncio. `ticket.state` tells `staged`, `written`, `durable` and `failed` apart, `ticket.error` why.
 
         Raises:
             SchemaError: A dtype, width or column type other than declared, a ragged column, or a reserved name.
@@ -83,7 +91,7 @@ class Writer:
         Cost:
             One copy of the bytes on the caller's thread; two where a tensor is not contiguous on the CPU.
         """
-        self._check()
+        self._core.check()
         metadata = {"step": plain_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         if not sites:
             raise SchemaError("an append needs at least one site")
@@ -102,7 +110,7 @@ class Writer:
         Raises:
             SchemaError: There is no `example` column, or the columns do not fit.
         """
-        self._check()
+        self._core.check()
         given = frame.to_dict() if isinstance(frame, pl.DataFrame) else frame
         table = {name: as_values(name, values) for name, values in given.items()}
         key = table.get("example")
@@ -116,7 +124,7 @@ class Writer:
         Raises:
             SchemaError: A value is no single number.
         """
-        self._check()
+        self._core.check()
         step = plain_step(step)
         now = time.time_ns() // 1000
 
@@ -133,18 +141,21 @@ class Writer:
         Raises:
             SchemaError: A part holds something that is no tensor, array, number, text, None or container of them.
         """
-        self._check()
+        self._core.check()
         return checkpoints.save(self._core, parts, plain_step(step))
 
     def flush(self) -> None:
         """Returns when everything appended, logged and saved so far is durable."""
-        self._check()
+        self._core.check()
         self._device_log.write_known(wait=True)
         self._core.flush()
 
     def close(self, error: BaseException | str | None = None) -> None:
-        """Makes everything durable and ends the log; `error` tells why, if not as planned. Can be called again."""
-        if os.getpid() != self._process or self._core.closed:
+        """Makes everything durable; `error` tells why it ends, if not as planned.
+
+        The last of the writers that share a log ends it. Can be called again; in a fork it does nothing.
+        """
+        if self._core.closed:
             return
         try:
             self._device_log.write_known(wait=True)

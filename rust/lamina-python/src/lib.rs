@@ -2,6 +2,7 @@
 
 mod arrow;
 mod buffer;
+mod committers;
 mod errors;
 mod hash;
 mod hide;

@@ -1,17 +1,19 @@
 //! `lamina._core.Writer`.
 
 use crate::buffer::Bytes;
+use crate::committers;
 use crate::errors::raise;
 use crate::input::{ColumnArgument, HeldColumn, HeldSite, SiteArgument};
 use crate::ticket::Ticket;
 use lamina_format::record::TensorSpec;
 use lamina_format::{DType, Error};
 use lamina_store::storage::{Files, Storage};
-use lamina_store::writer::PartInput;
+use lamina_store::writer::{Durability, Full, Options, PartInput};
 use pyo3::prelude::*;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// One owner of one log.
+/// A handle on the log that writers of this process share.
 #[pyclass(frozen, module = "lamina._core")]
 pub struct Writer {
     storage: Arc<dyn Storage>,
@@ -45,14 +47,42 @@ impl HeldPart {
     }
 }
 
+/// A limit of a durable point: a whole number above zero.
+fn limit(what: &str, given: Option<i64>) -> PyResult<Option<u64>> {
+    let wrong = || raise(Error::schema(format!("{what} is {}", given.unwrap_or(0))).hint("give a number above zero"));
+    given.map(|limit| u64::try_from(limit).ok().filter(|&limit| limit > 0).ok_or_else(wrong)).transpose()
+}
+
+fn age(seconds: Option<f64>) -> PyResult<Option<Duration>> {
+    let wrong = |seconds| raise(Error::schema(format!("durable_seconds is {seconds}")).hint("give seconds, or None"));
+    let parse = |seconds: f64| Duration::try_from_secs_f64(seconds).map_err(|_| wrong(seconds));
+    seconds.map(parse).transpose()
+}
+
 #[pymethods]
 impl Writer {
     #[new]
-    #[pyo3(signature = (path, *, rank=None))]
-    fn new(py: Python<'_>, path: &str, rank: Option<i64>) -> PyResult<Self> {
+    #[pyo3(signature = (path, *, rank=None, durable_rows=None, durable_bytes=None, durable_seconds=Some(1.0)))]
+    fn new(
+        py: Python<'_>,
+        path: &str,
+        rank: Option<i64>,
+        durable_rows: Option<i64>,
+        durable_bytes: Option<i64>,
+        durable_seconds: Option<f64>,
+    ) -> PyResult<Self> {
+        let rows = limit("durable_rows", durable_rows)?;
+        let bytes = limit("durable_bytes", durable_bytes)?;
+        let options =
+            Options { rank, full: Full::Block, durable: Durability { rows, bytes, every: age(durable_seconds)? } };
         let storage: Arc<dyn Storage> = Arc::new(Files::new(path));
-        let inner = py.detach(|| lamina_store::Writer::open(Arc::clone(&storage), rank)).map_err(raise)?;
+        let inner = committers::writer(py, path, &storage, options).map_err(raise)?;
         Ok(Self { storage, inner })
+    }
+
+    /// Raises if nothing can be staged any more.
+    fn check(&self) -> PyResult<()> {
+        self.inner.check().map_err(raise)
     }
 
     #[getter]

@@ -1,32 +1,35 @@
 //! A writer's life: it stages on the caller's thread and writes on its own.
 //!
-//! [`Writer::append`] copies into pooled staging and returns a [`Ticket`]. The writer's thread cuts row groups,
+//! [`Writer::append`] copies into pooled staging and returns a [`Ticket`]. The committer's thread cuts row groups,
 //! writes them, and makes durable points: data, sync, frame, sync, acknowledge.
 
 mod column;
+mod committer;
 mod declare;
 mod group;
 mod journal;
 mod metrics;
+mod options;
 mod pack;
 mod segment;
+mod shared;
 mod stage;
 mod ticket;
 mod worker;
 
 pub use column::{ColumnInput, Values};
-pub use ticket::{State, Ticket};
+pub use options::{Durability, Full, Options};
+pub use ticket::{Callback, State, Ticket};
 
 use crate::clock;
-use crate::storage::{Log, Storage};
-use declare::Names;
-use journal::Journal;
-use lamina_format::record::{Op, Open, Table, TensorSpec};
+use crate::storage::Storage;
+use committer::Committer;
+use lamina_format::record::{Table, TensorSpec};
 use lamina_format::segment::WIDEST;
-use lamina_format::{DType, Error, ErrorKind, Result};
-use stage::{Job, SaveJob, SavePart, Shared};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use lamina_format::{DType, Error, Result};
+use stage::{Job, SaveJob, SavePart, Stage};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::Duration;
 
 /// Rows of one site: `bytes` holds as many items of `shape` as the append has rows.
@@ -53,42 +56,65 @@ pub struct PartInput<'a> {
     pub tensors: Vec<(TensorSpec, &'a [u8])>,
 }
 
-/// One owner of one log.
+/// A handle on the log that all writers of this process share, if they agree in their options.
 pub struct Writer {
-    ordinal: u32,
-    shared: Arc<Shared>,
-    names: Names,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    committer: Arc<Committer>,
+    closed: AtomicBool,
+}
+
+/// A way to the log of a writer that may be closed by now.
+#[derive(Clone)]
+pub struct WeakWriter(Weak<Committer>);
+
+impl WeakWriter {
+    /// Whether some handle is there still.
+    pub fn is_open(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// One more handle on that log; None if it is closed or failed.
+    pub fn join(&self) -> Option<Writer> {
+        self.0.upgrade().filter(|committer| committer.join()).map(Writer::on)
+    }
 }
 
 impl Writer {
     /// Opens the first free log of the run.
     pub fn open(storage: Arc<dyn Storage>, rank: Option<i64>) -> Result<Self> {
-        lamina_format::runfile::RunFile::decode(&storage.run_json()?).map_err(|error| error.in_file("run.json"))?;
-        let (ordinal, log) = claim(storage.as_ref())?;
-        let mut journal = Journal::new(log);
-        let open =
-            Open { host: clock::host(), pid: std::process::id(), rank, time: clock::now(), uuid: clock::unique() };
-        journal.append(vec![Op::Open(open)])?;
-        let names = Names::read(storage.as_ref(), ordinal)?;
-        let shared = Arc::new(Shared::default());
-        let worker = worker::Worker::new(storage, ordinal, names.declared(), journal, Arc::clone(&shared));
-        let thread =
-            std::thread::Builder::new()
-                .name(format!("lamina-writer-{ordinal}"))
-                .spawn(move || worker.run())
-                .map_err(|error| Error::new(ErrorKind::Writer, format!("cannot start the writer's thread: {error}")))?;
-        Ok(Self { ordinal, shared, names, thread: Mutex::new(Some(thread)) })
+        Self::open_with(storage, Options { rank, ..Options::default() })
+    }
+
+    /// Opens the first free log of the run, with these options.
+    pub fn open_with(storage: Arc<dyn Storage>, options: Options) -> Result<Self> {
+        Committer::open(storage, options).map(|committer| Self::on(Arc::new(committer)))
+    }
+
+    fn on(committer: Arc<Committer>) -> Self {
+        Self { committer, closed: AtomicBool::new(false) }
+    }
+
+    /// A way to this log that does not keep it open.
+    pub fn downgrade(&self) -> WeakWriter {
+        WeakWriter(Arc::downgrade(&self.committer))
     }
 
     /// Which writer of the run this is; the upper bits of its row names.
     pub fn ordinal(&self) -> u32 {
-        self.ordinal
+        self.committer.ordinal
     }
 
-    /// Whether it was closed.
+    /// Whether this handle was closed; in a fork none is open.
     pub fn closed(&self) -> bool {
-        self.shared.lock().closing.is_some()
+        self.closed.load(Ordering::Acquire) || self.committer.shared.inherited()
+    }
+
+    /// An error if nothing can be staged: this handle is closed, the log has failed, or the process was forked.
+    pub fn check(&self) -> Result<()> {
+        self.committer.shared.check_process()?;
+        if self.closed() {
+            return Err(stage::closed());
+        }
+        self.committer.shared.check()
     }
 
     /// Stages `rows` rows of every site; all share the metadata columns.
@@ -99,7 +125,7 @@ impl Writer {
         sites: &[SiteInput],
         columns: &[ColumnInput],
     ) -> Result<Ticket> {
-        self.shared.check()?;
+        self.check()?;
         for site in sites {
             let width = site.shape.iter().try_fold(1u64, |width, &length| width.checked_mul(length));
             let Some(item) = width.filter(|&width| width <= WIDEST).map(|width| width * site.dtype.size()) else {
@@ -116,15 +142,15 @@ impl Writer {
             }
         }
         column::check(rows, columns)?;
-        let ids = self.names.resolve(storage, Table::Rows, sites, columns)?;
+        let ids = self.committer.names.resolve(storage, Table::Rows, sites, columns)?;
         self.stage(Table::Rows, rows, sites, columns, &ids)
     }
 
     /// Stages rows of the examples table.
     pub fn examples(&self, storage: &dyn Storage, rows: u64, columns: &[ColumnInput]) -> Result<Ticket> {
-        self.shared.check()?;
+        self.check()?;
         column::check(rows, columns)?;
-        let ids = self.names.resolve(storage, Table::Examples, &[], columns)?;
+        let ids = self.committer.names.resolve(storage, Table::Examples, &[], columns)?;
         self.stage(Table::Examples, rows, &[], columns, &ids)
     }
 
@@ -136,19 +162,15 @@ impl Writer {
         columns: &[ColumnInput],
         ids: &declare::Ids,
     ) -> Result<Ticket> {
-        let mut stage = self.shared.lock();
+        let shared = &self.committer.shared;
+        let mut stage = shared.lock();
         let mut from = 0;
         while from < rows {
-            stage = self.shared.with_room(stage, 0)?;
+            stage = shared.with_room(stage, 0)?;
             from += stage.fill(table, from, rows, sites, columns, ids);
-            self.shared.work.notify_one();
+            shared.work.notify_one();
         }
-        stage.staged += 1;
-        stage.note();
-        let number = stage.staged;
-        drop(stage);
-        self.shared.work.notify_one();
-        Ok(Ticket::new(Arc::clone(&self.shared), number))
+        Ok(self.staged(stage))
     }
 
     /// Stages metric values of one step and time.
@@ -160,21 +182,18 @@ impl Writer {
         site: Option<&str>,
         source: Option<&str>,
     ) -> Result<()> {
-        self.shared.check()?;
-        let mut stage = self.shared.lock();
+        self.check()?;
+        let mut stage = self.committer.shared.lock();
         for (name, value) in values {
             stage.metrics.push(step, time, *value, name, site, source);
         }
-        stage.staged += 1;
-        stage.note();
-        drop(stage);
-        self.shared.work.notify_one();
+        self.staged(stage);
         Ok(())
     }
 
     /// Stages a checkpoint.
     pub fn save(&self, step: i64, parts: &[PartInput]) -> Result<Ticket> {
-        self.shared.check()?;
+        self.check()?;
         for part in parts {
             for (spec, bytes) in &part.tensors {
                 if spec.bytes() != Some(bytes.len() as u64) {
@@ -185,7 +204,9 @@ impl Writer {
             }
         }
         let size: usize = parts.iter().flat_map(|part| &part.tensors).map(|(_, bytes)| bytes.len()).sum();
-        drop(self.shared.with_room(self.shared.lock(), size)?);
+        let shared = &self.committer.shared;
+        // the room is taken before the bytes are copied, which takes a while
+        shared.with_room(shared.lock(), size)?.queued += size;
         let copy = |part: &PartInput| SavePart {
             name: part.name.to_owned(),
             tree: part.tree.to_owned(),
@@ -193,46 +214,47 @@ impl Writer {
             tensors: part.tensors.iter().map(|(spec, bytes)| (spec.clone(), bytes.to_vec())).collect(),
         };
         let job = SaveJob { step, time: clock::now(), parts: parts.iter().map(copy).collect() };
-        let mut stage = self.shared.lock();
-        stage.queued += size;
+        let mut stage = shared.lock();
+        stage.check()?;
         stage.queue.push_back(Job::Save(job));
+        stage.note(0, size as u64);
+        Ok(self.staged(stage))
+    }
+
+    /// The ticket of what was just staged.
+    fn staged(&self, mut stage: MutexGuard<'_, Stage>) -> Ticket {
         stage.staged += 1;
-        stage.note();
+        stage.note(0, 0);
         let number = stage.staged;
         drop(stage);
-        self.shared.work.notify_one();
-        Ok(Ticket::new(Arc::clone(&self.shared), number))
+        self.committer.shared.work.notify_one();
+        Ticket::new(Arc::clone(&self.committer.shared), number)
     }
 
     /// A ticket for everything staged so far.
     pub fn flush(&self) -> Ticket {
-        let number = self.shared.lock().staged;
-        Ticket::new(Arc::clone(&self.shared), number)
+        let shared = &self.committer.shared;
+        let number = if shared.inherited() { 0 } else { shared.lock().staged };
+        Ticket::new(Arc::clone(shared), number)
     }
 
-    /// Makes everything durable, seals, writes the close record and ends the thread.
+    /// Makes everything durable; the last handle seals, writes the close record, which holds the errors of all handles,
+    /// and ends the thread. In a fork it does nothing.
     pub fn close(&self, error: Option<String>) -> Result<()> {
-        {
-            let mut stage = self.shared.lock();
-            stage.closing.get_or_insert(error);
+        if self.closed() || self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
         }
-        self.shared.work.notify_all();
-        self.shared.room.notify_all();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match thread {
-            None => Ok(()),
-            Some(thread) => {
-                let panicked = thread.join().is_err();
-                let failure = self.shared.lock().failure.clone();
-                let lost = || Error::new(ErrorKind::Writer, "the writer's thread ended unexpectedly");
-                failure.or_else(|| panicked.then(lost)).map_or(Ok(()), Err)
-            }
-        }
+        self.committer.leave(error)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        if self.committer.shared.inherited() {
+            // nothing of it works here, and dropping a lock that may be held or a thread that is not there is no good
+            std::mem::forget(Arc::clone(&self.committer));
+            return;
+        }
         // nobody is left to tell; what was acknowledged stays
         let _ = self.close(Some("the writer was dropped before it was closed".to_owned()));
     }
@@ -240,13 +262,3 @@ impl Drop for Writer {
 
 /// How long a ticket's wait sleeps before it lets the caller look for interrupts.
 pub const PATIENCE: Duration = Duration::from_millis(50);
-
-fn claim(storage: &dyn Storage) -> Result<(u32, Box<dyn Log>)> {
-    let mut ordinal = storage.logs()?.last().map_or(0, |&(writer, _)| writer + 1);
-    loop {
-        if let Some(log) = storage.create_log(ordinal, 0)? {
-            return Ok((ordinal, log));
-        }
-        ordinal += 1;
-    }
-}

@@ -1,25 +1,24 @@
-//! What is staged, and how the callers and the writer's thread share it.
+//! What is staged and waits for the committer's thread.
 
 use super::SiteInput;
 use super::column::ColumnInput;
 use super::declare::Ids;
 use super::group::OpenGroup;
 use super::metrics::MetricStage;
+use super::options::{Durability, Fresh};
+use super::ticket::Watchers;
 use lamina_format::record::{Table, TensorSpec};
 use lamina_format::segment::MOST_ROWS;
 use lamina_format::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes at which a row group is cut.
 pub const GROUP: usize = 16 << 20;
 /// Staged bytes beyond which callers wait.
-const MOST_QUEUED: usize = 2 * GROUP;
-/// How long something may stay staged before a durable point is made.
-pub const DURABLE_EVERY: Duration = Duration::from_secs(1);
+pub const MOST_QUEUED: usize = 2 * GROUP;
 
-/// Work for the writer's thread.
+/// Work for the committer's thread.
 pub enum Job {
     /// A full row group.
     Group(OpenGroup),
@@ -43,8 +42,10 @@ pub struct SavePart {
 }
 
 /// Everything behind the lock.
-#[derive(Default)]
 pub struct Stage {
+    durable_when: Durability,
+    /// Handles that are open.
+    pub handles: usize,
     /// Groups that still grow, one a set of sites and columns.
     pub open: Vec<OpenGroup>,
     /// Full groups and checkpoints.
@@ -61,19 +62,73 @@ pub struct Stage {
     pub written: u64,
     /// Calls that are durable.
     pub durable: u64,
-    /// When the oldest call that is not durable was staged.
-    pub since: Option<Instant>,
-    /// What ended the writer.
+    /// What was staged since the last durable point.
+    fresh: Fresh,
+    /// What ended the committer.
     pub failure: Option<Error>,
-    /// Set when it is to close; the inner text says why, if not as planned.
-    pub closing: Option<Option<String>>,
+    /// The last handle was closed.
+    pub closing: bool,
+    /// Why handles were closed, if not as planned.
+    pub errors: Vec<String>,
+    /// Who is to be told of what became durable.
+    pub watchers: Watchers,
     pool: Vec<Vec<u8>>,
 }
 
 impl Stage {
-    /// Remembers that something waits.
-    pub fn note(&mut self) {
-        self.since.get_or_insert_with(Instant::now);
+    pub fn new(durable_when: Durability) -> Self {
+        Self {
+            durable_when,
+            handles: 1,
+            open: Vec::new(),
+            queue: VecDeque::new(),
+            queued: 0,
+            metrics: MetricStage::default(),
+            staged: 0,
+            requested: 0,
+            written: 0,
+            durable: 0,
+            fresh: Fresh::default(),
+            failure: None,
+            closing: false,
+            errors: Vec::new(),
+            watchers: Watchers::default(),
+            pool: Vec::new(),
+        }
+    }
+
+    /// Remembers that something waits for a durable point.
+    pub fn note(&mut self, rows: u64, bytes: u64) {
+        self.fresh.rows += rows;
+        self.fresh.bytes += bytes;
+        self.fresh.since.get_or_insert_with(Instant::now);
+    }
+
+    /// How long the next durable point has time; zero if it is due, None if there is nothing to make durable.
+    pub fn patience(&self) -> Option<Duration> {
+        let asked = self.requested > self.durable || self.closing;
+        (self.staged > self.durable).then(|| {
+            let unasked = self.fresh.patience(&self.durable_when);
+            if asked { Duration::ZERO } else { unasked.unwrap_or(Duration::MAX) }
+        })
+    }
+
+    /// Asks for a durable point of everything up to `number`.
+    pub fn request(&mut self, number: u64) {
+        self.requested = self.requested.max(number);
+    }
+
+    /// What became of everything up to `number`; None if that is not known yet.
+    pub fn outcome(&self, number: u64) -> Option<Result<()>> {
+        if self.durable >= number { Some(Ok(())) } else { self.failure.clone().map(Err) }
+    }
+
+    /// Ends it: what is not durable is lost.
+    pub fn fail(&mut self, error: Error) {
+        self.failure = Some(error);
+        self.queue.clear();
+        self.open.clear();
+        self.queued = 0;
     }
 
     /// Puts as many of the rows from `from` into an open group as it takes, and cuts it if it is full.
@@ -100,12 +155,13 @@ impl Stage {
         let room = (GROUP.saturating_sub(group.bytes()) / group.row_bytes().max(1)) as u64;
         let taken = (rows - from).min(room.max(1)).min(MOST_ROWS - group.rows());
         let taken = group.push(from, from + taken, sites, columns, GROUP);
+        let row_bytes = group.row_bytes() as u64;
         if group.bytes() + group.row_bytes() > GROUP || group.rows() >= MOST_ROWS {
             let full = self.open.swap_remove(at);
             self.queued += full.bytes();
             self.queue.push_back(Job::Group(full));
         }
-        self.note();
+        self.note(taken, taken * row_bytes);
         taken
     }
 
@@ -116,7 +172,7 @@ impl Stage {
             self.queued += group.bytes();
             jobs.push(Job::Group(group));
         }
-        self.since = None;
+        self.fresh = Fresh::default();
         jobs
     }
 
@@ -140,67 +196,22 @@ fn take_from(pool: &mut Vec<Vec<u8>>, capacity: usize) -> Vec<u8> {
     }
 }
 
-/// The stage and the conditions on it.
-#[derive(Default)]
-pub struct Shared {
-    stage: Mutex<Stage>,
-    /// There is work, or a request.
-    pub work: Condvar,
-    /// The queue became shorter.
-    pub room: Condvar,
-    done: Condvar,
-}
-
-impl Shared {
-    /// The stage. A caller that panicked while it held the lock cannot have left it half changed in a way that
-    /// matters: every field is valid at every time.
-    pub fn lock(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl Stage {
     /// An error if nothing can be staged any more.
     pub fn check(&self) -> Result<()> {
-        self.lock().check()
-    }
-
-    /// Waits until `more` bytes fit beside what is queued.
-    pub fn with_room<'a>(&self, stage: MutexGuard<'a, Stage>, more: usize) -> Result<MutexGuard<'a, Stage>> {
-        let full = |stage: &mut Stage| {
-            stage.failure.is_none() && stage.closing.is_none() && stage.queued > 0 && stage.queued + more > MOST_QUEUED
-        };
-        let stage = self.room.wait_while(stage, full).unwrap_or_else(PoisonError::into_inner);
-        stage.check()?;
-        Ok(stage)
-    }
-
-    /// Waits for durable points, at most so long.
-    pub fn wait_done<'a>(
-        &self,
-        stage: MutexGuard<'a, Stage>,
-        patience: Duration,
-        unfinished: impl Fn(&Stage) -> bool,
-    ) -> MutexGuard<'a, Stage> {
-        let waited = self.done.wait_timeout_while(stage, patience, |stage| unfinished(stage));
-        waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// Tells everybody who waits that something changed.
-    pub fn tell(&self) {
-        self.done.notify_all();
-        self.room.notify_all();
-    }
-}
-
-impl Stage {
-    fn check(&self) -> Result<()> {
         if let Some(failure) = &self.failure {
             let text = format!("the writer stopped: {}", failure.message);
             let error = Error { kind: ErrorKind::Writer, message: text, ..failure.clone() };
             return Err(error.hint("what was acknowledged is there; open a new writer once the cause is removed"));
         }
-        if self.closing.is_some() {
-            return Err(Error::new(ErrorKind::Writer, "the writer is closed").hint("open another with run.writer()"));
+        if self.closing {
+            return Err(closed());
         }
         Ok(())
     }
+}
+
+/// The error of a call after `close`.
+pub fn closed() -> Error {
+    Error::new(ErrorKind::Writer, "the writer is closed").hint("open another with run.writer()")
 }

@@ -1,7 +1,8 @@
 //! What became of something that was staged.
 
-use super::stage::Shared;
-use lamina_format::{Error, Result};
+use super::shared::Shared;
+use super::stage::Stage;
+use lamina_format::{Error, ErrorKind, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ pub enum State {
     Failed,
 }
 
+/// Told once: that something is durable, or why it never will be.
+pub type Callback = Box<dyn FnOnce(Result<()>) + Send>;
+
 /// The ticket of one call: everything staged up to it becomes durable together.
 #[derive(Clone)]
 pub struct Ticket {
@@ -32,33 +36,97 @@ impl Ticket {
 
     /// Where it has got to.
     pub fn state(&self) -> State {
+        if self.shared.inherited() {
+            return State::Failed;
+        }
         let stage = self.shared.lock();
-        match () {
-            () if stage.durable >= self.number => State::Durable,
-            () if stage.failure.is_some() => State::Failed,
-            () if stage.written >= self.number => State::Written,
-            () => State::Staged,
+        match stage.outcome(self.number) {
+            Some(Ok(())) => State::Durable,
+            Some(Err(_)) => State::Failed,
+            None if stage.written >= self.number => State::Written,
+            None => State::Staged,
         }
     }
 
     /// Why it was lost.
     pub fn error(&self) -> Option<Error> {
-        let stage = self.shared.lock();
-        (stage.durable < self.number).then(|| stage.failure.clone()).flatten()
+        if let Err(error) = self.shared.check_process() {
+            return Some(error);
+        }
+        self.shared.lock().outcome(self.number).and_then(Result::err)
     }
 
     /// Asks for a durable point and waits at most so long: true when durable.
     pub fn wait(&self, patience: Duration) -> Result<bool> {
+        self.shared.check_process()?;
         let mut stage = self.shared.lock();
-        stage.requested = stage.requested.max(self.number);
+        if stage.outcome(self.number).is_none() {
+            stage.request(self.number);
+            self.shared.work.notify_all();
+            stage = self.shared.wait_done(stage, patience, |stage| stage.outcome(self.number).is_none());
+        }
+        stage.outcome(self.number).map_or(Ok(false), |outcome| outcome.map(|()| true))
+    }
+
+    /// Asks for a durable point; `call` is told, by a thread that does nothing else.
+    pub fn on_done(&self, call: Callback) -> Result<()> {
+        self.shared.check_process()?;
+        let mut stage = self.shared.lock();
+        if let Some(outcome) = stage.outcome(self.number) {
+            drop(stage);
+            call(outcome);
+            return Ok(());
+        }
+        stage.request(self.number);
         self.shared.work.notify_all();
-        let reached = |stage: &super::stage::Stage| stage.durable >= self.number;
-        if !reached(&stage) && stage.failure.is_none() {
-            stage = self.shared.wait_done(stage, patience, |stage| !reached(stage) && stage.failure.is_none());
+        stage.watchers.waiting.push((self.number, call));
+        if !stage.watchers.running {
+            let shared = Arc::clone(&self.shared);
+            let thread = std::thread::Builder::new().name("lamina-tickets".to_owned());
+            thread
+                .spawn(move || tell_watchers(&shared))
+                .map_err(|error| Error::new(ErrorKind::Writer, format!("cannot start a thread: {error}")))?;
+            stage.watchers.running = true;
         }
-        if reached(&stage) {
-            return Ok(true);
+        Ok(())
+    }
+}
+
+/// Who is to be told of what became durable. One thread a committer tells them all; it starts with the first.
+#[derive(Default)]
+pub struct Watchers {
+    waiting: Vec<(u64, Callback)>,
+    running: bool,
+}
+
+impl Stage {
+    fn settled(&mut self) -> Vec<(Callback, Result<()>)> {
+        let (mut settled, mut waiting) = (Vec::new(), Vec::new());
+        for (number, call) in std::mem::take(&mut self.watchers.waiting) {
+            match self.outcome(number) {
+                Some(outcome) => settled.push((call, outcome)),
+                None => waiting.push((number, call)),
+            }
         }
-        stage.failure.clone().map_or(Ok(false), Err)
+        self.watchers.waiting = waiting;
+        settled
+    }
+}
+
+/// Sleeps until something is settled and tells it; ends with the committer.
+fn tell_watchers(shared: &Shared) {
+    let over = |stage: &Stage| stage.failure.is_some() || (stage.closing && stage.durable >= stage.staged);
+    let idle = |stage: &Stage| {
+        !over(stage) && stage.watchers.waiting.iter().all(|(number, _)| stage.outcome(*number).is_none())
+    };
+    loop {
+        let mut stage = shared.wait_done(shared.lock(), Duration::from_secs(3600), idle);
+        let settled = stage.settled();
+        if settled.is_empty() && over(&stage) {
+            stage.watchers.running = false;
+            return;
+        }
+        drop(stage);
+        settled.into_iter().for_each(|(call, outcome)| call(outcome));
     }
 }

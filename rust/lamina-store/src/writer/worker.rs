@@ -1,9 +1,10 @@
-//! The writer's thread.
+//! The committer's thread.
 
 use super::journal::Journal;
 use super::pack::PackWriter;
 use super::segment::SegmentWriter;
-use super::stage::{DURABLE_EVERY, Job, Shared, Stage};
+use super::shared::Shared;
+use super::stage::{Job, Stage};
 use crate::clock;
 use crate::storage::Storage;
 use lamina_format::Result;
@@ -66,12 +67,7 @@ impl Worker {
 
     fn fail_if(&self, result: Result<()>) -> bool {
         let Err(error) = result else { return false };
-        let mut stage = self.shared.lock();
-        stage.failure = Some(error);
-        stage.queue.clear();
-        stage.open.clear();
-        stage.queued = 0;
-        drop(stage);
+        self.mark(|stage| stage.fail(error));
         self.shared.tell();
         true
     }
@@ -80,21 +76,19 @@ impl Worker {
     fn next(&self) -> Next {
         let mut stage = self.shared.lock();
         loop {
-            let waiting = stage.staged > stage.durable;
-            let overdue = stage.since.map(|since| DURABLE_EVERY.saturating_sub(since.elapsed()));
-            if waiting
-                && (stage.requested > stage.durable || stage.closing.is_some() || overdue == Some(Duration::ZERO))
-            {
+            let patience = stage.patience();
+            if patience == Some(Duration::ZERO) {
                 let upto = stage.staged;
                 return Next::Durable { jobs: stage.take(), metrics: stage.metrics.take(), upto };
             }
             if let Some(job) = stage.queue.pop_front() {
                 return Next::One(job);
             }
-            if let Some(error) = &stage.closing {
-                return Next::Close(error.clone());
+            if stage.closing {
+                let why = std::mem::take(&mut stage.errors).join("; ");
+                return Next::Close((!why.is_empty()).then_some(why));
             }
-            let patience = overdue.unwrap_or(Duration::from_secs(3600));
+            let patience = patience.unwrap_or(Duration::MAX).min(Duration::from_secs(3600));
             stage = self.shared.work.wait_timeout(stage, patience).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

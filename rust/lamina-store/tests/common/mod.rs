@@ -7,8 +7,8 @@ use lamina_store::writer::{ColumnInput, SiteInput, Values};
 use lamina_store::{Snapshot, Writer};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub fn storage(path: &Path) -> Arc<dyn Storage> {
@@ -150,5 +150,108 @@ impl FsFile for FailingFile {
     fn set_length(&self, length: u64) -> io::Result<()> {
         self.fs.spend()?;
         self.inner.set_length(length)
+    }
+}
+
+/// Counts syncs of files, and can hold them up or fail them.
+#[derive(Clone, Default)]
+pub struct CountingFs(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    syncs: AtomicUsize,
+    waiting: AtomicUsize,
+    failing: AtomicBool,
+    gate: Mutex<()>,
+}
+
+impl CountingFs {
+    /// Syncs of files so far; those of folders are not counted.
+    pub fn syncs(&self) -> usize {
+        self.0.syncs.load(Ordering::SeqCst)
+    }
+
+    /// Until it is dropped no sync returns.
+    pub fn hold(&self) -> MutexGuard<'_, ()> {
+        self.0.gate.lock().unwrap()
+    }
+
+    /// Syncs that have begun and not returned.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::SeqCst)
+    }
+
+    pub fn fail_syncs(&self) {
+        self.0.failing.store(true, Ordering::SeqCst);
+    }
+}
+
+struct CountingFile(Box<dyn FsFile>, Arc<Counts>);
+
+impl Fs for CountingFs {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealFs.create_dir_all(path)
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        Ok(Box::new(CountingFile(RealFs.create_new(path)?, Arc::clone(&self.0))))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        RealFs.open_direct(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        RealFs.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealFs.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealFs.link(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealFs.remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealFs.sync_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        RealFs.list(path)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        RealFs.exists(path)
+    }
+}
+
+impl FsFile for CountingFile {
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.1.waiting.fetch_add(1, Ordering::SeqCst);
+        drop(self.1.gate.lock().unwrap());
+        self.1.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.1.syncs.fetch_add(1, Ordering::SeqCst);
+        if self.1.failing.load(Ordering::SeqCst) { Err(io::Error::other("injected")) } else { self.0.sync_data() }
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.0.set_length(length)
     }
 }
