@@ -72,7 +72,7 @@ class Ticket:
     """What became of one append or save."""
 
     @property
-    def state(self) -> Literal["staged", "written", "durable", "failed"]: ...
+    def state(self) -> Literal["staged", "written", "durable", "failed", "dropped"]: ...
     @property
     def error(self) -> Exception | None: ...
     def wait(self, timeout: float | None = None) -> bool:
@@ -92,6 +92,7 @@ class Writer:
         path: str,
         *,
         rank: int | None = None,
+        full: str = "block",
         durable_rows: int | None = None,
         durable_bytes: int | None = None,
         durable_seconds: float | None = 1.0,
@@ -103,8 +104,12 @@ class Writer:
     def ordinal(self) -> int: ...
     @property
     def closed(self) -> bool: ...
-    def append(self, rows: int, sites: Sequence[Site], columns: Sequence[Column]) -> Ticket:
-        """Stage `rows` rows of every site, which share the metadata columns."""
+    def append(self, sets: Sequence[tuple[int, Sequence[Site], Sequence[Column]]]) -> Ticket:
+        """Stage sets of rows, all or none: for each the number of rows, the sites, and the metadata columns that they
+        share."""
+
+    def dropped(self) -> tuple[int, dict[str, int]]:
+        """Rows that this handle dropped because the queue was full: in all, and by site."""
 
     def examples(self, rows: int, columns: Sequence[Column]) -> Ticket:
         """Stage rows of the examples table; its columns have a namespace of their own."""
@@ -154,8 +159,9 @@ class Snapshot:
         """Bytes of metadata blocks and of site blocks read from segments since opening."""
 
     def writers(self) -> list[dict[str, Any]]:
-        """A dict a writer: ordinal, host, pid, rank, opened and closed (microseconds), error, and state: `finished`,
-        `failed` (closed with an error), `running` (not closed; its process may live) or `abandoned`."""
+        """A dict a writer: ordinal, host, pid, rank, opened and closed (microseconds), error, dropped_rows, dropped (rows
+        by site), and state: `finished`, `failed` (closed with an error), `running` (not closed; its process may live)
+        or `abandoned`."""
 
     def sites(self) -> list[tuple[str, DType, tuple[int, ...], int, int, int]]:
         """Name, dtype, item shape, rows, bytes, non-finite values."""

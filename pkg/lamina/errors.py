@@ -64,6 +64,10 @@ class WriterError(LaminaError):
     """A writer that is closed, poisoned by an earlier failure, or used after a fork."""
 
 
+class QueueFullError(WriterError):
+    """Rows that did not fit into a writer's queue: dropped, or not taken; see `full=` of `Run.writer`."""
+
+
 class RecordingError(LaminaError):
     """A recorder that cannot record what it was asked to, or that captured nothing."""
 
@@ -73,4 +77,4 @@ class MissingExtraError(LaminaError, ImportError):
 
 
 class LaminaWarning(UserWarning):
-    """Something that Lamina passed over, such as a damaged record."""
+    """Something that Lamina passed over or left out, such as a damaged record or rows for which there was no room."""

@@ -132,6 +132,7 @@ class Run:
         self,
         *,
         rank: int | None = None,
+        full: Literal["block", "drop", "raise"] = "block",
         durable_rows: int | None = None,
         durable_bytes: int | None = None,
         durable_seconds: float | None = 1.0,
@@ -140,18 +141,22 @@ class Run:
 
         Args:
             rank: The rank in a distributed job: a column of the writer's rows and metrics.
+            full: What `append` does while what waits for the disk fills the queue: `block` waits; `drop` leaves the
+                append's rows out, counts them (`Run.status`) and warns when the writer is closed; `raise` raises
+                QueueFullError, and nothing of the append is staged. Examples, metrics and checkpoints always wait.
             durable_rows: Rows after which what is staged becomes durable unasked; None for no such limit.
             durable_bytes: Bytes after which it does.
             durable_seconds: Seconds after which it does. Whichever of the three comes first counts; with none of them
                 only `flush()`, a ticket that is waited for, and `close()` make anything durable.
 
         Raises:
-            SchemaError: A limit is no number above zero.
+            SchemaError: A limit is no number above zero, or there is no such policy.
             StorageError: The run's folder cannot be written.
         """
         return Writer(
             self.path,
             rank=rank,
+            full=full,
             durable_rows=durable_rows,
             durable_bytes=durable_bytes,
             durable_seconds=durable_seconds,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,8 @@ class WriterStatus:
         rank: Its rank in a distributed job.
         opened: When it was opened, UTC.
         closed: When it was closed, UTC.
+        dropped_rows: Rows that it left out because its queue was full, durable counts alone.
+        dropped: The same by site.
     """
 
     ordinal: int
@@ -30,6 +33,8 @@ class WriterStatus:
     rank: int | None
     opened: datetime | None
     closed: datetime | None
+    dropped_rows: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,25 @@ class RunStatus:
     state: str
     writers: tuple[WriterStatus, ...]
 
+    @property
+    def dropped_rows(self) -> int:
+        """Rows that writers left out because their queues were full."""
+        return sum(writer.dropped_rows for writer in self.writers)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """The same by site."""
+        counts: Counter[str] = Counter()
+        for writer in self.writers:
+            counts.update(writer.dropped)
+        return dict(counts)
+
     def __str__(self) -> str:
-        """The state, and why."""
+        """The state, why, and what was dropped."""
         errors = [writer.error for writer in self.writers if writer.error]
-        return f"{self.state} ({errors[-1]})" if errors else self.state
+        dropped = [f"{self.dropped_rows} rows dropped"] if self.dropped_rows else []
+        notes = "; ".join(errors[-1:] + dropped)
+        return f"{self.state} ({notes})" if notes else self.state
 
 
 def status(writers: list[dict[str, Any]]) -> RunStatus:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
 
 from lamina import _core
-from lamina.errors import LaminaError, SchemaError
+from lamina.errors import LaminaError, LaminaWarning, SchemaError
 from lamina.runs import checkpoints
 from lamina.runs.columns import as_values, columns
 from lamina.runs.device_log import DeviceLog
@@ -49,6 +50,7 @@ class Writer:
         path: Path,
         *,
         rank: int | None = None,
+        full: Literal["block", "drop", "raise"] = "block",
         durable_rows: int | None = None,
         durable_bytes: int | None = None,
         durable_seconds: float | None = 1.0,
@@ -56,6 +58,7 @@ class Writer:
         self._core = _core.Writer(
             str(path),
             rank=rank,
+            full=full,
             durable_rows=durable_rows,
             durable_bytes=durable_bytes,
             durable_seconds=durable_seconds,
@@ -82,11 +85,13 @@ class Writer:
 
         Returns:
             A ticket. Its `wait()` returns when these rows, and all before them, survive a power cut; so does `await`
-            under asyncio. `ticket.state` tells `staged`, `written`, `durable` and `failed` apart, `ticket.error` why.
+            under asyncio. `ticket.state` tells `staged`, `written`, `durable`, `failed` and `dropped` apart, `ticket.error`
+            why it failed.
 
         Raises:
             SchemaError: A dtype, width or column type other than declared, a ragged column, or a reserved name.
             WriterError: The writer is closed, has failed, or comes from before a fork.
+            QueueFullError: The queue is full, and the writer was opened with `full="raise"`; nothing was staged.
 
         Cost:
             One copy of the bytes on the caller's thread; two where a tensor is not contiguous on the CPU.
@@ -95,11 +100,7 @@ class Writer:
         metadata = {"step": plain_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         if not sites:
             raise SchemaError("an append needs at least one site")
-        ticket = None
-        for rows, members, cells in row_sets(sites, metadata, mask):
-            ticket = self._core.append(rows, members, cells)
-        assert ticket is not None
-        return ticket
+        return self._core.append(row_sets(sites, metadata, mask))
 
     def examples(self, frame: pl.DataFrame | Mapping[str, Any]) -> Ticket:
         """Records what is known of the examples: labels, texts, topics, keyed by `example` (and `position`).
@@ -161,6 +162,12 @@ class Writer:
             self._device_log.write_known(wait=True)
         finally:
             self._core.close(error if error is None or isinstance(error, str) else repr(error))
+            rows, sites = self._core.dropped()
+            if rows:
+                lost = ", ".join(f"{site} {count}" for site, count in sites.items())
+                warnings.warn(
+                    f"{self._path}: {rows} rows were dropped while the queue was full: {lost}", LaminaWarning, stacklevel=2
+                )
 
     def __enter__(self) -> Writer:
         return self

@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Storage,
     /// A writer that is closed or poisoned.
     Writer,
+    /// A writer whose queue is full.
+    QueueFull,
 }
 
 /// An error with its place and what to do about it.

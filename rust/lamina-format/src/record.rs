@@ -51,6 +51,9 @@ pub enum Op {
     /// Rows, or what they hold of some sites, are hidden and may be reclaimed.
     #[n(12)]
     Delete(#[n(0)] Delete),
+    /// Rows that a writer left out.
+    #[n(16)]
+    Dropped(#[n(0)] Dropped),
 }
 
 /// Body of [`Op::Create`].
@@ -537,4 +540,41 @@ pub struct Delete {
     /// As in [`Rewind::before`].
     #[n(3)]
     pub before: Vec<Position>,
+}
+
+/// Body of [`Op::Dropped`]: what a writer left out since its last such record, because its queue was full.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Dropped {
+    /// Rows.
+    #[n(0)]
+    pub rows: u64,
+    /// The rows that each site would have had, by site.
+    #[n(1)]
+    pub sites: Vec<DroppedSite>,
+}
+
+/// What a site lost.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct DroppedSite {
+    /// The site.
+    #[n(0)]
+    pub id: u32,
+    /// Rows.
+    #[n(1)]
+    pub rows: u64,
+}
+
+impl Dropped {
+    /// Adds what one append, or another record, lost.
+    pub fn add(&mut self, rows: u64, sites: impl IntoIterator<Item = (u32, u64)>) {
+        self.rows = self.rows.saturating_add(rows);
+        for (id, rows) in sites {
+            match self.sites.iter_mut().find(|site| site.id == id) {
+                Some(site) => site.rows = site.rows.saturating_add(rows),
+                None => self.sites.push(DroppedSite { id, rows }),
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ fn class(kind: ErrorKind) -> &'static str {
         ErrorKind::NotFound => "NotFoundError",
         ErrorKind::Storage => "StorageError",
         ErrorKind::Writer => "WriterError",
+        ErrorKind::QueueFull => "QueueFullError",
     }
 }
 

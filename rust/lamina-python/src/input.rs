@@ -15,6 +15,33 @@ pub struct SiteArgument<'py>(String, String, Vec<u64>, Bound<'py, PyAny>);
 #[derive(FromPyObject)]
 pub struct ColumnArgument<'py>(String, String, Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
 
+/// Rows that share their metadata: how many, sites, columns.
+#[derive(FromPyObject)]
+pub struct SetArgument<'py>(u64, Vec<SiteArgument<'py>>, Vec<ColumnArgument<'py>>);
+
+/// A set of rows with its bytes borrowed.
+pub struct HeldSet {
+    rows: u64,
+    sites: Vec<HeldSite>,
+    columns: Vec<HeldColumn>,
+}
+
+impl SetArgument<'_> {
+    pub fn hold(self) -> PyResult<HeldSet> {
+        let sites = self.1.into_iter().map(SiteArgument::hold).collect::<PyResult<_>>()?;
+        let columns = self.2.into_iter().map(ColumnArgument::hold).collect::<PyResult<_>>()?;
+        Ok(HeldSet { rows: self.0, sites, columns })
+    }
+}
+
+impl HeldSet {
+    /// The rows, their sites and their columns.
+    pub fn inputs(&self) -> (u64, Vec<SiteInput<'_>>, Vec<ColumnInput<'_>>) {
+        let sites = self.sites.iter().map(HeldSite::input).collect();
+        (self.rows, sites, self.columns.iter().map(HeldColumn::input).collect())
+    }
+}
+
 /// A site with its bytes borrowed.
 pub struct HeldSite {
     name: String,

@@ -13,6 +13,7 @@ use lamina_store::storage::Files;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a run held when it was opened.
@@ -102,6 +103,10 @@ impl Snapshot {
             dict.set_item("rank", open.and_then(|open| open.rank))?;
             dict.set_item("opened", open.map(|open| open.time))?;
             dict.set_item("closed", close.map(|close| close.time))?;
+            let name = |id| self.0.site_by_id(id).map_or_else(|| format!("site {id}"), |site| site.name.clone());
+            let lost = info.dropped.sites.iter().map(|site| (name(site.id), site.rows)).collect::<BTreeMap<_, _>>();
+            dict.set_item("dropped_rows", info.dropped.rows)?;
+            dict.set_item("dropped", lost)?;
             Ok(dict)
         };
         self.0.writers().iter().map(describe).collect()

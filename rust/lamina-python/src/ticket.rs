@@ -18,6 +18,7 @@ impl Ticket {
             State::Written => "written",
             State::Durable => "durable",
             State::Failed => "failed",
+            State::Dropped => "dropped",
         }
     }
 

@@ -3,13 +3,14 @@
 use crate::buffer::Bytes;
 use crate::committers;
 use crate::errors::raise;
-use crate::input::{ColumnArgument, HeldColumn, HeldSite, SiteArgument};
+use crate::input::{ColumnArgument, HeldColumn, HeldSet, SetArgument};
 use crate::ticket::Ticket;
 use lamina_format::record::TensorSpec;
 use lamina_format::{DType, Error};
 use lamina_store::storage::{Files, Storage};
-use lamina_store::writer::{Durability, Full, Options, PartInput};
+use lamina_store::writer::{Durability, Full, Options, PartInput, RowSet};
 use pyo3::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,15 @@ fn limit(what: &str, given: Option<i64>) -> PyResult<Option<u64>> {
     given.map(|limit| u64::try_from(limit).ok().filter(|&limit| limit > 0).ok_or_else(wrong)).transpose()
 }
 
+fn policy(full: &str) -> PyResult<Full> {
+    match full {
+        "block" => Ok(Full::Block),
+        "drop" => Ok(Full::Drop),
+        "raise" => Ok(Full::Raise),
+        _ => Err(raise(Error::schema(format!("full is {full:?}")).hint("choose \"block\", \"drop\" or \"raise\""))),
+    }
+}
+
 fn age(seconds: Option<f64>) -> PyResult<Option<Duration>> {
     let wrong = |seconds| raise(Error::schema(format!("durable_seconds is {seconds}")).hint("give seconds, or None"));
     let parse = |seconds: f64| Duration::try_from_secs_f64(seconds).map_err(|_| wrong(seconds));
@@ -62,11 +72,12 @@ fn age(seconds: Option<f64>) -> PyResult<Option<Duration>> {
 #[pymethods]
 impl Writer {
     #[new]
-    #[pyo3(signature = (path, *, rank=None, durable_rows=None, durable_bytes=None, durable_seconds=Some(1.0)))]
+    #[pyo3(signature = (path, *, rank=None, full="block", durable_rows=None, durable_bytes=None, durable_seconds=Some(1.0)))]
     fn new(
         py: Python<'_>,
         path: &str,
         rank: Option<i64>,
+        full: &str,
         durable_rows: Option<i64>,
         durable_bytes: Option<i64>,
         durable_seconds: Option<f64>,
@@ -74,7 +85,7 @@ impl Writer {
         let rows = limit("durable_rows", durable_rows)?;
         let bytes = limit("durable_bytes", durable_bytes)?;
         let options =
-            Options { rank, full: Full::Block, durable: Durability { rows, bytes, every: age(durable_seconds)? } };
+            Options { rank, full: policy(full)?, durable: Durability { rows, bytes, every: age(durable_seconds)? } };
         let storage: Arc<dyn Storage> = Arc::new(Files::new(path));
         let inner = committers::writer(py, path, &storage, options).map_err(raise)?;
         Ok(Self { storage, inner })
@@ -95,18 +106,17 @@ impl Writer {
         self.inner.closed()
     }
 
-    fn append(
-        &self,
-        py: Python<'_>,
-        rows: u64,
-        sites: Vec<SiteArgument<'_>>,
-        columns: Vec<ColumnArgument<'_>>,
-    ) -> PyResult<Ticket> {
-        let sites: Vec<HeldSite> = sites.into_iter().map(SiteArgument::hold).collect::<PyResult<_>>()?;
-        let columns: Vec<HeldColumn> = columns.into_iter().map(ColumnArgument::hold).collect::<PyResult<_>>()?;
-        let sites: Vec<_> = sites.iter().map(HeldSite::input).collect();
-        let columns: Vec<_> = columns.iter().map(HeldColumn::input).collect();
-        py.detach(|| self.inner.append(self.storage.as_ref(), rows, &sites, &columns)).map(Ticket).map_err(raise)
+    fn append(&self, py: Python<'_>, sets: Vec<SetArgument<'_>>) -> PyResult<Ticket> {
+        let held: Vec<HeldSet> = sets.into_iter().map(SetArgument::hold).collect::<PyResult<_>>()?;
+        let inputs: Vec<_> = held.iter().map(HeldSet::inputs).collect();
+        let sets: Vec<_> = inputs.iter().map(|(rows, sites, columns)| RowSet { rows: *rows, sites, columns }).collect();
+        py.detach(|| self.inner.append_sets(self.storage.as_ref(), &sets)).map(Ticket).map_err(raise)
+    }
+
+    /// Rows that this handle dropped: in all, and of each site.
+    fn dropped(&self) -> (u64, BTreeMap<String, u64>) {
+        let lost = self.inner.dropped();
+        (lost.rows, lost.sites)
     }
 
     fn examples(&self, py: Python<'_>, rows: u64, columns: Vec<ColumnArgument<'_>>) -> PyResult<Ticket> {

@@ -5,9 +5,9 @@ mod common;
 
 use common::{CountingFs, append, storage, values, wait};
 use lamina_format::ErrorKind;
+use lamina_store::reader::Opening;
 use lamina_store::storage::{Files, Storage};
 use lamina_store::writer::{Durability, Options, State};
-use lamina_store::reader::Opening;
 use lamina_store::{Snapshot, Writer, create};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ use checkpoint::Checkpoints;
 use group::StoredGroup;
 use hidden::{Hiding, Origin};
 use lamina_format::chunk::Key;
-use lamina_format::record::{Close, Column, Op, Open, Role, Site, Table};
+use lamina_format::record::{Close, Column, Dropped, Op, Open, Role, Site, Table};
 use lamina_format::runfile::{RunFile, possible_time};
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, check, frame, names};
@@ -39,6 +39,8 @@ pub struct WriterInfo {
     pub open: Option<Open>,
     /// Its last record, if it was closed.
     pub close: Option<Close>,
+    /// What it dropped while its queue was full.
+    pub dropped: Dropped,
     /// Whether the process that owns the log may still live and was not fenced; certain only on its own machine.
     pub alive: bool,
 }
@@ -272,7 +274,8 @@ impl Reading {
         if scan.frames.is_empty() {
             self.silent.push(writer);
         }
-        let mut info = WriterInfo { ordinal: writer, open: None, close: None, alive: false };
+        let mut info =
+            WriterInfo { ordinal: writer, open: None, close: None, dropped: Dropped::default(), alive: false };
         let framed = scan.frames.into_iter().flat_map(|frame| frame.ops.into_iter().map(move |op| (frame.seq, op)));
         for (frame, op) in framed {
             let origin = Origin::Log { writer, frame };
@@ -285,6 +288,7 @@ impl Reading {
                 }
                 Op::Open(open) => info.open = Some(open),
                 Op::Close(close) => info.close = Some(close),
+                Op::Dropped(more) => info.dropped.add(more.rows, more.sites.iter().map(|site| (site.id, site.rows))),
                 Op::Group(record) => {
                     let own = record.table == Table::Attached
                         || record.last.is_none() && record.first >> 40 == i64::from(writer);

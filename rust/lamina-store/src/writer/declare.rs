@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The declarations as this writer knows them.
 pub struct Names {
     writer: u32,
-    declared: Arc<Mutex<Declared>>,
+    declared: Arc<Mutex<Arc<Declared>>>,
 }
 
 /// Numbers of the sites and columns of one call, in its order.
@@ -25,11 +25,11 @@ pub struct Ids {
 impl Names {
     pub fn read(storage: &dyn Storage, writer: u32) -> Result<Self> {
         let declared = chain::publish(storage, Some(writer), |_, _| Ok(Vec::new()))?;
-        Ok(Self { writer, declared: Arc::new(Mutex::new(declared)) })
+        Ok(Self { writer, declared: Arc::new(Mutex::new(Arc::new(declared))) })
     }
 
-    /// The declarations, shared with the writer's thread.
-    pub fn declared(&self) -> Arc<Mutex<Declared>> {
+    /// The declarations, shared with the committer's thread: another snapshot after each that is new.
+    pub fn declared(&self) -> Arc<Mutex<Arc<Declared>>> {
         Arc::clone(&self.declared)
     }
 
@@ -48,9 +48,10 @@ impl Names {
         }
         let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
         if !missing(&declared, 0, table, sites, columns)?.is_empty() {
-            *declared = chain::publish(storage, Some(self.writer), |declared, lost| {
+            let new = chain::publish(storage, Some(self.writer), |declared, lost| {
                 missing(declared, lost, table, sites, columns)
             })?;
+            *declared = Arc::new(new);
         }
         let lost = || Error::damaged("a declaration that was just published is not there");
         let site = |input: &SiteInput| find_site(&declared, input.name).map(|site| site.id).ok_or_else(lost);

@@ -1,8 +1,8 @@
 //! A row group while it grows, and how it is cut into blocks.
 
-use super::SiteInput;
 use super::column::{ColumnInput, ColumnStage, Values};
 use super::declare::Ids;
+use super::{RowSet, SiteInput};
 use lamina_format::record::{Constant, Role, Table, Zone};
 use lamina_format::{ColumnType, DType};
 
@@ -44,22 +44,15 @@ pub struct Cut {
 
 impl OpenGroup {
     /// An empty group whose site buffers, from `take`, have room for `target` bytes of rows.
-    pub fn new(
-        table: Table,
-        sites: &[SiteInput],
-        columns: &[ColumnInput],
-        ids: &Ids,
-        target: usize,
-        mut take: impl FnMut(usize) -> Vec<u8>,
-    ) -> Self {
+    pub fn new(table: Table, set: &RowSet, ids: &Ids, target: usize, mut take: impl FnMut(usize) -> Vec<u8>) -> Self {
         let item = |site: &SiteInput| (site.shape.iter().product::<u64>() * site.dtype.size()) as usize;
-        let row_bytes = sites.iter().map(item).sum::<usize>() + 8 * columns.len();
+        let row_bytes = set.sites.iter().map(item).sum::<usize>() + 8 * set.columns.len();
         let rows = (target / row_bytes.max(1)).max(1);
-        let sites = sites.iter().zip(&ids.sites).map(|(site, &id)| {
+        let sites = set.sites.iter().zip(&ids.sites).map(|(site, &id)| {
             let item = item(site);
             SiteStage { id, dtype: site.dtype, item, bytes: take(rows * item) }
         });
-        let columns = columns.iter().zip(&ids.columns).map(|(column, &id)| ColumnStage::new(id, column.kind));
+        let columns = set.columns.iter().zip(&ids.columns).map(|(column, &id)| ColumnStage::new(id, column.kind));
         Self { table, rows: 0, row_bytes, text_bytes: 0, sites: sites.collect(), columns: columns.collect() }
     }
 
@@ -86,7 +79,8 @@ impl OpenGroup {
     }
 
     /// Adds the rows `from..to`, or fewer if their texts reach `target` bytes; returns how many.
-    pub fn push(&mut self, from: u64, to: u64, sites: &[SiteInput], columns: &[ColumnInput], target: usize) -> u64 {
+    pub fn push(&mut self, from: u64, to: u64, set: &RowSet, target: usize) -> u64 {
+        let &RowSet { sites, columns, .. } = set;
         let (from, mut to) = (from as usize, to as usize);
         let text = |row: usize| -> usize {
             let length = |column: &ColumnInput| match &column.values {

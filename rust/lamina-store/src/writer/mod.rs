@@ -26,10 +26,11 @@ use crate::storage::Storage;
 use committer::Committer;
 use lamina_format::record::{Table, TensorSpec};
 use lamina_format::segment::WIDEST;
-use lamina_format::{DType, Error, Result};
+use lamina_format::{DType, Error, ErrorKind, Result};
 use stage::{Job, SaveJob, SavePart, Stage};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Rows of one site: `bytes` holds as many items of `shape` as the append has rows.
@@ -42,6 +43,41 @@ pub struct SiteInput<'a> {
     pub shape: Vec<u64>,
     /// The rows.
     pub bytes: &'a [u8],
+}
+
+/// Rows that share their metadata columns.
+pub struct RowSet<'a> {
+    /// How many.
+    pub rows: u64,
+    /// What they hold.
+    pub sites: &'a [SiteInput<'a>],
+    /// Their metadata.
+    pub columns: &'a [ColumnInput<'a>],
+}
+
+impl RowSet<'_> {
+    /// Refuses what contradicts itself.
+    fn check(&self) -> Result<()> {
+        for site in self.sites {
+            let width = site.shape.iter().try_fold(1u64, |width, &length| width.checked_mul(length));
+            let Some(item) = width.filter(|&width| width <= WIDEST).map(|width| width * site.dtype.size()) else {
+                let text = format!("site {:?} has rows of more than {WIDEST} elements", site.name);
+                return Err(Error::schema(text).hint("record its parts as sites of their own"));
+            };
+            if item == 0 {
+                return Err(Error::schema(format!("site {:?} has rows of no elements", site.name)));
+            }
+            if site.bytes.len() as u64 != self.rows * item {
+                let (name, given, taken) = (site.name, site.bytes.len(), self.rows * item);
+                return Err(Error::schema(format!("site {name:?} has {given} bytes, {} rows take {taken}", self.rows)));
+            }
+        }
+        column::check(self.rows, self.columns)
+    }
+
+    fn bytes(&self) -> usize {
+        self.sites.iter().map(|site| site.bytes.len()).sum::<usize>() + 8 * self.columns.len() * self.rows as usize
+    }
 }
 
 /// A part of a checkpoint.
@@ -60,6 +96,16 @@ pub struct PartInput<'a> {
 pub struct Writer {
     committer: Arc<Committer>,
     closed: AtomicBool,
+    dropped: Mutex<Lost>,
+}
+
+/// Rows that a handle has dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// In all.
+    pub rows: u64,
+    /// Of each site.
+    pub sites: BTreeMap<String, u64>,
 }
 
 /// A way to the log of a writer that may be closed by now.
@@ -90,7 +136,7 @@ impl Writer {
     }
 
     fn on(committer: Arc<Committer>) -> Self {
-        Self { committer, closed: AtomicBool::new(false) }
+        Self { committer, closed: AtomicBool::new(false), dropped: Mutex::default() }
     }
 
     /// A way to this log that does not keep it open.
@@ -125,52 +171,81 @@ impl Writer {
         sites: &[SiteInput],
         columns: &[ColumnInput],
     ) -> Result<Ticket> {
+        self.append_sets(storage, &[RowSet { rows, sites, columns }])
+    }
+
+    /// Stages sets of rows: all of them, or none.
+    pub fn append_sets(&self, storage: &dyn Storage, sets: &[RowSet]) -> Result<Ticket> {
         self.check()?;
-        for site in sites {
-            let width = site.shape.iter().try_fold(1u64, |width, &length| width.checked_mul(length));
-            let Some(item) = width.filter(|&width| width <= WIDEST).map(|width| width * site.dtype.size()) else {
-                let text = format!("site {:?} has rows of more than {WIDEST} elements", site.name);
-                return Err(Error::schema(text).hint("record its parts as sites of their own"));
-            };
-            if item == 0 {
-                return Err(Error::schema(format!("site {:?} has rows of no elements", site.name)));
-            }
-            if site.bytes.len() as u64 != rows * item {
-                let text =
-                    format!("site {:?} has {} bytes, {rows} rows take {}", site.name, site.bytes.len(), rows * item);
-                return Err(Error::schema(text));
+        sets.iter().try_for_each(RowSet::check)?;
+        let names = &self.committer.names;
+        let ids = |set: &RowSet| names.resolve(storage, Table::Rows, set.sites, set.columns);
+        let ids = sets.iter().map(ids).collect::<Result<Vec<_>>>()?;
+        let shared = &self.committer.shared;
+        let mut stage = shared.lock();
+        stage.check()?;
+        if shared.options.full != Full::Block && stage.is_full(sets.iter().map(RowSet::bytes).sum()) {
+            return self.refuse(stage, sets, &ids);
+        }
+        for (set, ids) in sets.iter().zip(&ids) {
+            stage = self.stage(stage, Table::Rows, set, ids, shared.options.full == Full::Block)?;
+        }
+        Ok(self.staged(stage))
+    }
+
+    /// What becomes of an append that finds the queue full and must not wait.
+    fn refuse(&self, mut stage: MutexGuard<'_, Stage>, sets: &[RowSet], ids: &[declare::Ids]) -> Result<Ticket> {
+        if self.committer.shared.options.full == Full::Raise {
+            let text = format!("the writer's queue is full: {} MiB wait for the disk", stage.queued >> 20);
+            let hint = "append again later; full=\"block\" waits, full=\"drop\" leaves rows out and counts them";
+            return Err(Error::new(ErrorKind::QueueFull, text).hint(hint));
+        }
+        let mut mine = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        for (set, ids) in sets.iter().zip(ids) {
+            stage.dropped.add(set.rows, ids.sites.iter().map(|&id| (id, set.rows)));
+            mine.rows += set.rows;
+            for site in set.sites {
+                *mine.sites.entry(site.name.to_owned()).or_default() += set.rows;
             }
         }
-        column::check(rows, columns)?;
-        let ids = self.committer.names.resolve(storage, Table::Rows, sites, columns)?;
-        self.stage(Table::Rows, rows, sites, columns, &ids)
+        // the count becomes durable as rows do
+        Ok(self.staged(stage).dropped())
+    }
+
+    /// What this handle has dropped.
+    pub fn dropped(&self) -> Lost {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Stages rows of the examples table.
     pub fn examples(&self, storage: &dyn Storage, rows: u64, columns: &[ColumnInput]) -> Result<Ticket> {
         self.check()?;
-        column::check(rows, columns)?;
+        let set = RowSet { rows, sites: &[], columns };
+        set.check()?;
         let ids = self.committer.names.resolve(storage, Table::Examples, &[], columns)?;
-        self.stage(Table::Examples, rows, &[], columns, &ids)
+        let stage = self.stage(self.committer.shared.lock(), Table::Examples, &set, &ids, true)?;
+        Ok(self.staged(stage))
     }
 
-    fn stage(
-        &self,
+    /// Copies rows into open groups, waiting for room between them if it may.
+    fn stage<'a>(
+        &'a self,
+        mut stage: MutexGuard<'a, Stage>,
         table: Table,
-        rows: u64,
-        sites: &[SiteInput],
-        columns: &[ColumnInput],
+        set: &RowSet,
         ids: &declare::Ids,
-    ) -> Result<Ticket> {
+        wait: bool,
+    ) -> Result<MutexGuard<'a, Stage>> {
         let shared = &self.committer.shared;
-        let mut stage = shared.lock();
         let mut from = 0;
-        while from < rows {
-            stage = shared.with_room(stage, 0)?;
-            from += stage.fill(table, from, rows, sites, columns, ids);
+        while from < set.rows {
+            if wait {
+                stage = shared.with_room(stage, 0)?;
+            }
+            from += stage.fill(table, from, set, ids);
             shared.work.notify_one();
         }
-        Ok(self.staged(stage))
+        Ok(stage)
     }
 
     /// Stages metric values of one step and time.

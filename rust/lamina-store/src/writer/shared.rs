@@ -1,7 +1,7 @@
 //! The stage behind its lock, and the conditions on it.
 
 use super::options::Options;
-use super::stage::{MOST_QUEUED, Stage};
+use super::stage::Stage;
 use lamina_format::{Error, ErrorKind, Result};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,9 +54,7 @@ impl Shared {
 
     /// Waits until `more` bytes fit beside what is queued.
     pub fn with_room<'a>(&self, stage: MutexGuard<'a, Stage>, more: usize) -> Result<MutexGuard<'a, Stage>> {
-        let full = |stage: &mut Stage| {
-            stage.failure.is_none() && !stage.closing && stage.queued > 0 && stage.queued + more > MOST_QUEUED
-        };
+        let full = |stage: &mut Stage| stage.failure.is_none() && !stage.closing && stage.is_full(more);
         let stage = self.room.wait_while(stage, full).unwrap_or_else(PoisonError::into_inner);
         stage.check()?;
         Ok(stage)

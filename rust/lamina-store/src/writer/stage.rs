@@ -1,13 +1,12 @@
 //! What is staged and waits for the committer's thread.
 
-use super::SiteInput;
-use super::column::ColumnInput;
+use super::RowSet;
 use super::declare::Ids;
 use super::group::OpenGroup;
 use super::metrics::MetricStage;
 use super::options::{Durability, Fresh};
 use super::ticket::Watchers;
-use lamina_format::record::{Table, TensorSpec};
+use lamina_format::record::{Dropped, Table, TensorSpec};
 use lamina_format::segment::MOST_ROWS;
 use lamina_format::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Bytes at which a row group is cut.
 pub const GROUP: usize = 16 << 20;
 /// Staged bytes beyond which callers wait.
-pub const MOST_QUEUED: usize = 2 * GROUP;
+const MOST_QUEUED: usize = 4 * GROUP;
 
 /// Work for the committer's thread.
 pub enum Job {
@@ -70,6 +69,8 @@ pub struct Stage {
     pub closing: bool,
     /// Why handles were closed, if not as planned.
     pub errors: Vec<String>,
+    /// What was dropped since the last durable point.
+    pub dropped: Dropped,
     /// Who is to be told of what became durable.
     pub watchers: Watchers,
     pool: Vec<Vec<u8>>,
@@ -92,6 +93,7 @@ impl Stage {
             failure: None,
             closing: false,
             errors: Vec::new(),
+            dropped: Dropped::default(),
             watchers: Watchers::default(),
             pool: Vec::new(),
         }
@@ -131,30 +133,27 @@ impl Stage {
         self.queued = 0;
     }
 
+    /// Whether `more` bytes must wait. What is larger than the whole queue is let in when that is empty.
+    pub fn is_full(&self, more: usize) -> bool {
+        self.queued > 0 && self.queued + more > MOST_QUEUED
+    }
+
     /// Puts as many of the rows from `from` into an open group as it takes, and cuts it if it is full.
-    pub fn fill(
-        &mut self,
-        table: Table,
-        from: u64,
-        rows: u64,
-        sites: &[SiteInput],
-        columns: &[ColumnInput],
-        ids: &Ids,
-    ) -> u64 {
+    pub fn fill(&mut self, table: Table, from: u64, set: &RowSet, ids: &Ids) -> u64 {
         let at = match self.open.iter().position(|group| group.holds(table, ids)) {
             Some(at) => at,
             None => {
                 let pool = &mut self.pool;
                 let take = |capacity: usize| take_from(pool, capacity);
-                let group = OpenGroup::new(table, sites, columns, ids, GROUP, take);
+                let group = OpenGroup::new(table, set, ids, GROUP, take);
                 self.open.push(group);
                 self.open.len() - 1
             }
         };
         let group = &mut self.open[at];
         let room = (GROUP.saturating_sub(group.bytes()) / group.row_bytes().max(1)) as u64;
-        let taken = (rows - from).min(room.max(1)).min(MOST_ROWS - group.rows());
-        let taken = group.push(from, from + taken, sites, columns, GROUP);
+        let taken = (set.rows - from).min(room.max(1)).min(MOST_ROWS - group.rows());
+        let taken = group.push(from, from + taken, set, GROUP);
         let row_bytes = group.row_bytes() as u64;
         if group.bytes() + group.row_bytes() > GROUP || group.rows() >= MOST_ROWS {
             let full = self.open.swap_remove(at);

@@ -17,6 +17,8 @@ pub enum State {
     Durable,
     /// Lost, with the writer.
     Failed,
+    /// Never staged: the queue was full.
+    Dropped,
 }
 
 /// Told once: that something is durable, or why it never will be.
@@ -27,15 +29,32 @@ pub type Callback = Box<dyn FnOnce(Result<()>) + Send>;
 pub struct Ticket {
     shared: Arc<Shared>,
     number: u64,
+    dropped: bool,
 }
 
 impl Ticket {
     pub(super) fn new(shared: Arc<Shared>, number: u64) -> Self {
-        Self { shared, number }
+        Self { shared, number, dropped: false }
+    }
+
+    /// That of a call whose rows were dropped.
+    pub(super) fn dropped(self) -> Self {
+        Self { dropped: true, ..self }
+    }
+
+    fn outcome(&self, stage: &Stage) -> Option<Result<()>> {
+        if self.dropped {
+            let error = Error::new(ErrorKind::QueueFull, "the rows were dropped: the writer's queue was full");
+            return Some(Err(error.hint("full=\"block\" waits for the disk; run.status counts what was dropped")));
+        }
+        stage.outcome(self.number)
     }
 
     /// Where it has got to.
     pub fn state(&self) -> State {
+        if self.dropped {
+            return State::Dropped;
+        }
         if self.shared.inherited() {
             return State::Failed;
         }
@@ -53,26 +72,26 @@ impl Ticket {
         if let Err(error) = self.shared.check_process() {
             return Some(error);
         }
-        self.shared.lock().outcome(self.number).and_then(Result::err)
+        self.outcome(&self.shared.lock()).and_then(Result::err)
     }
 
     /// Asks for a durable point and waits at most so long: true when durable.
     pub fn wait(&self, patience: Duration) -> Result<bool> {
         self.shared.check_process()?;
         let mut stage = self.shared.lock();
-        if stage.outcome(self.number).is_none() {
+        if self.outcome(&stage).is_none() {
             stage.request(self.number);
             self.shared.work.notify_all();
-            stage = self.shared.wait_done(stage, patience, |stage| stage.outcome(self.number).is_none());
+            stage = self.shared.wait_done(stage, patience, |stage| self.outcome(stage).is_none());
         }
-        stage.outcome(self.number).map_or(Ok(false), |outcome| outcome.map(|()| true))
+        self.outcome(&stage).map_or(Ok(false), |outcome| outcome.map(|()| true))
     }
 
     /// Asks for a durable point; `call` is told, by a thread that does nothing else.
     pub fn on_done(&self, call: Callback) -> Result<()> {
         self.shared.check_process()?;
         let mut stage = self.shared.lock();
-        if let Some(outcome) = stage.outcome(self.number) {
+        if let Some(outcome) = self.outcome(&stage) {
             drop(stage);
             call(outcome);
             return Ok(());

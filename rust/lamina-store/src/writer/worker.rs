@@ -8,7 +8,7 @@ use super::stage::{Job, Stage};
 use crate::clock;
 use crate::storage::Storage;
 use lamina_format::Result;
-use lamina_format::record::{Block, Close, Op};
+use lamina_format::record::{Block, Close, Dropped, Op};
 use lamina_format::segment::Declared;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// What the thread owns.
 pub struct Worker {
     storage: Arc<dyn Storage>,
-    declared: Arc<Mutex<Declared>>,
+    declared: Arc<Mutex<Arc<Declared>>>,
     journal: Journal,
     shared: Arc<Shared>,
     segments: SegmentWriter,
@@ -30,7 +30,7 @@ pub struct Worker {
 
 enum Next {
     One(Job),
-    Durable { jobs: Vec<Job>, metrics: Vec<Op>, upto: u64 },
+    Durable { jobs: Vec<Job>, metrics: Vec<Op>, dropped: Dropped, upto: u64 },
     Close(Option<String>),
 }
 
@@ -38,7 +38,7 @@ impl Worker {
     pub fn new(
         storage: Arc<dyn Storage>,
         ordinal: u32,
-        declared: Arc<Mutex<Declared>>,
+        declared: Arc<Mutex<Arc<Declared>>>,
         journal: Journal,
         shared: Arc<Shared>,
     ) -> Self {
@@ -52,7 +52,7 @@ impl Worker {
         loop {
             let result = match self.next() {
                 Next::One(job) => self.write(job),
-                Next::Durable { jobs, metrics, upto } => self.make_durable(jobs, metrics, upto),
+                Next::Durable { jobs, metrics, dropped, upto } => self.make_durable(jobs, metrics, dropped, upto),
                 Next::Close(error) => {
                     let result = self.end(error);
                     self.fail_if(result);
@@ -79,7 +79,8 @@ impl Worker {
             let patience = stage.patience();
             if patience == Some(Duration::ZERO) {
                 let upto = stage.staged;
-                return Next::Durable { jobs: stage.take(), metrics: stage.metrics.take(), upto };
+                let dropped = std::mem::take(&mut stage.dropped);
+                return Next::Durable { jobs: stage.take(), metrics: stage.metrics.take(), dropped, upto };
             }
             if let Some(job) = stage.queue.pop_front() {
                 return Next::One(job);
@@ -97,9 +98,14 @@ impl Worker {
         let (size, buffers) = match job {
             Job::Group(group) => {
                 let size = group.bytes();
-                let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let declared = self.declarations();
                 let (ops, buffers) = self.segments.write(self.storage.as_ref(), &declared, group.cut())?;
-                ops.iter().for_each(|op| self.repeat_declarations(&declared, op));
+                for group in ops.iter().filter_map(|op| if let Op::Group(group) = op { Some(group) } else { None }) {
+                    let sites = group.sites().map(|id| (true, id));
+                    let columns = group.blocks.iter().filter_map(Block::column).map(|id| (false, id));
+                    let constants = group.constants.iter().map(|constant| (false, constant.id));
+                    self.repeat_declarations(&declared, sites.chain(columns).chain(constants));
+                }
                 self.pending.extend(ops);
                 (size, buffers)
             }
@@ -120,12 +126,8 @@ impl Worker {
     }
 
     /// A log repeats the declarations that it uses, so that it can be read even if a commit is damaged.
-    fn repeat_declarations(&mut self, declared: &Declared, op: &Op) {
-        let Op::Group(group) = op else { return };
-        let sites = group.sites().map(|id| (true, id));
-        let columns = group.blocks.iter().filter_map(Block::column).map(|id| (false, id));
-        let constants = group.constants.iter().map(|constant| (false, constant.id));
-        for (is_site, id) in sites.chain(columns).chain(constants) {
+    fn repeat_declarations(&mut self, declared: &Declared, used: impl Iterator<Item = (bool, u32)>) {
+        for (is_site, id) in used {
             if self.logged.insert((is_site, id)) {
                 let site = || declared.sites.get(&id).cloned().map(Op::Site);
                 let column = || declared.columns.get(&id).cloned().map(Op::Column);
@@ -134,11 +136,19 @@ impl Worker {
         }
     }
 
-    fn make_durable(&mut self, jobs: Vec<Job>, metrics: Vec<Op>, upto: u64) -> Result<()> {
+    fn declarations(&self) -> Arc<Declared> {
+        Arc::clone(&self.declared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn make_durable(&mut self, jobs: Vec<Job>, metrics: Vec<Op>, dropped: Dropped, upto: u64) -> Result<()> {
         for job in jobs {
             self.write(job)?;
         }
         self.pending.extend(metrics);
+        if dropped.rows > 0 {
+            self.repeat_declarations(&self.declarations(), dropped.sites.iter().map(|site| (true, site.id)));
+            self.pending.push(Op::Dropped(dropped));
+        }
         self.segments.flush()?;
         self.packs.flush()?;
         self.mark(|stage| stage.written = upto);
@@ -155,7 +165,7 @@ impl Worker {
     }
 
     fn end(&mut self, error: Option<String>) -> Result<()> {
-        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let declared = self.declarations();
         let sealed = self.segments.seal(&declared)?;
         self.pending.extend(sealed);
         self.pending.push(Op::Close(Close { error, time: clock::now() }));
