@@ -159,9 +159,9 @@ class Snapshot:
         """Bytes of metadata blocks and of site blocks read from segments since opening."""
 
     def writers(self) -> list[dict[str, Any]]:
-        """A dict a writer: ordinal, host, pid, rank, opened and closed (microseconds), error, dropped_rows, dropped (rows
-        by site), and state: `finished`, `failed` (closed with an error), `running` (not closed; its process may live)
-        or `abandoned`."""
+        """A dict a writer: ordinal, host, pid, rank, opened and closed (microseconds), error, dropped_rows, dropped
+        (rows by site), and state: `finished`, `failed` (closed with an error), `running` (not closed; its process may
+        live) or `abandoned`."""
 
     def sites(self) -> list[tuple[str, DType, tuple[int, ...], int, int, int]]:
         """Name, dtype, item shape, rows, bytes, non-finite values."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lamina
-from lamina.errors import QueueFullError, SchemaError, WriterError
+from lamina.errors import QueueFullError, SchemaError
 
 LARGE = np.ones((70, 1 << 20), np.uint8)
 """More than the queue holds: taken when that is empty, and in nobody else's company."""
@@ -48,8 +48,7 @@ def test_a_full_queue_raises_before_anything_is_staged(run: lamina.Run) -> None:
         for step in range(50):
             try:
                 writer.append({"a": LARGE, "b": LARGE[:, 0]}, step=step)
-            except QueueFullError as error:
-                assert isinstance(error, WriterError)
+            except QueueFullError:
                 break
             taken += 1
         else:

@@ -85,8 +85,8 @@ class Writer:
 
         Returns:
             A ticket. Its `wait()` returns when these rows, and all before them, survive a power cut; so does `await`
-            under asyncio. `ticket.state` tells `staged`, `written`, `durable`, `failed` and `dropped` apart, `ticket.error`
-            why it failed.
+            under asyncio. `ticket.state` tells `staged`, `written`, `durable`, `failed` and `dropped` apart,
+            `ticket.error` says why it failed.
 
         Raises:
             SchemaError: A dtype, width or column type other than declared, a ragged column, or a reserved name.
@@ -165,9 +165,8 @@ class Writer:
             rows, sites = self._core.dropped()
             if rows:
                 lost = ", ".join(f"{site} {count}" for site, count in sites.items())
-                warnings.warn(
-                    f"{self._path}: {rows} rows were dropped while the queue was full: {lost}", LaminaWarning, stacklevel=2
-                )
+                text = f"{self._path}: {rows} rows were dropped while the queue was full: {lost}"
+                warnings.warn(text, LaminaWarning, stacklevel=2)
 
     def __enter__(self) -> Writer:
         return self
