@@ -4,6 +4,7 @@
 mod common;
 
 use common::{FailingFs, append, storage, values, wait};
+use lamina_format::ErrorKind;
 use lamina_store::storage::{Files, Storage};
 use lamina_store::{Opening, Snapshot, Writer, create};
 use std::io;
@@ -68,4 +69,27 @@ fn only_segments_packs_and_drafts_are_listed_and_removed() {
     store.remove(removable[1]).unwrap();
     assert!(store.files().unwrap().is_empty() && path.join("segments/notes.txt").exists());
     assert!(store.remove("run.json").is_err() && store.remove("segments/../run.json").is_err());
+}
+
+#[test]
+fn an_owner_that_finds_the_fence_acknowledges_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    create(storage(&path).as_ref(), "{}").unwrap();
+    let store = storage(&path);
+    let writer = Writer::open(storage(&path), None).unwrap();
+    let other = writer.downgrade().join().unwrap();
+    wait(&append(&writer, store.as_ref(), 1, 2).unwrap()).unwrap();
+    store.fence(0).unwrap();
+    let lost = append(&writer, store.as_ref(), 2, 2).unwrap();
+    let error = wait(&lost).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Writer);
+    assert!(error.message.contains("another process closed this writer for good"), "{error}");
+    assert!(append(&other, store.as_ref(), 3, 2).is_err(), "all handles on the log are closed by it");
+    assert!(writer.close(None).is_err() && other.close(None).is_err());
+    assert!(writer.downgrade().join().is_none());
+    let next = Writer::open(storage(&path), None).unwrap();
+    wait(&append(&next, store.as_ref(), 4, 1).unwrap()).unwrap();
+    next.close(None).unwrap();
+    assert_eq!(values(&Snapshot::open(store, Opening::STRICT).unwrap()), [1.0, 1.0, 4.0]);
 }
