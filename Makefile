@@ -21,7 +21,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-python test-rust test-slow test-aot test-gpu test-oldest lint format bench peers docs wheels clean help
+.PHONY: demo test test-python test-rust test-slow test-power-cut test-aot test-gpu test-oldest lint format bench peers docs wheels clean help
 
 demo: $(CORE_STAMP)  ## record three small networks and a pretrained one, write a report, ask it three questions
 	$(BIN)/lamina demo
@@ -36,6 +36,9 @@ test-python: $(CORE_STAMP)
 
 test-slow: $(CORE_STAMP)  ## the tests that are too long for every change
 	$(BIN)/python -m pytest -m slow
+
+test-power-cut: $(CORE_STAMP)  ## cut the power of ext4 and XFS images a hundred times each (root, loop devices)
+	$(BIN)/python -m pytest -m power_cut tests/power_cut
 
 test-aot: $(ENV_STAMP)  ## compile every Triton kernel for GPUs that are not here
 	$(BIN)/python -m pytest -m "aot or not aot" tests/kernels/test_aot.py

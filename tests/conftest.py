@@ -28,6 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker in ("root", "chromium", "gpu"):
             if item.get_closest_marker(marker) and (obstacle := _obstacle(marker)):
                 item.add_marker(pytest.mark.skip(reason=obstacle))
-        for marker in ("slow", "aot"):
+        for marker in ("slow", "aot", "power_cut"):
             if item.get_closest_marker(marker) and marker not in config.option.markexpr:
-                item.add_marker(pytest.mark.skip(reason=f"{marker}: `make test-{marker}` runs it"))
+                target = marker.replace("_", "-")
+                item.add_marker(pytest.mark.skip(reason=f"{marker}: `make test-{target}` runs it"))
