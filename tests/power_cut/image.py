@@ -53,6 +53,7 @@ class Image:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._unmount()
         self.file.unlink()
+        self.path.rmdir()
 
     def cut(self) -> None:
         """From here on nothing reaches the image, and every write fails."""
