@@ -29,7 +29,7 @@ fn everything(scene: &Scene) {
 }
 
 fn nothing_is_lost(scene: &Scene, seeds: u64) {
-    let cuts = scene.every_cut(seeds, 0).unwrap_or_else(|loss| panic!("{loss}"));
+    let cuts = scene.every_cut(seeds).unwrap_or_else(|loss| panic!("{loss}"));
     assert!(cuts > 100, "{cuts}");
 }
 
@@ -46,7 +46,7 @@ fn syncs_that_do_nothing_lose_what_was_acknowledged() {
     for lies in [lies(true, true), lies(true, false), lies(false, true)] {
         let scene = Scene::new(lies);
         everything(&scene);
-        assert!(scene.every_cut(0, 0).is_err());
+        assert!(scene.every_cut(0).is_err());
     }
 }
 
@@ -106,7 +106,7 @@ fn interrupted(at: usize, one: fn(&Scene), another: fn(&Scene)) -> Option<Scene>
 fn every_interruption(one: fn(&Scene), another: fn(&Scene)) {
     let mut count = 0;
     while let Some(scene) = interrupted(count, one, another) {
-        scene.every_cut(1, 0).unwrap_or_else(|loss| panic!("interrupted at call {count}: {loss}"));
+        scene.every_cut(1).unwrap_or_else(|loss| panic!("interrupted at call {count}: {loss}"));
         count += 1;
     }
     assert!(count > 20, "{count}");

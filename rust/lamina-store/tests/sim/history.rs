@@ -1,6 +1,6 @@
 //! What writers did and were told: the truth that a run is compared with.
 
-use super::disk::mix;
+use super::disk::{Event, mix};
 use super::view::View;
 use lamina_format::record::{Table, TensorSpec};
 use lamina_format::{ColumnType, DType, Value};
@@ -66,6 +66,14 @@ pub struct Progress {
 }
 
 impl Known {
+    pub fn learn_all(&mut self, trace: &[Event]) {
+        for event in trace {
+            if let Event::Note(note) = event {
+                self.learn(note);
+            }
+        }
+    }
+
     pub fn learn(&mut self, note: &Note) {
         let (Note::Opened { slot, .. }
         | Note::Staged { slot }

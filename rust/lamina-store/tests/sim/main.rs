@@ -6,5 +6,6 @@ mod disk;
 mod fixed;
 mod fs;
 mod history;
+mod random;
 mod scene;
 mod view;

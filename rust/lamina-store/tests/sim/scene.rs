@@ -1,6 +1,6 @@
 //! Writers on a simulated file system, and every power cut of what they did.
 
-use super::disk::{Event, Survives, mix};
+use super::disk::{Event, Node, Survives, mix};
 use super::fs::{Lies, SimFs};
 use super::history::{self, Call, Known, Note, tag};
 use super::view::prefixes;
@@ -20,6 +20,8 @@ const RUN: &str = "/work/runs/run";
 pub struct Scene {
     pub fs: SimFs,
     calls: Arc<Mutex<Vec<Vec<Call>>>>,
+    /// As of the beginning.
+    known: Known,
 }
 
 /// A writer, and what it was asked to do.
@@ -34,7 +36,7 @@ pub struct Actor {
 impl Scene {
     /// A run that was just created.
     pub fn new(lies: Lies) -> Self {
-        let scene = Self { fs: SimFs::new().lying(lies), calls: Arc::default() };
+        let scene = Self { fs: SimFs::new().lying(lies), calls: Arc::default(), known: Known::default() };
         create(scene.storage().as_ref(), "{}").unwrap();
         scene.fs.note(Note::Created);
         scene
@@ -56,40 +58,62 @@ impl Scene {
     }
 
     /// Cuts the power after every call, with `seeds` choices of what survives beside the two extremes; says where
-    /// the first loss is. Cuts before `from` calls are left out.
-    pub fn every_cut(&self, seeds: u64, from: usize) -> Result<usize, String> {
+    /// the first loss is, else how many cuts there were.
+    pub fn every_cut(&self, seeds: u64) -> Result<usize, String> {
         let ((mut disk, trace), calls) = (self.fs.history(), self.calls.lock().unwrap().clone());
-        let (mut known, mut cuts) = (Known::default(), 0);
+        let (mut known, mut cuts) = (self.known.clone(), 0);
         for (at, event) in trace.iter().enumerate() {
             disk.apply(event);
             if let Event::Note(note) = event {
                 known.learn(note);
             }
-            if at < from || matches!(event, Event::New(_)) || matches!(trace.get(at + 1), Some(Event::Note(_))) {
+            if matches!(event, Event::New(_)) || matches!(trace.get(at + 1), Some(Event::Note(_))) {
                 continue;
             }
             let some = (0..seeds).map(|seed| Survives::Some(mix(seed, at as u64, 0)));
             for survives in [Survives::Nothing, Survives::Everything].into_iter().chain(some) {
-                let scene = Self { fs: SimFs::on(disk.cut(survives)), calls: Arc::new(Mutex::new(calls.clone())) };
+                let scene = Self::on(disk.cut(survives), &calls, &known);
                 let context = |what| format!("after event {at} of {}, {survives:?} survives: {what}", trace.len());
-                scene.check(known.clone()).map_err(context)?;
+                scene.check().map_err(context)?;
                 cuts += 1;
             }
         }
         Ok(cuts)
     }
 
+    fn on(nodes: Vec<Node>, calls: &[Vec<Call>], known: &Known) -> Self {
+        let mut known = known.clone();
+        known.writers.resize_with(calls.len(), Default::default);
+        Self { fs: SimFs::on(nodes), calls: Arc::new(Mutex::new(calls.to_vec())), known }
+    }
+
+    /// The scene after a cut of the power, here and for good.
+    pub fn after(&self, seed: u64) -> Result<Self, String> {
+        let ((mut disk, trace), mut known) = (self.fs.history(), self.known.clone());
+        trace.iter().for_each(|event| disk.apply(event));
+        known.learn_all(&trace);
+        let mut scene = Self::on(disk.cut(Survives::Some(seed)), &self.calls.lock().unwrap(), &known);
+        let held = scene.held(&scene.known)?;
+        for (writer, count) in scene.known.writers.iter_mut().zip(held) {
+            // what survived stays
+            (writer.staged, writer.acknowledged) = (count, count);
+        }
+        Ok(scene)
+    }
+
+    /// How many calls of each writer the run holds, or what is wrong with them.
+    fn held(&self, known: &Known) -> Result<Vec<usize>, String> {
+        let snapshot = Snapshot::open(self.storage(), Opening::default()).map_err(|error| error.to_string())?;
+        prefixes(&snapshot, known, &self.calls.lock().unwrap())
+    }
+
     /// Compares the run with what is known; then another writer goes on.
-    fn check(&self, mut known: Known) -> Result<(), String> {
-        let text = |error: lamina_format::Error| error.to_string();
-        let snapshot = match Snapshot::open(self.storage(), Opening::default()) {
-            Ok(snapshot) => snapshot,
-            Err(_) if !known.created => return Ok(()),
-            Err(error) => return Err(error.to_string()),
-        };
-        let slots = self.calls.lock().unwrap().len();
-        known.writers.resize_with(slots, Default::default);
-        let before = prefixes(&snapshot, &known, &self.calls.lock().unwrap())?;
+    fn check(&self) -> Result<(), String> {
+        let mut known = self.known.clone();
+        if !known.created && Snapshot::open(self.storage(), Opening::default()).is_err() {
+            return Ok(());
+        }
+        let before = self.held(&known)?;
 
         let mut another = self.open();
         // new names come first: they must not get the numbers of others
@@ -102,18 +126,9 @@ impl Scene {
             return Err("a writer took another's place".to_owned());
         }
         another.close();
-        let (_, trace) = self.fs.history();
-        trace.iter().for_each(|event| {
-            if let Event::Note(note) = event {
-                known.learn(note)
-            }
-        });
-        let after = prefixes(
-            &Snapshot::open(self.storage(), Opening::default()).map_err(text)?,
-            &known,
-            &self.calls.lock().unwrap(),
-        )?;
-        if after[..slots] != before[..] { Err("a new writer changed what others wrote".to_owned()) } else { Ok(()) }
+        known.learn_all(&self.fs.history().1);
+        let after = self.held(&known)?;
+        if !after.starts_with(&before) { Err("a new writer changed what others wrote".to_owned()) } else { Ok(()) }
     }
 }
 
