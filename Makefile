@@ -7,8 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --build-constraints constraints.txt
 OLDEST := .venv-oldest
+POLARS := .venv-polars
 PEERS := .venv-peers
-QUESTIONS := machine store_append recording_overhead hsic_sums cka
+QUESTIONS := machine store_append query recording_overhead hsic_sums cka
+AGES := oldest pinned newest
+WIDE_FRAME := tests/runs/test_scan_contract*.py tests/runs/test_zone_maps.py tests/runs/test_attached.py
+POLARS_TESTS := blake3 cbor2 cloudpickle google-crc32c hypothesis numpy pytest pytest-timeout
 # All but `bench`: what peers need must not decide what Lamina is tested with.
 EXTRAS := report demo dev docs
 ENV_STAMP := $(VENV)/.environment
@@ -21,7 +25,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-python test-rust test-slow test-power-cut test-aot test-gpu test-oldest lint format bench peers docs wheels clean help
+.PHONY: demo test test-python test-rust test-slow test-power-cut test-aot test-gpu test-oldest test-polars lint format bench peers docs wheels clean help
 
 demo: $(CORE_STAMP)  ## record three small networks and a pretrained one, write a report, ask it three questions
 	$(BIN)/lamina demo
@@ -50,6 +54,11 @@ test-gpu: $(CORE_STAMP)  ## the tests that need a GPU
 
 test-oldest: $(OLDEST)/.environment  ## the kernels under the oldest torch and Triton that must work
 	PYTHONPATH=triton_kernels $(OLDEST)/bin/python -m pytest tests/kernels
+
+test-polars: $(CORE_STAMP) $(AGES:%=$(POLARS)-%/.environment)  ## the wide frame under the oldest, the pinned and the newest Polars
+	for age in oldest pinned; do PYTHONPATH=pkg $(POLARS)-$$age/bin/python -m pytest $(WIDE_FRAME) || exit 1; done
+	PYTHONPATH=pkg $(POLARS)-newest/bin/python -m pytest $(WIDE_FRAME) || \
+		echo "test-polars: FAILED under the newest Polars, pre-releases included; that is allowed" >&2
 
 lint: $(CORE_STAMP)  ## ruff, pyright, rustfmt, clippy; warnings are errors
 	$(BIN)/ruff check .
@@ -80,7 +89,7 @@ wheels: $(ENV_STAMP)  ## build both wheels into dist/
 	@ls dist
 
 clean:  ## remove everything that was built, the environments too
-	rm -rf $(VENV) $(OLDEST) $(PEERS) target dist site .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(POLARS)-* $(PEERS) target dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f pkg/lamina/_core*.so
 
@@ -113,6 +122,17 @@ $(OLDEST)/.environment: triton_kernels/pyproject.toml | $(BIN)/uv
 	@# The interpreter of Triton 3.6 fails under NumPy 2.4, which no longer makes a number of an array of one.
 	env -u UV_CONSTRAINT $(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python \
 		'torch==2.11.*' 'triton==3.6.*' 'numpy>=2,<2.4' pytest pytest-timeout hypothesis
+	@touch $@
+
+# Polars at its lower bound, as pinned, and at its newest; without torch, which the wide frame does not need.
+$(POLARS)-%/.environment: constraints.txt pyproject.toml | $(BIN)/uv
+	$(PYTHON) -m venv --clear $(@D)
+	case $* in \
+		(oldest) sed -n 's/^ *"polars>=\(.*\)",$$/polars==\1/p' pyproject.toml;; \
+		(pinned) grep '^polars==' constraints.txt;; \
+		(newest) echo polars;; esac > $(@D)/polars.txt
+	env -u UV_CONSTRAINT $(BIN)/uv pip install --quiet --python $(@D)/bin/python --requirements $(@D)/polars.txt \
+		$(if $(filter newest,$*),--prerelease allow) $(POLARS_TESTS)
 	@touch $@
 
 # The extra `bench` alone, read from pyproject.toml, and numpy for the worker that calls the peers.

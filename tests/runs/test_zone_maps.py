@@ -165,7 +165,7 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> lamina.Run:
     [
         (pl.col("i") < 20, [0, 1]),
         (pl.col("i") <= 20, [0, 1, 2]),
-        (pl.col("i") > 89.5, [9]),
+        (pl.col("i").cast(pl.Float64) > 89.5, [9]),
         (pl.lit(89) <= pl.col("i"), [8, 9]),
         (pl.col("i") == 34, [3]),
         (pl.col("i") != 34, list(range(10))),

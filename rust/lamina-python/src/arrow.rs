@@ -108,7 +108,8 @@ fn singles(values: impl Iterator<Item = f32>, nulls: Option<NullBuffer>) -> Arra
 /// Rows of a site from their bytes: a list of fixed size a row, or plain values if the item is a scalar.
 pub fn vectors(site: &Site, bytes: MutableBuffer, widen: bool, nulls: Option<NullBuffer>) -> PyResult<ArrayRef> {
     let bytes = Buffer::from(bytes);
-    let (nulls, inner) = if site.shape.is_empty() { (None, nulls) } else { (nulls, None) };
+    // elements of a row without a value are null as well: older versions of Polars look at nothing else
+    let inner = nulls.as_ref().map(|nulls| nulls.expand(site.width() as usize));
     let values = match site.dtype {
         DType::F64 => typed::<Float64Type>(bytes, inner),
         DType::F32 => typed::<Float32Type>(bytes, inner),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import polars as pl
+
+# Polars 1.40 to 1.43 hand over a term that it cannot evaluate itself: a hint of which rows a `top_k` can do without.
+_HINT = re.compile(r'col\(".*"\)\.dynamic_pred: [0-9a-f-]{36}\(\)', re.DOTALL)
 
 
 class Split(NamedTuple):
@@ -17,7 +21,7 @@ class Split(NamedTuple):
 
 def split(predicate: pl.Expr | None, metadata: Container[str]) -> Split:
     """Split a predicate by what its terms need. All of them together are the predicate."""
-    terms = [] if predicate is None else conjuncts(predicate)
+    terms = [] if predicate is None else [term for term in conjuncts(predicate) if not _HINT.fullmatch(str(term))]
     early = [all(name in metadata for name in term.meta.root_names()) for term in terms]
     return Split(
         [term for term, is_early in zip(terms, early, strict=True) if is_early],

@@ -8,7 +8,7 @@ fetched only for the rows that survive. No expression is ever translated.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -99,7 +99,7 @@ class Scan:
 
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-    ) -> Iterator[pl.DataFrame]:
+    ) -> Generator[pl.DataFrame, None, None]:
         wanted = list(self._columns | self._sites) if with_columns is None else with_columns
         terms = split(predicate, self._columns)
         needed = {*wanted, *names_in(terms.late)}
