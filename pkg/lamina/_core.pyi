@@ -16,13 +16,14 @@ Buffer = NDArray[Any]
 DType = str
 """`f64 f32 f16 bf16 f8_e4m3 f8_e5m2 i64 i32 i16 i8 u8 bool`, and for checkpoints also `u16 u32 u64 c64 c128`."""
 
-ColumnType = Literal["int", "float", "bool", "str"]
+ColumnType = Literal["int", "float", "bool", "str", "time"]
 
 Column = tuple[str, ColumnType, Any, Buffer | None]
 """Name, type, values, validity.
 
-Values are one Python scalar (constant over the rows; None is null), or a buffer of i64, f64 or u8 (0 or
-1), or for `str` a list of str or None. Validity is a u8 buffer (1 valid, 0 null) beside a buffer, or None.
+Values are one Python scalar (constant over the rows; None is null), or a buffer of i64, f64 or u8 (0 or 1), or for
+`str` a list of str or None. A `time` is i64: microseconds since the epoch, UTC. Validity is a u8 buffer (1 valid,
+0 null) beside a buffer, or None.
 """
 
 Site = tuple[str, DType, tuple[int, ...], Buffer]
@@ -104,9 +105,9 @@ class Writer:
     def ordinal(self) -> int: ...
     @property
     def closed(self) -> bool: ...
-    def append(self, sets: Sequence[tuple[int, Sequence[Site], Sequence[Column]]]) -> Ticket:
+    def append(self, sets: Sequence[tuple[int, Sequence[Site], Sequence[Column], Buffer | None]]) -> Ticket:
         """Stage sets of rows, all or none: for each the number of rows, the sites, and the metadata columns that they
-        share."""
+        share; or no columns, and the names (i64) of rows that exist, to which the sites are attached."""
 
     def dropped(self) -> tuple[int, dict[str, int]]:
         """Rows that this handle dropped because the queue was full: in all, and by site."""

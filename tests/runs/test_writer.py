@@ -155,7 +155,7 @@ ONES = np.ones((3, 2), np.float32)
         ({"x": ONES}, {"example": ["a", "b", "c"]}, 'column "example" holds int, now given str'),
         ({"x": ONES}, {"label": [1, 2]}, "'label' has the shape \\[2\\], the sites have rows \\[3\\]"),
         ({"x": ONES}, {"label": [[1, 2], [3]]}, "'label'|different lengths"),
-        ({"x": ONES}, {"row": 1}, "'row' is reserved"),
+        ({"x": ONES}, {"row": 1}, "'step' is given beside row="),
         ({"x": ONES}, {"x": 1}, "given twice"),
         ({"step": ONES}, {}, "given twice"),
         ({"example": ONES}, {}, "reserved"),

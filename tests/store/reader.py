@@ -23,7 +23,7 @@ _TABLE = (
     "u64:<u8 u32:<u4 u16:<u2 u8:<u1 bool:? c64:<c8 c128:<c16"
 )
 ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.split())}  # noqa: C416 - for pyright
-VALUES = {"int": "<i8", "float": "<f8", "bool": "?"}
+VALUES = {"int": "<i8", "float": "<f8", "bool": "?", "time": "<i8"}
 CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE = range(13)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from lamina.errors import SchemaError
+from lamina.runs import times
 from lamina.runs.buffers import is_tensor
 
 if TYPE_CHECKING:
@@ -33,7 +35,14 @@ def check_name(name: str) -> None:
 
 
 def as_values(name: str, value: Any) -> Any:
-    """A scalar as it is; a tensor, list or series as a one- or more-dimensional array (objects where None or text)."""
+    """A scalar as it is; a tensor, list or series as a one- or more-dimensional array (objects where None or text).
+
+    Points in time become datetime64[us], scalars too.
+    """
+    if isinstance(value, datetime | np.datetime64):
+        return times.from_items(name, [value])[0]
+    if isinstance(value, np.ndarray) and value.dtype.kind == "M":
+        return times.from_array(name, value)[()]
     if is_tensor(value):
         value = value.detach().cpu()
         # NumPy knows neither bf16 nor f8; all of their values are values of f32
@@ -41,6 +50,8 @@ def as_values(name: str, value: Any) -> Any:
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     if isinstance(value, pl.Series):
+        if isinstance(value.dtype, pl.Datetime):
+            return times.from_series(name, value)
         value = value.to_list()
     if isinstance(value, list | tuple | range):
         return _from_list(name, list(value))
@@ -53,6 +64,8 @@ def _from_list(name: str, values: list[Any]) -> np.ndarray:
     shape = (len(values), len(values[0])) if nested else (len(values),)
     if nested and any(len(row) != len(values[0]) for row in values):
         raise SchemaError(f"column {name!r} is a list of lists of different lengths")
+    if times.are_times(flat):
+        return times.from_items(name, flat).reshape(shape)
     kinds = {type(item) for item in flat if item is not None}
     if kinds and kinds <= {int, float, bool} and None not in flat:
         try:
@@ -78,8 +91,12 @@ def _column(name: str, values: Any) -> Column:
         raise SchemaError(
             f"column {name!r} is None", hint="leave it out, or give a list with None where there is no value"
         )
+    if isinstance(values, np.datetime64):
+        return name, "time", None if np.isnat(values) else int(values.astype(np.int64)), None
     if not isinstance(values, np.ndarray):
         return _constant(name, values)
+    if values.dtype == object and times.are_times(values.tolist()):
+        values = times.from_items(name, values.tolist())
     if values.dtype == object or values.dtype.kind in "US":
         return _from_objects(name, values.tolist())
     match values.dtype.kind:
@@ -91,7 +108,13 @@ def _column(name: str, values: Any) -> Column:
             return name, "float", _bytes(values, np.float64), None
         case "b":
             return name, "bool", _bytes(values, np.uint8), None
-    raise SchemaError(f"column {name!r} has the dtype {values.dtype}", hint="give integers, floats, booleans or texts")
+        case "M":
+            valid = ~np.isnat(values)
+            filled = np.where(valid, values.astype(np.int64), 0)
+            return name, "time", _bytes(filled, np.int64), None if valid.all() else valid.astype(np.uint8)
+    raise SchemaError(
+        f"column {name!r} has the dtype {values.dtype}", hint="give integers, floats, booleans, texts or times"
+    )
 
 
 def _bytes(values: np.ndarray, dtype: type) -> np.ndarray:
@@ -103,7 +126,7 @@ def _constant(name: str, value: Any) -> Column:
     if kind is None:
         raise SchemaError(
             f"column {name!r} is a {type(value).__name__}",
-            hint="give integers, floats, booleans or texts, or a list of them",
+            hint="give integers, floats, booleans, texts or times, or a list of them",
         )
     return name, kind, value, None
 
@@ -116,7 +139,7 @@ def _from_objects(name: str, values: list[Any]) -> Column:
         strange = sorted(kind.__name__ for kind in kinds - set(_KINDS))
         raise SchemaError(
             f"column {name!r} holds a {strange[0]}",
-            hint="give integers, floats, booleans or texts, or a tensor of them",
+            hint="give integers, floats, booleans, texts or times, or a tensor of them",
         )
     if len(kinds) > 1:
         shown = ", ".join(sorted(kind.__name__ for kind in kinds))

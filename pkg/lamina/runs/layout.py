@@ -27,6 +27,8 @@ class RowSet(NamedTuple):
     rows: int
     sites: list[Site]
     columns: list[Column]
+    names: np.ndarray | None = None
+    """Names of rows that exist, to which the sites are attached; then there are no columns."""
 
 
 def row_sets(sites: Mapping[str, Any], metadata: Mapping[str, Any], mask: Any = None) -> list[RowSet]:
@@ -52,6 +54,23 @@ def row_sets(sites: Mapping[str, Any], metadata: Mapping[str, Any], mask: Any = 
     given = {name: as_values(name, value) for name, value in metadata.items()}
     _check_fits(given if mask is None else given | {"mask": as_values("mask", mask)}, list(leads))
     return [_row_set(lead, members, given, mask) for lead, members in leads.items()]
+
+
+def attached(sites: Mapping[str, Any], row: Any) -> list[RowSet]:
+    """Sites that are attached to rows that exist, row by row in the order of their names.
+
+    Raises:
+        SchemaError: Names that are no integers, or not as many as a site has rows.
+    """
+    names = np.array(row) if isinstance(row, list | tuple) else as_values("row", row)
+    if not isinstance(names, np.ndarray) or (names.size and names.dtype.kind not in "iu"):
+        raise SchemaError(f"row= is given as {type(row).__name__}", hint="give names of rows, such as run.rows(…).ids")
+    names = np.ascontiguousarray(names.reshape(-1), dtype=np.int64)
+    sets = row_sets(sites, {})
+    for rows, members, _, _ in sets:
+        if rows != names.size:
+            raise SchemaError(f"site {members[0][0]!r} has {rows} rows, row= names {names.size}")
+    return [RowSet(rows, members, [], names.view(np.uint8)) for rows, members, _, _ in sets]
 
 
 def _check_fits(given: Mapping[str, Any], leads: list[tuple[int, ...]]) -> None:

@@ -17,7 +17,7 @@ from lamina.errors import LaminaError, LaminaWarning, SchemaError
 from lamina.runs import checkpoints
 from lamina.runs.columns import as_values, columns
 from lamina.runs.device_log import DeviceLog
-from lamina.runs.layout import row_sets
+from lamina.runs.layout import attached, row_sets
 from lamina.runs.steps import plain_step
 
 if TYPE_CHECKING:
@@ -71,17 +71,29 @@ class Writer:
         state = "closed" if self._core.closed else "open"
         return f"Writer({str(self._path)!r}, ordinal={self._core.ordinal}, {state})"
 
-    def append(self, sites: Mapping[str, Any], /, *, step: int, mask: Any = None, **metadata: Any) -> Ticket:
-        """Appends rows of one or more sites that share their metadata.
+    def append(
+        self,
+        sites: Mapping[str, Any],
+        /,
+        *,
+        step: int | None = None,
+        row: Any = None,
+        mask: Any = None,
+        **metadata: Any,
+    ) -> Ticket:
+        """Appends rows of one or more sites that share their metadata, or attaches further sites to rows that exist.
 
         Args:
             sites: Torch tensors or NumPy arrays by site: [B] (B scalars), [B, d], [B, T, d] (B * T rows, with
                 `position` filled) or [B, ...] (B rows with an item shape). Sites with other leading shapes become
                 row sets of their own.
-            step: The number of optimizer updates before these weights.
+            step: The number of optimizer updates before these weights; always given but with `row`.
+            row: Names of rows that the run holds (such as `run.rows(…).ids`), one for each row of the sites: the sites
+                are attached to them, and share their step and metadata. Rows have names once they are durable.
             mask: [B] or [B, T]; rows where it is false are dropped.
-            **metadata: Columns, declared by first use: a scalar, [B] or [B, T]; integers, floats, booleans or
-                texts; None where there is no value. `example` names the unit of independence.
+            **metadata: Columns, declared by first use: a scalar, [B] or [B, T]; integers, floats, booleans, texts or
+                times (datetimes with a zone, NumPy's datetime64 in UTC; to the microsecond); None where there is no
+                value. `example` names the unit of independence.
 
         Returns:
             A ticket. Its `wait()` returns when these rows, and all before them, survive a power cut; so does `await`
@@ -89,7 +101,8 @@ class Writer:
             `ticket.error` says why it failed.
 
         Raises:
-            SchemaError: A dtype, width or column type other than declared, a ragged column, or a reserved name.
+            SchemaError: A dtype, width or column type other than declared, a ragged column, or a reserved name; with
+                `row`, a name that is no row of the run, or a second value of a site from this writer for a row.
             WriterError: The writer is closed, has failed, or comes from before a fork.
             QueueFullError: The queue is full, and the writer was opened with `full="raise"`; nothing was staged.
 
@@ -97,6 +110,13 @@ class Writer:
             One copy of the bytes on the caller's thread; two where a tensor is not contiguous on the CPU.
         """
         self._core.check()
+        if row is not None:
+            if step is not None or mask is not None or metadata:
+                given = "step" if step is not None else "mask" if mask is not None else next(iter(metadata))
+                raise SchemaError(f"{given!r} is given beside row=", hint="rows that exist have their metadata")
+            if not sites:
+                raise SchemaError("an append needs at least one site")
+            return self._core.append(attached(sites, row))
         metadata = {"step": plain_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         if not sites:
             raise SchemaError("an append needs at least one site")

@@ -58,7 +58,7 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
     let mut columns = HashSet::new();
     for constant in &group.constants {
         let kind = declared.columns.get(&constant.id).filter(|column| column.table == group.table).map(|c| c.kind);
-        let fits = kind.is_some_and(|kind| constant.value.column_type().is_none_or(|given| given == kind));
+        let fits = kind.is_some_and(|kind| constant.value.fits(kind));
         let block = group.blocks.iter().any(|block| block.column() == Some(constant.id));
         if !fits || block || !columns.insert(constant.id) {
             return wrong("has a constant that does not fit its column");
@@ -79,7 +79,7 @@ fn expected(group: &Group, block: &Block, declared: &Declared) -> Option<u64> {
     }
     let kind = declared.columns.get(&block.id).filter(|column| column.table == group.table)?.kind;
     match (block.role, kind) {
-        (Role::Values, ColumnType::Int | ColumnType::Float) => Some(8 * group.rows),
+        (Role::Values, ColumnType::Int | ColumnType::Float | ColumnType::Time) => Some(8 * group.rows),
         (Role::Values, ColumnType::Bool) | (Role::Valid, _) => Some(group.rows),
         (Role::Offsets, ColumnType::Str) => Some(4 * (group.rows + 1)),
         (Role::Bytes, ColumnType::Str) => Some(block.length),

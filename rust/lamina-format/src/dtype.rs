@@ -94,6 +94,8 @@ named! {
         Bool = "bool",
         /// UTF-8 text.
         Str = "str",
+        /// A point in time: microseconds since the epoch, UTC, as a signed 64-bit integer.
+        Time = "time",
     }
 }
 

@@ -77,7 +77,7 @@ impl Declared {
         }
         let column = self.columns.get(&block.id).ok_or_else(unknown)?;
         let (suffix, dtype, length) = match (block.role, column.kind) {
-            (Role::Values, ColumnType::Int) => ("", "I64", group.rows),
+            (Role::Values, ColumnType::Int | ColumnType::Time) => ("", "I64", group.rows),
             (Role::Values, ColumnType::Float) => ("", "F64", group.rows),
             (Role::Values, ColumnType::Bool) => ("", "BOOL", group.rows),
             (Role::Offsets, _) => ("/.offsets", "U32", group.rows + 1),

@@ -20,14 +20,14 @@ pub enum Value {
 }
 
 impl Value {
-    /// The column type that holds it; None for null.
-    pub fn column_type(&self) -> Option<ColumnType> {
+    /// Whether a column of that type holds it; every column holds null.
+    pub fn fits(&self, kind: ColumnType) -> bool {
         match self {
-            Self::Null => None,
-            Self::Int(_) => Some(ColumnType::Int),
-            Self::Float(_) => Some(ColumnType::Float),
-            Self::Bool(_) => Some(ColumnType::Bool),
-            Self::Str(_) => Some(ColumnType::Str),
+            Self::Null => true,
+            Self::Int(_) => matches!(kind, ColumnType::Int | ColumnType::Time),
+            Self::Float(_) => kind == ColumnType::Float,
+            Self::Bool(_) => kind == ColumnType::Bool,
+            Self::Str(_) => kind == ColumnType::Str,
         }
     }
 }

@@ -6,7 +6,7 @@ use arrow_array::types::{
 };
 use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int64Array,
-    PrimitiveArray, StringArray, StructArray,
+    PrimitiveArray, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{Field, FieldRef, Fields};
@@ -66,6 +66,9 @@ pub fn column(kind: ColumnType, rows: usize, data: ColumnData) -> ArrayRef {
             let values: Vec<i64> = bytes.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect();
             Arc::new(Int64Array::new(values.into(), nulls(valid)))
         }
+        (ColumnType::Time, ColumnData::Fixed(bytes, valid)) => {
+            times(bytes.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect(), nulls(valid))
+        }
         (ColumnType::Bool, ColumnData::Fixed(bytes, valid)) => {
             let values = BooleanBuffer::collect_bool(rows, |row| bytes[row] != 0);
             Arc::new(BooleanArray::new(values, nulls(valid)))
@@ -84,10 +87,17 @@ pub fn column(kind: ColumnType, rows: usize, data: ColumnData) -> ArrayRef {
     }
 }
 
+/// Microseconds since the epoch as points in time.
+pub fn times(values: Vec<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::new(values.into(), nulls).with_timezone("UTC"))
+}
+
 fn constant(kind: ColumnType, rows: usize, value: Value) -> ArrayRef {
     match (kind, value) {
         (ColumnType::Int, Value::Int(x)) => Arc::new(Int64Array::from(vec![x; rows])),
         (ColumnType::Int, _) => Arc::new(Int64Array::new_null(rows)),
+        (ColumnType::Time, Value::Int(x)) => times(vec![x; rows], None),
+        (ColumnType::Time, _) => times(vec![0; rows], Some(NullBuffer::new_null(rows))),
         (ColumnType::Float, Value::Float(x)) => Arc::new(Float64Array::from(vec![x; rows])),
         (ColumnType::Float, _) => Arc::new(Float64Array::new_null(rows)),
         (ColumnType::Bool, Value::Bool(x)) => Arc::new(BooleanArray::from(vec![x; rows])),

@@ -15,22 +15,24 @@ pub struct SiteArgument<'py>(String, String, Vec<u64>, Bound<'py, PyAny>);
 #[derive(FromPyObject)]
 pub struct ColumnArgument<'py>(String, String, Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
 
-/// Rows that share their metadata: how many, sites, columns.
+/// Rows that share their metadata: how many, sites, columns, and the names of rows that exist.
 #[derive(FromPyObject)]
-pub struct SetArgument<'py>(u64, Vec<SiteArgument<'py>>, Vec<ColumnArgument<'py>>);
+pub struct SetArgument<'py>(u64, Vec<SiteArgument<'py>>, Vec<ColumnArgument<'py>>, Option<Bound<'py, PyAny>>);
 
 /// A set of rows with its bytes borrowed.
 pub struct HeldSet {
     rows: u64,
     sites: Vec<HeldSite>,
     columns: Vec<HeldColumn>,
+    pub names: Option<Vec<i64>>,
 }
 
 impl SetArgument<'_> {
     pub fn hold(self) -> PyResult<HeldSet> {
         let sites = self.1.into_iter().map(SiteArgument::hold).collect::<PyResult<_>>()?;
         let columns = self.2.into_iter().map(ColumnArgument::hold).collect::<PyResult<_>>()?;
-        Ok(HeldSet { rows: self.0, sites, columns })
+        let names = self.3.map(|names| Ok::<_, PyErr>(Bytes::get(&names)?.as_i64s())).transpose()?;
+        Ok(HeldSet { rows: self.0, sites, columns, names })
     }
 }
 
@@ -103,7 +105,7 @@ fn scalar(kind: ColumnType, object: &Bound<'_, PyAny>) -> PyResult<Option<Value>
         return Ok(None);
     }
     Ok(Some(match kind {
-        ColumnType::Int => Value::Int(object.extract()?),
+        ColumnType::Int | ColumnType::Time => Value::Int(object.extract()?),
         ColumnType::Float => Value::Float(object.extract()?),
         ColumnType::Bool => Value::Bool(object.extract()?),
         ColumnType::Str => Value::Str(object.extract()?),

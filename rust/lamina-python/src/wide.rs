@@ -69,6 +69,7 @@ impl Cells {
             ColumnType::Bool => {
                 Arc::new(BooleanArray::new(self.integers.iter().map(|&x| x != 0).collect::<Vec<_>>().into(), nulls))
             }
+            ColumnType::Time => arrow::times(self.integers, nulls),
             _ => Arc::new(Int64Array::new(self.integers.into(), nulls)),
         }
     }

@@ -109,7 +109,11 @@ impl Writer {
     fn append(&self, py: Python<'_>, sets: Vec<SetArgument<'_>>) -> PyResult<Ticket> {
         let held: Vec<HeldSet> = sets.into_iter().map(SetArgument::hold).collect::<PyResult<_>>()?;
         let inputs: Vec<_> = held.iter().map(HeldSet::inputs).collect();
-        let sets: Vec<_> = inputs.iter().map(|(rows, sites, columns)| RowSet { rows: *rows, sites, columns }).collect();
+        let set = inputs.iter().zip(&held).map(|((rows, sites, columns), held)| {
+            let names = held.names.as_deref();
+            RowSet { rows: *rows, sites, columns, names }
+        });
+        let sets: Vec<_> = set.collect();
         py.detach(|| self.inner.append_sets(self.storage.as_ref(), &sets)).map(Ticket).map_err(raise)
     }
 

@@ -40,7 +40,7 @@ fn wide(writer: &Writer, store: &dyn Storage, rows: u64) -> Result<Ticket> {
     let (large, small) = (vec![7; (rows << 20) as usize], vec![7; rows as usize]);
     let large = SiteInput { name: "large", dtype: DType::U8, shape: vec![1 << 20], bytes: &large };
     let small = SiteInput { name: "small", dtype: DType::U8, shape: vec![], bytes: &small };
-    let set = |sites| RowSet { rows, sites, columns: &[] };
+    let set = |sites| RowSet { rows, sites, columns: &[], names: None };
     writer.append_sets(store, &[set(&[large]), set(&[small])])
 }
 

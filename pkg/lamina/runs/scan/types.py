@@ -12,6 +12,7 @@ COLUMN_TYPES: dict[str, pl.DataType] = {
     "float": pl.Float64(),
     "bool": pl.Boolean(),
     "str": pl.String(),
+    "time": pl.Datetime("us", "UTC"),
 }
 _ELEMENTS: dict[str, pl.DataType] = {
     "f64": pl.Float64(),

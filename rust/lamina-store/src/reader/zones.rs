@@ -40,7 +40,7 @@ impl Snapshot {
             });
         }
         let Some(zone) = record.zones.iter().find(|zone| zone.id == column.id) else { return Ok(unknown) };
-        let typed = |value: &Value| value.column_type() == Some(column.kind);
+        let typed = |value: &Value| value.fits(column.kind);
         Ok(ColumnZone {
             min: if typed(&zone.min) { &zone.min } else { NULL },
             max: if typed(&zone.max) { &zone.max } else { NULL },

@@ -34,10 +34,8 @@ pub fn check(rows: u64, columns: &[ColumnInput]) -> Result<()> {
     for column in columns {
         let wrong = |what: String| Error::schema(format!("column {:?} {what}", column.name));
         let (given, width) = match &column.values {
-            Values::Constant(value) => match value.column_type() {
-                Some(kind) if kind != column.kind => return Err(wrong(format!("holds a {} value", kind.name()))),
-                _ => continue,
-            },
+            Values::Constant(value) if value.fits(column.kind) => continue,
+            Values::Constant(value) => return Err(wrong(format!("cannot hold {value:?}"))),
             Values::Fixed(bytes) => (bytes.len() as u64, width(column.kind)),
             Values::Texts(texts) => {
                 if texts.iter().flatten().any(|text| text.len() > LONGEST_TEXT) {
@@ -55,7 +53,7 @@ pub fn check(rows: u64, columns: &[ColumnInput]) -> Result<()> {
 
 fn width(kind: ColumnType) -> u64 {
     match kind {
-        ColumnType::Int | ColumnType::Float => 8,
+        ColumnType::Int | ColumnType::Float | ColumnType::Time => 8,
         ColumnType::Bool => 1,
         ColumnType::Str => 0,
     }
@@ -172,7 +170,7 @@ impl ColumnStage {
         let nulls = self.valid.as_ref().map_or(0, |valid| valid.iter().filter(|&&byte| byte == 0).count() as u64);
         let mut zone = Zone { id: self.id, min: Value::Null, max: Value::Null, nulls, nans: 0 };
         match self.kind {
-            ColumnType::Int => {
+            ColumnType::Int | ColumnType::Time => {
                 let all = self.values.as_chunks().0.iter().enumerate();
                 let all = all.filter(|(row, _)| present(*row)).map(|(_, &bytes)| i64::from_le_bytes(bytes));
                 if let Some((min, max)) = all.fold(None, |span, x| Some(widen(span, x, i64::min, i64::max))) {

@@ -4,6 +4,7 @@
 //! handles on one committer. While it makes a durable point, what the others stage and wait for gathers, and shares the
 //! next one.
 
+use super::attach::Attaching;
 use super::declare::Names;
 use super::journal::Journal;
 use super::options::Options;
@@ -14,7 +15,7 @@ use crate::storage::{Log, Storage};
 use lamina_format::record::{Op, Open};
 use lamina_format::runfile::RunFile;
 use lamina_format::{Error, ErrorKind, Result};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// What the handles on one log share.
@@ -22,6 +23,8 @@ pub struct Committer {
     pub ordinal: u32,
     pub shared: Arc<Shared>,
     pub names: Names,
+    pub storage: Arc<dyn Storage>,
+    attaching: Mutex<Attaching>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -35,7 +38,7 @@ impl Committer {
         journal.append(vec![Op::Open(Open { host, pid, rank, time: clock::now(), uuid: clock::unique() })])?;
         let names = Names::read(storage.as_ref(), ordinal)?;
         let shared = Arc::new(Shared::new(options));
-        let worker = Worker::new(storage, ordinal, names.declared(), journal, Arc::clone(&shared));
+        let worker = Worker::new(Arc::clone(&storage), ordinal, names.declared(), journal, Arc::clone(&shared));
         let guard = Guard(Arc::clone(&shared));
         let work = move || {
             let guard = guard;
@@ -45,7 +48,13 @@ impl Committer {
         let thread = std::thread::Builder::new().name(format!("lamina-writer-{ordinal}")).spawn(work);
         let thread = thread
             .map_err(|error| Error::new(ErrorKind::Writer, format!("cannot start the writer's thread: {error}")))?;
-        Ok(Self { ordinal, shared, names, thread: Mutex::new(Some(thread)) })
+        let attaching = Mutex::default();
+        Ok(Self { ordinal, shared, names, storage, attaching, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// What is known of rows that sites may be attached to.
+    pub fn attaching(&self) -> MutexGuard<'_, Attaching> {
+        self.attaching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one more handle; false if the log is closed or can take nothing any more.

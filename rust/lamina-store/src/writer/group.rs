@@ -17,6 +17,8 @@ struct SiteStage {
 pub struct OpenGroup {
     table: Table,
     rows: u64,
+    /// Names of the rows, i64 each, where they are those of rows that exist.
+    names: Option<Vec<u8>>,
     row_bytes: usize,
     text_bytes: usize,
     sites: Vec<SiteStage>,
@@ -37,6 +39,8 @@ pub struct CutBlock {
 pub struct Cut {
     pub table: Table,
     pub rows: u64,
+    /// Least and greatest name, where the rows have a block of them.
+    pub span: Option<(i64, i64)>,
     pub blocks: Vec<CutBlock>,
     pub constants: Vec<Constant>,
     pub zones: Vec<Zone>,
@@ -46,14 +50,17 @@ impl OpenGroup {
     /// An empty group whose site buffers, from `take`, have room for `target` bytes of rows.
     pub fn new(table: Table, set: &RowSet, ids: &Ids, target: usize, mut take: impl FnMut(usize) -> Vec<u8>) -> Self {
         let item = |site: &SiteInput| (site.shape.iter().product::<u64>() * site.dtype.size()) as usize;
-        let row_bytes = set.sites.iter().map(item).sum::<usize>() + 8 * set.columns.len();
+        let words = set.columns.len() + usize::from(set.names.is_some());
+        let row_bytes = set.sites.iter().map(item).sum::<usize>() + 8 * words;
         let rows = (target / row_bytes.max(1)).max(1);
         let sites = set.sites.iter().zip(&ids.sites).map(|(site, &id)| {
             let item = item(site);
             SiteStage { id, dtype: site.dtype, item, bytes: take(rows * item) }
         });
         let columns = set.columns.iter().zip(&ids.columns).map(|(column, &id)| ColumnStage::new(id, column.kind));
-        Self { table, rows: 0, row_bytes, text_bytes: 0, sites: sites.collect(), columns: columns.collect() }
+        let names = set.names.map(|_| Vec::new());
+        let (sites, columns) = (sites.collect(), columns.collect());
+        Self { table, rows: 0, names, row_bytes, text_bytes: 0, sites, columns }
     }
 
     /// Whether it takes rows of these sites and columns, in this order.
@@ -102,6 +109,9 @@ impl OpenGroup {
         for (stage, site) in self.sites.iter_mut().zip(sites) {
             stage.bytes.extend_from_slice(&site.bytes[from * stage.item..to * stage.item]);
         }
+        if let (Some(all), Some(names)) = (&mut self.names, set.names) {
+            all.extend(names[from..to].iter().flat_map(|name| name.to_le_bytes()));
+        }
         for (stage, column) in self.columns.iter_mut().zip(columns) {
             stage.push(column, from, to);
         }
@@ -118,6 +128,13 @@ impl OpenGroup {
         for site in self.sites {
             block(Role::Site, site.id, site.dtype.size(), site.bytes, Some(site.dtype));
         }
+        let span = self.names.as_ref().and_then(|names| {
+            let names = names.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes));
+            Some((names.clone().min()?, names.max()?))
+        });
+        if let Some(names) = self.names {
+            block(Role::Names, 0, 8, names, None);
+        }
         for column in self.columns {
             if let Some(value) = column.constant() {
                 constants.push(Constant { id: column.id, value: value.clone() });
@@ -131,13 +148,15 @@ impl OpenGroup {
                     block(Role::Bytes, column.id, 1, column.values, None);
                 }
                 ColumnType::Bool => block(Role::Values, column.id, 1, column.values, None),
-                ColumnType::Int | ColumnType::Float => block(Role::Values, column.id, 8, column.values, None),
+                ColumnType::Int | ColumnType::Float | ColumnType::Time => {
+                    block(Role::Values, column.id, 8, column.values, None);
+                }
             }
             if let Some(valid) = column.valid {
                 block(Role::Valid, column.id, 1, valid, None);
             }
         }
         blocks.sort_by_key(|block| std::cmp::Reverse(block.element));
-        Cut { table: self.table, rows: self.rows, blocks, constants, zones }
+        Cut { table: self.table, rows: self.rows, span, blocks, constants, zones }
     }
 }

@@ -3,6 +3,7 @@
 //! [`Writer::append`] copies into pooled staging and returns a [`Ticket`]. The committer's thread cuts row groups,
 //! writes them, and makes durable points: data, sync, frame, sync, acknowledge.
 
+mod attach;
 mod column;
 mod committer;
 mod declare;
@@ -53,6 +54,8 @@ pub struct RowSet<'a> {
     pub sites: &'a [SiteInput<'a>],
     /// Their metadata.
     pub columns: &'a [ColumnInput<'a>],
+    /// Names of rows that exist: then the sites are attached to them, and there are no columns.
+    pub names: Option<&'a [i64]>,
 }
 
 impl RowSet<'_> {
@@ -72,7 +75,14 @@ impl RowSet<'_> {
                 return Err(Error::schema(format!("site {name:?} has {given} bytes, {} rows take {taken}", self.rows)));
             }
         }
+        if self.names.is_some_and(|names| names.len() as u64 != self.rows || !self.columns.is_empty()) {
+            return Err(Error::schema("sites are attached to as many rows as they have, without columns"));
+        }
         column::check(self.rows, self.columns)
+    }
+
+    fn table(&self) -> Table {
+        if self.names.is_some() { Table::Attached } else { Table::Rows }
     }
 
     fn bytes(&self) -> usize {
@@ -171,7 +181,7 @@ impl Writer {
         sites: &[SiteInput],
         columns: &[ColumnInput],
     ) -> Result<Ticket> {
-        self.append_sets(storage, &[RowSet { rows, sites, columns }])
+        self.append_sets(storage, &[RowSet { rows, sites, columns, names: None }])
     }
 
     /// Stages sets of rows: all of them, or none.
@@ -181,6 +191,14 @@ impl Writer {
         let names = &self.committer.names;
         let ids = |set: &RowSet| names.resolve(storage, Table::Rows, set.sites, set.columns);
         let ids = sets.iter().map(ids).collect::<Result<Vec<_>>>()?;
+        // held until the rows are staged, so that of two threads that attach to one row the second is told
+        let mut attaching = sets.iter().any(|set| set.names.is_some()).then(|| self.committer.attaching());
+        if let Some(attaching) = &mut attaching {
+            for (set, ids) in sets.iter().zip(&ids) {
+                let sites = ids.sites.iter().copied().zip(set.sites.iter().map(|site| site.name));
+                attaching.check(&self.committer.storage, self.ordinal(), set.names.unwrap_or_default(), sites)?;
+            }
+        }
         let shared = &self.committer.shared;
         let mut stage = shared.lock();
         stage.check()?;
@@ -188,7 +206,10 @@ impl Writer {
             return self.refuse(stage, sets, &ids);
         }
         for (set, ids) in sets.iter().zip(&ids) {
-            stage = self.stage(stage, Table::Rows, set, ids, shared.options.full == Full::Block)?;
+            stage = self.stage(stage, set.table(), set, ids, shared.options.full == Full::Block)?;
+        }
+        if let Some(attaching) = &mut attaching {
+            sets.iter().zip(&ids).for_each(|(set, ids)| attaching.take(set.names.unwrap_or_default(), &ids.sites));
         }
         Ok(self.staged(stage))
     }
@@ -220,7 +241,7 @@ impl Writer {
     /// Stages rows of the examples table.
     pub fn examples(&self, storage: &dyn Storage, rows: u64, columns: &[ColumnInput]) -> Result<Ticket> {
         self.check()?;
-        let set = RowSet { rows, sites: &[], columns };
+        let set = RowSet { rows, sites: &[], columns, names: None };
         set.check()?;
         let ids = self.committer.names.resolve(storage, Table::Examples, &[], columns)?;
         let stage = self.stage(self.committer.shared.lock(), Table::Examples, &set, &ids, true)?;

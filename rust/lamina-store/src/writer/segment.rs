@@ -41,12 +41,12 @@ impl SegmentWriter {
             table: cut.table,
             offset: 0,
             length: 0,
-            first: self.next_row,
+            first: cut.span.map_or(self.next_row, |(least, _)| least),
             rows: cut.rows,
             blocks: Vec::new(),
             constants: cut.constants,
             zones: cut.zones,
-            last: None,
+            last: cut.span.map(|(_, greatest)| greatest),
         };
         for block in &cut.blocks {
             let (offset, length) = (group.length, block.bytes.len() as u64);
@@ -91,7 +91,9 @@ impl SegmentWriter {
         current.tensors += tensors;
         current.synced = false;
         current.groups.push(group.clone());
-        self.next_row += cut.rows as i64;
+        if cut.span.is_none() {
+            self.next_row += cut.rows as i64;
+        }
         ops.push(Op::Group(group));
         Ok((ops, cut.blocks.into_iter().map(|block| block.bytes).collect()))
     }
