@@ -801,3 +801,40 @@ def zones_forget_nan(patch: pytest.MonkeyPatch) -> None:
 def zones_cut_the_greatest(patch: pytest.MonkeyPatch) -> None:
     """The greatest text is cut as the least is, not rounded up: it is less than what it stands for."""
     _zones_say(patch, change=lambda frame: frame.with_columns(greatest=frame["greatest"].str.head(8)))
+
+
+@fault
+def tickets_are_told_durable_at_once(patch: pytest.MonkeyPatch) -> None:
+    """An append is acknowledged when it is staged."""
+    from lamina.runs.writer import Writer
+
+    class Ticket:
+        def wait(self) -> bool:
+            return True
+
+    append = Writer.append
+
+    def hasty(self: Writer, *args: Any, **options: Any) -> Ticket:
+        append(self, *args, **options)
+        return Ticket()
+
+    patch.setattr(Writer, "append", hasty)
+
+
+@fault
+def every_writer_opens_a_log_of_its_own(patch: pytest.MonkeyPatch) -> None:
+    """Writers of one process with the same options do not find each other."""
+    from itertools import count
+
+    from lamina import _core
+    from lamina.runs import writer
+
+    numbers = count(10**9)
+
+    class Apart:
+        def __new__(cls, path: str, **options: Any) -> _core.Writer:
+            options["durable_rows"] = next(numbers)
+            return own(path, **options)
+
+    own = _core.Writer
+    patch.setattr(writer._core, "Writer", Apart)

@@ -71,7 +71,8 @@ def test_what_cannot_be_attached_is_refused_and_nothing_is_staged(recorded: lami
         ):
             with pytest.raises(SchemaError, match=says):
                 writer.append(sites, row=row)
-        for extra in ({"step": 1}, {"mask": [True, True]}, {"label": 1}):
+        extras: list[dict[str, Any]] = [{"step": 1}, {"mask": [True, True]}, {"label": 1}]
+        for extra in extras:
             with pytest.raises(SchemaError, match="beside row="):
                 writer.append({"code": ones}, row=ids[3:5], **extra)
         with pytest.raises(SchemaError, match="step"):

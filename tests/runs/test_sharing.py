@@ -15,6 +15,7 @@ import pytest
 
 import lamina
 from lamina.errors import SchemaError, WriterError
+from tests.faults import broken
 
 ONES = np.ones((3, 2), np.float32)
 
@@ -154,3 +155,8 @@ def test_a_fork_shares_nothing_and_can_write_for_itself(run: lamina.Run) -> None
 
 async def _await(ticket: Any) -> bool:
     return await ticket
+
+
+def test_logs_that_are_not_shared_are_noticed(run: lamina.Run, tmp_path: Path) -> None:
+    with broken("every_writer_opens_a_log_of_its_own"), pytest.raises(AssertionError):
+        test_writers_with_the_same_options_share_a_log_and_others_do_not(run, tmp_path)

@@ -41,12 +41,12 @@ def as_values(name: str, value: Any) -> Any:
     """
     if isinstance(value, datetime | np.datetime64):
         return times.from_items(name, [value])[0]
-    if isinstance(value, np.ndarray) and value.dtype.kind == "M":
-        return times.from_array(name, value)[()]
     if is_tensor(value):
         value = value.detach().cpu()
         # NumPy knows neither bf16 nor f8; all of their values are values of f32
         value = (value.float() if value.is_floating_point() and value.itemsize < 4 else value).numpy()
+    if isinstance(value, np.ndarray) and value.dtype.kind == "M":
+        return times.from_array(name, value)[()]
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     if isinstance(value, pl.Series):

@@ -48,7 +48,7 @@ def _instant(name: str, item: Any) -> np.datetime64:
     if item is None:
         return np.datetime64("NaT", "us")
     if isinstance(item, np.datetime64):
-        return from_array(name, np.asarray(item))[()]
+        return from_array(name, np.array([item]))[0]
     if item.tzinfo is None:
         hint = "give it one, such as datetime.now(UTC) or .replace(tzinfo=UTC)"
         raise SchemaError(f"column {name!r} holds a time without a zone: {item}", hint=hint)
