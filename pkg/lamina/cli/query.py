@@ -10,7 +10,7 @@ from datetime import date, datetime
 import polars as pl
 
 from lamina.cli.show import placeholders
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, SchemaError
 from lamina.runs import Run, Runs
 
 _ROWS = 100
@@ -19,15 +19,21 @@ _LISTED = 24
 """Most columns of a table named in an error."""
 
 
-def tables(opened: Run | Runs) -> dict[str, pl.LazyFrame]:
+def tables(opened: Run | Runs, sql: str) -> dict[str, pl.LazyFrame]:
     """Return the tables that a query can name; several runs give each a column `run`."""
-    return {
+    named = {
         "metrics": opened.metrics(),
         "sites": opened.sites().lazy(),
         "examples": opened.examples(),
         "checkpoints": opened.checkpoints(),
-        "activations": opened.activations(),
     }
+    try:
+        named["activations"] = opened.activations()
+    except SchemaError:
+        # runs whose vectors do not go together have metrics all the same
+        if "activations" in sql:
+            raise
+    return named
 
 
 def answer(opened: Run | Runs, sql: str) -> pl.DataFrame:
@@ -56,7 +62,7 @@ def records(frame: pl.DataFrame) -> Iterator[str]:
 
 
 def _asked(opened: Run | Runs, sql: str, collect: Callable[[pl.LazyFrame], pl.DataFrame]) -> pl.DataFrame:
-    named = tables(opened)
+    named = tables(opened, sql)
     try:
         return collect(pl.SQLContext(named).execute(sql))
     except pl.exceptions.PolarsError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from lamina.errors import NotARunError, NotFoundError
+from lamina.errors import NotARunError, NotFoundError, SchemaError
 from lamina.runs.nearest import nearest_names
 from lamina.runs.run import Run
 from lamina.runs.steps import Steps
@@ -82,17 +82,28 @@ class Runs:
         return self._together(Run.checkpoints)
 
     def activations(
-        self, sites: str | Sequence[str] | None = None, *, step: Steps = None, source: str | Sequence[str] | None = None
+        self,
+        sites: str | Sequence[str] | None = None,
+        *,
+        step: Steps = None,
+        source: str | Sequence[str] | None = None,
+        bits: bool = False,
     ) -> pl.LazyFrame:
-        """`Run.activations` of every run; a run that has none of the sites or steps is left out, unless all are."""
+        """`Run.activations` of every run; a run that has none of the sites, steps or sources is left out.
+
+        Raises:
+            NotFoundError: All are left out.
+            SchemaError: A site has rows of other widths in other runs.
+        """
         frames, missing = {}, None
         for name, run in self.items():
             try:
-                frames[name] = run.activations(sites, step=step, source=source)
+                frames[name] = run.activations(sites, step=step, source=source, bits=bits)
             except NotFoundError as error:
                 missing = error
         if not frames and missing is not None:
             raise missing
+        _check_widths(frames)
         return _concatenate(frames)
 
     def _together(self, ask: Callable[[Run], pl.LazyFrame]) -> pl.LazyFrame:
@@ -112,6 +123,21 @@ def _named(runs: list[Run]) -> dict[str, Run]:
 def _concatenate(frames: dict[str, pl.LazyFrame]) -> pl.LazyFrame:
     named = [frame.select(pl.lit(name).alias("run"), pl.all()) for name, frame in frames.items()]
     return pl.concat(named, how="diagonal_relaxed") if named else pl.LazyFrame(schema={"run": pl.String})
+
+
+def _check_widths(frames: dict[str, pl.LazyFrame]) -> None:
+    """Vectors of several widths would become lists, which nothing that takes vectors takes."""
+    first: dict[str, tuple[str, int | None]] = {}
+    for run, frame in frames.items():
+        for site, kind in frame.collect_schema().items():
+            width = kind.size if isinstance(kind, pl.Array) else None
+            other, known = first.setdefault(site, (run, width))
+            if known != width:
+                said = [f"{n} numbers a row" if n else "one number a row" for n in (known, width)]
+                raise SchemaError(
+                    f"{site!r} has {said[0]} in run {other!r} and {said[1]} in run {run!r}",
+                    hint="ask for other sites, or for these runs apart",
+                )
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
