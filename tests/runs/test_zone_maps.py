@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,13 @@ TEXTS = [
     *("\U0010ffff" * 8, "\U0010ffff" * 9, "a" * 31 + "\U0010ffff", "a" * 31 + "\U0010ffff" * 2),
 ]
 BOOLS = [None, True, False]
-TYPES: dict[str, Any] = {"i": pl.Int64, "f": pl.Float64, "s": pl.String, "b": pl.Boolean}
-POOLS: dict[str, list[Any]] = {"i": INTS, "f": FLOATS, "s": TEXTS, "b": BOOLS}
+TIMES = [
+    None,
+    *(datetime(year, 1, 1, tzinfo=UTC) for year in (1970, 1971, 2026, 9999)),
+    datetime(1969, 12, 31, tzinfo=UTC),
+]
+TYPES: dict[str, Any] = {"t": pl.Datetime("us", "UTC"), "i": pl.Int64, "f": pl.Float64, "s": pl.String, "b": pl.Boolean}
+POOLS: dict[str, list[Any]] = {"t": TIMES, "i": INTS, "f": FLOATS, "s": TEXTS, "b": BOOLS}
 GROUPS = 90
 
 
@@ -96,6 +102,7 @@ def terms(draw: st.DrawFn) -> pl.Expr:
         pl.col("row") >= draw(st.integers(0, 250)),
     ]
     special = {
+        "t": [column.is_between(low, high, closed=closed), column.dt.year() > 1970],
         "i": [column.is_between(low, high, closed=closed), -column < value],
         "f": [column.is_between(low, high, closed=closed), column.is_nan(), column.is_not_nan(), (1 / column) > 0],
         "s": [column.is_between(low, high, closed=closed), column.str.len_bytes() > 32, column.str.starts_with("a")],
