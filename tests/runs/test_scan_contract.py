@@ -13,6 +13,7 @@ import lamina
 from lamina.runs.scan import scan
 from lamina.runs.scan.groups import Span
 from lamina.runs.scan.predicates import conjuncts
+from lamina.runs.scan.values import Values
 from tests.faults import broken
 
 STEPS, EXAMPLES = 6, 50
@@ -140,14 +141,14 @@ def test_columns_may_be_asked_in_any_order_and_unknown_ones_raise(wide: lamina.R
 
 def test_batches_are_capped_by_bytes(wide: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "BATCH_BYTES", 1024)
-    sizes, inner = [], scan.Scan._vectors
+    sizes, inner = [], Values.vectors
 
-    def counted(self: scan.Scan, span: Span, site: str, at: Any) -> pl.Series:
+    def counted(self: Values, span: Span, site: str, at: Any) -> pl.Series:
         vectors = inner(self, span, site, at)
         sizes.append(vectors.len())
         return vectors
 
-    monkeypatch.setattr(scan.Scan, "_vectors", counted)
+    monkeypatch.setattr(Values, "vectors", counted)
     assert wide.activations().collect().equals(expected())
     assert max(sizes) * (12 + 8) <= 1024
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lamina.runs.scan.cells import Cells
 
 
-class Values(NamedTuple):
+class Found(NamedTuple):
     """Which rows have an attached value of a site, ascending, and where it lies; and the names that had several."""
 
     names: np.ndarray
@@ -53,7 +53,7 @@ class Attached:
         array = np.array(merged, dtype=np.int64).reshape(-1, 2)
         return array[:, 0], array[:, 1]
 
-    def values(self, site: str, first: int, last: int) -> Values:
+    def values(self, site: str, first: int, last: int) -> Found:
         """The values of the rows whose names lie between two. Costs no more memory than those and one group's names."""
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for group in self._of_site.get(site, ()):
@@ -68,10 +68,10 @@ class Attached:
             found.append((names[positions], np.full(positions.size, group.number), positions))
         if not found:
             empty = np.empty(0, dtype=np.int64)
-            return Values(empty, empty, empty, empty)
+            return Found(empty, empty, empty, empty)
         names, groups, positions = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.argsort(names, kind="stable")
         names, groups, positions = names[order], groups[order], positions[order]
         again = np.zeros(names.size, dtype=bool)
         again[1:] = names[1:] == names[:-1]
-        return Values(names[~again], groups[~again], positions[~again], np.unique(names[again]))
+        return Found(names[~again], groups[~again], positions[~again], np.unique(names[again]))
