@@ -33,7 +33,7 @@ impl Committer {
     pub fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Self> {
         RunFile::decode(&storage.run_json()?).map_err(|error| error.in_file("run.json"))?;
         let (ordinal, log) = claim(storage.as_ref())?;
-        let mut journal = Journal::new(log);
+        let mut journal = Journal::new(Arc::clone(&storage), ordinal, log);
         let (host, pid, rank) = (clock::host(), std::process::id(), options.rank);
         journal.append(vec![Op::Open(Open { host, pid, rank, time: clock::now(), uuid: clock::unique() })])?;
         let names = Names::read(storage.as_ref(), ordinal)?;
@@ -105,7 +105,10 @@ impl Drop for Guard {
 fn claim(storage: &dyn Storage) -> Result<(u32, Box<dyn Log>)> {
     let mut ordinal = storage.logs()?.last().map_or(0, |&(writer, _)| writer + 1);
     loop {
-        if let Some(log) = storage.create_log(ordinal, 0)? {
+        // a power cut may leave a fence and take the log
+        if !storage.fenced(ordinal)?
+            && let Some(log) = storage.create_log(ordinal, 0)?
+        {
             return Ok((ordinal, log));
         }
         ordinal += 1;

@@ -1,22 +1,26 @@
 //! This writer's log: operations in, chained frames out.
 
-use crate::storage::Log;
+use crate::storage::{Log, Storage};
 use lamina_format::record::Op;
-use lamina_format::{Result, cbor, frame};
+use lamina_format::{Error, ErrorKind, Result, cbor, frame, names};
+use std::sync::Arc;
 
 /// The log and where its chain has got to.
 pub struct Journal {
+    storage: Arc<dyn Storage>,
+    ordinal: u32,
     log: Box<dyn Log>,
     seq: u64,
     previous: [u8; 32],
 }
 
 impl Journal {
-    pub fn new(log: Box<dyn Log>) -> Self {
-        Self { log, seq: 0, previous: [0; 32] }
+    pub fn new(storage: Arc<dyn Storage>, ordinal: u32, log: Box<dyn Log>) -> Self {
+        Self { storage, ordinal, log, seq: 0, previous: [0; 32] }
     }
 
-    /// Appends the operations, durably, in as few frames as they fit.
+    /// Appends the operations, durably, in as few frames as they fit. Behind a fence they do not count, which is an
+    /// error: nothing of them is acknowledged, nor anything built on them.
     pub fn append(&mut self, ops: Vec<Op>) -> Result<()> {
         let (mut batch, mut size) = (Vec::new(), 0);
         for op in ops {
@@ -29,7 +33,16 @@ impl Journal {
             size += bytes;
             batch.push(op);
         }
-        if batch.is_empty() { Ok(()) } else { self.frame(&batch) }
+        if !batch.is_empty() {
+            self.frame(&batch)?;
+        }
+        if self.storage.fenced(self.ordinal)? {
+            let error = Error::new(ErrorKind::Writer, "another process closed this writer for good");
+            return Err(error
+                .in_file(names::fence(self.ordinal))
+                .hint("open a new writer; what was acknowledged is there"));
+        }
+        Ok(())
     }
 
     fn frame(&mut self, ops: &[Op]) -> Result<()> {

@@ -7,9 +7,9 @@ use super::shared::Shared;
 use super::stage::{Job, Stage};
 use crate::clock;
 use crate::storage::Storage;
+use lamina_format::Result;
 use lamina_format::record::{Block, Close, Dropped, Op};
 use lamina_format::segment::Declared;
-use lamina_format::{Error, ErrorKind, Result, names};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,6 @@ use std::time::Duration;
 /// What the thread owns.
 pub struct Worker {
     storage: Arc<dyn Storage>,
-    ordinal: u32,
     declared: Arc<Mutex<Arc<Declared>>>,
     journal: Journal,
     shared: Arc<Shared>,
@@ -44,17 +43,7 @@ impl Worker {
         shared: Arc<Shared>,
     ) -> Self {
         let (segments, packs) = (SegmentWriter::new(ordinal), PackWriter::new(ordinal));
-        Self {
-            storage,
-            ordinal,
-            declared,
-            journal,
-            shared,
-            segments,
-            packs,
-            pending: Vec::new(),
-            logged: HashSet::new(),
-        }
+        Self { storage, declared, journal, shared, segments, packs, pending: Vec::new(), logged: HashSet::new() }
     }
 
     /// Works until the writer is closed, or fails: a failed write or sync is never tried again, since nobody can
@@ -165,7 +154,7 @@ impl Worker {
         self.mark(|stage| stage.written = upto);
         self.segments.sync()?;
         self.packs.sync()?;
-        self.commit()?;
+        self.journal.append(std::mem::take(&mut self.pending))?;
         self.mark(|stage| stage.durable = upto);
         self.shared.tell();
         Ok(())
@@ -180,18 +169,6 @@ impl Worker {
         let sealed = self.segments.seal(&declared)?;
         self.pending.extend(sealed);
         self.pending.push(Op::Close(Close { error, time: clock::now() }));
-        self.commit()
-    }
-
-    /// Puts what was done into the log, durably. Behind a fence it does not count, so nothing of it is acknowledged.
-    fn commit(&mut self) -> Result<()> {
-        self.journal.append(std::mem::take(&mut self.pending))?;
-        if self.storage.fenced(self.ordinal)? {
-            let error = Error::new(ErrorKind::Writer, "another process closed this writer for good");
-            return Err(error
-                .in_file(names::fence(self.ordinal))
-                .hint("open a new writer; what was acknowledged is there"));
-        }
-        Ok(())
+        self.journal.append(std::mem::take(&mut self.pending))
     }
 }

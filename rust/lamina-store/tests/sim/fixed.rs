@@ -131,3 +131,17 @@ fn no_cut_loses_chunks_that_another_writer_was_about_to_make_durable() {
     }
     every_interruption(save, save);
 }
+
+#[test]
+fn no_cut_loses_what_a_writer_was_told_before_it_was_fenced() {
+    fn record(scene: &Scene) {
+        let Ok(mut writer) = scene.try_open() else { return };
+        writer.stage(append(Set::Plain, 1));
+        writer.wait();
+        writer.stage(append(Set::Plain, 2));
+        writer.stage(Call::Log);
+        writer.wait();
+        writer.close();
+    }
+    every_interruption(record, Scene::fence);
+}

@@ -47,14 +47,24 @@ impl Scene {
     }
 
     pub fn open(&self) -> Actor {
+        self.try_open().unwrap()
+    }
+
+    /// A writer, unless it is fenced at once.
+    pub fn try_open(&self) -> lamina_format::Result<Actor> {
         let mut calls = self.calls.lock().unwrap();
         let slot = calls.len();
         calls.push(Vec::new());
         drop(calls);
         let storage = self.storage();
-        let writer = Writer::open(Arc::clone(&storage), Some(slot as i64)).unwrap();
+        let writer = Writer::open(Arc::clone(&storage), Some(slot as i64))?;
         self.fs.note(Note::Opened { slot, ordinal: writer.ordinal() });
-        Actor { scene: self.clone(), slot, writer, storage, staged: 0 }
+        Ok(Actor { scene: self.clone(), slot, writer, storage, staged: 0 })
+    }
+
+    /// Closes the first writer to its owner, if it has a log.
+    pub fn fence(&self) {
+        let _ = self.storage().fence(0);
     }
 
     /// Cuts the power after every call, with `seeds` choices of what survives beside the two extremes; says where
@@ -139,20 +149,29 @@ impl Actor {
         self.scene.calls.lock().unwrap()[self.slot].push(call.clone());
         self.scene.fs.note(Note::Staged { slot: self.slot });
         self.staged += 1;
-        match call {
-            Call::Append { set, rows } => drop(self.append(tag, set, rows).unwrap()),
+        let failed = match call {
+            Call::Append { set, rows } => self.append(tag, set, rows).err(),
             Call::Examples { rows } => {
                 let columns = history::example_columns(tag, rows);
-                with_columns(&columns, |columns| self.writer.examples(self.storage.as_ref(), rows, columns).unwrap());
+                with_columns(&columns, |columns| self.writer.examples(self.storage.as_ref(), rows, columns).err())
             }
-            Call::Log => self.writer.log(tag, 1, &[("loss".to_owned(), tag as f64 + 0.5)], None, None).unwrap(),
+            Call::Log => self.writer.log(tag, 1, &[("loss".to_owned(), tag as f64 + 0.5)], None, None).err(),
             Call::Save { bytes } => {
                 let tensors = history::tensors(tag, bytes);
                 let tensors =
                     tensors.iter().map(|(spec, bytes): &(TensorSpec, _)| (spec.clone(), &bytes[..])).collect();
-                self.writer.save(tag, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).unwrap();
+                self.writer.save(tag, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).err()
             }
+        };
+        self.expect(failed);
+    }
+
+    /// Nothing fails but behind a fence.
+    fn expect(&self, failure: Option<lamina_format::Error>) -> bool {
+        if let Some(error) = &failure {
+            assert!(error.message.contains("closed this writer for good"), "{error}");
         }
+        failure.is_none()
     }
 
     fn append(&self, tag: i64, set: history::Set, rows: u64) -> lamina_format::Result<Ticket> {
@@ -174,13 +193,18 @@ impl Actor {
 
     /// Waits until everything is durable.
     pub fn wait(&mut self) {
-        assert!(self.writer.flush().wait(Duration::from_secs(60)).unwrap(), "a minute is enough for anything");
-        self.scene.fs.note(Note::Acknowledged { slot: self.slot, calls: self.staged });
+        let waited = self.writer.flush().wait(Duration::from_secs(60));
+        assert!(waited != Ok(false), "a minute is enough for anything");
+        if self.expect(waited.err()) {
+            self.scene.fs.note(Note::Acknowledged { slot: self.slot, calls: self.staged });
+        }
     }
 
     pub fn close(self) {
-        self.writer.close(None).unwrap();
-        self.scene.fs.note(Note::Closed { slot: self.slot });
+        let closed = self.writer.close(None).err();
+        if self.expect(closed) {
+            self.scene.fs.note(Note::Closed { slot: self.slot });
+        }
     }
 }
 
