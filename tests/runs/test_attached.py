@@ -111,8 +111,20 @@ def test_a_selection_names_the_places_of_attached_values(base: lamina.Run) -> No
     scanned, _ = base._scan(["code"], None, None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = scanned.selection(pl.col("step") > 0)
+        found = list(scanned.selection(pl.col("step") > 0))
     (group,) = {group for group, _ in found}
     assert group == next(g.number for g in base._wide.groups if g.kind == "attached")
     positions = np.concatenate([np.arange(len(FEW)) if at is None else at for _, at in found])
     assert [FEW[position] for position in positions] == [30, 31, 59]
+
+
+def test_a_site_that_is_hidden_in_a_small_group_is_shown_in_a_large_one_behind_it(run: lamina.Run) -> None:
+    with run.writer() as writer:
+        for step, rows in enumerate((3, 50)):
+            x = np.full((rows, 1), step, np.float32)
+            writer.append({"x": x, "y": x}, step=step)
+            writer.flush()
+    run.refresh().delete("x", rows=[1])
+    frame = run.activations().collect()
+    assert frame["x"].is_null().arg_true().to_list() == [1]
+    assert frame["y"].null_count() == 0

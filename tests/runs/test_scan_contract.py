@@ -213,6 +213,6 @@ def test_a_selection_names_the_places_of_the_rows_that_pass(wide: lamina.Run, na
 
 def test_a_selection_over_metadata_reads_no_vectors(wide: lamina.Run) -> None:
     scanned, _ = wide._scan(["x"], None, None)
-    assert scanned.selection(None) == [(group, None) for group in range(STEPS)]
+    assert list(scanned.selection(None)) == [(group, None) for group in range(STEPS)]
     assert [group for group, _ in scanned.selection(pl.col("step") == 2)] == [2]
     assert wide._snapshot.bytes_read[1] == 0

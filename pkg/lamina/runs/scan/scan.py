@@ -68,7 +68,7 @@ class Scan:
         """The LazyFrame; nothing is read before it is collected."""
         return register_io_source(self._batches, schema=pl.Schema(self._columns | self._sites), is_pure=True)
 
-    def selection(self, predicate: pl.Expr | None) -> list[tuple[int, np.ndarray | None]]:
+    def selection(self, predicate: pl.Expr | None) -> Iterator[tuple[int, np.ndarray | None]]:
         """Where the rows of the frame's one site lie that pass: group by group their positions, or None for all.
 
         In row order; a group stands there several times where rows of others lie between its own. Positions are int64.
@@ -78,7 +78,6 @@ class Scan:
         terms = split(predicate, self._columns)
         cells = [name for name in self._columns if name in names_in(terms.late)]
         rows = {group.number: group.rows for group in self._all}
-        found: list[tuple[int, np.ndarray | None]] = []
         for span, at, metadata in self._surviving(terms.early, cells):
             count = span.rows if at is None else at.size
             for start in range(0, count, step := self._batch_rows([site] if terms.late else [], None)):
@@ -91,8 +90,7 @@ class Scan:
                 for lies in np.split(np.arange(groups.size), cuts) if groups.size else []:
                     number, inside = int(groups[lies[0]]), positions[lies]
                     whole = inside.size == rows[number] and bool((np.diff(inside) == 1).all())
-                    found.append((number, None if whole else np.ascontiguousarray(inside)))
-        return found
+                    yield number, None if whole else np.ascontiguousarray(inside)
 
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None

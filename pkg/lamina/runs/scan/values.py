@@ -67,7 +67,8 @@ class Values:
         for index, group in enumerate(span.groups):
             absent = self._cells.hidden(group.number, site) if site in group.sites else None
             if absent is not None:
-                groups[(which == index) & absent[positions]] = -1
+                here = np.flatnonzero(which == index)
+                groups[here[absent[positions[here]]]] = -1
         if site in self._attached.sites and groups.size:
             names = span.names(at)
             values = self._attached.values(site, names[0], names[-1])
