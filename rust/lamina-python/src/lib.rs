@@ -8,6 +8,8 @@ mod hash;
 mod hide;
 mod input;
 mod keeping;
+mod order;
+mod site_rows;
 mod snapshot;
 mod ticket;
 mod wide;
@@ -44,5 +46,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;
+    module.add_class::<order::Order>()?;
+    module.add_class::<site_rows::SiteRows>()?;
     module.add_class::<snapshot::Snapshot>()
 }

@@ -8,7 +8,7 @@ use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicr
 use arrow_buffer::MutableBuffer;
 use lamina_format::record::{Column, Table};
 use lamina_format::{Error, Value};
-use lamina_store::reader::{Kind, Mask};
+use lamina_store::reader::{Access, Kind, Mask};
 use lamina_store::storage::Files;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 /// What a run held when it was opened.
 #[pyclass(frozen, module = "lamina._core")]
-pub struct Snapshot(pub lamina_store::Snapshot);
+pub struct Snapshot(pub Arc<lamina_store::Snapshot>);
 
 type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64);
 type GroupRow = (usize, i64, u64, Vec<String>, Option<i64>, Option<i64>, &'static str, i64);
@@ -51,10 +51,12 @@ impl Snapshot {
 #[pymethods]
 impl Snapshot {
     #[new]
-    #[pyo3(signature = (path, *, strict=false, hidden=false))]
-    fn new(py: Python<'_>, path: &str, strict: bool, hidden: bool) -> PyResult<Self> {
+    #[pyo3(signature = (path, *, strict=false, io="auto", verify="first", hidden=false))]
+    fn new(py: Python<'_>, path: &str, strict: bool, io: &str, verify: &str, hidden: bool) -> PyResult<Self> {
+        let access = Access::parse(io, verify).map_err(raise)?;
         let opening = lamina_store::Opening { strict, hidden };
-        py.detach(|| lamina_store::Snapshot::open(Arc::new(Files::new(path)), opening)).map(Self).map_err(raise)
+        let open = || lamina_store::Snapshot::open(Arc::new(Files::new(path)), opening);
+        Ok(Self(Arc::new(py.detach(open).map_err(raise)?.with_access(access))))
     }
 
     #[getter]

@@ -1,14 +1,14 @@
 //! One writer's life and a reader's snapshot, on any storage. No Python.
 //!
 //! `create` makes a run; a `Writer` owns one log of it and appends; a `Snapshot` reads what was acknowledged.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod chain;
 mod clock;
 mod create;
 pub mod hide;
 pub mod keep;
-
+pub mod order;
 pub mod reader;
 pub mod storage;
 pub mod writer;

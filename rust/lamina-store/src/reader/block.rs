@@ -1,6 +1,7 @@
-//! Reading blocks: by position, verified when first touched.
+//! Reading blocks: from a map or by position, verified when first touched.
 
-use crate::storage::{Ranges, Storage};
+use super::access::{Access, Io, Verify};
+use crate::storage::{Mapped, Ranges, Storage};
 use lamina_format::checksum::PIECE;
 use lamina_format::record::{Block, Role};
 use lamina_format::{Error, Result};
@@ -8,12 +9,19 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The open files, and how much was read from them.
+/// The open files, how they are read, and how much was read from them.
 #[derive(Default)]
 pub struct Blobs {
+    pub access: Access,
     open: Mutex<HashMap<String, Arc<dyn Ranges>>>,
     metadata_bytes: AtomicU64,
     site_bytes: AtomicU64,
+}
+
+/// A file that is open, and its bytes if they are mapped.
+pub struct OpenFile {
+    pub ranges: Arc<dyn Ranges>,
+    pub map: Option<Arc<Mapped>>,
 }
 
 impl Blobs {
@@ -28,15 +36,40 @@ impl Blobs {
         Ok(ranges)
     }
 
+    /// An open file for reading a block of it, which must not reach beyond the file's end. Blocks of metadata are read
+    /// whole and copied anyway: they are never mapped.
+    pub fn open(&self, storage: &dyn Storage, file: &str, block: &Block) -> Result<OpenFile> {
+        let ranges = self.get(storage, file)?;
+        let end = block.offset.saturating_add(block.length);
+        if end > ranges.length()? {
+            let error = Error::damaged("the file is shorter than what was acknowledged");
+            return Err(error.in_file(file).at(block.offset).hint(HINT));
+        }
+        let wanted = match self.access.io {
+            _ if block.role != Role::Site || block.length == 0 => false,
+            Io::Auto => !ranges.is_remote(),
+            Io::Mmap => true,
+            Io::Pread => false,
+        };
+        let map = match if wanted { ranges.map(end) } else { Ok(None) } {
+            // what cannot be mapped can still be read, unless the caller insists
+            Err(_) if self.access.io == Io::Auto => None,
+            map => map?,
+        };
+        Ok(OpenFile { ranges, map })
+    }
+
     pub fn bytes_read(&self) -> (u64, u64) {
         (self.metadata_bytes.load(Ordering::Relaxed), self.site_bytes.load(Ordering::Relaxed))
     }
 
-    fn count(&self, role: Role, bytes: usize) {
+    pub fn count(&self, role: Role, bytes: usize) {
         let counter = if role == Role::Site { &self.site_bytes } else { &self.metadata_bytes };
         counter.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
+
+const HINT: &str = "the other rows are readable; restore this file from a copy, or record again";
 
 /// Which pieces of a block were found good: a bit each.
 pub struct Verified(Box<[AtomicU64]>);
@@ -56,23 +89,24 @@ impl Verified {
 }
 
 /// A block of one file, with what is known of it.
+#[derive(Clone, Copy)]
 pub struct BlockReader<'a> {
     pub blobs: &'a Blobs,
-    pub ranges: Arc<dyn Ranges>,
+    pub open: &'a OpenFile,
     pub file: &'a str,
     pub block: &'a Block,
     pub verified: &'a Verified,
 }
 
-impl BlockReader<'_> {
-    /// Fills `out` from byte `start` of the block.
-    pub fn read(&self, start: usize, out: &mut [u8]) -> Result<()> {
+impl<'a> BlockReader<'a> {
+    /// Fills `out` from byte `start` of the block. `scratch` is kept from call to call for pieces of which only a part is
+    /// wanted.
+    pub fn read(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
         let mut at = start;
         let end = start + out.len();
         if end as u64 > self.block.length {
             return Err(self.damaged("the block is shorter than its rows", self.block.length));
         }
-        let mut scratch = Vec::new();
         while at < end {
             let first = at / PIECE;
             if self.has(first) {
@@ -87,45 +121,65 @@ impl BlockReader<'_> {
             }
             let (piece, stop) = (first * PIECE, (self.block.length as usize).min((first + 1) * PIECE));
             let to = end.min(stop);
-            if at == piece && to == stop {
-                let whole = &mut out[at - start..to - start];
-                self.fetch(piece, whole)?;
+            let wanted = &mut out[at - start..to - start];
+            if let Some(whole) = self.mapped(piece, stop - piece) {
+                self.blobs.count(self.block.role, whole.len());
                 self.verify(first, whole)?;
+                wanted.copy_from_slice(&whole[at - piece..to - piece]);
+            } else if at == piece && to == stop {
+                self.fetch(piece, wanted)?;
+                self.verify(first, wanted)?;
             } else {
                 scratch.resize(stop - piece, 0);
-                self.fetch(piece, &mut scratch)?;
-                self.verify(first, &scratch)?;
-                out[at - start..to - start].copy_from_slice(&scratch[at - piece..to - piece]);
+                self.fetch(piece, scratch)?;
+                self.verify(first, scratch)?;
+                wanted.copy_from_slice(&scratch[at - piece..to - piece]);
             }
             at = to;
         }
         Ok(())
     }
 
-    /// Refuses a block that the file is too short for, before anything is allocated for it.
-    pub fn check_length(&self) -> Result<()> {
-        if self.block.offset + self.block.length > self.ranges.length()? {
-            return Err(self.damaged("the file is shorter than what was acknowledged", 0));
+    /// Bytes of the block that need no check any more, if they are mapped.
+    #[inline]
+    pub fn trusted(&self, start: usize, length: usize) -> Option<&'a [u8]> {
+        if length == 0 || !(start / PIECE..=(start + length - 1) / PIECE).all(|piece| self.has(piece)) {
+            return None;
         }
-        Ok(())
+        self.mapped(start, length)
     }
 
     /// All of the block.
     pub fn all(&self) -> Result<Vec<u8>> {
-        self.check_length()?;
         let length = self.block.length;
         let mut bytes = vec![0; length as usize];
-        self.read(0, &mut bytes)?;
+        self.read(0, &mut bytes, &mut Vec::new())?;
         Ok(bytes)
     }
 
+    /// Whether a piece needs no check.
     fn has(&self, piece: usize) -> bool {
-        (piece + 1) * 4 <= self.block.crcs.len() && self.verified.has(piece)
+        match self.blobs.access.verify {
+            Verify::First => (piece + 1) * 4 <= self.block.crcs.len() && self.verified.has(piece),
+            Verify::Always => false,
+            Verify::Never => true,
+        }
+    }
+
+    fn mapped(&self, at: usize, length: usize) -> Option<&'a [u8]> {
+        if (at + length) as u64 > self.block.length {
+            return None;
+        }
+        self.open.map.as_ref()?.bytes(self.block.offset + at as u64, length)
     }
 
     fn fetch(&self, at: usize, out: &mut [u8]) -> Result<()> {
         self.blobs.count(self.block.role, out.len());
-        self.ranges.read(self.block.offset + at as u64, out)
+        if let Some(bytes) = self.mapped(at, out.len()) {
+            out.copy_from_slice(bytes);
+            return Ok(());
+        }
+        self.open.ranges.read(self.block.offset + at as u64, out)
     }
 
     fn verify(&self, piece: usize, bytes: &[u8]) -> Result<()> {
@@ -138,9 +192,6 @@ impl BlockReader<'_> {
     }
 
     fn damaged(&self, text: &str, at: u64) -> Error {
-        Error::damaged(text)
-            .in_file(self.file)
-            .at(self.block.offset + at)
-            .hint("the other rows are readable; restore this file from a copy, or record again")
+        Error::damaged(text).in_file(self.file).at(self.block.offset + at).hint(HINT)
     }
 }

@@ -1,7 +1,7 @@
 //! Row groups of a snapshot: what they hold, their metadata, and gathering rows.
 
 use super::Snapshot;
-use super::block::{BlockReader, Verified};
+use super::block::{BlockReader, OpenFile, Verified};
 use super::column::{ColumnData, checked};
 use super::hidden::{Hidden, Mask, Origin};
 use lamina_format::record::{Block, Column, Group, Role, Site, Table};
@@ -12,7 +12,7 @@ pub struct StoredGroup {
     pub record: Group,
     pub origin: Origin,
     pub hidden: Hidden,
-    verified: Vec<Verified>,
+    pub(super) verified: Vec<Verified>,
 }
 
 impl StoredGroup {
@@ -38,7 +38,7 @@ impl StoredGroup {
         }
     }
 
-    fn find(&self, role: Role, id: u32) -> Option<(&Block, &Verified)> {
+    pub fn find(&self, role: Role, id: u32) -> Option<(&Block, &Verified)> {
         let mut both = self.record.blocks.iter().zip(&self.verified);
         both.find(|(block, _)| block.role == role && block.id == id)
     }
@@ -101,7 +101,7 @@ impl Snapshot {
         self.columns(table).find(|column| column.name == name).ok_or_else(unknown)
     }
 
-    fn group(&self, table: Table, index: usize) -> Result<&StoredGroup> {
+    pub(super) fn group(&self, table: Table, index: usize) -> Result<&StoredGroup> {
         let groups = if table == Table::Examples { &self.examples } else { &self.groups };
         groups.get(index).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no row group {index}")))
     }
@@ -119,10 +119,19 @@ impl Snapshot {
         Ok(self.columns(table).filter(|column| constant(column.id) || block(column.id)).collect())
     }
 
-    fn reader<'a>(&'a self, group: &'a StoredGroup, found: (&'a Block, &'a Verified)) -> Result<BlockReader<'a>> {
-        let ranges = self.blobs.get(self.storage.as_ref(), &group.record.file)?;
+    pub(super) fn reader<'a>(
+        &'a self,
+        group: &'a StoredGroup,
+        open: &'a OpenFile,
+        found: (&'a Block, &'a Verified),
+    ) -> BlockReader<'a> {
         let (block, verified) = found;
-        Ok(BlockReader { blobs: &self.blobs, ranges, file: &group.record.file, block, verified })
+        BlockReader { blobs: &self.blobs, open, file: &group.record.file, block, verified }
+    }
+
+    fn read_all(&self, group: &StoredGroup, found: (&Block, &Verified)) -> Result<Vec<u8>> {
+        let open = self.blobs.open(self.storage.as_ref(), &group.record.file, found.0)?;
+        self.reader(group, &open, found).all()
     }
 
     /// The names of a group's rows.
@@ -133,7 +142,7 @@ impl Snapshot {
     pub(super) fn names_of(&self, group: &StoredGroup) -> Result<Vec<i64>> {
         let (first, last) = group.record.span();
         let Some(found) = group.find(Role::Names, 0) else { return Ok((first..=last).collect()) };
-        let bytes = self.reader(group, found)?.all()?;
+        let bytes = self.read_all(group, found)?;
         let names: Vec<i64> = bytes.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect();
         if names.iter().any(|&name| name < first || name > last) {
             return Err(Error::damaged("a row's name is not what its group says").in_file(&group.record.file));
@@ -161,7 +170,7 @@ impl Snapshot {
         if let Some(value) = constant(group, column) {
             return Ok(ColumnData::Constant(value.clone()));
         }
-        let read = |role| group.find(role, column.id).map(|found| self.reader(group, found)?.all()).transpose();
+        let read = |role| group.find(role, column.id).map(|found| self.read_all(group, found)).transpose();
         let missing = || Error::damaged("a column lacks a block").in_file(&group.record.file);
         let valid = read(Role::Valid)?;
         let data = match read(Role::Values)? {
@@ -177,21 +186,26 @@ impl Snapshot {
 
     /// How many rows of the site the group holds: all of its own, or none. An error if the file is too short for them.
     pub fn rows_of(&self, index: usize, site: &Site) -> Result<u64> {
-        self.site_reader(index, site).map(|(rows, _)| rows)
+        self.open_site(index, site).map(|(group, ..)| group.record.rows)
     }
 
-    fn site_reader(&self, index: usize, site: &Site) -> Result<(u64, BlockReader<'_>)> {
+    /// The group, its block of the site, and the file that the block lies in.
+    pub(super) fn open_site(&self, index: usize, site: &Site) -> Result<(&StoredGroup, usize, OpenFile)> {
         let group = self.group(Table::Rows, index)?;
         let absent = || Error::new(ErrorKind::NotFound, format!("row group {index} does not hold {:?}", site.name));
-        let shown = group.find(Role::Site, site.id).filter(|_| group.hidden.of_site(site.id) != Mask::All);
-        let reader = self.reader(group, shown.ok_or_else(absent)?)?;
-        reader.check_length()?;
-        Ok((group.record.rows, reader))
+        let is_site = |block: &Block| block.site() == Some(site.id);
+        let shown = group.record.blocks.iter().position(is_site).filter(|_| group.hidden.of_site(site.id) != Mask::All);
+        let at = shown.ok_or_else(absent)?;
+        let open = self.blobs.open(self.storage.as_ref(), &group.record.file, &group.record.blocks[at])?;
+        Ok((group, at, open))
     }
 
     /// Rows of a site: those at `indices` (positions in the group), or all, into `out` of just that size.
     pub fn gather(&self, index: usize, site: &Site, indices: Option<&[i64]>, out: &mut [u8]) -> Result<()> {
-        let (rows, reader) = self.site_reader(index, site)?;
+        let (group, at, open) = self.open_site(index, site)?;
+        let rows = group.record.rows;
+        let reader = self.reader(group, &open, (&group.record.blocks[at], &group.verified[at]));
+        let mut scratch = Vec::new();
         let item = site.row_bytes() as usize;
         let wanted = indices.map_or(rows as usize, <[i64]>::len);
         if out.len() != wanted * item {
@@ -201,7 +215,7 @@ impl Snapshot {
                 out.len()
             )));
         }
-        let Some(indices) = indices else { return reader.read(0, out) };
+        let Some(indices) = indices else { return reader.read(0, out, &mut scratch) };
         if let Some(beyond) = indices.iter().find(|&&at| at < 0 || at as u64 >= rows) {
             return Err(Error::new(ErrorKind::NotFound, format!("position {beyond} is outside of {rows} rows")));
         }
@@ -209,7 +223,7 @@ impl Snapshot {
         while from < wanted {
             // neighbours are read together
             let run = indices[from..].windows(2).take_while(|pair| pair[1] == pair[0] + 1).count() + 1;
-            reader.read(indices[from] as usize * item, &mut out[from * item..(from + run) * item])?;
+            reader.read(indices[from] as usize * item, &mut out[from * item..(from + run) * item], &mut scratch)?;
             from += run;
         }
         Ok(())

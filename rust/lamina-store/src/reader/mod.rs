@@ -1,18 +1,24 @@
 //! What a run held when it was opened: the commits, and the valid frames of each log.
 
+mod access;
 mod block;
 mod checkpoint;
 mod column;
+mod gather;
 mod group;
 mod hidden;
 mod metrics;
+mod selection;
 mod zones;
 
+pub use access::{Access, Io, Verify};
 pub use checkpoint::{SavedPart, SavedTensor};
 pub use column::ColumnData;
+pub use gather::{SiteRows, Wanted};
 pub use group::{GroupInfo, Kind};
 pub use hidden::Mask;
 pub use metrics::MetricColumns;
+pub use selection::{Part, Selection};
 pub use zones::ColumnZone;
 
 use crate::chain::Chain;
@@ -154,6 +160,12 @@ impl Snapshot {
             let to = if group.hidden.rows == Mask::All { &mut self.hidden } else { &mut self.groups };
             to.push(group);
         }
+    }
+
+    /// The same view, read in another way.
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.blobs.access = access;
+        self
     }
 
     /// The description.

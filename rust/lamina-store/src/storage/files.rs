@@ -1,12 +1,13 @@
 //! A run as a folder of files: where each thing lies, and in which order it becomes durable.
 
 use super::stream::Stream;
-use super::{Blob, Fs, FsFile, Log, Ranges, RealFs, Storage};
+use super::{Blob, Fs, FsFile, Log, Mapped, Ranges, RealFs, Storage};
 use crate::clock;
 use lamina_format::{Error, ErrorKind, Result, names};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The folder of a run.
 #[derive(Clone)]
@@ -238,7 +239,7 @@ impl Storage for Files {
     fn open_blob(&self, name: &str) -> Result<Box<dyn Ranges>> {
         names::check_blob(name)?;
         let file = self.fs.open(&self.root.join(name)).map_err(|error| refused(&error, "cannot open", name))?;
-        Ok(Box::new(OpenRanges { file, name: name.to_owned() }))
+        Ok(Box::new(OpenRanges { file, name: name.to_owned(), map: Mutex::default() }))
     }
 }
 
@@ -298,6 +299,8 @@ impl Blob for OpenBlob {
 struct OpenRanges {
     file: Box<dyn FsFile>,
     name: String,
+    /// The latest map. An earlier and shorter one lives on as long as somebody holds it.
+    map: Mutex<Option<Arc<Mapped>>>,
 }
 
 impl Ranges for OpenRanges {
@@ -307,5 +310,23 @@ impl Ranges for OpenRanges {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         self.file.read_at(offset, out).map_err(|error| refused(&error, "cannot read", &self.name).at(offset))
+    }
+
+    fn map(&self, least: u64) -> Result<Option<Arc<Mapped>>> {
+        let mut latest = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(map) = latest.as_ref().filter(|map| map.length() >= least) {
+            return Ok(Some(Arc::clone(map)));
+        }
+        let map = self.file.map(least).map_err(|error| refused(&error, "cannot map", &self.name))?;
+        *latest = map.map(Arc::new);
+        Ok(latest.clone())
+    }
+
+    fn is_remote(&self) -> bool {
+        self.file.is_remote()
+    }
+
+    fn will_need(&self, range: Range<u64>) {
+        self.file.will_need(range);
     }
 }

@@ -1,7 +1,10 @@
 //! The seam below the file implementation: the few calls that touch a file system.
 
+use super::map::Mapped;
+use super::remote;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -35,6 +38,16 @@ pub trait FsFile: Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// Fills all of `out`.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+    /// All that the file holds now, `least` bytes or more, in memory; None where files cannot be mapped.
+    fn map(&self, _least: u64) -> io::Result<Option<Mapped>> {
+        Ok(None)
+    }
+    /// Whether the file lies on another machine.
+    fn is_remote(&self) -> bool {
+        false
+    }
+    /// Starts to read what will be asked for.
+    fn will_need(&self, _range: Range<u64>) {}
     /// Writes all of `bytes`.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes the contents durable.
@@ -103,6 +116,21 @@ impl FsFile for File {
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.read_exact_at(out, offset)
+    }
+
+    fn map(&self, least: u64) -> io::Result<Option<Mapped>> {
+        Mapped::new(self, least).map(Some)
+    }
+
+    fn is_remote(&self) -> bool {
+        remote::is_remote(self)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn will_need(&self, range: Range<u64>) {
+        let length = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+        // it is only advice: a refusal is no error
+        let _ = rustix::fs::fadvise(self, range.start, length, rustix::fs::Advice::WillNeed);
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -7,12 +7,17 @@
 mod fence;
 mod files;
 mod fs;
+mod map;
+mod remote;
 mod stream;
 
 pub use files::Files;
+pub use map::{Mapped, prefetch};
 pub use fs::{Fs, FsFile, RealFs};
 
 use lamina_format::Result;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// A run's storage.
 pub trait Storage: Send + Sync {
@@ -74,4 +79,14 @@ pub trait Ranges: Send + Sync {
     fn length(&self) -> Result<u64>;
     /// Fills `out` from `offset`.
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()>;
+    /// The file in memory, its first `least` bytes or more; None where that cannot be had.
+    fn map(&self, _least: u64) -> Result<Option<Arc<Mapped>>> {
+        Ok(None)
+    }
+    /// Whether the file lies on another machine, where mapping it is not safe.
+    fn is_remote(&self) -> bool {
+        false
+    }
+    /// Starts to read what will be asked for.
+    fn will_need(&self, _range: Range<u64>) {}
 }

@@ -1,0 +1,81 @@
+//! `lamina._core.SiteRows`.
+
+use crate::buffer::{Bytes, BytesMut};
+use crate::errors::raise;
+use crate::snapshot::Snapshot;
+use lamina_format::Error;
+use lamina_format::record::Table;
+use lamina_store::reader::{Part, Selection, Wanted};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyIterator};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The rows of a site that were selected.
+#[pyclass(frozen, module = "lamina._core")]
+pub struct SiteRows(lamina_store::reader::SiteRows);
+
+type Chosen<'py> = (usize, Option<Bound<'py, PyAny>>);
+
+#[pymethods]
+impl SiteRows {
+    #[new]
+    fn new(snapshot: &Bound<'_, Snapshot>, site: &str, parts: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let snapshot = Arc::clone(&snapshot.get().0);
+        // one at a time: whoever makes the parts need not hold them all
+        let part = |chosen: PyResult<Bound<'_, PyAny>>| {
+            let (group, mask): Chosen = chosen?.extract()?;
+            let rows = snapshot.rows(Table::Rows, group).map_err(raise)?;
+            match mask {
+                None => Ok(Part::whole(group, rows)),
+                Some(mask) => Part::masked(group, rows, Bytes::get(&mask)?.as_slice()).map_err(raise),
+            }
+        };
+        let parts = PyIterator::from_object(parts)?.map(part).collect::<PyResult<Vec<_>>>()?;
+        let rows = lamina_store::reader::SiteRows::new(Arc::clone(&snapshot), site, Selection::new(parts));
+        rows.map(Self).map_err(raise)
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.selection().len() as usize
+    }
+
+    fn parts<'py>(&self, py: Python<'py>) -> Vec<(usize, u64, Option<Bound<'py, PyBytes>>)> {
+        let parts = self.0.selection().parts().iter();
+        parts.map(|part| (part.group, part.count(), part.bits().map(|bits| PyBytes::new(py, &bits)))).collect()
+    }
+
+    fn ids<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let ids = py.detach(|| self.0.ids()).map_err(raise)?;
+        PyBytes::new_with(py, 8 * ids.len(), |bytes| {
+            bytes.as_chunks_mut().0.iter_mut().zip(&ids).for_each(|(bytes, id)| *bytes = id.to_le_bytes());
+            Ok(())
+        })
+    }
+
+    fn gather(
+        &self,
+        py: Python<'_>,
+        positions: &Bound<'_, PyAny>,
+        out: &Bound<'_, PyAny>,
+        threads: usize,
+    ) -> PyResult<()> {
+        let positions = Bytes::get(positions)?.as_i64s();
+        let mut out = BytesMut::get(out)?;
+        let out = out.as_mut_slice();
+        py.detach(|| self.0.gather(&Wanted::At(&positions), out, threads)).map_err(raise)
+    }
+
+    fn read(&self, py: Python<'_>, start: u64, out: &Bound<'_, PyAny>, threads: usize) -> PyResult<()> {
+        let mut out = BytesMut::get(out)?;
+        let out = out.as_mut_slice();
+        let end = start.checked_add((out.len() / self.0.row_bytes().max(1)) as u64);
+        let end = end.ok_or_else(|| raise(Error::schema(format!("there is no row {start}"))))?;
+        py.detach(|| self.0.gather(&Wanted::Span(start..end), out, threads)).map_err(raise)
+    }
+
+    fn will_need(&self, py: Python<'_>, spans: Vec<(u64, u64)>) -> PyResult<()> {
+        let spans: Vec<Range<u64>> = spans.into_iter().map(|(start, end)| start..end).collect();
+        py.detach(|| self.0.will_need(&spans)).map_err(raise)
+    }
+}

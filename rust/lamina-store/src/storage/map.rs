@@ -1,0 +1,111 @@
+//! Bytes of a file in the memory of this process: the one place of this crate with unsafe code.
+#![allow(unsafe_code)]
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::ptr::{NonNull, null_mut};
+
+/// The first bytes of a file, mapped for reading.
+///
+/// The store maps blobs alone. Their committed bytes never change, and only committed bytes are asked for.
+/// Whoever cuts a mapped file short kills the process that reads it: `pread` is there for where that may happen.
+pub struct Mapped {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the map is read-only and belongs to nobody but this value; reading memory needs no thread.
+unsafe impl Send for Mapped {}
+// SAFETY: as above; all methods only read.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// Maps all that the file holds now, which must be `least` bytes or more.
+    pub fn new(file: &File, least: u64) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        if length < least || length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let length = usize::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+        // SAFETY: a new map at an address that the kernel chooses touches no memory that anybody has.
+        let start = unsafe { mmap(null_mut(), length, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::Unsupported)?;
+        Ok(Self { start, length })
+    }
+
+    /// How many bytes are mapped.
+    pub fn length(&self) -> u64 {
+        self.length as u64
+    }
+
+    /// Bytes of the file; None if the map ends before.
+    pub fn bytes(&self, offset: u64, length: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(length)?;
+        if end > self.length {
+            return None;
+        }
+        // SAFETY: the range lies in the map, which `new` made no longer than the file and which lives as long as
+        // `self`. A file is only ever extended behind what is committed, and committed bytes do not change, so nobody
+        // writes to what the slice shows while it is shown.
+        Some(unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(start), length) })
+    }
+
+    /// Tells the kernel which bytes will be asked for; it starts to read those that are not in memory and does not wait.
+    pub fn will_need(&self, range: Range<u64>) {
+        let page = rustix::param::page_size() as u64;
+        let start = range.start / page * page;
+        let end = range.end.min(self.length as u64);
+        if start < end {
+            // SAFETY: the range lies in the map and starts at a page; the advice changes no byte. It is only advice,
+            // so a refusal is no error.
+            let _ = unsafe { madvise(self.start.as_ptr().add(start as usize).cast(), (end - start) as usize, Advice::WillNeed) };
+        }
+    }
+}
+
+/// Asks the processor for bytes ahead of their use.
+#[inline]
+pub fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the address is that of a byte of the slice; a prefetch changes nothing and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped this range, nothing else unmaps it, and no slice outlives `self`.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_map_shows_the_file_and_refuses_what_lies_behind() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert!(Mapped::new(&file, 0).is_err(), "an empty file cannot be mapped");
+        file.write_all(&[7; 5000]).unwrap();
+        assert!(Mapped::new(&file, 5001).is_err());
+        let map = Mapped::new(&file, 4000).unwrap();
+        assert_eq!(map.length(), 5000);
+        assert_eq!(map.bytes(4990, 10), Some(&[7; 10][..]));
+        assert_eq!(map.bytes(4990, 11), None);
+        assert_eq!(map.bytes(u64::MAX, 2), None);
+        map.will_need(100..u64::MAX);
+        prefetch(map.bytes(0, 5000).unwrap());
+        file.write_all(&[8; 10]).unwrap();
+        assert_eq!(map.bytes(5000, 10), None, "what was written since needs another map");
+        assert_eq!(Mapped::new(&file, 5010).unwrap().bytes(5000, 10), Some(&[8; 10][..]));
+    }
+}
