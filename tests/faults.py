@@ -182,7 +182,7 @@ def rows_ignore_the_order_asked(patch: pytest.MonkeyPatch) -> None:
     from lamina.runs.stored import StoredRows
 
     whole = StoredRows.gather
-    patch.setattr(StoredRows, "gather", lambda self, positions, out: whole(self, np.sort(positions), out))
+    patch.setattr(StoredRows, "gather", lambda self, positions, *rest: whole(self, np.sort(positions), *rest))
 
 
 @fault

@@ -5,7 +5,7 @@ Nothing here is public; `lamina.runs` is the face over it. Every error is a chil
 reads, writes, copies or hashes holds the GIL.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Literal, final
 
 from numpy.typing import NDArray
@@ -142,7 +142,15 @@ class Writer:
 class Snapshot:
     """What a run held when it was opened. Immutable; open again to see more."""
 
-    def __init__(self, path: str, *, strict: bool = False, hidden: bool = False) -> None: ...
+    def __init__(
+        self,
+        path: str,
+        *,
+        strict: bool = False,
+        io: Literal["auto", "mmap", "pread"] = "auto",
+        verify: Literal["first", "always", "never"] = "first",
+        hidden: bool = False,
+    ) -> None: ...
     @property
     def id(self) -> str: ...
     @property
@@ -228,3 +236,66 @@ def in_order_of_writing(snapshot: Snapshot, groups: Sequence[int]) -> list[int]:
 
 def hiding_groups(snapshot: Snapshot) -> list[int]:
     """The groups of which some rows are hidden, or show no value of some site."""
+
+@final
+class SiteRows:
+    """The rows of a site that were selected, at positions 0 to n - 1. Files are opened when they are first needed.
+
+    Args:
+        snapshot: Where they lie.
+        site: The site.
+        parts: Group by group the positions in the group (i64), or None for all. Consumed one by one.
+    """
+
+    def __init__(self, snapshot: Snapshot, site: str, parts: Iterable[tuple[int, Buffer | None]]) -> None: ...
+    @staticmethod
+    def restore(snapshot: Snapshot, site: str, state: list[tuple[str, int, int, bytes]]) -> SiteRows:
+        """What `state` said of another snapshot of the same run. NotFoundError if a group is no longer there."""
+
+    def state(self) -> list[tuple[str, int, int, bytes]]:
+        """For every part its segment, the number of its group there, and which rows: 0 first and count (u64 each), 1 a
+        bit a row, 2 a list (u32 each)."""
+
+    def narrow(self, positions: Buffer) -> SiteRows:
+        """Some of them, by position (i64)."""
+
+    def narrow_span(self, start: int, stop: int) -> SiteRows:
+        """Those from `start` to before `stop`."""
+
+    def __len__(self) -> int: ...
+    def ids(self) -> bytes:
+        """The rows' names, i64 each."""
+
+    def gather(self, positions: Buffer, out: Buffer, threads: int) -> None:
+        """The rows at these positions (i64), in their order, into a writable buffer of just the right size."""
+
+    def read(self, start: int, out: Buffer, threads: int) -> None:
+        """The rows from `start` on, as many as fill `out`."""
+
+    def will_need(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Start to read the rows from the first to before the second position of each span; waits for none."""
+
+@final
+class Order:
+    """The order in which rows 0 to n - 1 come in an epoch, in constant memory."""
+
+    @staticmethod
+    def stored(rows: int) -> Order:
+        """As they lie."""
+
+    @staticmethod
+    def exact(rows: int, seed: int, epoch: int) -> Order:
+        """A permutation."""
+
+    @staticmethod
+    def block(rows: int, seed: int, epoch: int, run: int, window: int) -> Order:
+        """Runs of `run` rows in permuted order, their rows permuted within windows: of as many runs as
+        `window` rows hold."""
+
+    def __len__(self) -> int: ...
+    def rows(self, start: int, stop: int) -> bytes:
+        """The rows that come at these places, i64 each."""
+
+    def ahead(self, place: int, most: int) -> tuple[int, list[tuple[int, int]]]:
+        """What to read ahead from a place on: up to which place, and the spans of rows that come until there. In stored
+        order `most` places, in block order the place's window, in exact order nothing up to the end."""

@@ -122,7 +122,7 @@ def test_rows_of_memory(make: Any) -> None:
 
 READ = """
 import lamina
-rows = lamina.open({path!r}).rows("x")
+rows = lamina.open({path!r}, io="pread").rows("x")
 total = sum(float(block.sum()) for block in rows.blocks(4096))
 assert total == rows.shape[0] * 64, total
 """

@@ -83,7 +83,7 @@ with run.writer() as writer:
 COMPARE = """
 import lamina
 from lamina import similarity
-run = lamina.open({path!r})
+run = lamina.open({path!r}, io="pread")
 estimate = similarity.cka(run.rows("x"), run.rows("y"))
 assert estimate.n == {n} and 0.3 < estimate.value < 0.9, estimate
 """
@@ -113,7 +113,7 @@ class Noise:
         self.seed, self.ids, self.shape, self.dtype = seed, np.arange({n}), ({n}, 64), torch.float32
         self.columns = ["row"]
 
-    def gather(self, positions, out):
+    def gather(self, positions, out, threads):
         out.copy_(torch.sin(torch.from_numpy(positions)[:, None] * torch.arange(1, 65) * (0.37 + self.seed)))
 
 estimate = similarity.cka(Rows(Noise(0)), Rows(Noise(1)), kernel="rbf")

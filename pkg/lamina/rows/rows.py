@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
 
 from lamina.errors import SchemaError
+from lamina.rows import pool
 
 if TYPE_CHECKING:
     import torch
+
+Reopen = Callable[[Any], tuple[Callable[..., "Rows"], tuple[Any, ...]]]
+"""Says of a source how another process gets at its rows: a function and its arguments, as `__reduce__` does."""
 
 
 class Source(Protocol):
     """What lies behind `Rows`."""
 
-    ids: np.ndarray
     shape: tuple[int, int]
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The names of the rows, int64."""
+        ...
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the rows."""
         ...
 
-    def gather(self, positions: np.ndarray, out: torch.Tensor) -> None:
+    def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
         """Fills `out` with the rows at these positions."""
+        ...
+
+    def narrow(self, positions: np.ndarray | range) -> Source:
+        """Some of the rows."""
         ...
 
     @property
@@ -42,29 +55,36 @@ class Source(Protocol):
 class Rows:
     """An (n, d) matrix; nothing is read before it is asked for, and then only what is asked for.
 
-    Made by `Run.rows(...)` from a stored site, or by `Rows.of(...)` from a tensor or array in memory.
+    Made by `Run.rows(...)` from a stored site, or by `Rows.of(...)` from a tensor or array in memory. `rows[10:20]`,
+    `rows[mask]` and `rows[positions]` are rows again, and read nothing either.
 
     Attributes:
         shape: (n, d).
-        ids: int64 names of the rows: permanent ones in a run, 0 to n - 1 in memory.
 
     Example:
         >>> import torch
         >>> rows = Rows.of(torch.arange(6.0).reshape(3, 2))
         >>> rows.shape, [block.tolist() for block in rows.blocks(2)]
         ((3, 2), [[[0.0, 1.0], [2.0, 3.0]], [[4.0, 5.0]]])
+        >>> rows[1:].gather([1]).tolist()
+        [[4.0, 5.0]]
     """
 
-    def __init__(self, source: Source, *, reopen: tuple[Callable[..., Rows], tuple[Any, ...]] | None = None) -> None:
+    def __init__(self, source: Source, *, stored: str | None = None, reopen: Reopen | None = None) -> None:
         self._source = source
         self._reopen = reopen
+        self._stored = stored
         self.shape = source.shape
-        self.ids = source.ids
 
     @staticmethod
     def of(value: Any) -> Rows:
         """Rows of a torch tensor or NumPy array [n, d] or [n]; more dimensions are flattened behind the first."""
         return value if isinstance(value, Rows) else Rows(_Memory(value))
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """int64 names of the rows: permanent ones in a run, 0 to n - 1 in memory. Eight bytes a row, once asked for."""
+        return self._source.ids
 
     @property
     def dtype(self) -> torch.dtype:
@@ -78,8 +98,8 @@ class Rows:
 
     @property
     def stored(self) -> str | None:
-        """Which run the rows lie in; None for rows in memory."""
-        return self._reopen[1][0] if self._reopen else None
+        """The path of the run that the rows lie in; None for rows in memory."""
+        return self._stored
 
     @property
     def width(self) -> int:
@@ -93,40 +113,79 @@ class Rows:
         return f"Rows(shape={self.shape}, dtype={str(self.dtype).removeprefix('torch.')})"
 
     def __reduce__(self) -> tuple[Callable[..., Rows], tuple[Any, ...]]:
-        """Rows of a run pickle by path and question; unpickling opens the run again."""
-        return self._reopen or (Rows.of, (self.gather(range(len(self))),))
+        """Rows of a run pickle by path and by which rows they are; unpickling opens the run and evaluates nothing."""
+        if self._reopen is not None:
+            return self._reopen(self._source)
+        return Rows.of, (self.gather(range(len(self))),)
 
-    def gather(self, indices: Any, out: torch.Tensor | None = None) -> torch.Tensor:
+    def __getitem__(self, index: Any) -> Rows:
+        """Some of the rows.
+
+        Args:
+            index: A slice, a mask of n booleans, or positions in any order.
+
+        Raises:
+            IndexError: A position is outside of 0 to n - 1.
+            SchemaError: A mask of another length, or positions that are no integers.
+        """
+        if isinstance(index, slice):
+            chosen = range(*index.indices(len(self)))
+            positions = chosen if chosen.step == 1 else np.arange(chosen.start, chosen.stop, chosen.step)
+        elif (given := np.asarray(index)).dtype == np.bool_:
+            if given.shape != (len(self),):
+                raise SchemaError(f"a mask of {list(given.shape)} for {len(self)} rows", hint="give one boolean a row")
+            positions = np.flatnonzero(given)
+        elif given.ndim == 1:
+            positions = self._positions(given)
+        else:
+            raise SchemaError(f"rows[{index!r}]", hint="give a slice, a mask or positions; gather([i]) reads a row")
+        return Rows(self._source.narrow(positions), stored=self._stored, reopen=self._reopen)
+
+    def gather(self, indices: Any, out: torch.Tensor | None = None, *, threads: int | None = None) -> torch.Tensor:
         """The rows at `indices` (positions in 0 to n - 1, in any order, also repeated), as a (k, d) tensor.
+
+        A result of a MiB or more that is not given as `out` comes in memory that an earlier one used, once nothing
+        refers to that one any more. It is the caller's as long as the caller keeps it, or what shares its memory.
 
         Args:
             indices: Integers: a tensor, array, list, range or slice.
             out: A (k, d) tensor of the same dtype to fill instead of a new one.
+            threads: How many threads copy; `torch.get_num_threads()` by default. Less than a MiB is left to one.
 
         Raises:
             IndexError: An index is outside of 0 to n - 1.
             SchemaError: `out` has another shape or dtype, or the indices are no integers.
+            DamagedError: Bytes of the rows do not match their checksum.
         """
-        import torch
-
-        if isinstance(indices, slice):
-            indices = range(*indices.indices(len(self)))
-        given = np.asarray(indices)
-        if given.size and given.dtype.kind not in "iu":
-            raise SchemaError(
-                f"the indices are {given.dtype}", hint="give positions; numpy.flatnonzero makes them of a mask"
-            )
-        positions = given.astype(np.int64, copy=False).reshape(-1)
-        if positions.size and (positions.min() < 0 or positions.max() >= len(self)):
-            raise IndexError(f"an index is outside of 0 to {len(self) - 1}")
-        shape = (positions.size, self.shape[1])
+        positions = self._positions(indices)
+        shape = (len(positions), self.shape[1])
         if out is None:
-            out = torch.empty(shape, dtype=self.dtype)
+            out = pool.empty(shape, self.dtype)
         elif tuple(out.shape) != shape or out.dtype != self.dtype:
             raise SchemaError(f"out is {out.dtype} {list(out.shape)}, the rows are {self.dtype} {list(shape)}")
-        if positions.size:
-            self._source.gather(positions, out)
+        if threads is not None and threads < 1:
+            raise SchemaError(f"threads={threads}", hint="give at least 1")
+        if len(positions):
+            self._source.gather(positions, out, threads)
         return out
+
+    def _positions(self, indices: Any) -> np.ndarray | range:
+        """Checked positions; neighbors that are given as a slice or range stay a range."""
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(len(self)))
+        if isinstance(indices, range) and indices.step == 1:
+            positions, least, greatest = indices, indices.start, indices.stop - 1
+        else:
+            given = np.asarray(indices)
+            if given.size and given.dtype.kind not in "iu":
+                raise SchemaError(
+                    f"the indices are {given.dtype}", hint="give positions; numpy.flatnonzero makes them of a mask"
+                )
+            positions = given.astype(np.int64, copy=False).reshape(-1)
+            least, greatest = (positions.min(), positions.max()) if positions.size else (0, -1)
+        if len(positions) and (least < 0 or greatest >= len(self)):
+            raise IndexError(f"an index is outside of 0 to {len(self) - 1}")
+        return positions
 
     def blocks(self, size: int) -> Iterator[torch.Tensor]:
         """The rows in order, at most `size` at a time."""
@@ -156,16 +215,27 @@ class _Memory:
             tensor.reshape(tensor.shape[0], -1) if tensor.numel() else tensor.reshape(tensor.shape[0], tensor.shape[-1])
         )
         self.shape = (self._tensor.shape[0], self._tensor.shape[1])
-        self.ids = np.arange(self.shape[0], dtype=np.int64)
+
+    @property
+    def ids(self) -> np.ndarray:
+        return np.arange(self.shape[0], dtype=np.int64)
 
     @property
     def dtype(self) -> torch.dtype:
         return self._tensor.dtype
 
-    def gather(self, positions: np.ndarray, out: torch.Tensor) -> None:
+    def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
+        out.copy_(self._tensor[self._index(positions)])
+
+    def narrow(self, positions: np.ndarray | range) -> _Memory:
+        return _Memory(self._tensor[self._index(positions)])
+
+    def _index(self, positions: np.ndarray | range) -> Any:
         import torch
 
-        out.copy_(self._tensor[torch.from_numpy(positions).to(self._tensor.device)])
+        if isinstance(positions, range):
+            return slice(positions.start, max(positions.start, positions.stop))
+        return torch.from_numpy(positions).to(self._tensor.device)
 
     @property
     def columns(self) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
+import numpy as np
 import polars as pl
 
 from lamina import _core
@@ -18,6 +20,7 @@ from lamina.runs import status as statuses
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
 from lamina.runs.scan import Scan
+from lamina.runs.separable import is_separable
 from lamina.runs.spans import spans_of_rows, spans_of_steps
 from lamina.runs.steps import Steps, plain_step
 from lamina.runs.stored import StoredRows
@@ -53,14 +56,21 @@ class Run:
         [(0, 'train/loss', 0.7)]
     """
 
-    def __init__(self, path: str | Path, *, strict: bool = False, hidden: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        strict: bool = False,
+        io: Literal["auto", "mmap", "pread"] = "auto",
+        verify: Literal["first", "always", "never"] = "first",
+        hidden: bool = False,
+    ) -> None:
         self.path = Path(path)
-        self._strict = strict
-        self._hidden = hidden
+        self._options: dict[str, Any] = {"strict": strict, "io": io, "verify": verify, "hidden": hidden}
         self._load()
 
     def _load(self) -> None:
-        self._snapshot = _core.Snapshot(str(self.path), strict=self._strict, hidden=self._hidden)
+        self._snapshot = _core.Snapshot(str(self.path), **self._options)
         self._wide = Wide(self._snapshot)
         for problem in self.problems:
             place = problem.file if problem.offset is None else f"{problem.file}, byte {problem.offset}"
@@ -91,7 +101,7 @@ class Run:
         return f"Run({str(self.path)!r}, {self.status.state}, {len(self._snapshot.sites())} sites)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path.resolve()), self._strict, self._hidden)
+        return _reopen, (str(self.path.resolve()), self._options)
 
     @property
     def name(self) -> str:
@@ -276,7 +286,7 @@ class Run:
             NotFoundError: No site matches, or there are no rows of that step or source; the hint lists the nearest.
         """
         scan, conditions = self._wide.scan(self._select(sites), step, source, bits=bits)
-        return scan.frame().filter(*conditions) if conditions else scan.frame()
+        return _filtered(scan, conditions)
 
     def rows(
         self,
@@ -298,35 +308,50 @@ class Run:
             NotFoundError: There is no such site or step; the hint lists the nearest.
             SchemaError: The rows come from several sources and none was chosen.
         """
-        from lamina.rows import Rows
-
-        known = {name: (dtype, shape) for name, dtype, shape, *_ in self._snapshot.sites()}
+        known = [name for name, *_ in self._snapshot.sites()]
         if site not in known:
             raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, known))
-        dtype, shape = known[site]
         scan, conditions = self._scan([site], step, source)
-        frame = scan.frame().filter(*conditions) if conditions else scan.frame()
+        schema = pl.Schema({"row": pl.Int64, **self._wide.columns, **self._wide.types([site])})
         if where is not None:
-            unknown = [name for name in where.meta.root_names() if name not in frame.collect_schema()]
-            if unknown:
-                raise NotFoundError(
-                    f"no column {unknown[0]!r}", hint=nearest_names(unknown[0], frame.collect_schema().names())
-                )
-            frame = frame.filter(where)
-        if source is None and "source" in frame.collect_schema():
-            sources = frame.select(pl.col("source").unique()).collect()["source"].to_list()
-            if len(sources) > 1:
-                found = ", ".join(sorted(map(str, sources)))
+            if unknown := [name for name in where.meta.root_names() if name not in schema]:
+                raise NotFoundError(f"no column {unknown[0]!r}", hint=nearest_names(unknown[0], schema.names()))
+            if not is_separable(where, schema):
+                # it compares rows with each other: Polars sees all of them, and says which rows pass
+                found = _filtered(scan, [*conditions, where]).select("row").collect()["row"]
+                where = pl.col("row").is_in(found.implode())
+            conditions = [*conditions, where]
+        if source is None and "source" in schema:
+            sources = _filtered(scan, conditions).select(pl.col("source").unique()).collect()
+            if sources.height > 1:
+                names = ", ".join(sorted(map(str, sources["source"].to_list())))
                 raise SchemaError(
-                    f"the rows of {site!r} come from several sources: {found}", hint="choose one with source="
+                    f"the rows of {site!r} come from several sources: {names}", hint="choose one with source="
                 )
-        ids = frame.select("row").collect()["row"].to_numpy()
-        groups = [group for group in self._wide.groups if site in group.sites]
-        width = 1
-        for length in shape:
-            width *= length
-        stored = StoredRows(self._snapshot, site, dtype, width, ids, groups, frame)
-        return Rows(stored, reopen=(_reopen_rows, (str(self.path.resolve()), site, step, source, where)))
+        selection = scan.selection(pl.all_horizontal(conditions) if conditions else None)
+        parts = ((group, None if at is None else at.view(np.uint8)) for group, at in selection)
+        return self._stored(site, _core.SiteRows(self._snapshot, site, parts), conditions)
+
+    def _stored(self, site: str, rows: _core.SiteRows, conditions: list[pl.Expr]) -> Rows:
+        """Selected rows of a site; the conditions are those that their metadata satisfy."""
+        from lamina.rows import Rows
+
+        dtype, shape = next((dtype, shape) for name, dtype, shape, *_ in self._snapshot.sites() if name == site)
+
+        def frame() -> pl.LazyFrame:
+            return _filtered(self._scan([site], None, None)[0], conditions)
+
+        stored = StoredRows(self._snapshot, rows, dtype, math.prod(shape), frame, ["row", *self._wide.columns, site])
+        path = str(self.path.resolve())
+
+        def reopen(source: Any) -> tuple[Any, ...]:
+            return _reopen_rows, (path, self._options, site, conditions, source.state())
+
+        return Rows(stored, stored=path, reopen=reopen)
+
+    def _restored(self, site: str, conditions: list[pl.Expr], state: list[tuple[str, int, int, bytes]]) -> Rows:
+        """Rows that another process selected."""
+        return self._stored(site, _core.SiteRows.restore(self._snapshot, site, state), conditions)
 
     def _select(self, sites: str | Sequence[str] | None) -> set[str]:
         known = [name for name, *_ in self._snapshot.sites()]
@@ -339,26 +364,45 @@ class Run:
         return self._wide.scan(sites, step, source)
 
 
-def open(path: str | Path, *, strict: bool = False, hidden: bool = False) -> Run:  # noqa: A001 - the face's name
+def open(  # noqa: A001 - the face's name
+    path: str | Path,
+    *,
+    strict: bool = False,
+    io: Literal["auto", "mmap", "pread"] = "auto",
+    verify: Literal["first", "always", "never"] = "first",
+    hidden: bool = False,
+) -> Run:
     """Opens a run.
 
     Args:
         path: The run's folder.
         strict: Raise on damage. Otherwise what is damaged is passed over, warned of (`LaminaWarning`) and listed in
             `Run.problems`; what was acknowledged and is whole is there.
+        io: How vectors are read: "mmap" maps segments into memory, which is fastest, but a segment that somebody cuts
+            short then kills the process; "pread" asks for them bit by bit and raises an error there. "auto" is "mmap",
+            and "pread" where the run lies on a network file system or cannot be mapped.
+        verify: When vectors are compared with their checksums, in pieces of 128 KiB: when they are first touched,
+            always, or never.
         hidden: Show what was rewound or deleted too, as far as it is still there.
 
     Raises:
         NotARunError: There is no run at the path.
         FormatError: A newer Lamina wrote it.
         DamagedError: With `strict`, something is damaged.
+        SchemaError: An unknown `io` or `verify`.
     """
-    return Run(path, strict=strict, hidden=hidden)
+    return Run(path, strict=strict, io=io, verify=verify, hidden=hidden)
 
 
-def _reopen(path: str, strict: bool, hidden: bool) -> Run:
-    return Run(path, strict=strict, hidden=hidden)
+def _filtered(scan: Scan, conditions: list[pl.Expr]) -> pl.LazyFrame:
+    return scan.frame().filter(*conditions) if conditions else scan.frame()
 
 
-def _reopen_rows(path: str, site: str, step: Steps, source: str | None, where: pl.Expr | None) -> Rows:
-    return Run(path).rows(site, step=step, source=source, where=where)
+def _reopen(path: str, options: dict[str, Any]) -> Run:
+    return Run(path, **options)
+
+
+def _reopen_rows(
+    path: str, options: dict[str, Any], site: str, conditions: list[pl.Expr], state: list[tuple[str, int, int, bytes]]
+) -> Rows:
+    return Run(path, **options)._restored(site, conditions, state)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,82 +18,109 @@ from lamina.runs.nearest import nearest_names
 if TYPE_CHECKING:
     import torch
 
-    from lamina._core import Snapshot
-    from lamina.runs.scan import Group
+    from lamina._core import SiteRows, Snapshot
 
 
 class StoredRows:
-    """A source for `lamina.rows.Rows`: row names in order, and where each lies."""
+    """A source for `lamina.rows.Rows`: selected rows of a site.
+
+    Args:
+        snapshot: Where they lie.
+        rows: Which.
+        dtype: The site's dtype, by the name it has in the store.
+        width: Numbers in a row.
+        frame: Makes the frame of their metadata. It may hold further rows, in another order.
+        columns: The columns of that frame.
+    """
 
     def __init__(
         self,
         snapshot: Snapshot,
-        site: str,
+        rows: SiteRows,
         dtype: str,
         width: int,
-        ids: np.ndarray,
-        groups: list[Group],
-        metadata: pl.LazyFrame,
+        frame: Callable[[], pl.LazyFrame],
+        columns: Sequence[str],
     ) -> None:
         self._snapshot = snapshot
-        self._site = site
-        self._groups = groups
-        self._firsts = np.array([group.first for group in groups], dtype=np.int64)
-        self._metadata = metadata
+        self._rows = rows
         self._dtype = dtype
-        self.ids = ids
-        self.shape = (ids.size, width)
+        self._frame = frame
+        self._own = list(columns)
+        self.shape = (len(rows), width)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """The rows' permanent names."""
+        return np.frombuffer(self._rows.ids(), dtype=np.int64)
 
     @property
     def dtype(self) -> torch.dtype:
         """The stored dtype."""
         return torch_dtype(self._dtype)
 
-    def gather(self, positions: np.ndarray, out: torch.Tensor) -> None:
+    def state(self) -> list[tuple[str, int, int, bytes]]:
+        """Which rows, for another process that has the run open."""
+        return self._rows.state()
+
+    def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
         """Fills `out` with the rows at these positions, in their order."""
         import torch
 
-        names = self.ids[positions]
         if not out.is_contiguous() or out.device.type != "cpu":
             staged = torch.empty(out.shape, dtype=out.dtype)
-            self.gather(positions, staged)
+            self.gather(positions, staged, threads)
             out.copy_(staged)
             return
-        data = out.reshape(-1).view(torch.uint8).numpy()
-        item = data.size // max(names.size, 1)
-        which = np.searchsorted(self._firsts, names, side="right") - 1
-        starts = np.flatnonzero(np.diff(which, prepend=-1))
-        if starts.size > 2 * np.unique(which).size:
-            # scattered over the groups: each is visited once, then the rows are put in order
-            order = np.argsort(which, kind="stable")
-            sorted_out = torch.empty_like(out)
-            self.gather(positions[order], sorted_out)
-            out[torch.from_numpy(order)] = sorted_out
-            return
-        for start, stop in zip(starts, [*starts[1:], names.size], strict=True):
-            group = self._groups[which[start]]
-            inside = np.ascontiguousarray(names[start:stop] - group.first)
-            self._snapshot.gather(group.number, self._site, inside.view(np.uint8), data[start * item : stop * item])
+        data = out.detach().reshape(-1).view(torch.uint8).numpy()
+        threads = threads or _threads()
+        if isinstance(positions, range) and positions.step == 1:
+            self._rows.read(positions.start, data, threads)
+        else:
+            at = np.ascontiguousarray(positions, dtype=np.int64)
+            self._rows.gather(at.view(np.uint8), data, threads)
+
+    def narrow(self, positions: np.ndarray | range) -> StoredRows:
+        """Some of the rows."""
+        if isinstance(positions, range) and positions.step == 1:
+            rows = self._rows.narrow_span(positions.start, max(positions.start, positions.stop))
+        else:
+            rows = self._rows.narrow(np.ascontiguousarray(positions, dtype=np.int64).view(np.uint8))
+        return StoredRows(self._snapshot, rows, self._dtype, self.shape[1], self._frame, self._own)
+
+    def will_need(self, spans: Sequence[tuple[int, int]]) -> None:
+        """Starts to read rows that will be asked for soon: from the first to before the second position of spans."""
+        self._rows.will_need(spans)
 
     @property
     def columns(self) -> list[str]:
         """The names of the metadata columns, and of those that the run's examples have beside."""
-        own = self._metadata.collect_schema().names()
-        return own + [name for name, _ in self._snapshot.columns("examples") if name not in own]
+        return self._own + [name for name, _ in self._snapshot.columns("examples") if name not in self._own]
 
     def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
         """Metadata of the rows, in their order; what the rows do not have themselves is their example's."""
         if unknown := [name for name in columns if name not in self.columns]:
             raise NotFoundError(f"the rows have no column {unknown[0]!r}", hint=nearest_names(unknown[0], self.columns))
-        own = self._metadata.collect_schema().names()
-        of_examples = [name for name in columns if name not in own]
-        keys = [name for name in ("example", "position") if name in own] if of_examples else []
+        of_examples = [name for name in columns if name not in self._own]
+        keys = [name for name in ("example", "position") if name in self._own] if of_examples else []
         if of_examples and "example" not in keys:
             raise NotFoundError(f"the rows name no example to look {of_examples[0]!r} up by")
-        frame = self._metadata.select("row", *(name for name in own if name != "row" and name in {*columns, *keys}))
+        frame = self._frame().select(
+            "row", *(name for name in self._own if name != "row" and name in {*columns, *keys})
+        )
         if of_examples:
             frame = _look_up(frame, frames.examples(self._snapshot), keys, of_examples)
-        return frame.collect().select(columns)
+        found = frame.collect()
+        ids = pl.Series("row", self.ids)
+        if not found["row"].equals(ids):
+            found = ids.to_frame().join(found, on="row", how="left", maintain_order="left")
+        return found.select(columns)
+
+
+def _threads() -> int:
+    """How many threads torch would take; without torch, as many as this process may run on."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch is not None else len(os.sched_getaffinity(0))
 
 
 def _look_up(frame: pl.LazyFrame, examples: pl.LazyFrame, keys: list[str], names: list[str]) -> pl.LazyFrame:

@@ -5,7 +5,7 @@ use crate::errors::raise;
 use crate::snapshot::Snapshot;
 use lamina_format::Error;
 use lamina_format::record::Table;
-use lamina_store::reader::{Part, Selection, Wanted};
+use lamina_store::reader::{Described, Part, Selection, Wanted};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyIterator};
 use std::ops::Range;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub struct SiteRows(lamina_store::reader::SiteRows);
 
 type Chosen<'py> = (usize, Option<Bound<'py, PyAny>>);
+type State<'py> = Vec<(String, u32, u8, Bound<'py, PyBytes>)>;
 
 #[pymethods]
 impl SiteRows {
@@ -24,11 +25,11 @@ impl SiteRows {
         let snapshot = Arc::clone(&snapshot.get().0);
         // one at a time: whoever makes the parts need not hold them all
         let part = |chosen: PyResult<Bound<'_, PyAny>>| {
-            let (group, mask): Chosen = chosen?.extract()?;
+            let (group, at): Chosen = chosen?.extract()?;
             let rows = snapshot.rows(Table::Rows, group).map_err(raise)?;
-            match mask {
+            match at {
                 None => Ok(Part::whole(group, rows)),
-                Some(mask) => Part::masked(group, rows, Bytes::get(&mask)?.as_slice()).map_err(raise),
+                Some(at) => Part::at(group, rows, &Bytes::get(&at)?.as_i64s()).map_err(raise),
             }
         };
         let parts = PyIterator::from_object(parts)?.map(part).collect::<PyResult<Vec<_>>>()?;
@@ -36,13 +37,45 @@ impl SiteRows {
         rows.map(Self).map_err(raise)
     }
 
-    fn __len__(&self) -> usize {
-        self.0.selection().len() as usize
+    #[staticmethod]
+    fn restore(snapshot: &Bound<'_, Snapshot>, site: &str, state: State<'_>) -> PyResult<Self> {
+        let part = |(file, number, kind, data): (String, u32, u8, Bound<'_, PyBytes>)| {
+            let data = data.as_bytes();
+            let described = match (kind, data.as_chunks::<8>().0) {
+                (0, &[first, count]) => Described::Side(u64::from_le_bytes(first), u64::from_le_bytes(count)),
+                (1, _) => Described::Mask(data.to_vec()),
+                (2, _) => Described::List(data.as_chunks().0.iter().map(|&row| u32::from_le_bytes(row)).collect()),
+                _ => return Err(raise(Error::schema("this is no selection of rows"))),
+            };
+            Ok((file, number, described))
+        };
+        let parts = state.into_iter().map(part).collect::<PyResult<Vec<_>>>()?;
+        lamina_store::reader::SiteRows::restore(Arc::clone(&snapshot.get().0), site, parts).map(Self).map_err(raise)
     }
 
-    fn parts<'py>(&self, py: Python<'py>) -> Vec<(usize, u64, Option<Bound<'py, PyBytes>>)> {
-        let parts = self.0.selection().parts().iter();
-        parts.map(|part| (part.group, part.count(), part.bits().map(|bits| PyBytes::new(py, &bits)))).collect()
+    fn state<'py>(&self, py: Python<'py>) -> State<'py> {
+        let part = |(file, number, described): (&str, u32, Described)| {
+            let (kind, data) = match described {
+                Described::Side(first, count) => (0, [first.to_le_bytes(), count.to_le_bytes()].concat()),
+                Described::Mask(bits) => (1, bits),
+                Described::List(rows) => (2, rows.into_iter().flat_map(u32::to_le_bytes).collect()),
+            };
+            (file.to_owned(), number, kind, PyBytes::new(py, &data))
+        };
+        self.0.described().into_iter().map(part).collect()
+    }
+
+    fn narrow(&self, py: Python<'_>, positions: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let positions = Bytes::get(positions)?.as_i64s();
+        py.detach(|| self.0.narrow(&Wanted::At(&positions))).map(Self).map_err(raise)
+    }
+
+    fn narrow_span(&self, py: Python<'_>, start: u64, stop: u64) -> PyResult<Self> {
+        py.detach(|| self.0.narrow(&Wanted::Span(start..stop))).map(Self).map_err(raise)
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.selection().len() as usize
     }
 
     fn ids<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {

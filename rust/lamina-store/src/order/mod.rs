@@ -148,6 +148,7 @@ impl Blocks {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -194,9 +195,10 @@ mod tests {
 
     #[test]
     fn seed_and_epoch_change_the_order_and_nothing_else_does() {
-        for make in [|seed, epoch| Order::exact(5000, seed, epoch), |seed, epoch| {
-            Order::block(5000, seed, epoch, 8, 64).unwrap()
-        }] {
+        for make in [
+            |seed, epoch| Order::exact(5000, seed, epoch),
+            |seed, epoch| Order::block(5000, seed, epoch, 8, 64).unwrap(),
+        ] {
             let rows = all(&make(1, 0));
             assert_eq!(rows, all(&make(1, 0)));
             assert_ne!(rows, all(&make(2, 0)));

@@ -113,6 +113,7 @@ fn backward(number: u64, left: u32, right: u32, keys: &[u64; ROUNDS]) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::collections::HashMap;

@@ -2,10 +2,11 @@
 
 use super::Snapshot;
 use super::block::{BlockReader, OpenFile};
-use super::selection::{Place, Selection};
+use super::selection::{Described, Part, Place, Selection};
 use crate::storage::prefetch;
 use lamina_format::record::{Role, Site, Table};
 use lamina_format::{Error, ErrorKind, Result};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -55,13 +56,71 @@ impl SiteRows {
                 let message = format!("row group {} does not hold {:?}", part.group, site.name);
                 return Err(Error::new(ErrorKind::NotFound, message));
             }
-            if group.record.rows != part.rows() {
-                let message = format!("row group {} has {} rows, not {}", part.group, group.record.rows, part.rows());
-                return Err(Error::schema(message));
-            }
         }
         let open = selection.parts().iter().map(|_| OnceLock::new()).collect();
         Ok(Self { snapshot, site, selection, open })
+    }
+
+    /// Rows that another process selected: the segment and number of each group, and its part.
+    pub fn restore(
+        snapshot: Arc<Snapshot>,
+        site: &str,
+        parts: impl IntoIterator<Item = (String, u32, Described)>,
+    ) -> Result<Self> {
+        let records = snapshot.groups.iter().map(|group| &group.record).enumerate();
+        let index: HashMap<_, _> =
+            records.map(|(index, record)| ((record.file.as_str(), record.number), (index, record.rows))).collect();
+        let part = |(file, number, described): (String, u32, Described)| {
+            let gone = || {
+                let error = Error::new(ErrorKind::NotFound, "rows that were selected earlier lie elsewhere now");
+                error.in_file(&file).hint("the run was compacted or its rows were deleted: ask for them again")
+            };
+            let &(group, rows) = index.get(&(file.as_str(), number)).ok_or_else(gone)?;
+            Part::of(group, rows, &described)
+        };
+        let parts = parts.into_iter().map(part).collect::<Result<Vec<_>>>()?;
+        Self::new(Arc::clone(&snapshot), site, Selection::new(parts))
+    }
+
+    /// Some of these rows, by their positions; they are selected in that order.
+    pub fn narrow(&self, wanted: &Wanted) -> Result<Self> {
+        self.check(wanted)?;
+        let mut parts: Vec<(usize, Vec<i64>)> = Vec::new();
+        let mut done = Vec::new();
+        let mut add = |place: Place| -> Result<()> {
+            if parts.last().is_none_or(|(part, _)| *part != place.part) {
+                if let Some(whole) = parts.pop() {
+                    done.push(self.part(whole)?);
+                }
+                parts.push((place.part, Vec::new()));
+            }
+            let rows = parts.last_mut().map(|(_, rows)| rows);
+            rows.into_iter().for_each(|rows| rows.extend((place.row..place.row + place.rows).map(|row| row as i64)));
+            Ok(())
+        };
+        match wanted {
+            Wanted::At(positions) => self.selection.places(positions).try_for_each(&mut add)?,
+            Wanted::Span(span) => self.selection.runs(span.clone()).try_for_each(&mut add)?,
+        }
+        if let Some(last) = parts.pop() {
+            done.push(self.part(last)?);
+        }
+        Self::new(Arc::clone(&self.snapshot), &self.site.name, Selection::new(done))
+    }
+
+    fn part(&self, (part, rows): (usize, Vec<i64>)) -> Result<Part> {
+        let group = self.selection.parts()[part].group;
+        Part::at(group, self.snapshot.groups[group].record.rows, &rows)
+    }
+
+    /// What [`SiteRows::restore`] takes.
+    pub fn described(&self) -> Vec<(&str, u32, Described)> {
+        let parts = self.selection.parts().iter();
+        let described = |part: &Part| {
+            let record = &self.snapshot.groups[part.group].record;
+            (record.file.as_str(), record.number, part.described(record.rows))
+        };
+        parts.map(described).collect()
     }
 
     /// Which rows were selected.

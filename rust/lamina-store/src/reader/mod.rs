@@ -18,7 +18,7 @@ pub use gather::{SiteRows, Wanted};
 pub use group::{GroupInfo, Kind};
 pub use hidden::Mask;
 pub use metrics::MetricColumns;
-pub use selection::{Part, Selection};
+pub use selection::{Described, Part, Selection};
 pub use zones::ColumnZone;
 
 use crate::chain::Chain;

@@ -1,7 +1,7 @@
-//! Which rows of which groups were selected, numbered through: position 0 to n - 1 in the order of the groups.
+//! Which rows of which groups were selected, numbered through: position 0 to n - 1 in the order of the parts.
 //!
-//! A group of which all rows are selected costs nothing a row; of any other each row costs a bit, and a sixteenth of
-//! one for the directory that finds the k-th selected row.
+//! Rows of a group that stand one after another cost nothing a row. Others cost a bit each row of their group and a
+//! sixteenth of one for the directory that finds the k-th selected row, or a number each selected row where that is less.
 
 use lamina_format::{Error, Result};
 use std::ops::Range;
@@ -9,60 +9,110 @@ use std::ops::Range;
 /// Words of a mask that one entry of its directory covers.
 const STRIDE: usize = 16;
 
-/// The selected rows of one group.
+/// Selected rows of one group.
 pub struct Part {
     /// The group's index in the snapshot.
     pub group: usize,
-    rows: u64,
-    mask: Option<Mask>,
+    rows: Rows,
+}
+
+enum Rows {
+    Side { first: u64, count: u64 },
+    Mask(Mask),
+    List(Box<[u32]>),
+}
+
+/// A part without its group, as it is stored elsewhere.
+pub enum Described {
+    /// The first row, and how many.
+    Side(u64, u64),
+    /// A bit a row of the group; the first row's is the lowest of the first byte.
+    Mask(Vec<u8>),
+    /// The rows.
+    List(Vec<u32>),
 }
 
 impl Part {
     /// All rows of a group.
     pub fn whole(group: usize, rows: u64) -> Self {
-        Self { group, rows, mask: None }
+        Self { group, rows: Rows::Side { first: 0, count: rows } }
     }
 
-    /// The rows of a group whose bit is set; the first row's is the lowest of the first byte.
-    pub fn masked(group: usize, rows: u64, bits: &[u8]) -> Result<Self> {
-        if bits.len() as u64 != rows.div_ceil(8) {
-            return Err(Error::schema(format!("a mask of {} bytes for {rows} rows", bits.len())));
+    /// These rows of a group that has `of` rows.
+    pub fn at(group: usize, of: u64, rows: &[i64]) -> Result<Self> {
+        if let Some(beyond) = rows.iter().find(|&&row| row < 0 || row as u64 >= of) {
+            return Err(Error::schema(format!("row {beyond} is outside of a group of {of} rows")));
         }
-        let mask = Mask::new(bits, rows);
-        let whole = mask.count == rows;
-        Ok(Self { group, rows, mask: (!whole).then_some(mask) })
+        let (first, count) = (rows.first().map_or(0, |&row| row as u64), rows.len() as u64);
+        let rows = if rows.windows(2).all(|pair| pair[1] == pair[0] + 1) {
+            Rows::Side { first, count }
+        } else if of > u64::from(u32::MAX) || count * 32 >= of && rows.is_sorted_by(|a, b| a < b) {
+            let mut bits = vec![0; of.div_ceil(8) as usize];
+            rows.iter().for_each(|&row| bits[row as usize / 8] |= 1 << (row % 8));
+            Rows::Mask(Mask::new(&bits, of))
+        } else {
+            Rows::List(rows.iter().map(|&row| row as u32).collect())
+        };
+        Ok(Self { group, rows })
     }
 
-    /// How many rows the group has.
-    pub fn rows(&self) -> u64 {
-        self.rows
+    /// What [`Part::described`] said of a part, in a group that has `of` rows.
+    pub fn of(group: usize, of: u64, described: &Described) -> Result<Self> {
+        let wrong = || Error::schema(format!("a selection names rows outside of a group of {of} rows"));
+        let rows = match described {
+            Described::Side(first, count) if first.checked_add(*count).is_some_and(|end| end <= of) => {
+                Rows::Side { first: *first, count: *count }
+            }
+            Described::Mask(bits) if bits.len() as u64 == of.div_ceil(8) => Rows::Mask(Mask::new(bits, of)),
+            Described::List(rows) if rows.iter().all(|&row| u64::from(row) < of) => Rows::List(rows.as_slice().into()),
+            _ => return Err(wrong()),
+        };
+        Ok(Self { group, rows })
+    }
+
+    /// The part without its group.
+    pub fn described(&self, of: u64) -> Described {
+        match &self.rows {
+            Rows::Side { first, count } => Described::Side(*first, *count),
+            Rows::Mask(mask) => {
+                let bytes = mask.words.iter().flat_map(|word| word.to_le_bytes());
+                Described::Mask(bytes.take(of.div_ceil(8) as usize).collect())
+            }
+            Rows::List(rows) => Described::List(rows.to_vec()),
+        }
     }
 
     /// How many rows are selected.
     pub fn count(&self) -> u64 {
-        self.mask.as_ref().map_or(self.rows, |mask| mask.count)
-    }
-
-    /// A bit a row, as `masked` takes it; None if all rows are selected.
-    pub fn bits(&self) -> Option<Vec<u8>> {
-        let mask = self.mask.as_ref()?;
-        let bytes = mask.words.iter().flat_map(|word| word.to_le_bytes());
-        Some(bytes.take(self.rows.div_ceil(8) as usize).collect())
+        match &self.rows {
+            Rows::Side { count, .. } => *count,
+            Rows::Mask(mask) => mask.count,
+            Rows::List(rows) => rows.len() as u64,
+        }
     }
 
     /// The row of the group that is the k-th selected one, and how many follow it without a gap, itself included.
     fn run(&self, k: u64) -> (u64, u64) {
-        match &self.mask {
-            None => (k, self.rows - k),
-            Some(mask) => {
+        match &self.rows {
+            Rows::Side { first, count } => (first + k, count - k),
+            Rows::Mask(mask) => {
                 let row = mask.select(k);
                 (row, mask.run(row))
+            }
+            Rows::List(rows) => {
+                let rest = &rows[k as usize..];
+                let more = rest.windows(2).take_while(|pair| pair[0].checked_add(1) == Some(pair[1])).count();
+                (u64::from(rest[0]), more as u64 + 1)
             }
         }
     }
 
     fn row(&self, k: u64) -> u64 {
-        self.mask.as_ref().map_or(k, |mask| mask.select(k))
+        match &self.rows {
+            Rows::Side { first, .. } => first + k,
+            Rows::Mask(mask) => mask.select(k),
+            Rows::List(rows) => u64::from(rows[k as usize]),
+        }
     }
 }
 
@@ -77,7 +127,7 @@ impl Mask {
     fn new(bits: &[u8], rows: u64) -> Self {
         let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
         let mut words: Box<[u64]> = bits.chunks(8).map(word).collect();
-        if let Some(last) = words.last_mut().filter(|_| rows % 64 != 0) {
+        if let Some(last) = words.last_mut().filter(|_| !rows.is_multiple_of(64)) {
             *last &= (1 << (rows % 64)) - 1;
         }
         let mut count = 0;
@@ -212,63 +262,92 @@ impl Selection {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
-    fn bits(rows: u64, is_set: impl Fn(u64) -> bool) -> Vec<u8> {
-        (0..rows.div_ceil(8))
-            .map(|byte| (0..8).fold(0, |bits, bit| bits | u8::from(byte * 8 + bit < rows && is_set(byte * 8 + bit)) << bit))
-            .collect()
+    fn rows(of: u64, is_chosen: impl Fn(u64) -> bool) -> Vec<i64> {
+        (0..of).filter(|&row| is_chosen(row)).map(|row| row as i64).collect()
     }
 
-    /// What is selected, listed row by row.
-    fn listed(groups: &[(usize, Vec<u64>)]) -> Vec<(usize, u64)> {
-        groups.iter().flat_map(|(part, rows)| rows.iter().map(move |&row| (*part, row))).collect()
-    }
-
-    #[test]
-    fn positions_count_the_selected_rows_through_the_groups() {
-        let chosen = |row: u64| row % 3 == 0 || (700..1400).contains(&row);
-        for rows in [1, 63, 64, 65, 1023, 1024, 1025, 5000] {
-            let parts = [
-                Part::masked(4, rows, &bits(rows, chosen)).unwrap(),
-                Part::masked(5, 100, &[0; 13]).unwrap(),
-                Part::whole(6, 70),
-                Part::masked(7, 66, &[0xFF; 9]).unwrap(),
-            ];
-            let selection = Selection::new(parts);
-            let groups: Vec<usize> = selection.parts().iter().map(|part| part.group).collect();
-            assert_eq!(groups, [4, 6, 7], "a part without rows is left out");
-            assert!(selection.parts()[2].bits().is_none(), "bits behind the last row do not count");
-            let first: Vec<u64> = (0..rows).filter(|&row| chosen(row)).collect();
-            let expected = listed(&[(0, first), (1, (0..70).collect()), (2, (0..66).collect())]);
-            assert_eq!(selection.len(), expected.len() as u64);
-            let backwards: Vec<i64> = (0..expected.len() as i64).rev().collect();
-            let places: Vec<_> = selection.places(&backwards).map(|place| (place.part, place.row)).collect();
-            assert!(places.iter().rev().eq(&expected), "{rows} rows");
-            for range in [0..selection.len(), 1..selection.len() - 1, 5..5] {
-                let runs: Vec<Place> = selection.runs(range.clone()).collect();
-                let spread = runs.iter().flat_map(|run| (0..run.rows).map(|i| (run.part, run.row + i)));
-                assert!(spread.eq(expected[range.start as usize..range.end as usize].iter().copied()), "{rows} rows");
-                let parted = |pair: &[Place]| pair[0].part != pair[1].part || pair[0].row + pair[0].rows < pair[1].row;
-                assert!(runs.windows(2).all(parted), "a run ends only where a gap begins");
-            }
+    fn check(selection: &Selection, expected: &[(usize, u64)]) {
+        assert_eq!(selection.len(), expected.len() as u64);
+        let backwards: Vec<i64> = (0..expected.len() as i64).rev().collect();
+        let places: Vec<_> = selection.places(&backwards).map(|place| (place.part, place.row)).collect();
+        assert!(places.iter().rev().eq(expected));
+        for range in [0..selection.len(), 1..selection.len() - 1, 5..5] {
+            let runs: Vec<Place> = selection.runs(range.clone()).collect();
+            let spread = runs.iter().flat_map(|run| (0..run.rows).map(|i| (run.part, run.row + i)));
+            assert!(spread.eq(expected[range.start as usize..range.end as usize].iter().copied()));
+            let parted = |pair: &[Place]| pair[0].part != pair[1].part || pair[0].row + pair[0].rows != pair[1].row;
+            assert!(runs.windows(2).all(parted), "a run ends only where a gap begins");
         }
     }
 
     #[test]
-    fn a_mask_costs_a_bit_a_row_and_comes_back_as_it_went_in() {
-        let given = bits(100_000, |row| row % 7 == 2);
-        let part = Part::masked(0, 100_000, &given).unwrap();
-        let mask = part.mask.as_ref().unwrap();
+    fn positions_count_the_selected_rows_through_the_parts() {
+        let chosen = |row: u64| row.is_multiple_of(3) || (700..1400).contains(&row);
+        for of in [7, 63, 64, 65, 1023, 1024, 1025, 5000] {
+            let first = rows(of, chosen);
+            let shuffled = [5, 0, 1, 2, 69, 4];
+            let parts = || {
+                [
+                    Part::at(4, of, &first).unwrap(),
+                    Part::at(5, 100, &[]).unwrap(),
+                    Part::whole(6, 70),
+                    Part::at(7, 70, &shuffled).unwrap(),
+                    Part::at(8, 66, &[61, 62, 63, 64, 65]).unwrap(),
+                ]
+            };
+            let selection = Selection::new(parts());
+            let groups: Vec<usize> = selection.parts().iter().map(|part| part.group).collect();
+            assert_eq!(groups, [4, 6, 7, 8], "a part without rows is left out");
+            let mut expected: Vec<(usize, u64)> = first.iter().map(|&row| (0, row as u64)).collect();
+            expected.extend((0..70).map(|row| (1, row)));
+            expected.extend(shuffled.map(|row| (2, row as u64)));
+            expected.extend((61..66).map(|row| (3, row)));
+            check(&selection, &expected);
+            let sizes = [of, 100, 70, 70, 66];
+            let again = parts()
+                .iter()
+                .zip(sizes)
+                .map(|(p, of)| Part::of(p.group, of, &p.described(of)).unwrap())
+                .collect::<Vec<_>>();
+            check(&Selection::new(again), &expected);
+        }
+    }
+
+    #[test]
+    fn many_rows_cost_a_bit_each_and_few_a_number() {
+        let many = Part::at(0, 100_000, &rows(100_000, |row| row % 7 == 2)).unwrap();
+        let Rows::Mask(mask) = &many.rows else { panic!("a mask is least") };
         assert!((mask.words.len() + mask.before.len()) * 64 < 107_500);
-        assert_eq!(part.bits().unwrap(), given);
-        assert!(Part::masked(0, 100_000, &given[1..]).is_err());
+        let few = Part::at(0, 100_000, &rows(100_000, |row| row % 1000 == 2)).unwrap();
+        assert!(matches!(&few.rows, Rows::List(rows) if rows.len() == 100));
+        let side = Part::at(0, 100_000, &rows(100_000, |row| row > 500)).unwrap();
+        assert!(matches!(side.rows, Rows::Side { first: 501, count: 99_499 }));
+    }
+
+    #[test]
+    fn what_does_not_fit_a_group_is_refused() {
+        assert!(Part::at(0, 5, &[5]).is_err() && Part::at(0, 5, &[-1]).is_err());
+        let wrong = [
+            Described::Side(3, 3),
+            Described::Side(u64::MAX, 2),
+            Described::Mask(vec![0; 2]),
+            Described::List(vec![5]),
+        ];
+        assert!(wrong.iter().all(|described| Part::of(0, 5, described).is_err()));
+        assert_eq!(
+            Part::of(0, 5, &Described::Mask(vec![0xFF])).unwrap().count(),
+            5,
+            "bits behind the last row do not count"
+        );
     }
 
     #[test]
     fn more_rows_than_32_bits_count() {
-        let selection = Selection::new([Part::whole(0, 1 << 33), Part::masked(1, 9, &[0b1000_0001, 1]).unwrap()]);
+        let selection = Selection::new([Part::whole(0, 1 << 33), Part::at(1, 9, &[0, 7, 8]).unwrap()]);
         assert_eq!(selection.len(), (1 << 33) + 3);
         let far = [(1 << 33) - 1, 1 << 32, (1 << 33) + 2];
         let places: Vec<_> = selection.places(&far).map(|place| (place.part, place.row)).collect();

@@ -61,7 +61,9 @@ impl Mapped {
         if start < end {
             // SAFETY: the range lies in the map and starts at a page; the advice changes no byte. It is only advice,
             // so a refusal is no error.
-            let _ = unsafe { madvise(self.start.as_ptr().add(start as usize).cast(), (end - start) as usize, Advice::WillNeed) };
+            let _ = unsafe {
+                madvise(self.start.as_ptr().add(start as usize).cast(), (end - start) as usize, Advice::WillNeed)
+            };
         }
     }
 }
@@ -87,6 +89,7 @@ impl Drop for Mapped {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::io::Write;

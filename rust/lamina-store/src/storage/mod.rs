@@ -12,8 +12,8 @@ mod remote;
 mod stream;
 
 pub use files::Files;
-pub use map::{Mapped, prefetch};
 pub use fs::{Fs, FsFile, RealFs};
+pub use map::{Mapped, prefetch};
 
 use lamina_format::Result;
 use std::ops::Range;
