@@ -838,3 +838,48 @@ def every_writer_opens_a_log_of_its_own(patch: pytest.MonkeyPatch) -> None:
 
     own = _core.Writer
     patch.setattr(writer._core, "Writer", Apart)
+
+
+def batches_count_what_is_gathered(patch: pytest.MonkeyPatch) -> None:
+    """Batches count a batch when it was gathered, not when its consumer gets it."""
+    from lamina.rows import batches
+
+    whole = batches.Batches.state_dict
+
+    def state_dict(self: batches.Batches) -> dict[str, Any]:
+        state = whole(self)
+        return state | {"position": min(self.plan.rows, state["position"] + batches.DEPTH * self.plan.size)}
+
+    patch.setattr(batches.Batches, "state_dict", state_dict)
+
+
+@fault
+def orders_are_stored_order(patch: pytest.MonkeyPatch) -> None:
+    """Every epoch goes through the rows as they lie."""
+    from lamina._core import Order
+    from lamina.rows.epochs import Plan
+
+    patch.setattr(Plan, "order_of", lambda self, epoch: Order.stored(self.rows))
+
+
+@fault
+def pool_lends_what_is_seen(patch: pytest.MonkeyPatch) -> None:
+    """Memory comes back as soon as it was handed out."""
+    from lamina.rows import pool
+
+    whole = pool._take
+
+    def take(size: int) -> Any:
+        memory = whole(size)
+        pool._give_back(memory)
+        return memory
+
+    patch.setattr(pool, "_take", take)
+
+
+@fault
+def datasets_shard_by_halves(patch: pytest.MonkeyPatch) -> None:
+    """Each worker takes all batches."""
+    from lamina.rows import dataset
+
+    patch.setattr(dataset, "get_worker_info", lambda: None)

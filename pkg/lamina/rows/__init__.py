@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lamina.rows.batches import Batches
+from lamina.rows.mixing import Mixing, mixing
 from lamina.rows.rows import Rows
 
-__all__ = ["Rows"]
+__all__ = ["Batches", "Mixing", "Rows", "mixing"]

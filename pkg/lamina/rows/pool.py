@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 SMALLEST = 1 << 20
 """Results below this many bytes are not worth keeping: the allocator has such memory at hand."""
 
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 128 << 20
 """Most bytes that are kept while nobody uses them."""
 
-KEPT = 8
+KEPT = 4
 """Most results that are kept while nobody uses them."""
 
 # appending to and popping from a deque needs no lock, so that memory may come back in the middle of anything

@@ -11,9 +11,13 @@ import polars as pl
 
 from lamina.errors import SchemaError
 from lamina.rows import pool
+from lamina.rows.batches import Batches
+from lamina.rows.epochs import WINDOW_BYTES, OrderName, Plan
 
 if TYPE_CHECKING:
     import torch
+
+    from lamina.rows.dataset import BatchDataset
 
 Reopen = Callable[[Any], tuple[Callable[..., "Rows"], tuple[Any, ...]]]
 """Says of a source how another process gets at its rows: a function and its arguments, as `__reduce__` does."""
@@ -102,6 +106,16 @@ class Rows:
         return self._stored
 
     @property
+    def source(self) -> Source:
+        """What lies behind the rows."""
+        return self._source
+
+    @property
+    def preshuffled(self) -> bool:
+        """Whether the rows lie in shuffled order, as `Run.preshuffle` writes them."""
+        return getattr(self._source, "preshuffled", False)
+
+    @property
     def width(self) -> int:
         """d, the numbers in a row."""
         return self.shape[1]
@@ -144,8 +158,8 @@ class Rows:
     def gather(self, indices: Any, out: torch.Tensor | None = None, *, threads: int | None = None) -> torch.Tensor:
         """The rows at `indices` (positions in 0 to n - 1, in any order, also repeated), as a (k, d) tensor.
 
-        A result of a MiB or more that is not given as `out` comes in memory that an earlier one used, once nothing
-        refers to that one any more. It is the caller's as long as the caller keeps it, or what shares its memory.
+        A result of a MiB or more of stored rows that is not given as `out` comes in memory that an earlier one used,
+        once nothing refers to that one any more. It is the caller's as long as the caller keeps it, or what shares its memory.
 
         Args:
             indices: Integers: a tensor, array, list, range or slice.
@@ -160,7 +174,9 @@ class Rows:
         positions = self._positions(indices)
         shape = (len(positions), self.shape[1])
         if out is None:
-            out = pool.empty(shape, self.dtype)
+            import torch
+
+            out = pool.empty(shape, self.dtype) if self._stored else torch.empty(shape, dtype=self.dtype)
         elif tuple(out.shape) != shape or out.dtype != self.dtype:
             raise SchemaError(f"out is {out.dtype} {list(out.shape)}, the rows are {self.dtype} {list(shape)}")
         if threads is not None and threads < 1:
@@ -193,6 +209,71 @@ class Rows:
             raise SchemaError(f"a block of {size} rows", hint="give at least 1")
         for start in range(0, len(self), size):
             yield self.gather(range(start, min(start + size, len(self))))
+
+    def batches(
+        self,
+        size: int,
+        *,
+        seed: int | None = None,
+        order: OrderName = "exact",
+        window_bytes: int = WINDOW_BYTES,
+        drop_last: bool = False,
+    ) -> Batches:
+        """Epochs of batches [size, d] in shuffled order, gathered ahead by a thread.
+
+        Which row comes when follows from the seed and the number of the epoch, in constant memory. In "exact" order any
+        row may come at any time: right where the rows are in the page cache, and slow from a disk. In "block" order
+        runs of 256 KiB of neighbors come in shuffled order, and rows are shuffled among the runs of a window: few and
+        large reads. `lamina.rows.mixing` measures how well that mixes. "preshuffled" is stored order, for rows that `Run.preshuffle` wrote: alike in every epoch.
+
+        Args:
+            size: Rows of a batch.
+            seed: An integer; needed for "exact" and "block".
+            order: The order.
+            window_bytes: Bytes of rows among which "block" shuffles; they and as many again are held by the page cache.
+            drop_last: Leave out a last batch that is not full.
+
+        Raises:
+            SchemaError: An option is impossible, or the rows are not preshuffled.
+
+        Example:
+            >>> import torch
+            >>> batches = Rows.of(torch.arange(5.0)).batches(2, seed=0)
+            >>> first = next(iter(batches))
+            >>> state = batches.state_dict()
+            >>> again = Rows.of(torch.arange(5.0)).batches(2, seed=0)
+            >>> again.load_state_dict(state)
+            >>> sorted(torch.cat([first, *again]).flatten().tolist())
+            [0.0, 1.0, 2.0, 3.0, 4.0]
+        """
+        plan = Plan.of(self, size, seed=seed, order=order, window_bytes=window_bytes, drop_last=drop_last)
+        return Batches(self, plan)
+
+    def dataset(
+        self,
+        size: int,
+        *,
+        seed: int | None = None,
+        order: OrderName = "exact",
+        window_bytes: int = WINDOW_BYTES,
+        drop_last: bool = False,
+    ) -> BatchDataset:
+        """The same batches for `torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=…)`.
+
+        Args:
+            size: As in `batches`.
+            seed: As in `batches`.
+            order: As in `batches`.
+            window_bytes: As in `batches`.
+            drop_last: As in `batches`.
+
+        Raises:
+            SchemaError: As in `batches`.
+        """
+        from lamina.rows.dataset import BatchDataset
+
+        plan = Plan.of(self, size, seed=seed, order=order, window_bytes=window_bytes, drop_last=drop_last)
+        return BatchDataset(self, plan)
 
     def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
         """These metadata columns of all rows, in order."""
@@ -235,7 +316,7 @@ class _Memory:
 
         if isinstance(positions, range):
             return slice(positions.start, max(positions.start, positions.stop))
-        return torch.from_numpy(positions).to(self._tensor.device)
+        return torch.tensor(positions, device=self._tensor.device)
 
     @property
     def columns(self) -> list[str]:

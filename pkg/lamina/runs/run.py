@@ -15,7 +15,7 @@ import polars as pl
 
 from lamina import _core
 from lamina.errors import LaminaWarning, NotFoundError, SchemaError, StorageError
-from lamina.runs import checkpoints, frames, globs, keeping
+from lamina.runs import checkpoints, frames, globs, keeping, preshuffled
 from lamina.runs import status as statuses
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
@@ -341,13 +341,48 @@ class Run:
         def frame() -> pl.LazyFrame:
             return _filtered(self._scan([site], None, None)[0], conditions)
 
-        stored = StoredRows(self._snapshot, rows, dtype, math.prod(shape), frame, ["row", *self._wide.columns, site])
+        columns = ["row", *self._wide.columns, site]
+        in_shuffled_order = preshuffled.is_preshuffled(self.config, site)
+        stored = StoredRows(
+            self._snapshot, rows, dtype, math.prod(shape), frame, columns, preshuffled=in_shuffled_order
+        )
         path = str(self.path.resolve())
 
         def reopen(source: Any) -> tuple[Any, ...]:
             return _reopen_rows, (path, self._options, site, conditions, source.state())
 
         return Rows(stored, stored=path, reopen=reopen)
+
+    def preshuffle(
+        self,
+        path: str | Path,
+        site: str,
+        *,
+        seed: int,
+        step: Steps = None,
+        source: str | None = None,
+        where: pl.Expr | None = None,
+    ) -> Run:
+        """Writes rows of a site into a new run in shuffled order, for batches in "preshuffled" order.
+
+        The new run has the site and the metadata alone; what the rows were called in this run is its column
+        `original_row`. Vectors are copied 64 MiB at a time, so memory holds their metadata and not more. They are read in shuffled order: that is fast as
+        long as they fit the page cache, and one seek a row otherwise.
+
+        Args:
+            path: A path where there is nothing yet.
+            site: The site's name.
+            seed: What the order follows from.
+            step: As in `rows`.
+            source: As in `rows`.
+            where: As in `rows`.
+
+        Raises:
+            NotARunError: The path exists.
+            NotFoundError: As in `rows`.
+            SchemaError: As in `rows`.
+        """
+        return preshuffled.write(self, path, site, self.rows(site, step=step, source=source, where=where), seed)
 
     def _restored(self, site: str, conditions: list[pl.Expr], state: list[tuple[str, int, int, bytes]]) -> Rows:
         """Rows that another process selected."""

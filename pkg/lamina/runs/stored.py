@@ -31,6 +31,7 @@ class StoredRows:
         width: Numbers in a row.
         frame: Makes the frame of their metadata. It may hold further rows, in another order.
         columns: The columns of that frame.
+        preshuffled: Whether they lie in shuffled order.
     """
 
     def __init__(
@@ -41,12 +42,15 @@ class StoredRows:
         width: int,
         frame: Callable[[], pl.LazyFrame],
         columns: Sequence[str],
+        *,
+        preshuffled: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._rows = rows
         self._dtype = dtype
         self._frame = frame
         self._own = list(columns)
+        self.preshuffled = preshuffled
         self.shape = (len(rows), width)
 
     @property
@@ -86,7 +90,10 @@ class StoredRows:
             rows = self._rows.narrow_span(positions.start, max(positions.start, positions.stop))
         else:
             rows = self._rows.narrow(np.ascontiguousarray(positions, dtype=np.int64).view(np.uint8))
-        return StoredRows(self._snapshot, rows, self._dtype, self.shape[1], self._frame, self._own)
+        # what is taken by position may come in any order
+        preshuffled = self.preshuffled and isinstance(positions, range)
+        made = (self._snapshot, rows, self._dtype, self.shape[1], self._frame, self._own)
+        return StoredRows(*made, preshuffled=preshuffled)
 
     def will_need(self, spans: Sequence[tuple[int, int]]) -> None:
         """Starts to read rows that will be asked for soon: from the first to before the second position of spans."""
