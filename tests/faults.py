@@ -840,6 +840,7 @@ def every_writer_opens_a_log_of_its_own(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(writer._core, "Writer", Apart)
 
 
+@fault
 def batches_count_what_is_gathered(patch: pytest.MonkeyPatch) -> None:
     """Batches count a batch when it was gathered, not when its consumer gets it."""
     from lamina.rows import batches
@@ -878,7 +879,7 @@ def pool_lends_what_is_seen(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
-def datasets_shard_by_halves(patch: pytest.MonkeyPatch) -> None:
+def workers_all_make_all_batches(patch: pytest.MonkeyPatch) -> None:
     """Each worker takes all batches."""
     from lamina.rows import dataset
 

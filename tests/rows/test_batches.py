@@ -195,8 +195,7 @@ def test_a_preshuffled_copy_is_read_as_it_lies(rows: lamina.Rows, tmp_path: Path
 
 def test_a_thread_ahead_passes_on_errors_and_ends_with_its_consumer() -> None:
     def items() -> Iterator[int]:
-        for item in range(5):
-            yield item
+        yield from range(5)
         raise ValueError("five")
 
     assert list(itertools.islice(ahead(items(), 2), 5)) == [0, 1, 2, 3, 4]

@@ -159,7 +159,8 @@ class Rows:
         """The rows at `indices` (positions in 0 to n - 1, in any order, also repeated), as a (k, d) tensor.
 
         A result of a MiB or more of stored rows that is not given as `out` comes in memory that an earlier one used,
-        once nothing refers to that one any more. It is the caller's as long as the caller keeps it, or what shares its memory.
+        once nothing refers to that one any more. It is the caller's as long as the caller keeps
+        it, or what shares its memory.
 
         Args:
             indices: Integers: a tensor, array, list, range or slice.
@@ -223,8 +224,9 @@ class Rows:
 
         Which row comes when follows from the seed and the number of the epoch, in constant memory. In "exact" order any
         row may come at any time: right where the rows are in the page cache, and slow from a disk. In "block" order
-        runs of 256 KiB of neighbors come in shuffled order, and rows are shuffled among the runs of a window: few and
-        large reads. `lamina.rows.mixing` measures how well that mixes. "preshuffled" is stored order, for rows that `Run.preshuffle` wrote: alike in every epoch.
+        runs of 256 KiB of neighbors come in shuffled order, and rows are shuffled among the runs of a window: few
+        and large reads. `lamina.rows.mixing` measures how well that mixes. "preshuffled" is stored order, for rows
+        that `Run.preshuffle` wrote: alike in every epoch.
 
         Args:
             size: Rows of a batch.
