@@ -16,7 +16,8 @@ class Mixing(NamedTuple):
 
     Attributes:
         runs: From how many runs of neighbors (256 KiB of rows) the rows of a batch come, as a share of how many it
-            would be if every row were drawn by itself; mean over the batches. 1 is as good as that; unshuffled it is near 0.
+            would be if every row were drawn by itself; mean over the batches. 1 is as good as that, and
+            unshuffled rows are near 0.
         correlation: The absolute rank correlation of when a row comes and where it lies.
     """
 

@@ -367,7 +367,8 @@ class Run:
 
         The new run has the site and the metadata alone; what the rows were called in this run is its column
         `original_row`. Vectors are copied 64 MiB at a time, so memory holds
-        their metadata and not more. They are read in shuffled order: that is fast as long as they fit the page cache, and one seek a row otherwise.
+        their metadata and not more. They are read in shuffled order: that is fast
+        as long as they fit the page cache, and one seek a row otherwise.
 
         Args:
             path: A path where there is nothing yet.
