@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 
 import lamina
 from lamina.errors import SchemaError
+from lamina.rows.dataset import BatchDataset
 from tests.faults import broken
 
 N = 400
@@ -45,24 +48,22 @@ def test_workers_give_what_the_main_process_gives(path: Path, start: str) -> Non
     assert loaded(DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=context)) == expected
 
 
+def persistent(dataset: BatchDataset, workers: int) -> DataLoader[torch.Tensor]:
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
+    return DataLoader(dataset, batch_size=None, **options)
+
+
 def check_epochs(path: Path) -> None:
     rows = lamina.open(path).rows("x")
-    expected = [batch.flatten().int().tolist() for epoch in [rows.batches(32, seed=1)] for _ in "12" for batch in epoch]
+    whole = rows.batches(32, seed=1)
+    expected = [batch.flatten().int().tolist() for _ in range(2) for batch in whole]
     dataset = rows.dataset(32, seed=1)
-    loader = DataLoader(
-        dataset, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context="fork"
-    )
-    got = []
-    for number, batch in enumerate(dataset.through(loader)):
-        got.append(batch.flatten().int().tolist())
-        if number == 4:
-            state = dataset.state_dict()
-            break
+    received = itertools.islice(dataset.through(persistent(dataset, 2)), 5)
+    got = [batch.flatten().int().tolist() for batch in received]
+    state = dataset.state_dict()
     resumed = rows.dataset(32, seed=1)
     resumed.load_state_dict(state)
-    loader = DataLoader(
-        resumed, batch_size=None, num_workers=3, persistent_workers=True, multiprocessing_context="fork"
-    )
+    loader = persistent(resumed, 1)
     while resumed.epoch < 2:
         got += [batch.flatten().int().tolist() for batch in resumed.through(loader)]
     assert got == expected
