@@ -884,3 +884,17 @@ def workers_all_make_all_batches(patch: pytest.MonkeyPatch) -> None:
     from lamina.rows import dataset
 
     patch.setattr(dataset, "get_worker_info", lambda: None)
+
+
+@fault
+def compaction_loses_a_row(patch: pytest.MonkeyPatch) -> None:
+    """A row is deleted before the run is compacted."""
+    from lamina import _core
+
+    whole = _core.compact
+
+    def compact(path: str, progress: Any) -> Any:
+        _core.delete(path, [], [], [(3, 3)])
+        return whole(path, progress)
+
+    patch.setattr(_core, "compact", compact)

@@ -68,6 +68,10 @@ class QueueFullError(WriterError):
     """Rows that did not fit into a writer's queue: dropped, or not taken; see `full=` of `Run.writer`."""
 
 
+class ExpiredError(LaminaError):
+    """Rows whose file was reclaimed since the run was opened: `run.refresh()` sees where they are now."""
+
+
 class RecordingError(LaminaError):
     """A recorder that cannot record what it was asked to, or that captured nothing."""
 

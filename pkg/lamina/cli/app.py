@@ -129,6 +129,42 @@ def verify(run: Target) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def compact(run: Target) -> None:
+    """Merge small row groups into large ones, and leave behind what was rewound or deleted."""
+    from lamina.cli.keeping import show_compaction
+    from lamina.cli.target import members, open_target
+
+    show_compaction(members(open_target(run)), out())
+
+
+@app.command()
+def rewind(run: Target, step: Annotated[int, typer.Argument(help="The step of the checkpoint to go back to.")]) -> None:
+    """Hide what was recorded from a step on: rows and metrics of it and later ones, checkpoints of later ones."""
+    from lamina.cli.target import members, open_target
+
+    for one in members(open_target(run)):
+        one.rewind(step)
+        out().print(f"{one.name}: went back to step {step}; compact and gc free the space")
+
+
+@app.command()
+def delete(
+    run: Target,
+    site: Annotated[list[str] | None, typer.Option(help="A site, or a pattern; may be given again.")] = None,
+    steps: Annotated[list[str] | None, typer.Option(help="A step, or FIRST:LAST, both included.")] = None,
+    rows: Annotated[list[str] | None, typer.Option(help="A row's name, or FIRST:LAST, both included.")] = None,
+) -> None:
+    """Delete what satisfies all of what is given: values of sites, steps, rows. Nobody sees it from now on."""
+    from lamina.cli.keeping import deletion
+    from lamina.cli.target import members, open_target
+
+    what = deletion(site or [], steps or [], rows or [])
+    for one in members(open_target(run)):
+        one.delete(**what)
+        out().print(f"{one.name}: deleted; compact and gc free the space")
+
+
 def main() -> None:
     """Run the command and leave the process."""
     app()

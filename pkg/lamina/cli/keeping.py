@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lamina.cli.show import plain, table
+from lamina.errors import LaminaError
 from lamina.runs import Run
 
 
@@ -19,3 +20,40 @@ def show_verification(runs: list[Run], console: Console) -> bool:
             console.print(table(found.problems))
         well &= found.ok
     return well
+
+
+def show_compaction(runs: list[Run], console: Console) -> None:
+    """Compact each run and print what was done."""
+    for run in runs:
+        done = run.compact()
+        console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), str(done)))
+        if not done.problems.is_empty():
+            console.print(table(done.problems))
+
+
+def deletion(sites: list[str], steps: list[str], rows: list[str]) -> dict[str, object]:
+    """Return the arguments of `Run.delete` for what was asked for on the command line.
+
+    Raises:
+        LaminaError: A span is no number, or not two with a colon between them.
+    """
+    found: dict[str, object] = {"sites": sites or None}
+    if steps:
+        found["steps"] = _slice(steps[0], "--steps") if len(steps) == 1 else [_span(one, "--steps")[0] for one in steps]
+    if rows:
+        spans = [_span(one, "--rows") for one in rows]
+        found["rows"] = [name for first, last in spans for name in range(first, last + 1)]
+    return found
+
+
+def _slice(text: str, option: str) -> object:
+    first, last = _span(text, option)
+    return first if first == last else slice(first, last + 1)
+
+
+def _span(text: str, option: str) -> tuple[int, int]:
+    try:
+        first, last = (int(part) for part in (text.split(":") if ":" in text else (text, text)))
+    except ValueError:
+        raise LaminaError(f"{option} does not take {text!r}", hint="give a number, or FIRST:LAST") from None
+    return first, last

@@ -67,3 +67,76 @@ def verify(path: str | Path, *, progress: bool = True) -> Verification:
     files, size, damages = watch(lambda state: _core.verify(str(path), state), "verifying", progress)
     rows = [(file, offset, message, affected or None) for message, file, offset, affected in damages]
     return Verification(files, size, pl.DataFrame(rows, schema=_PROBLEMS, orient="row"))
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What compacting a run did.
+
+    Attributes:
+        groups_before: Row groups that were replaced.
+        groups_after: Row groups that replaced them.
+        rows_dropped: Rows that `rewind` or `delete` had hidden, and that are gone.
+        bytes_before: Bytes of the replaced groups; `gc` frees them.
+        bytes_after: Bytes of those that replaced them.
+        working: Writers (ordinals) whose rows were left alone, since they may be at work.
+        problems: One row a group that was left as it is because of damage: file, offset, problem.
+    """
+
+    groups_before: int
+    groups_after: int
+    rows_dropped: int
+    bytes_before: int
+    bytes_after: int
+    working: tuple[int, ...]
+    problems: pl.DataFrame
+
+    def __str__(self) -> str:
+        """What was done, in a sentence."""
+        if not self.groups_before:
+            text = "nothing to compact"
+        else:
+            text = f"{self.groups_before:,} row groups became {self.groups_after:,}"
+            text += f" ({self.bytes_before:,} bytes became {self.bytes_after:,})"
+        if self.rows_dropped:
+            text += f"; {self.rows_dropped:,} hidden rows are gone"
+        if self.working:
+            text += f"; left alone: {len(self.working)} writers that may be at work"
+        if not self.problems.is_empty():
+            text += f"; {self.problems.height} damaged groups stay as they are"
+        return text
+
+
+def compact(path: str | Path, *, progress: bool = True) -> Compaction:
+    """Merges small row groups into groups of 16 to 64 MiB, and leaves behind what `rewind` and `delete` hide.
+
+    Rows keep their names, values and columns. Only groups of writers that are done are touched: closed ones, and those
+    whose process is gone, which are fenced first (a process that only seemed to be gone then finds out before it
+    acknowledges anything). Others may write meanwhile, and readers go on with what they opened; the space is freed by
+    `gc`. It works in rounds of up to 1 GiB: whatever stops it, the rounds that were published stay, and the rest is as
+    it was.
+
+    Metrics, and chunks of checkpoints, are left as they are. Costs one reading (every byte is verified) and one
+    writing of what is merged, and some 200 MiB of memory.
+
+    Args:
+        path: The run's folder.
+        progress: Whether to show a bar on a terminal.
+
+    Raises:
+        StorageError: The file system refused; what was published stays.
+
+    Example:
+        >>> import lamina, numpy as np, tempfile
+        >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+        >>> with run.writer() as writer:
+        ...     for step in range(3):
+        ...         durable = writer.append({"mlp.output": np.ones((2, 3), np.float32)}, step=step).wait()
+        >>> run.refresh().delete(steps=1).compact().rows_dropped
+        2
+    """
+    done = watch(lambda state: _core.compact(str(path), state), "compacting", progress)
+    rows = [(file, offset, message) for message, file, offset in done.pop("damages")]
+    kinds = {name: kind for name, kind in _PROBLEMS.items() if name != "affected"}
+    working = tuple(done.pop("working"))
+    return Compaction(**done, working=working, problems=pl.DataFrame(rows, schema=kinds, orient="row"))

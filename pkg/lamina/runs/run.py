@@ -178,6 +178,12 @@ class Run:
         """Computes every hash of the run again: see `lamina.runs.keeping.verify`."""
         return keeping.verify(self.path, progress=progress)
 
+    def compact(self, *, progress: bool = True) -> keeping.Compaction:
+        """Merges small row groups and leaves hidden rows behind, then refreshes: see `lamina.runs.keeping.compact`."""
+        done = keeping.compact(self.path, progress=progress)
+        self.refresh()
+        return done
+
     # going back
 
     def rewind(self, step: int) -> Self:

@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Writer,
     /// A writer whose queue is full.
     QueueFull,
+    /// A file that was reclaimed since the snapshot was opened.
+    Expired,
 }
 
 /// An error with its place and what to do about it.

@@ -51,6 +51,15 @@ pub enum Op {
     /// Rows, or what they hold of some sites, are hidden and may be reclaimed.
     #[n(12)]
     Delete(#[n(0)] Delete),
+    /// Row groups were rewritten.
+    #[n(13)]
+    Replace(#[n(0)] Replace),
+    /// Files that nothing refers to any more will be removed.
+    #[n(14)]
+    Condemn(#[n(0)] Files),
+    /// Condemned files are removed.
+    #[n(15)]
+    Drop(#[n(0)] Files),
     /// Rows that a writer left out.
     #[n(16)]
     Dropped(#[n(0)] Dropped),
@@ -84,6 +93,9 @@ pub struct Open {
     /// 16 random bytes, in hexadecimal, that tell this process from every other.
     #[n(4)]
     pub uuid: String,
+    /// What it does, if it does not record: "compact".
+    #[n(5)]
+    pub work: Option<String>,
 }
 
 /// Body of [`Op::Close`].
@@ -577,4 +589,51 @@ impl Dropped {
             }
         }
     }
+}
+
+/// Body of [`Op::Replace`]: groups of one writer, and the groups that hold their rows from now on.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Replace {
+    /// The writer whose rows they are.
+    #[n(0)]
+    pub writer: u32,
+    /// The groups that no longer count.
+    #[n(1)]
+    pub old: Vec<Replaced>,
+    /// Those that do.
+    #[n(2)]
+    pub new: Vec<Group>,
+    /// In a log, where it is a copy: the commit that it is a copy of.
+    #[n(3)]
+    pub commit: Option<u64>,
+}
+
+/// Groups of one segment.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Replaced {
+    /// The segment.
+    #[n(0)]
+    pub file: String,
+    /// Their numbers, u32 little-endian.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub numbers: Vec<u8>,
+}
+
+impl Replaced {
+    /// Their numbers.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.numbers.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes))
+    }
+}
+
+/// Body of [`Op::Condemn`] and [`Op::Drop`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Files {
+    /// Their names.
+    #[n(0)]
+    pub files: Vec<String>,
 }

@@ -13,6 +13,7 @@ fn class(kind: ErrorKind) -> &'static str {
         ErrorKind::Storage => "StorageError",
         ErrorKind::Writer => "WriterError",
         ErrorKind::QueueFull => "QueueFullError",
+        ErrorKind::Expired => "ExpiredError",
     }
 }
 

@@ -4,6 +4,7 @@ use crate::errors::raise;
 use lamina_store::keep;
 use lamina_store::storage::{Files, Storage};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use std::sync::Arc;
 
 /// How far such work has got.
@@ -26,6 +27,23 @@ impl Progress {
     fn stop(&self) {
         self.0.stop();
     }
+}
+
+type ErrorRow = (String, Option<String>, Option<u64>);
+
+#[pyfunction]
+pub fn compact<'py>(py: Python<'py>, path: &str, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
+    let done = py.detach(|| keep::compact(&storage(path), &progress.0)).map_err(raise)?;
+    let row = |error: lamina_format::Error| -> ErrorRow { (error.message, error.file, error.offset) };
+    let dict = PyDict::new(py);
+    dict.set_item("groups_before", done.before)?;
+    dict.set_item("groups_after", done.after)?;
+    dict.set_item("rows_dropped", done.rows)?;
+    dict.set_item("bytes_before", done.bytes_before)?;
+    dict.set_item("bytes_after", done.bytes_after)?;
+    dict.set_item("working", done.working)?;
+    dict.set_item("damages", done.damages.into_iter().map(row).collect::<Vec<_>>())?;
+    Ok(dict)
 }
 
 type DamageRow = (String, Option<String>, Option<u64>, String);

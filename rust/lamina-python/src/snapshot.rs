@@ -111,7 +111,10 @@ impl Snapshot {
             dict.set_item("dropped", lost)?;
             Ok(dict)
         };
-        self.0.writers().iter().map(describe).collect()
+        // those that keep the run do not record: how they stand says nothing of it
+        let recording =
+            |info: &&lamina_store::reader::WriterInfo| info.open.as_ref().is_none_or(|open| open.work.is_none());
+        self.0.writers().iter().filter(recording).map(describe).collect()
     }
 
     fn sites(&self) -> Vec<SiteRow> {

@@ -17,7 +17,8 @@ pub struct Chain {
     pub highest: Option<u64>,
     /// The declarations of all commits.
     pub declared: Declared,
-    unreadable: Vec<u64>,
+    /// Numbers of those that could not be read, newest first.
+    pub unreadable: Vec<u64>,
 }
 
 impl Chain {
@@ -89,7 +90,8 @@ impl Chain {
         Ok((declared, lost.saturating_mul(1 << 16)))
     }
 
-    fn next(&self, writer: Option<u32>, ops: Vec<Op>) -> Commit {
+    /// The commit that adds `ops` to the chain.
+    pub fn next(&self, writer: Option<u32>, ops: Vec<Op>) -> Commit {
         let parent = self.commits.last().map(|(commit, hash)| Parent { n: commit.n, hash: *hash });
         let above = parent.as_ref().map_or(0, |parent| parent.n + 1);
         let n = self.highest.map_or(0, |highest| highest + 1);

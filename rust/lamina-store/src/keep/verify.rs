@@ -74,13 +74,14 @@ pub fn verify(storage: &Arc<dyn Storage>, progress: &Progress) -> Result<Verific
 
 fn jobs(inventory: &Inventory) -> Vec<Job<'_>> {
     let mut jobs = Vec::new();
-    for group in inventory.groups.values().flatten() {
+    for group in inventory.groups.values().flatten().filter(|group| inventory.counts(group)) {
         for block in &group.blocks {
             let pieces = checksum::count(block.length) as usize;
             jobs.extend((0..pieces).step_by(AT_ONCE).map(|piece| Job::Block { group, block, piece }));
         }
     }
-    for (file, groups) in &inventory.groups {
+    // a segment whose rows all stand elsewhere may be reclaimed at any time
+    for (file, groups) in inventory.groups.iter().filter(|(_, groups)| groups.iter().any(|g| inventory.counts(g))) {
         jobs.extend(inventory.seals.get(file).map(|seal| Job::Seal { seal, groups }));
     }
     for (pack, chunks) in &inventory.packs {

@@ -1,10 +1,11 @@
 //! Reading blocks: from a map or by position, verified when first touched.
 
 use super::access::{Access, Io, Verify};
+use crate::chain::Chain;
 use crate::storage::{Mapped, Ranges, Storage};
 use lamina_format::checksum::PIECE;
-use lamina_format::record::{Block, Role};
-use lamina_format::{Error, Result};
+use lamina_format::record::{Block, Op, Role};
+use lamina_format::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +32,8 @@ impl Blobs {
         if let Some(ranges) = open.get(file) {
             return Ok(Arc::clone(ranges));
         }
-        let ranges: Arc<dyn Ranges> = Arc::from(storage.open_blob(file)?);
+        let opened = storage.open_blob(file).map_err(|error| expired(storage, file, error));
+        let ranges: Arc<dyn Ranges> = Arc::from(opened?);
         open.insert(file.to_owned(), Arc::clone(&ranges));
         Ok(ranges)
     }
@@ -70,6 +72,17 @@ impl Blobs {
 }
 
 const HINT: &str = "the other rows are readable; restore this file from a copy, or record again";
+
+/// A file that is not there may have been reclaimed since the snapshot was opened.
+fn expired(storage: &dyn Storage, file: &str, error: Error) -> Error {
+    let dropped = |op: &Op| matches!(op, Op::Drop(files) if files.files.iter().any(|name| name == file));
+    let chain = Chain::read(storage).map(|chain| chain.commits).unwrap_or_default();
+    if !chain.iter().flat_map(|(commit, _)| &commit.ops).any(dropped) {
+        return error;
+    }
+    let text = "the file was reclaimed since the run was opened; its rows stand elsewhere, or were deleted";
+    Error::new(ErrorKind::Expired, text).in_file(file).hint("run.refresh() sees where they are")
+}
 
 /// Which pieces of a block were found good: a bit each.
 pub struct Verified(Box<[AtomicU64]>);

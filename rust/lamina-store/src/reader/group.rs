@@ -134,12 +134,18 @@ impl Snapshot {
         self.reader(group, &open, found).all()
     }
 
+    /// All rows of a site of a group, hidden ones included.
+    pub(crate) fn site_of(&self, group: &StoredGroup, site: u32) -> Result<Vec<u8>> {
+        let absent = || Error::damaged(format!("a row group lacks site {site}")).in_file(&group.record.file);
+        self.reader(group, group.find(Role::Site, site).ok_or_else(absent)?)?.all()
+    }
+
     /// The names of a group's rows.
     pub fn names(&self, index: usize) -> Result<Vec<i64>> {
         self.names_of(self.group(Table::Rows, index)?)
     }
 
-    pub(super) fn names_of(&self, group: &StoredGroup) -> Result<Vec<i64>> {
+    pub(crate) fn names_of(&self, group: &StoredGroup) -> Result<Vec<i64>> {
         let (first, last) = group.record.span();
         let Some(found) = group.find(Role::Names, 0) else { return Ok((first..=last).collect()) };
         let bytes = self.read_all(group, found)?;
@@ -166,7 +172,7 @@ impl Snapshot {
         self.column_of(self.group(column.table, index)?, column)
     }
 
-    pub(super) fn column_of(&self, group: &StoredGroup, column: &Column) -> Result<ColumnData> {
+    pub(crate) fn column_of(&self, group: &StoredGroup, column: &Column) -> Result<ColumnData> {
         if let Some(value) = constant(group, column) {
             return Ok(ColumnData::Constant(value.clone()));
         }

@@ -20,9 +20,22 @@ pub enum Origin {
         /// The frame's sequence number.
         frame: u64,
     },
-    /// In the commit of that number.
-    #[expect(dead_code, reason = "compaction will publish groups in commits")]
-    Commit(u64),
+    /// In a commit.
+    Commit {
+        /// Its number.
+        n: u64,
+        /// The writer whose rows they are.
+        writer: u32,
+    },
+}
+
+impl Origin {
+    /// The writer whose rows they are.
+    pub fn writer(self) -> u32 {
+        match self {
+            Self::Log { writer, .. } | Self::Commit { writer, .. } => writer,
+        }
+    }
 }
 
 /// All that hides something, in order, each with the number of its commit.
@@ -89,7 +102,7 @@ impl Mask {
 
 fn covers(commit: u64, before: &[Position], origin: Origin) -> bool {
     match origin {
-        Origin::Commit(n) => n < commit,
+        Origin::Commit { n, .. } => n < commit,
         Origin::Log { writer, frame } => before.iter().any(|at| at.writer == writer && frame < at.frames),
     }
 }

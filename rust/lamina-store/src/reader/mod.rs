@@ -8,6 +8,7 @@ mod gather;
 mod group;
 mod hidden;
 mod metrics;
+mod replaced;
 mod selection;
 mod zones;
 
@@ -26,10 +27,10 @@ use crate::clock;
 use crate::storage::Storage;
 use block::Blobs;
 use checkpoint::Checkpoints;
-use group::StoredGroup;
+pub(crate) use group::StoredGroup;
 use hidden::{Hiding, Origin};
 use lamina_format::chunk::Key;
-use lamina_format::record::{Close, Column, Dropped, Op, Open, Role, Site, Table};
+use lamina_format::record::{Close, Column, Dropped, Op, Open, Replace, Role, Site, Table};
 use lamina_format::runfile::{RunFile, possible_time};
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, check, frame, names};
@@ -123,10 +124,11 @@ impl Snapshot {
             reading.log(storage.as_ref(), writer, generation, &mut declared)?;
         }
         reading.check_authors(&chain);
+        reading.replace(&chain, &mut declared);
         problems.extend(reading.problems);
         problems.extend(reading.checkpoints.problems());
         let sorted = |mut groups: Vec<StoredGroup>| {
-            groups.sort_by_key(|group| group.record.first);
+            groups.sort_by_key(|group| (group.record.first, group.origin.writer()));
             groups
         };
         let mut snapshot = Self {
@@ -176,6 +178,16 @@ impl Snapshot {
     /// What was found damaged and passed over.
     pub fn problems(&self) -> &[Error] {
         &self.problems
+    }
+
+    /// Every row group that counts, of all tables, those that are hidden wholly included.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &StoredGroup> {
+        self.groups.iter().chain(&self.hidden).chain(&self.examples)
+    }
+
+    /// The declarations.
+    pub(crate) fn declared(&self) -> &Declared {
+        &self.declared
     }
 
     /// Every log.
@@ -255,6 +267,8 @@ struct Reading {
     /// Writers whose log holds no record.
     silent: Vec<u32>,
     hiding: Hiding,
+    /// Copies of what commits replaced, in case that these cannot be read.
+    copies: Vec<Replace>,
 }
 
 impl Reading {
@@ -325,7 +339,9 @@ impl Reading {
                         self.problems.push(error.in_file(&file));
                     }
                 }
-                Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) | Op::Rewind(_) | Op::Delete(_) => {}
+                Op::Replace(copy) => self.copies.push(copy),
+                Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) => {}
+                Op::Rewind(_) | Op::Delete(_) | Op::Condemn(_) | Op::Drop(_) => {}
             }
         }
         let may_live = |open: &Open| clock::may_live(&open.host, open.pid);

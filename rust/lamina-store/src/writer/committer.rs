@@ -35,7 +35,14 @@ impl Committer {
         let (ordinal, log) = claim(storage.as_ref())?;
         let mut journal = Journal::new(Arc::clone(&storage), ordinal, log);
         let (host, pid, rank) = (clock::host(), std::process::id(), options.rank);
-        journal.append(vec![Op::Open(Open { host, pid, rank, time: clock::now(), uuid: clock::unique() })])?;
+        journal.append(vec![Op::Open(Open {
+            host,
+            pid,
+            rank,
+            time: clock::now(),
+            uuid: clock::unique(),
+            work: None,
+        })])?;
         let names = Names::read(storage.as_ref(), ordinal)?;
         let shared = Arc::new(Shared::new(options));
         let worker = Worker::new(Arc::clone(&storage), ordinal, names.declared(), journal, Arc::clone(&shared));
@@ -102,7 +109,8 @@ impl Drop for Guard {
     }
 }
 
-fn claim(storage: &dyn Storage) -> Result<(u32, Box<dyn Log>)> {
+/// The first free log of the run.
+pub(crate) fn claim(storage: &dyn Storage) -> Result<(u32, Box<dyn Log>)> {
     let mut ordinal = storage.logs()?.last().map_or(0, |&(writer, _)| writer + 1);
     loop {
         // a power cut may leave a fence and take the log

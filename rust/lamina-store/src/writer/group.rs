@@ -63,6 +63,18 @@ impl OpenGroup {
         Self { table, rows: 0, names, row_bytes, text_bytes: 0, sites, columns }
     }
 
+    /// A group that is written as it is: names if they do not follow each other, of each site its number, dtype and rows.
+    pub fn whole(
+        table: Table,
+        rows: u64,
+        names: Option<Vec<u8>>,
+        sites: Vec<(u32, DType, Vec<u8>)>,
+        columns: Vec<ColumnStage>,
+    ) -> Self {
+        let sites = sites.into_iter().map(|(id, dtype, bytes)| SiteStage { id, dtype, item: 0, bytes }).collect();
+        Self { table, rows, names, row_bytes: 0, text_bytes: 0, sites, columns }
+    }
+
     /// Whether it takes rows of these sites and columns, in this order.
     pub fn holds(&self, table: Table, ids: &Ids) -> bool {
         self.table == table

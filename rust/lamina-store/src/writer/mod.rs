@@ -4,15 +4,15 @@
 //! writes them, and makes durable points: data, sync, frame, sync, acknowledge.
 
 mod attach;
-mod column;
-mod committer;
+pub(crate) mod column;
+pub(crate) mod committer;
 mod declare;
-mod group;
-mod journal;
+pub(crate) mod group;
+pub(crate) mod journal;
 mod metrics;
 mod options;
 mod pack;
-mod segment;
+pub(crate) mod segment;
 mod shared;
 mod stage;
 mod ticket;

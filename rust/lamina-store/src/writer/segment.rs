@@ -35,13 +35,27 @@ impl SegmentWriter {
 
     /// Writes a group and returns what must stand in the log, with the emptied buffers.
     pub fn write(&mut self, storage: &dyn Storage, declared: &Declared, cut: Cut) -> Result<(Vec<Op>, Vec<Vec<u8>>)> {
+        let (first, own) = (self.next_row, if cut.span.is_none() { cut.rows as i64 } else { 0 });
+        let written = self.place(storage, declared, cut, first)?;
+        self.next_row += own;
+        Ok(written)
+    }
+
+    /// Writes a group whose first row has the name `first`, unless it has a block of names.
+    pub fn place(
+        &mut self,
+        storage: &dyn Storage,
+        declared: &Declared,
+        cut: Cut,
+        first: i64,
+    ) -> Result<(Vec<Op>, Vec<Vec<u8>>)> {
         let mut group = Group {
             file: String::new(),
             number: 0,
             table: cut.table,
             offset: 0,
             length: 0,
-            first: cut.span.map_or(self.next_row, |(least, _)| least),
+            first: cut.span.map_or(first, |(least, _)| least),
             rows: cut.rows,
             blocks: Vec::new(),
             constants: cut.constants,
@@ -91,9 +105,6 @@ impl SegmentWriter {
         current.tensors += tensors;
         current.synced = false;
         current.groups.push(group.clone());
-        if cut.span.is_none() {
-            self.next_row += cut.rows as i64;
-        }
         ops.push(Op::Group(group));
         Ok((ops, cut.blocks.into_iter().map(|block| block.bytes).collect()))
     }
