@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import lamina
+
 
 def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
@@ -25,3 +27,23 @@ def test_verify_lists_problems_and_says_by_its_code_whether_there_are_any(record
 
 def test_verify_checks_every_run_of_a_folder(several: Path, command: Callable) -> None:
     assert command("verify", several).out.count("no problems") == 2
+
+
+def test_delete_rewind_and_compact_say_what_they_did(recorded: Path, command: Callable) -> None:
+    assert command("delete", recorded, "--steps", "10:10", "--site", "loss").code == 0
+    assert command("delete", recorded, "--rows", "4:5", "--rows", "7").code == 0
+    assert command("rewind", recorded, 20).code == 0
+    done = command("compact", recorded)
+    assert done.code == 0
+    assert "7 hidden rows are gone" in done.out
+    run = lamina.open(recorded)
+    assert run.steps() == [0, 10]
+    assert run.activations("loss").collect()["row"].to_list() == [6]
+    assert command("compact", recorded).out == "one: nothing to compact\n"
+
+
+def test_a_span_that_is_none_is_refused(recorded: Path, command: Callable) -> None:
+    done = command("delete", recorded, "--steps", "1:2:3")
+    assert done.code == 1
+    assert "FIRST:LAST" in done.err
+    assert command("delete", recorded).code == 1

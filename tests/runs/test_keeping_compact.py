@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 import lamina
 from tests.faults import broken
-from tests.store import small
+from tests.store import reader, small
 
 
 def planted(path: Path) -> lamina.Run:
@@ -111,3 +111,21 @@ def test_many_rounds_are_published_one_by_one(tmp_path: Path) -> None:
 def test_a_row_that_compaction_lost_would_be_noticed(tmp_path: Path) -> None:
     with broken("compaction_loses_a_row"), pytest.raises(AssertionError):
         test_nothing_changes_but_the_number_of_groups(tmp_path)
+
+
+def test_the_documents_own_reader_finds_the_same_rows(tmp_path: Path) -> None:
+    run = planted(tmp_path / "run")
+    run.delete("loss", steps=2).delete(rows=[0])
+    run.compact()
+    run.delete(steps=4)
+    found = reader.read(run.path)
+    shown = {
+        int(name): group.sites["x"][at].tolist()
+        for group in found.groups
+        if "x" in group.sites
+        for at, name in enumerate(group.names)
+        if not group.hidden["x"][at]
+    }
+    wide = run.activations("x").select("row", "x").collect()
+    assert shown == dict(wide.iter_rows())
+    assert len(shown) == 2 * 5 * 4 - 1

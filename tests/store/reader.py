@@ -24,7 +24,7 @@ _TABLE = (
 )
 ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.split())}  # noqa: C416 - for pyright
 VALUES = {"int": "<i8", "float": "<f8", "bool": "?", "time": "<i8"}
-CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE = range(13)
+CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE, REPLACE = range(14)
 
 
 class BrokenError(Exception):
@@ -57,6 +57,7 @@ class Recorded:
     metrics: list[tuple[Any, ...]] = field(default_factory=list)
     layouts: dict[bytes, dict[int, Any]] = field(default_factory=dict)
     chunks: dict[bytes, tuple[str, dict[int, Any]]] = field(default_factory=dict)
+    replaced: set[tuple[str, int]] = field(default_factory=set)
     seals: dict[str, dict[int, Any]] = field(default_factory=dict)
     saves: list[dict[int, Any]] = field(default_factory=list)
     checkpoints: dict[int, dict[str, tuple[Any, Any, list[np.ndarray]]]] = field(default_factory=dict)
@@ -77,15 +78,44 @@ def read(folder: Path) -> Recorded:
     for body in run.commits:
         for number, record in body[6]:
             declare(run, number, record)
+    replaces = [(body[0], record) for body in run.commits for number, record in body[6] if number == REPLACE]
+    run.replaced = {
+        (old[0], number)
+        for _, record in replaces
+        for old in record[1]
+        for number in np.frombuffer(old[1], "<u4").tolist()
+    }
     for path in sorted((folder / "logs").iterdir()):
         file = f"logs/{path.name}"
-        run.frames[file] = list(read_frames(path.read_bytes(), file, int(path.name[7:11])))
+        run.frames[file] = list(
+            read_frames(path.read_bytes()[: fence(folder, path.name[:6])], file, int(path.name[7:11]))
+        )
         for at, frame in enumerate(run.frames[file]):
             for number, record in frame:
                 apply(run, folder, int(path.name[:6]), at, number, record)
+    for n, record in replaces:
+        for group in record[2]:
+            add_group(run, folder, record[0], None, group, n)
+    run.groups.sort(key=lambda group: (group.record[5], group.writer))
     for record in sorted(run.saves, key=lambda record: record[1]):
         read_save(run, folder, record)
     return run
+
+
+def fence(folder: Path, writer: str) -> int | None:
+    """How many bytes of a writer's log count."""
+    path = folder / "fences" / f"{writer}.end"
+    if not path.exists():
+        return None
+    data = path.read_bytes()
+    check(len(data) == 40 and digest(data[:8]) == data[8:], "wrong checksum", f"fences/{path.name}")
+    return int.from_bytes(data[:8], "little")
+
+
+def add_group(run: Recorded, folder: Path, writer: int, frame: int | None, record: dict[int, Any], commit: int) -> None:
+    if (record[0], record[1]) not in run.replaced:
+        run.groups.append(read_group(run, folder, writer, record))
+        hide(run, run.groups[-1], frame, commit)
 
 
 def read_info(data: bytes) -> dict[str, Any]:
@@ -135,26 +165,28 @@ def declare(run: Recorded, number: int, record: dict[int, Any]) -> None:
         check(run.columns.setdefault(record[0], column) == column, f"two columns {record[0]}", "commits")
 
 
-def rules(run: Recorded, wanted: int, writer: int, frame: int) -> list[dict[int, Any]]:
-    """The rewinds or deletes that hold for a frame."""
-    found = [record for body in run.commits for number, record in body[6] if number == wanted]
+def rules(run: Recorded, wanted: int, writer: int, frame: int | None, commit: int = 0) -> list[dict[int, Any]]:
+    """The rewinds or deletes that hold for a frame, or for the groups of a commit."""
+    found = [(body[0], record) for body in run.commits for number, record in body[6] if number == wanted]
+    if frame is None:
+        return [record for n, record in found if n > commit]
     before = 1 if wanted == REWIND else 3
-    return [record for record in found if any(at[0] == writer and frame < at[1] for at in record[before])]
+    return [record for _, record in found if any(at[0] == writer and frame < at[1] for at in record[before])]
 
 
 def holds(spans: list[dict[int, int]], numbers: np.ndarray) -> np.ndarray:
     return np.array([not spans or any(span[0] <= number <= span[1] for span in spans) for number in numbers], bool)
 
 
-def hide(run: Recorded, group: Group, frame: int) -> None:
+def hide(run: Recorded, group: Group, frame: int | None, commit: int) -> None:
     """Mark the values that rewinds and deletes hide."""
     rows = len(group.names)
     steps = [np.nan if step is None else step for step in group.columns.get("step", [None] * rows)]
     gone = np.zeros(rows, bool)
-    for record in rules(run, REWIND, group.writer, frame):
+    for record in rules(run, REWIND, group.writer, frame, commit):
         gone |= np.array(steps) >= record[0]
     group.hidden = {name: gone.copy() for name in group.sites}
-    for record in rules(run, DELETE, group.writer, frame):
+    for record in rules(run, DELETE, group.writer, frame, commit):
         named = {run.sites[number][0] for number in record[0]} or set(group.sites)
         for name in named & set(group.sites):
             group.hidden[name] |= holds(record[1], np.array(steps)) & holds(record[2], group.names)
@@ -168,8 +200,7 @@ def apply(run: Recorded, folder: Path, writer: int, frame: int, number: int, rec
     elif number == CLOSE:
         run.writers[writer] |= {"closed": True, "error": record.get(0)}
     elif number == GROUP:
-        run.groups.append(read_group(run, folder, writer, record))
-        hide(run, run.groups[-1], frame)
+        add_group(run, folder, writer, frame, record, 0)
     elif number == METRICS:
         read_metrics(run, run.writers[writer]["rank"], record, back)
     elif number == SEAL:

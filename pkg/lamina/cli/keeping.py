@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.text import Text
 
@@ -31,24 +33,21 @@ def show_compaction(runs: list[Run], console: Console) -> None:
             console.print(table(done.problems))
 
 
-def deletion(sites: list[str], steps: list[str], rows: list[str]) -> dict[str, object]:
+def deletion(sites: list[str], steps: list[str], rows: list[str]) -> dict[str, Any]:
     """Return the arguments of `Run.delete` for what was asked for on the command line.
 
     Raises:
         LaminaError: A span is no number, or not two with a colon between them.
     """
-    found: dict[str, object] = {"sites": sites or None}
+    found: dict[str, Any] = {"sites": sites or None}
     if steps:
-        found["steps"] = _slice(steps[0], "--steps") if len(steps) == 1 else [_span(one, "--steps")[0] for one in steps]
+        if len(steps) > 1:
+            raise LaminaError("--steps is given twice", hint="delete one span after another")
+        found["steps"] = slice(_span(steps[0], "--steps")[0], _span(steps[0], "--steps")[1] + 1)
     if rows:
         spans = [_span(one, "--rows") for one in rows]
         found["rows"] = [name for first, last in spans for name in range(first, last + 1)]
     return found
-
-
-def _slice(text: str, option: str) -> object:
-    first, last = _span(text, option)
-    return first if first == last else slice(first, last + 1)
 
 
 def _span(text: str, option: str) -> tuple[int, int]:

@@ -72,7 +72,9 @@ pub fn plan<'a>(snapshot: &'a Snapshot, settled: &HashSet<u32>, left: &HashSet<N
         if group.record.table == Table::Examples && examples.replace(kind.clone()).is_some_and(|before| before != kind)
         {
             // of an example that is written again the later group counts, so that none may pass another
-            batches.extend(open.extract_if(.., |_, batch| batch.table == Table::Examples).map(|(_, batch)| batch));
+            let (closed, others) = open.into_iter().partition(|(_, batch)| batch.table == Table::Examples);
+            open = others;
+            batches.extend(BTreeMap::into_values(closed));
         }
         if !settled.contains(&group.origin.writer()) || left.contains(&name(group)) || !small && !dirty(group) {
             if group.record.table == Table::Examples {
@@ -86,7 +88,7 @@ pub fn plan<'a>(snapshot: &'a Snapshot, settled: &HashSet<u32>, left: &HashSet<N
             let ascending = group.record.table == Table::Attached || last < group.record.first;
             batch.bytes() < ENOUGH && small && rows + group.record.rows <= MOST_ROWS && ascending
         };
-        if !open.get_mut(&kind).is_some_and(|batch| fits(batch)) {
+        if !open.get_mut(&kind).is_some_and(fits) {
             batches.extend(open.remove(&kind));
         }
         let new = || Batch { writer: kind.0, table: group.record.table, members: Vec::new() };
