@@ -21,7 +21,7 @@ pub struct Compactor {
 impl Compactor {
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
         let (ordinal, log) = claim(storage.as_ref())?;
-        let mut journal = Journal::new(log);
+        let mut journal = Journal::new(Arc::clone(&storage), ordinal, log);
         let (host, pid, work) = (clock::host(), std::process::id(), Some("compact".to_owned()));
         let open = Open { host, pid, rank: None, time: clock::now(), uuid: clock::unique(), work };
         journal.append(vec![Op::Open(open)])?;

@@ -137,7 +137,7 @@ impl Snapshot {
     /// All rows of a site of a group, hidden ones included.
     pub(crate) fn site_of(&self, group: &StoredGroup, site: u32) -> Result<Vec<u8>> {
         let absent = || Error::damaged(format!("a row group lacks site {site}")).in_file(&group.record.file);
-        self.reader(group, group.find(Role::Site, site).ok_or_else(absent)?)?.all()
+        self.read_all(group, group.find(Role::Site, site).ok_or_else(absent)?)
     }
 
     /// The names of a group's rows.
