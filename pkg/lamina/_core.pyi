@@ -39,6 +39,9 @@ class ArrowArray:
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
 
 def version() -> str: ...
+def syncs() -> int:
+    """Syncs of files and folders that this process has made so far."""
+
 def create(path: str, config: str) -> None:
     """Create a run at `path`, atomically. `config` is JSON text of an object. NotARunError if the path exists."""
 

@@ -14,6 +14,8 @@ from bench import paths
 ANSWERS = {
     "machine": ["memcpy", "GEMM fp32"],
     "store_append": ["lamina append + flush", "np.save + fsync"],
+    "durable": ["write() + fdatasync", "lamina, 8 threads"],
+    "blocking": ["1"],
     "recording_overhead": ["no recorder", "recorder open, every step due"],
     "hsic_sums": ["dense torch", "reference", "blocked"],
     "cka": ["dense float64", "lamina"],

@@ -25,6 +25,11 @@ fn version() -> &'static str {
 }
 
 #[pyfunction]
+fn syncs() -> u64 {
+    lamina_store::storage::syncs()
+}
+
+#[pyfunction]
 fn create(py: Python<'_>, path: &str, config: &str) -> PyResult<()> {
     py.detach(|| lamina_store::create(&Files::new(path), config)).map_err(raise)
 }
@@ -32,6 +37,7 @@ fn create(py: Python<'_>, path: &str, config: &str) -> PyResult<()> {
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(version, module)?)?;
+    module.add_function(wrap_pyfunction!(syncs, module)?)?;
     module.add_function(wrap_pyfunction!(create, module)?)?;
     module.add_function(wrap_pyfunction!(hash::hash_buckets, module)?)?;
     module.add_function(wrap_pyfunction!(keeping::verify, module)?)?;

@@ -360,19 +360,22 @@ impl Reading {
     }
 }
 
-/// The chunks that the logs name, durably: whoever refers to them need not store them again.
-pub(crate) fn chunk_keys(storage: &dyn Storage) -> Result<HashSet<Key>> {
-    let mut keys = HashSet::new();
+/// The chunks that the logs name, durably: whoever refers to them need not store them again. And the greatest time of a
+/// save.
+pub(crate) fn saved(storage: &dyn Storage) -> Result<(HashSet<Key>, i64)> {
+    let (mut keys, mut latest) = (HashSet::new(), 0);
     for (writer, generation) in storage.logs()? {
         let (bytes, before) = (storage.read_log(writer, generation)?, keys.len());
         for op in frame::scan(&bytes, generation)?.frames.into_iter().flat_map(|frame| frame.ops) {
-            if let Op::Chunks(chunks) = op {
-                keys.extend(chunks.chunks.iter().map(|chunk| chunk.key));
+            match op {
+                Op::Chunks(chunks) => keys.extend(chunks.chunks.iter().map(|chunk| chunk.key)),
+                Op::Save(save) => latest = latest.max(save.time),
+                _ => {}
             }
         }
         if keys.len() > before {
             storage.settle_log(writer, generation)?;
         }
     }
-    Ok(keys)
+    Ok((keys, latest))
 }

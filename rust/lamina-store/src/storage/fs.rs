@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file system.
 pub trait Fs: Send + Sync {
@@ -59,6 +60,13 @@ pub trait FsFile: Send + Sync {
 /// The file system of this machine.
 pub struct RealFs;
 
+static SYNCS: AtomicU64 = AtomicU64::new(0);
+
+/// Syncs of files and folders that this process has asked this machine's file systems for.
+pub fn syncs() -> u64 {
+    SYNCS.load(Ordering::Relaxed)
+}
+
 impl Fs for RealFs {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)
@@ -97,6 +105,7 @@ impl Fs for RealFs {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        SYNCS.fetch_add(1, Ordering::Relaxed);
         File::open(path)?.sync_all()
     }
 
@@ -138,6 +147,7 @@ impl FsFile for File {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        SYNCS.fetch_add(1, Ordering::Relaxed);
         File::sync_data(self)
     }
 

@@ -12,7 +12,7 @@ mod remote;
 mod stream;
 
 pub use files::Files;
-pub use fs::{Fs, FsFile, RealFs};
+pub use fs::{Fs, FsFile, RealFs, syncs};
 pub use map::{Mapped, prefetch};
 
 use lamina_format::Result;

@@ -264,7 +264,9 @@ impl Writer {
                 stage = shared.with_room(stage, 0)?;
             }
             from += stage.fill(table, from, set, ids);
-            shared.work.notify_one();
+            if !stage.queue.is_empty() {
+                shared.work.notify_one();
+            }
         }
         Ok(stage)
     }
@@ -321,9 +323,11 @@ impl Writer {
     fn staged(&self, mut stage: MutexGuard<'_, Stage>) -> Ticket {
         stage.staged += 1;
         stage.note(0, 0);
-        let number = stage.staged;
+        let (number, wake) = (stage.staged, stage.must_wake());
         drop(stage);
-        self.committer.shared.work.notify_one();
+        if wake {
+            self.committer.shared.work.notify_one();
+        }
         Ticket::new(Arc::clone(&self.committer.shared), number)
     }
 

@@ -25,18 +25,21 @@ pub struct PackWriter {
     next_pack: u32,
     current: Option<Current>,
     known: Option<HashSet<Key>>,
+    /// The greatest time of a save that the run held or that was written since.
+    latest: i64,
     layouts: HashSet<Key>,
 }
 
 impl PackWriter {
     pub fn new(ordinal: u32) -> Self {
-        Self { ordinal, next_pack: 0, current: None, known: None, layouts: HashSet::new() }
+        Self { ordinal, next_pack: 0, current: None, known: None, latest: 0, layouts: HashSet::new() }
     }
 
     /// Writes the chunks that the run does not hold; returns what must stand in the log.
     pub fn write(&mut self, storage: &dyn Storage, job: SaveJob) -> Result<Vec<Op>> {
         if self.known.is_none() {
-            self.known = Some(crate::reader::chunk_keys(storage)?);
+            let (keys, latest) = crate::reader::saved(storage)?;
+            (self.known, self.latest) = (Some(keys), latest);
         }
         let (mut ops, mut parts) = (Vec::new(), Vec::new());
         for part in job.parts {
@@ -58,7 +61,9 @@ impl PackWriter {
             }
             parts.push(Part { name: part.name, layout, keys, scalars: part.scalars });
         }
-        ops.push(Op::Save(Save { step: job.step, time: job.time, parts }));
+        // of two saves of a step the greater time counts: a clock that was set back must not bring the older one back
+        self.latest = job.time.max(self.latest.saturating_add(1));
+        ops.push(Op::Save(Save { step: job.step, time: self.latest, parts }));
         Ok(ops)
     }
 
@@ -102,5 +107,34 @@ impl PackWriter {
             current.synced = true;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Files;
+    use crate::writer::journal::Journal;
+
+    fn saved_at(writer: &mut PackWriter, storage: &dyn Storage, time: i64) -> (i64, Vec<Op>) {
+        let ops = writer.write(storage, SaveJob { step: 1, time, parts: vec![] }).expect("an empty save");
+        let Some(Op::Save(save)) = ops.last() else { panic!("no save") };
+        (save.time, ops)
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_bring_an_older_save_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = Files::new(folder.path().join("run"));
+        crate::create(&storage, "{}").expect("a run");
+        let mut first = PackWriter::new(0);
+        let (time, ops) = saved_at(&mut first, &storage, 5000);
+        assert_eq!(time, 5000);
+        let log = storage.create_log(0, 0).expect("a log").expect("it is free");
+        Journal::new(log).append(ops).expect("room");
+        assert_eq!(saved_at(&mut first, &storage, 4000).0, 5001);
+        assert_eq!(saved_at(&mut first, &storage, 6000).0, 6000);
+        // the next writer's clock is behind what the run holds
+        assert_eq!(saved_at(&mut PackWriter::new(1), &storage, 10).0, 5001);
     }
 }

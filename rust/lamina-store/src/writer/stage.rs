@@ -63,6 +63,8 @@ pub struct Stage {
     pub durable: u64,
     /// What was staged since the last durable point.
     fresh: Fresh,
+    /// The thread knows that there is something to be made durable.
+    told: bool,
     /// What ended the committer.
     pub failure: Option<Error>,
     /// The last handle was closed.
@@ -90,6 +92,7 @@ impl Stage {
             written: 0,
             durable: 0,
             fresh: Fresh::default(),
+            told: false,
             failure: None,
             closing: false,
             errors: Vec::new(),
@@ -113,6 +116,13 @@ impl Stage {
             let unasked = self.fresh.patience(&self.durable_when);
             if asked { Duration::ZERO } else { unasked.unwrap_or(Duration::MAX) }
         })
+    }
+
+    /// Whether the thread has something to do, or must be told when it will have: to wake it for each small append would
+    /// hold up the caller, whose core it may take.
+    pub fn must_wake(&mut self) -> bool {
+        let told = std::mem::replace(&mut self.told, true);
+        !told || !self.queue.is_empty() || self.patience() == Some(Duration::ZERO)
     }
 
     /// Asks for a durable point of everything up to `number`.
@@ -172,6 +182,7 @@ impl Stage {
             jobs.push(Job::Group(group));
         }
         self.fresh = Fresh::default();
+        self.told = false;
         jobs
     }
 
