@@ -115,6 +115,7 @@ mod tests {
     use super::*;
     use crate::storage::Files;
     use crate::writer::journal::Journal;
+    use std::sync::Arc;
 
     fn saved_at(writer: &mut PackWriter, storage: &dyn Storage, time: i64) -> (i64, Vec<Op>) {
         let ops = writer.write(storage, SaveJob { step: 1, time, parts: vec![] }).expect("an empty save");
@@ -125,16 +126,16 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_does_not_bring_an_older_save_back() {
         let folder = tempfile::tempdir().expect("a folder");
-        let storage = Files::new(folder.path().join("run"));
-        crate::create(&storage, "{}").expect("a run");
+        let storage: Arc<dyn Storage> = Arc::new(Files::new(folder.path().join("run")));
+        crate::create(storage.as_ref(), "{}").expect("a run");
         let mut first = PackWriter::new(0);
-        let (time, ops) = saved_at(&mut first, &storage, 5000);
+        let (time, ops) = saved_at(&mut first, storage.as_ref(), 5000);
         assert_eq!(time, 5000);
         let log = storage.create_log(0, 0).expect("a log").expect("it is free");
-        Journal::new(log).append(ops).expect("room");
-        assert_eq!(saved_at(&mut first, &storage, 4000).0, 5001);
-        assert_eq!(saved_at(&mut first, &storage, 6000).0, 6000);
+        Journal::new(Arc::clone(&storage), 0, log).append(ops).expect("room");
+        assert_eq!(saved_at(&mut first, storage.as_ref(), 4000).0, 5001);
+        assert_eq!(saved_at(&mut first, storage.as_ref(), 6000).0, 6000);
         // the next writer's clock is behind what the run holds
-        assert_eq!(saved_at(&mut PackWriter::new(1), &storage, 10).0, 5001);
+        assert_eq!(saved_at(&mut PackWriter::new(1), storage.as_ref(), 10).0, 5001);
     }
 }
