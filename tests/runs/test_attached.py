@@ -120,11 +120,11 @@ def test_a_selection_names_the_places_of_attached_values(base: lamina.Run) -> No
 
 def test_a_site_that_is_hidden_in_a_small_group_is_shown_in_a_large_one_behind_it(run: lamina.Run) -> None:
     with run.writer() as writer:
-        for step, rows in enumerate((3, 50)):
+        for step, rows in enumerate((50, 3, 50)):
             x = np.full((rows, 1), step, np.float32)
             writer.append({"x": x, "y": x}, step=step)
             writer.flush()
-    run.refresh().delete("x", rows=[1])
+    run.refresh().delete("x", rows=[51])
     frame = run.activations().collect()
-    assert frame["x"].is_null().arg_true().to_list() == [1]
+    assert frame["x"].is_null().arg_true().to_list() == [51]
     assert frame["y"].null_count() == 0
