@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,6 +208,23 @@ def test_a_group_that_is_passed_over_is_not_read(ordered: lamina.Run) -> None:
     run = lamina.open(ordered.path)
     run.activations("x").filter(pl.col("i") == 34).select("row").collect()
     assert run._snapshot.bytes_read == (80, 0)
+
+
+def test_what_was_decided_is_remembered_by_the_whole_term(ordered: lamina.Run) -> None:
+    frame = lamina.open(ordered.path).activations("x")
+    for _ in range(2):
+        assert [frame.filter(pl.col("i") < end).select(pl.len()).collect().item() for end in (7, 25, 70)] == [7, 25, 70]
+        assert frame.filter(pl.col("i").is_in(range(0, 100, 3))).select(pl.len()).collect().item() == 34
+
+
+def test_a_function_may_say_something_else_when_it_is_asked_again(
+    ordered: lamina.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = lamina.open(ordered.path).activations("x").select("row", "step")
+    for wanted in (3, 5, 3):
+        asked = pl.col("step").map_elements(lambda step: str(step) == os.environ["WANTED"], return_dtype=pl.Boolean)
+        monkeypatch.setenv("WANTED", str(wanted))
+        assert frame.filter(asked).collect()["step"].to_list() == [wanted] * 10
 
 
 def test_what_cannot_be_evaluated_passes_over_nothing(ordered: lamina.Run) -> None:

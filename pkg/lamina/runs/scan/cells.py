@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 KEPT_BYTES = 192 << 20
 """Most bytes of decoded metadata that a snapshot keeps for the next question."""
 
+_UNKNOWN: Any = object()
+_DECIDED, _LONGEST = 64, 1 << 16
+"""How many terms are remembered, and how long they may be in bytes."""
+_FUNCTION = b"PLPY"
+"""What stands in a serialized term before a Python function, which may say something else when it is asked again."""
 _ZONES = ("least", "greatest", "nulls", "nans", "rows")
 
 
@@ -32,6 +37,7 @@ class Cells:
         self._bytes = 0
         self._lock = threading.Lock()
         self._zones: dict[str, pl.DataFrame] = {}
+        self._decided: dict[bytes, pl.Series | None] = {}
 
     def frame(self, span: Span, columns: Sequence[str], at: np.ndarray | None) -> pl.DataFrame:
         """Columns of a span's rows: those at `at`, or all, in order."""
@@ -74,6 +80,23 @@ class Cells:
         if column not in self._zones:
             self._zones[column] = self._row_zones() if column == "row" else self._column_zones(column)
         return self._zones[column]
+
+    def decided(
+        self, term: pl.Expr, decide: Callable[[pl.Expr, Callable[[str], pl.DataFrame]], pl.Series | None]
+    ) -> pl.Series | None:
+        """What `decide` says of a term and the zones; asked again, it is remembered."""
+        try:
+            key = term.meta.serialize()
+        except Exception:  # a function that cannot be pickled: whatever it raises
+            return decide(term, self.zones)
+        if (known := self._decided.get(key, _UNKNOWN)) is not _UNKNOWN:
+            return known
+        decided = decide(term, self.zones)
+        if len(key) <= _LONGEST and _FUNCTION not in key:
+            if len(self._decided) >= _DECIDED:
+                self._decided.clear()
+            self._decided[key] = decided
+        return decided
 
     def _column_zones(self, column: str) -> pl.DataFrame:
         return pl.DataFrame(_core.column_zones(self.snapshot, column))

@@ -150,7 +150,7 @@ class Scan:
         """The groups of which their zones do not say that no row passes."""
         groups = self._groups
         for term in early:
-            kept = may_pass(term, self._cells.zones)
+            kept = self._cells.decided(term, may_pass)
             if kept is not None:
                 groups = [group for group in groups if kept[group.number]]
         return groups
