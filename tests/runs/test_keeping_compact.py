@@ -129,3 +129,17 @@ def test_the_documents_own_reader_finds_the_same_rows(tmp_path: Path) -> None:
     wide = run.activations("x").select("row", "x").collect()
     assert shown == dict(wide.iter_rows())
     assert len(shown) == 2 * 5 * 4 - 1
+
+
+def test_rows_of_every_site_are_gathered_by_their_names(tmp_path: Path) -> None:
+    run = planted(tmp_path / "run")
+    expected = {
+        site: (run.rows(site, source=source).ids, run.rows(site, source=source).gather(range(5)))
+        for site, source in (("x", None), ("probe", "validation"))
+    }
+    run.compact()
+    for site, (ids, values) in expected.items():
+        rows = run.rows(site, source="validation" if site == "probe" else None)
+        at = {int(name): k for k, name in enumerate(rows.ids)}
+        assert sorted(at) == sorted(map(int, ids))
+        np.testing.assert_array_equal(rows.gather([at[int(name)] for name in ids[:5]]), values)

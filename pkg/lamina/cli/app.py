@@ -145,7 +145,7 @@ def rewind(run: Target, step: Annotated[int, typer.Argument(help="The step of th
 
     for one in members(open_target(run)):
         one.rewind(step)
-        out().print(f"{one.name}: went back to step {step}; compact and gc free the space")
+        out().print(f"{one.name}: went back to step {step}")
 
 
 @app.command()
@@ -162,7 +162,7 @@ def delete(
     what = deletion(site or [], steps or [], rows or [])
     for one in members(open_target(run)):
         one.delete(**what)
-        out().print(f"{one.name}: deleted; compact and gc free the space")
+        out().print(f"{one.name}: deleted")
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ class Compaction:
         groups_before: Row groups that were replaced.
         groups_after: Row groups that replaced them.
         rows_dropped: Rows that `rewind` or `delete` had hidden, and that are gone.
-        bytes_before: Bytes of the replaced groups; `gc` frees them.
+        bytes_before: Bytes of the replaced groups; their files stay.
         bytes_after: Bytes of those that replaced them.
         working: Writers (ordinals) whose rows were left alone, since they may be at work.
         problems: One row a group that was left as it is because of damage: file, offset, problem.
@@ -112,9 +112,9 @@ def compact(path: str | Path, *, progress: bool = True) -> Compaction:
 
     Rows keep their names, values and columns. Only groups of writers that are done are touched: closed ones, and those
     whose process is gone, which are fenced first (a process that only seemed to be gone then finds out before it
-    acknowledges anything). Others may write meanwhile, and readers go on with what they opened; the space is freed by
-    `gc`. It works in rounds of up to 1 GiB: whatever stops it, the rounds that were published stay, and the rest is as
-    it was.
+    acknowledges anything). Others may write meanwhile, and readers go on with what they opened: the files of replaced
+    groups stay where they are. It works in rounds of up to 1 GiB: whatever stops it, the rounds that were published
+    stay, and the rest is as it was.
 
     Metrics, and chunks of checkpoints, are left as they are. Costs one reading (every byte is verified) and one
     writing of what is merged, and some 200 MiB of memory.
