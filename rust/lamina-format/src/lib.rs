@@ -8,6 +8,7 @@ pub mod cbor;
 pub mod check;
 pub mod checksum;
 pub mod chunk;
+pub mod codec;
 pub mod commit;
 pub mod dtype;
 pub mod error;
