@@ -17,6 +17,7 @@ import blake3
 import cbor2
 import google_crc32c
 import numpy as np
+import zstandard
 
 _TABLE = (
     "f64:<f8 f32:<f4 f16:<f2 bf16:<u2 f8_e4m3:<u1 f8_e5m2:<u1 i64:<i8 i32:<i4 i16:<i2 i8:<i1 "
@@ -223,12 +224,40 @@ def block(folder: Path, file: str, offset: int, length: int, crcs: bytes) -> byt
     return data
 
 
+def coded(folder: Path, file: str, part: dict[int, Any], length: int, kind: np.dtype) -> bytes:
+    """The rows of a coded block."""
+    data, at = b"", part[2]
+    for number, size in enumerate(np.frombuffer(part[6], "<u4").tolist()):
+        stored = block(folder, file, at, size, part[4][4 * number : 4 * number + 4])
+        data += unplaned(stored, kind.itemsize, min(1 << 17, length - len(data)))
+        at += size
+    check(at == part[2] + part[3] and len(data) == length, "pieces do not fit", file, part[2])
+    return data
+
+
+def unplaned(stored: bytes, width: int, length: int) -> bytes:
+    """A piece from its byte planes."""
+    planes, at = np.empty((length // width, width), "u1"), 4 * width
+    for number, size in enumerate(np.frombuffer(stored[: 4 * width], "<u4").tolist()):
+        plane = stored[at : at + (size & ~(1 << 31))]
+        at += len(plane)
+        if not size >> 31:
+            plane = zstandard.ZstdDecompressor().decompress(plane)
+        planes[:, number] = np.frombuffer(plane, "u1")
+    rotated = planes.reshape(-1).view(f"<u{width}")
+    return (rotated >> 1 | rotated << (8 * width - 1)).tobytes()
+
+
 def read_group(run: Recorded, folder: Path, writer: int, record: dict[int, Any]) -> Group:
     rows, sites, pieces = record[6], {}, {}
     names = np.arange(record[5], record[5] + rows)
     check(record[3] % 4096 == 0 and record[4] % 4096 == 0, "not aligned", record[0], record[3])
     for part in record[7]:
-        data = block(folder, record[0], part[2], part[3], part[4])
+        if 6 in part:
+            kind = np.dtype(ELEMENTS[run.sites[part[1]][1]])
+            data = coded(folder, record[0], part, rows * kind.itemsize * int(np.prod(run.sites[part[1]][2])), kind)
+        else:
+            data = block(folder, record[0], part[2], part[3], part[4])
         if part[0] == 0:
             name, dtype, shape = run.sites[part[1]]
             sites[name] = np.frombuffer(data, ELEMENTS[dtype]).reshape(rows, *shape)

@@ -37,15 +37,15 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
         if !seen.insert((block.role, block.id)) {
             return wrong("has a block twice");
         }
-        if block.crcs.len() as u64 != 4 * checksum::count(block.length) {
+        let Some(raw) = expected(group, block, declared).filter(|&raw| fits(block, raw)) else {
+            return wrong("has a block that does not fit its rows");
+        };
+        if block.crcs.len() as u64 != 4 * checksum::count(raw) {
             return wrong("has a block without checksums");
         }
         let size = declared.sites.get(&block.id).map_or(1, |site| site.dtype.size());
-        if block.non_finite > if block.role == Role::Site { block.length / size } else { 0 } {
+        if block.non_finite > if block.role == Role::Site { raw / size } else { 0 } {
             return wrong("counts more elements than it has");
-        }
-        if expected(group, block, declared).is_none_or(|length| length != block.length) {
-            return wrong("has a block that does not fit its rows");
         }
     }
     if (last - group.offset).checked_next_multiple_of(ALIGN) != Some(group.length) {
@@ -68,6 +68,13 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
         return wrong("has a zone of nothing declared");
     }
     Ok(())
+}
+
+/// Whether a block of `raw` bytes has the length that it says, coded or not.
+fn fits(block: &Block, raw: u64) -> bool {
+    let Some(pieces) = block.coded() else { return block.length == raw };
+    let whole = block.pieces.as_ref().is_some_and(|pieces| pieces.len() as u64 == 4 * checksum::count(raw));
+    block.role == Role::Site && whole && pieces.sum::<u64>() == block.length
 }
 
 /// The length that the declarations give a block; None if it is of nothing declared.
@@ -99,7 +106,7 @@ mod tests {
         declared
             .apply(&Op::Site(Site { id: 0, name: "x".to_owned(), dtype: DType::F32, shape: vec![2] }))
             .expect("possible");
-        let block = Block { role: Role::Site, id: 0, offset: 4096, length: 24, crcs: vec![0; 4], non_finite: 0 };
+        let block = Block { role: Role::Site, id: 0, offset: 4096, length: 24, crcs: vec![0; 4], non_finite: 0, pieces: None };
         let group = Group {
             file: "segments/a.safetensors".to_owned(),
             number: 0,
@@ -149,7 +156,7 @@ mod tests {
 
     #[test]
     fn names_of_rows_stand_in_a_block_or_follow_the_first() {
-        let names = Block { role: Role::Names, id: 0, offset: 4120, length: 24, crcs: vec![0; 4], non_finite: 0 };
+        let names = Block { role: Role::Names, id: 0, offset: 4120, length: 24, crcs: vec![0; 4], non_finite: 0, pieces: None };
         let named = || {
             let (declared, mut record) = example();
             (record.last, record.table) = (Some(9), Table::Attached);
@@ -171,6 +178,23 @@ mod tests {
             lie(&mut record);
             assert!(group(&record, &declared).is_err(), "lie {index}");
         }
+    }
+
+    #[test]
+    fn coded_rows_say_how_long_each_piece_is() {
+        let coded = |length: u64, pieces: &[u32]| {
+            let (declared, mut record) = example();
+            record.blocks[0].length = length;
+            record.blocks[0].pieces = Some(pieces.iter().flat_map(|piece| piece.to_le_bytes()).collect::<Vec<u8>>().into());
+            group(&record, &declared)
+        };
+        assert_eq!(coded(30, &[30]), Ok(()), "what does not shrink may grow by its table");
+        for (length, pieces) in [(30, &[29][..]), (30, &[30, 0]), (30, &[15, 15]), (0, &[])] {
+            assert!(coded(length, pieces).is_err(), "{length} {pieces:?}");
+        }
+        let (declared, mut record) = example();
+        record.blocks[0].pieces = Some(vec![24, 0, 0, 0, 0].into());
+        assert!(group(&record, &declared).is_err());
     }
 
     #[test]

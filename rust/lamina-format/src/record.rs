@@ -6,6 +6,7 @@
 use crate::chunk::Key;
 use crate::dtype::{ColumnType, DType};
 use crate::value::Value;
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 /// One operation.
@@ -271,12 +272,22 @@ pub struct Block {
     /// NaN and infinite elements (sites only).
     #[n(5)]
     pub non_finite: u64,
+    /// Of coded rows of a site: bytes of each piece in the file, u32 little-endian. Pieces are 128 KiB of rows, coded as byte
+    /// planes, and the checksums are those of what lies in the file.
+    #[n(6)]
+    pub pieces: Option<ByteVec>,
 }
 
 impl Block {
     /// The site whose rows it holds.
     pub fn site(&self) -> Option<u32> {
         (self.role == Role::Site).then_some(self.id)
+    }
+
+    /// Bytes of each coded piece in the file; None if the rows lie there as they are.
+    pub fn coded(&self) -> Option<impl Iterator<Item = u64>> {
+        let lengths = self.pieces.as_ref()?.as_chunks().0.iter();
+        Some(lengths.map(|&length| u64::from(u32::from_le_bytes(length))))
     }
 
     /// The column that it is a part of.

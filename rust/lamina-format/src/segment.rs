@@ -69,6 +69,9 @@ impl Declared {
         if block.role == Role::Site {
             let site = self.sites.get(&block.id).ok_or_else(unknown)?;
             let dtype = site.dtype.safetensors().ok_or_else(unknown)?;
+            if block.pieces.is_some() {
+                return Ok((format!("{prefix}/{}/.planes", site.name), "U8", vec![block.length]));
+            }
             let shape = [&[group.rows], site.shape.as_slice()].concat();
             return Ok((format!("{prefix}/{}", site.name), dtype, shape));
         }
@@ -178,7 +181,7 @@ mod tests {
         let mut declared = Declared::default();
         let name = "blocks.0 \"quoted\"/sae".to_owned();
         declared.apply(&Op::Site(Site { id: 3, name, dtype: DType::F16, shape: vec![2, 5] })).expect("possible");
-        let block = Block { role: Role::Site, id: 3, offset: RESERVE, length: 140, crcs: vec![0; 4], non_finite: 0 };
+        let block = Block { role: Role::Site, id: 3, offset: RESERVE, length: 140, crcs: vec![0; 4], non_finite: 0, pieces: None };
         let group = Group {
             file: "segments/000000-000000.safetensors".to_owned(),
             number: 0,
