@@ -106,7 +106,8 @@ mod tests {
         declared
             .apply(&Op::Site(Site { id: 0, name: "x".to_owned(), dtype: DType::F32, shape: vec![2] }))
             .expect("possible");
-        let block = Block { role: Role::Site, id: 0, offset: 4096, length: 24, crcs: vec![0; 4], non_finite: 0, pieces: None };
+        let block =
+            Block { role: Role::Site, id: 0, offset: 4096, length: 24, crcs: vec![0; 4], non_finite: 0, pieces: None };
         let group = Group {
             file: "segments/a.safetensors".to_owned(),
             number: 0,
@@ -156,7 +157,8 @@ mod tests {
 
     #[test]
     fn names_of_rows_stand_in_a_block_or_follow_the_first() {
-        let names = Block { role: Role::Names, id: 0, offset: 4120, length: 24, crcs: vec![0; 4], non_finite: 0, pieces: None };
+        let names =
+            Block { role: Role::Names, id: 0, offset: 4120, length: 24, crcs: vec![0; 4], non_finite: 0, pieces: None };
         let named = || {
             let (declared, mut record) = example();
             (record.last, record.table) = (Some(9), Table::Attached);
@@ -185,7 +187,8 @@ mod tests {
         let coded = |length: u64, pieces: &[u32]| {
             let (declared, mut record) = example();
             record.blocks[0].length = length;
-            record.blocks[0].pieces = Some(pieces.iter().flat_map(|piece| piece.to_le_bytes()).collect::<Vec<u8>>().into());
+            record.blocks[0].pieces =
+                Some(pieces.iter().flat_map(|piece| piece.to_le_bytes()).collect::<Vec<u8>>().into());
             group(&record, &declared)
         };
         assert_eq!(coded(30, &[30]), Ok(()), "what does not shrink may grow by its table");

@@ -181,7 +181,15 @@ mod tests {
         let mut declared = Declared::default();
         let name = "blocks.0 \"quoted\"/sae".to_owned();
         declared.apply(&Op::Site(Site { id: 3, name, dtype: DType::F16, shape: vec![2, 5] })).expect("possible");
-        let block = Block { role: Role::Site, id: 3, offset: RESERVE, length: 140, crcs: vec![0; 4], non_finite: 0, pieces: None };
+        let block = Block {
+            role: Role::Site,
+            id: 3,
+            offset: RESERVE,
+            length: 140,
+            crcs: vec![0; 4],
+            non_finite: 0,
+            pieces: None,
+        };
         let group = Group {
             file: "segments/000000-000000.safetensors".to_owned(),
             number: 0,

@@ -1,6 +1,7 @@
 //! Reading blocks: from a map or by position, verified when first touched.
 
 use super::access::{Access, Io, Verify};
+use super::coded::{Coding, Scratch};
 use crate::chain::Chain;
 use crate::storage::{Mapped, Ranges, Storage};
 use lamina_format::checksum::PIECE;
@@ -19,10 +20,13 @@ pub struct Blobs {
     site_bytes: AtomicU64,
 }
 
-/// A file that is open, and its bytes if they are mapped.
+/// A file that is open for reading a block of it.
 pub struct OpenFile {
     pub ranges: Arc<dyn Ranges>,
+    /// Its bytes, if they are mapped.
     pub map: Option<Arc<Mapped>>,
+    /// How the block is coded, if it is.
+    pub coding: Option<Coding>,
 }
 
 impl Blobs {
@@ -58,7 +62,7 @@ impl Blobs {
             Err(_) if self.access.io == Io::Auto => None,
             map => map?,
         };
-        Ok(OpenFile { ranges, map })
+        Ok(OpenFile { ranges, map, coding: None })
     }
 
     pub fn bytes_read(&self) -> (u64, u64) {
@@ -114,11 +118,15 @@ pub struct BlockReader<'a> {
 impl<'a> BlockReader<'a> {
     /// Fills `out` from byte `start` of the block. `scratch` is kept from call to call for pieces of which only a part is
     /// wanted.
-    pub fn read(&self, start: usize, out: &mut [u8], scratch: &mut Vec<u8>) -> Result<()> {
+    pub fn read(&self, start: usize, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
         let mut at = start;
         let end = start + out.len();
-        if end as u64 > self.block.length {
+        let length = self.open.coding.as_ref().map_or(self.block.length, |coding| coding.raw() as u64);
+        if end as u64 > length {
             return Err(self.damaged("the block is shorter than its rows", self.block.length));
+        }
+        if let Some(coding) = &self.open.coding {
+            return self.read_coded(coding, start, out, scratch);
         }
         while at < end {
             let first = at / PIECE;
@@ -143,7 +151,7 @@ impl<'a> BlockReader<'a> {
                 self.fetch(piece, wanted)?;
                 self.verify(first, wanted)?;
             } else {
-                scratch.resize(stop - piece, 0);
+                let scratch = scratch.other(stop - piece);
                 self.fetch(piece, scratch)?;
                 self.verify(first, scratch)?;
                 wanted.copy_from_slice(&scratch[at - piece..to - piece]);
@@ -156,7 +164,10 @@ impl<'a> BlockReader<'a> {
     /// Bytes of the block that need no check any more, if they are mapped.
     #[inline]
     pub fn trusted(&self, start: usize, length: usize) -> Option<&'a [u8]> {
-        if length == 0 || !(start / PIECE..=(start + length - 1) / PIECE).all(|piece| self.has(piece)) {
+        if length == 0
+            || self.open.coding.is_some()
+            || !(start / PIECE..=(start + length - 1) / PIECE).all(|piece| self.has(piece))
+        {
             return None;
         }
         self.mapped(start, length)
@@ -166,7 +177,7 @@ impl<'a> BlockReader<'a> {
     pub fn all(&self) -> Result<Vec<u8>> {
         let length = self.block.length;
         let mut bytes = vec![0; length as usize];
-        self.read(0, &mut bytes, &mut Vec::new())?;
+        self.read(0, &mut bytes, &mut Scratch::default())?;
         Ok(bytes)
     }
 
@@ -186,13 +197,21 @@ impl<'a> BlockReader<'a> {
         self.open.map.as_ref()?.bytes(self.block.offset + at as u64, length)
     }
 
-    fn fetch(&self, at: usize, out: &mut [u8]) -> Result<()> {
+    pub(super) fn fetch(&self, at: usize, out: &mut [u8]) -> Result<()> {
         self.blobs.count(self.block.role, out.len());
         if let Some(bytes) = self.mapped(at, out.len()) {
             out.copy_from_slice(bytes);
             return Ok(());
         }
         self.open.ranges.read(self.block.offset + at as u64, out)
+    }
+
+    /// Checks a coded piece, which lies at byte `at` of the block, unless that was done before.
+    pub(super) fn check_piece(&self, piece: usize, at: u64, bytes: &[u8]) -> Result<()> {
+        if self.has(piece) {
+            return Ok(());
+        }
+        self.verify(piece, bytes).map_err(|error| Error { offset: Some(self.block.offset + at), ..error })
     }
 
     fn verify(&self, piece: usize, bytes: &[u8]) -> Result<()> {
@@ -204,7 +223,7 @@ impl<'a> BlockReader<'a> {
         Ok(())
     }
 
-    fn damaged(&self, text: &str, at: u64) -> Error {
+    pub(super) fn damaged(&self, text: &str, at: u64) -> Error {
         Error::damaged(text).in_file(self.file).at(self.block.offset + at).hint(HINT)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Snapshot;
 use super::block::{BlockReader, OpenFile};
+use super::coded::Scratch;
 use super::selection::{Described, Part, Place, Selection};
 use crate::storage::prefetch;
 use lamina_format::record::{Role, Site, Table};
@@ -162,7 +163,8 @@ impl SiteRows {
         let work = Mutex::new(out.chunks_mut(share * item).enumerate());
         let failed: Mutex<Option<Error>> = Mutex::new(None);
         let run = || {
-            let mut hand = Hand { rows: self, places: Vec::new(), found: Vec::new(), scratch: Vec::new(), copied: 0 };
+            let mut hand =
+                Hand { rows: self, places: Vec::new(), found: Vec::new(), scratch: Scratch::default(), copied: 0 };
             loop {
                 let Some((number, out)) = work.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
                 let from = number * share;
@@ -249,7 +251,7 @@ struct Hand<'a> {
     /// Where the rows of a share are, and their bytes as far as they need no check.
     places: Vec<Place>,
     found: Vec<&'a [u8]>,
-    scratch: Vec<u8>,
+    scratch: Scratch,
     /// Bytes of rows that needed no check.
     copied: usize,
 }

@@ -2,6 +2,7 @@
 
 use super::Snapshot;
 use super::block::{BlockReader, OpenFile, Verified};
+use super::coded::{Coding, Scratch};
 use super::column::{ColumnData, checked};
 use super::hidden::{Hidden, Mask, Origin};
 use lamina_format::record::{Block, Column, Group, Role, Site, Table};
@@ -202,7 +203,9 @@ impl Snapshot {
         let is_site = |block: &Block| block.site() == Some(site.id);
         let shown = group.record.blocks.iter().position(is_site).filter(|_| group.hidden.of_site(site.id) != Mask::All);
         let at = shown.ok_or_else(absent)?;
-        let open = self.blobs.open(self.storage.as_ref(), &group.record.file, &group.record.blocks[at])?;
+        let block = &group.record.blocks[at];
+        let mut open = self.blobs.open(self.storage.as_ref(), &group.record.file, block)?;
+        open.coding = Coding::of(block, site, group.record.rows);
         Ok((group, at, open))
     }
 
@@ -211,7 +214,7 @@ impl Snapshot {
         let (group, at, open) = self.open_site(index, site)?;
         let rows = group.record.rows;
         let reader = self.reader(group, &open, (&group.record.blocks[at], &group.verified[at]));
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         let item = site.row_bytes() as usize;
         let wanted = indices.map_or(rows as usize, <[i64]>::len);
         if out.len() != wanted * item {

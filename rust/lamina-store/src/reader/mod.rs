@@ -3,6 +3,7 @@
 mod access;
 mod block;
 mod checkpoint;
+mod coded;
 mod column;
 mod gather;
 mod group;

@@ -65,7 +65,15 @@ impl SegmentWriter {
         for block in &cut.blocks {
             let (offset, length) = (group.length, block.bytes.len() as u64);
             group.length += length;
-            group.blocks.push(Block { role: block.role, id: block.id, offset, length, crcs: vec![], non_finite: 0, pieces: None });
+            group.blocks.push(Block {
+                role: block.role,
+                id: block.id,
+                offset,
+                length,
+                crcs: vec![],
+                non_finite: 0,
+                pieces: None,
+            });
         }
         group.length = segment::aligned(group.length);
         let (header, tensors) = segment::header_cost(declared, &group)?;
