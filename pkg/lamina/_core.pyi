@@ -71,8 +71,9 @@ def verify(path: str, progress: Progress) -> tuple[int, int, list[tuple[str, str
     """Compute every hash of a run again. Files and bytes that were checked, and of everything that is not what was
     written: message, file, offset, and what cannot be read because of it."""
 
-def compact(path: str, progress: Progress) -> dict[str, Any]:
-    """Merge small row groups of writers that are done, leave hidden rows behind. What was done: groups_before,
+def compact(path: str, cold: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """Merge small row groups of writers that are done, leave hidden rows behind, code the rows of the sites in
+    `cold`. What was done: groups_before,
     groups_after, rows_dropped, bytes_before, bytes_after, working (ordinals of writers left alone), damages (message,
     file, offset of groups left as they are)."""
 

@@ -130,12 +130,17 @@ def verify(run: Target) -> None:
 
 
 @app.command()
-def compact(run: Target) -> None:
+def compact(
+    run: Target,
+    cold: Annotated[
+        list[str] | None, typer.Option(help="A site whose rows are coded as well, or a pattern; may be given again.")
+    ] = None,
+) -> None:
     """Merge small row groups into large ones, and leave behind what was rewound or deleted."""
     from lamina.cli.keeping import show_compaction
     from lamina.cli.target import members, open_target
 
-    show_compaction(members(open_target(run)), out())
+    show_compaction(members(open_target(run)), cold or [], out())
 
 
 @app.command()

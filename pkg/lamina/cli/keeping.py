@@ -24,10 +24,10 @@ def show_verification(runs: list[Run], console: Console) -> bool:
     return well
 
 
-def show_compaction(runs: list[Run], console: Console) -> None:
-    """Compact each run and print what was done."""
+def show_compaction(runs: list[Run], cold: list[str], console: Console) -> None:
+    """Compact each run, with these sites cold, and print what was done."""
     for run in runs:
-        done = run.compact()
+        done = run.compact(cold=cold)
         console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), str(done)))
         if not done.problems.is_empty():
             console.print(table(done.problems))

@@ -178,9 +178,13 @@ class Run:
         """Computes every hash of the run again: see `lamina.runs.keeping.verify`."""
         return keeping.verify(self.path, progress=progress)
 
-    def compact(self, *, progress: bool = True) -> keeping.Compaction:
-        """Merges small row groups and leaves hidden rows behind, then refreshes: see `lamina.runs.keeping.compact`."""
-        done = keeping.compact(self.path, progress=progress)
+    def compact(self, *, cold: str | Sequence[str] = (), progress: bool = True) -> keeping.Compaction:
+        """Merges small row groups and leaves hidden rows behind, then refreshes: see `lamina.runs.keeping.compact`.
+
+        Rows of the sites that match `cold` (globs or names) become smaller on disk and dearer to read one by one.
+        """
+        names = sorted(self._select(cold)) if cold else ()
+        done = keeping.compact(self.path, cold=names, progress=progress)
         self.refresh()
         return done
 

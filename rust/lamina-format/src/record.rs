@@ -3,6 +3,7 @@
 //! An operation is a CBOR array of its number and its body; a body is a map with integer keys. Unknown keys
 //! are skipped; an unknown operation can only follow a `needs` flag, which older readers refuse by name.
 
+use crate::checksum::PIECE;
 use crate::chunk::Key;
 use crate::dtype::{ColumnType, DType};
 use crate::value::Value;
@@ -288,6 +289,19 @@ impl Block {
     pub fn coded(&self) -> Option<impl Iterator<Item = u64>> {
         let lengths = self.pieces.as_ref()?.as_chunks().0.iter();
         Some(lengths.map(|&length| u64::from(u32::from_le_bytes(length))))
+    }
+
+    /// Where each piece that has a checksum begins in it, and how long it is.
+    pub fn spans(&self) -> Vec<(u64, u64)> {
+        let Some(lengths) = self.coded() else {
+            let piece = |start: u64| (start, (self.length - start).min(PIECE as u64));
+            return (0..self.length).step_by(PIECE).map(piece).collect();
+        };
+        let place = |start: &mut u64, length: u64| {
+            *start += length;
+            Some((*start - length, length))
+        };
+        lengths.scan(0, place).collect()
     }
 
     /// The column that it is a part of.

@@ -32,8 +32,13 @@ impl Progress {
 type ErrorRow = (String, Option<String>, Option<u64>);
 
 #[pyfunction]
-pub fn compact<'py>(py: Python<'py>, path: &str, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
-    let done = py.detach(|| keep::compact(&storage(path), &progress.0)).map_err(raise)?;
+pub fn compact<'py>(
+    py: Python<'py>,
+    path: &str,
+    cold: Vec<String>,
+    progress: &Progress,
+) -> PyResult<Bound<'py, PyDict>> {
+    let done = py.detach(|| keep::compact(&storage(path), &cold, &progress.0)).map_err(raise)?;
     let row = |error: lamina_format::Error| -> ErrorRow { (error.message, error.file, error.offset) };
     let dict = PyDict::new(py);
     dict.set_item("groups_before", done.before)?;

@@ -43,7 +43,7 @@ fn values(snapshot: &Snapshot) -> Vec<f32> {
 }
 
 fn compacted(path: &Path) -> Compaction {
-    compact(&storage(path), &Progress::default()).unwrap()
+    compact(&storage(path), &[], &Progress::default()).unwrap()
 }
 
 fn names(snapshot: &Snapshot) -> Vec<i64> {
@@ -145,7 +145,7 @@ fn a_failure_at_any_call_leaves_every_row_and_the_next_compaction_goes_on() {
             let left = [0.0, 0.0, 1.0, 1.0, 3.0, 3.0, 4.0, 4.0];
             let fs = FailingFs::new(allowed, kind);
             let failing: Arc<dyn lamina_store::storage::Storage> = Arc::new(Files::on(Arc::new(fs), &path));
-            let result = compact(&failing, &Progress::default());
+            let result = compact(&failing, &[], &Progress::default());
             assert_eq!(values(&open(&path)), [left, left].concat(), "after {allowed} calls");
             compacted(&path);
             let snapshot = open(&path);

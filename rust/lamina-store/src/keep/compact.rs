@@ -38,13 +38,13 @@ pub struct Compaction {
     pub damages: Vec<Error>,
 }
 
-/// Compacts a run until nothing is worth it any more.
-pub fn compact(storage: &Arc<dyn Storage>, progress: &Progress) -> Result<Compaction> {
+/// Compacts a run until nothing is worth it any more. Rows of the sites of these names become cold.
+pub fn compact(storage: &Arc<dyn Storage>, cold: &[String], progress: &Progress) -> Result<Compaction> {
     let writers = settle(storage.as_ref())?;
     let mut done = Compaction { working: writers.working, ..Compaction::default() };
     let (mut left, mut compactor) = (HashSet::new(), None);
     let result = loop {
-        match round(storage, &writers.settled, &mut left, &mut compactor, &mut done, progress) {
+        match round(storage, cold, &writers.settled, &mut left, &mut compactor, &mut done, progress) {
             Ok(true) => {}
             Ok(false) => break Ok(()),
             Err(error) => break Err(error),
@@ -63,6 +63,7 @@ pub fn compact(storage: &Arc<dyn Storage>, progress: &Progress) -> Result<Compac
 /// Rewrites and publishes once; false if there was nothing to do.
 fn round(
     storage: &Arc<dyn Storage>,
+    cold: &[String],
     settled: &HashSet<u32>,
     left: &mut HashSet<Name>,
     compactor: &mut Option<Compactor>,
@@ -76,7 +77,8 @@ fn round(
     let damaged: HashSet<&str> = snapshot.problems().iter().filter_map(|problem| problem.file.as_deref()).collect();
     let doubtful = snapshot.stored().filter(|group| damaged.contains(group.record.file.as_str()));
     left.extend(doubtful.map(plan::name));
-    let mut plan = plan::plan(&snapshot, settled, left);
+    let cold = cold.iter().map(|name| Ok(snapshot.site(name)?.id)).collect::<Result<HashSet<u32>>>()?;
+    let mut plan = plan::plan(&snapshot, settled, left, &cold);
     if plan.is_empty() {
         return Ok(false);
     }
@@ -100,7 +102,7 @@ fn round(
     let mut more = Compaction::default();
     for batch in &plan {
         progress.check()?;
-        let rewritten = match rewrite(&snapshot, batch) {
+        let rewritten = match rewrite(&snapshot, batch, &cold) {
             Err(error) if error.kind == ErrorKind::Damaged => {
                 left.extend(batch.members.iter().map(|group| plan::name(group)));
                 done.damages.push(error);

@@ -1,5 +1,6 @@
 //! Keeping a run: what is done to it as a whole, beside writing and reading.
 
+mod cold;
 mod compact;
 mod compactor;
 mod inventory;

@@ -53,14 +53,21 @@ fn kind(group: &StoredGroup) -> Kind {
     (group.origin.writer(), table, sites, if table == 1 { columns() } else { Vec::new() })
 }
 
-/// Whether some of its bytes are hidden.
-fn dirty(group: &StoredGroup) -> bool {
-    group.record.sites().any(|site| group.hidden.of_site(site) != Mask::None)
+/// Whether some of its bytes are hidden, or lie as they are and shall be cold.
+fn dirty(group: &StoredGroup, cold: &HashSet<u32>) -> bool {
+    let hidden = group.record.sites().any(|site| group.hidden.of_site(site) != Mask::None);
+    let warm = |block: &Block| block.pieces.is_none() && block.site().is_some_and(|site| cold.contains(&site));
+    hidden || group.record.blocks.iter().any(warm)
 }
 
-/// What to rewrite: small groups that are alike, and groups of which something is hidden. Only groups of `settled` writers,
-/// and none of those in `left`.
-pub fn plan<'a>(snapshot: &'a Snapshot, settled: &HashSet<u32>, left: &HashSet<Name>) -> Vec<Batch<'a>> {
+/// What to rewrite: small groups that are alike, groups of which something is hidden, and those that shall be cold and are
+/// not. Only groups of `settled` writers, and none of those in `left`.
+pub fn plan<'a>(
+    snapshot: &'a Snapshot,
+    settled: &HashSet<u32>,
+    left: &HashSet<Name>,
+    cold: &HashSet<u32>,
+) -> Vec<Batch<'a>> {
     let mut open: BTreeMap<Kind, Batch> = BTreeMap::new();
     let mut batches = Vec::new();
     let mut examples = None;
@@ -76,7 +83,7 @@ pub fn plan<'a>(snapshot: &'a Snapshot, settled: &HashSet<u32>, left: &HashSet<N
             open = others;
             batches.extend(BTreeMap::into_values(closed));
         }
-        if !settled.contains(&group.origin.writer()) || left.contains(&name(group)) || !small && !dirty(group) {
+        if !settled.contains(&group.origin.writer()) || left.contains(&name(group)) || !small && !dirty(group, cold) {
             if group.record.table == Table::Examples {
                 batches.extend(open.remove(&kind));
             }
@@ -95,6 +102,6 @@ pub fn plan<'a>(snapshot: &'a Snapshot, settled: &HashSet<u32>, left: &HashSet<N
         open.entry(kind.clone()).or_insert_with(new).members.push(group);
     }
     batches.extend(open.into_values());
-    batches.retain(|batch| batch.members.len() > 1 || batch.members.iter().any(|group| dirty(group)));
+    batches.retain(|batch| batch.members.len() > 1 || batch.members.iter().any(|group| dirty(group, cold)));
     batches
 }

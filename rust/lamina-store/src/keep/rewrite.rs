@@ -1,14 +1,16 @@
 //! Rows of several groups as groups of their own: without what is hidden, with their names.
 
+use super::cold::chill;
 use super::plan::Batch;
 use crate::Snapshot;
 use crate::reader::{ColumnData, Mask, StoredGroup};
 use crate::writer::column::ColumnStage;
 use crate::writer::group::{Cut, OpenGroup};
 use crate::writer::{ColumnInput, Values};
+use lamina_format::codec::Planes;
 use lamina_format::record::{Block, Column, Table};
 use lamina_format::{DType, Error, Result, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Rows that show the same sites.
 struct Output {
@@ -27,7 +29,7 @@ pub struct Rewritten {
 }
 
 /// Reads a batch, verifying every byte. Nothing comes of it if all of its rows are hidden.
-pub fn rewrite(snapshot: &Snapshot, batch: &Batch) -> Result<Vec<Rewritten>> {
+pub fn rewrite(snapshot: &Snapshot, batch: &Batch, cold: &HashSet<u32>) -> Result<Vec<Rewritten>> {
     let mut outputs: BTreeMap<Vec<u32>, Output> = BTreeMap::new();
     for group in &batch.members {
         for (sites, rows) in shown(group) {
@@ -41,7 +43,17 @@ pub fn rewrite(snapshot: &Snapshot, batch: &Batch) -> Result<Vec<Rewritten>> {
             output.push(snapshot, group, &rows)?;
         }
     }
-    Ok(outputs.into_values().map(Output::cut).collect())
+    // what is cold stays so
+    let coded = batch.members.iter().flat_map(|group| &group.record.blocks).filter(|block| block.pieces.is_some());
+    let cold: HashSet<u32> = coded.filter_map(Block::site).chain(cold.iter().copied()).collect();
+    let mut planes = Planes::default();
+    let finish = |output: Output| {
+        let mut written = output.cut();
+        chill(&mut written.cut, &cold, &mut planes)?;
+        written.bytes = written.cut.blocks.iter().map(|block| block.bytes.len() as u64).sum();
+        Ok(written)
+    };
+    outputs.into_values().map(finish).collect()
 }
 
 /// The rows of a group that show something, by the sites of which they do; None stands for all.
@@ -120,8 +132,7 @@ impl Output {
         let names = (!follow).then(|| self.names.iter().flat_map(|name| name.to_le_bytes()).collect());
         let columns = self.columns.into_values().collect();
         let cut = OpenGroup::whole(self.table, self.names.len() as u64, names, self.sites, columns).cut();
-        let bytes = cut.blocks.iter().map(|block| block.bytes.len() as u64).sum();
-        Rewritten { cut, first, bytes }
+        Rewritten { cut, first, bytes: 0 }
     }
 }
 

@@ -76,7 +76,7 @@ fn jobs(inventory: &Inventory) -> Vec<Job<'_>> {
     let mut jobs = Vec::new();
     for group in inventory.groups.values().flatten().filter(|group| inventory.counts(group)) {
         for block in &group.blocks {
-            let pieces = checksum::count(block.length) as usize;
+            let pieces = block.spans().len();
             jobs.extend((0..pieces).step_by(AT_ONCE).map(|piece| Job::Block { group, block, piece }));
         }
     }
@@ -93,7 +93,9 @@ fn jobs(inventory: &Inventory) -> Vec<Job<'_>> {
 impl Job<'_> {
     fn bytes(&self) -> u64 {
         match self {
-            Self::Block { block, piece, .. } => (block.length - (piece * PIECE) as u64).min((AT_ONCE * PIECE) as u64),
+            Self::Block { block, piece, .. } => {
+                block.spans().iter().skip(*piece).take(AT_ONCE).map(|span| span.1).sum()
+            }
             Self::Seal { seal, groups } => groups.last().map_or(0, |last| seal.length.saturating_sub(end(last))),
             Self::Chunk { chunk, .. } => chunk.stored,
         }
@@ -121,21 +123,28 @@ fn end(group: &Group) -> u64 {
 }
 
 fn check_block(files: &Files, declared: &Declared, group: &Group, block: &Block, first: usize) -> Vec<Damage> {
-    let start = (first * PIECE) as u64;
-    let mut bytes = vec![0; (block.length - start).min((AT_ONCE * PIECE) as u64) as usize];
-    let damage = |error: Error, start: u64, length: u64| Damage {
-        error: error.in_file(&group.file).at(block.offset + start),
-        affected: affected(declared, group, block, start, length),
+    let spans: Vec<(u64, u64)> = block.spans().into_iter().skip(first).take(AT_ONCE).collect();
+    let start = spans.first().map_or(0, |span| span.0);
+    let mut bytes = vec![0; spans.iter().map(|span| span.1).sum::<u64>() as usize];
+    // of coded rows a piece stands for as many as of others: 128 KiB of them
+    let damage = |error: Error, at: u64, piece: usize, pieces: usize| Damage {
+        error: error.in_file(&group.file).at(block.offset + at),
+        affected: affected(declared, group, block, (piece * PIECE) as u64, (pieces * PIECE) as u64),
     };
     if let Err(error) = files.get(&group.file).and_then(|file| file.read(block.offset + start, &mut bytes)) {
-        return vec![damage(error, start, bytes.len() as u64)];
+        return vec![damage(error, start, first, spans.len())];
     }
-    let pieces = bytes.chunks(PIECE).zip(block.crcs.as_chunks::<4>().0.iter().skip(first)).enumerate();
-    let wrong = pieces.filter(|(_, (piece, crc))| crc32c::crc32c(piece) != u32::from_le_bytes(**crc));
     let text = "the bytes do not match their checksum";
-    wrong
-        .map(|(at, (piece, _))| damage(Error::damaged(text), start + (at * PIECE) as u64, piece.len() as u64))
-        .collect()
+    let mut found = Vec::new();
+    for (piece, ((at, length), crc)) in
+        (first..).zip(spans.iter().zip(block.crcs.as_chunks::<4>().0.iter().skip(first)))
+    {
+        let from = (at - start) as usize;
+        if crc32c::crc32c(&bytes[from..from + *length as usize]) != u32::from_le_bytes(*crc) {
+            found.push(damage(Error::damaged(text), *at, piece, 1));
+        }
+    }
+    found
 }
 
 /// Whose bytes these are: a site's rows, or a column over the whole group; and of which steps.

@@ -175,8 +175,8 @@ impl<'a> BlockReader<'a> {
 
     /// All of the block.
     pub fn all(&self) -> Result<Vec<u8>> {
-        let length = self.block.length;
-        let mut bytes = vec![0; length as usize];
+        let length = self.open.coding.as_ref().map_or(self.block.length as usize, Coding::raw);
+        let mut bytes = vec![0; length];
         self.read(0, &mut bytes, &mut Scratch::default())?;
         Ok(bytes)
     }

@@ -18,12 +18,9 @@ pub struct Coding {
 impl Coding {
     /// That of a block of `rows` rows of a site; None if the rows lie there as they are.
     pub fn of(block: &Block, site: &Site, rows: u64) -> Option<Self> {
-        let lengths = block.coded()?;
-        let mut starts = vec![0];
-        starts.extend(lengths.scan(0, |end, length| {
-            *end += length;
-            Some(*end)
-        }));
+        block.pieces.as_ref()?;
+        let mut starts: Vec<u64> = block.spans().into_iter().map(|(start, _)| start).collect();
+        starts.push(block.length);
         Some(Self { dtype: site.dtype, raw: (rows * site.row_bytes()) as usize, starts })
     }
 

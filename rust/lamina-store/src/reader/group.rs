@@ -138,7 +138,10 @@ impl Snapshot {
     /// All rows of a site of a group, hidden ones included.
     pub(crate) fn site_of(&self, group: &StoredGroup, site: u32) -> Result<Vec<u8>> {
         let absent = || Error::damaged(format!("a row group lacks site {site}")).in_file(&group.record.file);
-        self.read_all(group, group.find(Role::Site, site).ok_or_else(absent)?)
+        let (block, verified) = group.find(Role::Site, site).ok_or_else(absent)?;
+        let mut open = self.blobs.open(self.storage.as_ref(), &group.record.file, block)?;
+        open.coding = self.site_by_id(site).and_then(|site| Coding::of(block, site, group.record.rows));
+        self.reader(group, &open, (block, verified)).all()
     }
 
     /// The names of a group's rows.

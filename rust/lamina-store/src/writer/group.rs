@@ -33,6 +33,16 @@ pub struct CutBlock {
     pub bytes: Vec<u8>,
     /// Of a site's elements; None for metadata.
     pub dtype: Option<DType>,
+    /// Of a site's rows that are coded.
+    pub pieces: Option<Pieces>,
+}
+
+/// What the record says of coded rows.
+pub struct Pieces {
+    /// Bytes of each piece, u32 little-endian.
+    pub lengths: Vec<u8>,
+    /// Elements that are NaN or infinite.
+    pub non_finite: u64,
 }
 
 /// A group cut into blocks, in the order in which they lie in the file.
@@ -135,7 +145,7 @@ impl OpenGroup {
     pub fn cut(self) -> Cut {
         let (mut blocks, mut constants, mut zones) = (Vec::new(), Vec::new(), Vec::new());
         let mut block = |role, id, element, bytes, dtype| {
-            blocks.push(CutBlock { role, id, element, bytes, dtype });
+            blocks.push(CutBlock { role, id, element, bytes, dtype, pieces: None });
         };
         for site in self.sites {
             block(Role::Site, site.id, site.dtype.size(), site.bytes, Some(site.dtype));

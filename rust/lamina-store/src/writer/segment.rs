@@ -4,7 +4,7 @@ use super::group::Cut;
 use crate::storage::{Blob, Storage};
 use lamina_format::record::{Block, Group, Op, Seal};
 use lamina_format::segment::{self, Declared, LARGEST_RESERVE, MOST_TENSORS, RESERVE};
-use lamina_format::{Error, Result, checksum, names};
+use lamina_format::{Error, Result, names};
 
 /// Bytes at which a segment is sealed.
 const LONGEST: u64 = 1 << 30;
@@ -98,9 +98,16 @@ impl SegmentWriter {
             record.offset += group.offset;
             // pass by pass for a piece at a time, so that the cache holds it
             let mut at = record.offset;
-            for piece in block.bytes.chunks(checksum::PIECE) {
-                record.crcs.extend(checksum::pieces(piece).into_iter().flat_map(u32::to_le_bytes));
-                record.non_finite += block.dtype.map_or(0, |dtype| dtype.count_non_finite(piece));
+            if let Some(pieces) = &block.pieces {
+                record.pieces = Some(pieces.lengths.clone().into());
+                record.non_finite = pieces.non_finite;
+            }
+            for (start, length) in record.spans() {
+                let piece = &block.bytes[start as usize..(start + length) as usize];
+                record.crcs.extend(crc32c::crc32c(piece).to_le_bytes());
+                if block.pieces.is_none() {
+                    record.non_finite += block.dtype.map_or(0, |dtype| dtype.count_non_finite(piece));
+                }
                 current.blob.write(at, piece)?;
                 at += piece.len() as u64;
             }
