@@ -42,8 +42,10 @@ def test_cold_rows_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> 
     run.refresh().compact(cold="a.*")
     (group,) = reader.read(run.path).groups[-1:]
     assert [6 in block for block in group.record[7] if block[0] == 0].count(True) == 1, "one of two sites is coded"
-    for options in ({}, {"io": "pread"}, {"verify": "always"}, {"verify": "never"}):
-        rows = lamina.open(run.path, **options).rows("a.output")
+    ways = [run, lamina.open(run.path, io="pread")]
+    ways += [lamina.open(run.path, verify="always"), lamina.open(run.path, verify="never")]
+    for way in ways:
+        rows = way.rows("a.output")
         assert same(rows.gather(range(len(rows))), whole)
         some = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))[:500]
         assert same(rows.gather(some), whole[some])
