@@ -19,6 +19,8 @@ ANSWERS = {
     "recording_overhead": ["no recorder", "recorder open, every step due"],
     "hsic_sums": ["dense torch", "reference", "blocked"],
     "cka": ["dense float64", "lamina"],
+    "gather": ["memcpy", "lamina, out=", "torch map[index], fresh"],
+    "scan": ["memcpy", "lamina, out="],
 }
 
 
