@@ -51,7 +51,7 @@ def contenders(rows: lamina.Rows, plain: np.ndarray, count: int) -> dict[str, Ca
         "lamina, out=": lambda at: rows.gather(at, out=out),
         "np.take(memmap, out=)": take,
         "torch map, index_select(out=)": lambda at: torch.index_select(mapped, 0, torch.from_numpy(at), out=out),
-        "lamina, fresh": lambda at: rows.gather(at),
+        "lamina, fresh": rows.gather,
         "torch map[index], fresh": lambda at: mapped[torch.from_numpy(at)],
         "np memmap[index], fresh": lambda at: torch.from_numpy(plain[at]),
     }
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns=["d", "threads", "reader", "GB/s", "rows/s", "% of memcpy", "quartiles, ms"],
         rows=table,
         notes=[
-            f"{repetitions} interleaved repetitions, each over other rows of {SETS} sets; all results were compared first",
+            f"{repetitions} interleaved repetitions, each over other rows of {SETS} sets; compared first",
             "1 GiB, warm and verified; memcpy of 256 MiB with the same number of threads in the same run",
             "NumPy copies with one thread whatever is set; fresh: the result is dropped before the next",
         ],

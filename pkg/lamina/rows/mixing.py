@@ -34,7 +34,7 @@ def mixing(batches: Batches, epoch: int = 0) -> Mixing:
         >>> rows = lamina.Rows.of(torch.zeros(100_000, 64))
         >>> block = rows.batches(64, seed=0, order="block", window_bytes=8 << 20)
         >>> round(mixing(block).runs, 1)
-        0.4
+        0.6
     """
     plan = batches.plan
     order = plan.order_of(epoch)
