@@ -4,12 +4,15 @@
 mod common;
 
 use common::{FailingFs, append, storage, values, wait};
-use lamina_format::ErrorKind;
-use lamina_store::storage::Files;
+use lamina_format::record::Table;
+use lamina_format::{ErrorKind, Value};
+use lamina_store::reader::ColumnData;
+use lamina_store::storage::{Files, Fs, FsFile, RealFs};
 use lamina_store::{Opening, Snapshot, Writer, create};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Three durable appends and a close; returns the steps that were acknowledged, and the first error.
 fn work(path: &Path, fs: &FailingFs) -> (Vec<f32>, Option<lamina_format::Error>) {
@@ -79,4 +82,116 @@ fn a_failed_writer_refuses_everything_and_says_why() {
         }
     }
     panic!("the disk never failed");
+}
+
+/// A disk of which some reads fail.
+struct Unreadable {
+    left: Arc<AtomicUsize>,
+}
+
+struct UnreadableFile {
+    inner: Box<dyn FsFile>,
+    left: Arc<AtomicUsize>,
+}
+
+impl Fs for Unreadable {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealFs.create_dir_all(path)
+    }
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        RealFs.create_new(path)
+    }
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        RealFs.open_direct(path)
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        Ok(Box::new(UnreadableFile { inner: RealFs.open(path)?, left: Arc::clone(&self.left) }))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealFs.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealFs.link(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealFs.remove_file(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealFs.sync_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        RealFs.list(path)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        RealFs.exists(path)
+    }
+}
+
+impl FsFile for UnreadableFile {
+    fn length(&self) -> io::Result<u64> {
+        self.inner.length()
+    }
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.wrapping_sub(1))) == Ok(0) {
+            // what was read before the error must not be taken for the rest
+            out.fill(7);
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.inner.read_at(offset, out)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, bytes)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.inner.set_length(length)
+    }
+}
+
+#[test]
+fn a_read_that_fails_names_the_file_and_nothing_wrong_is_returned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    create(storage(&path).as_ref(), "{}").unwrap();
+    let writer = Writer::open(storage(&path), None).unwrap();
+    for step in 0..3 {
+        wait(&append(&writer, storage(&path).as_ref(), step, 2).unwrap()).unwrap();
+    }
+    writer.close(None).unwrap();
+    let expected = [0.0, 0.0, 1.0, 1.0, 2.0, 2.0];
+    for allowed in 0.. {
+        let left = Arc::new(AtomicUsize::new(allowed));
+        let failing = Files::on(Arc::new(Unreadable { left: Arc::clone(&left) }), &path);
+        let told = |error: &lamina_format::Error| error.file.is_some() && error.to_string().contains("os error 5");
+        let snapshot = Snapshot::open(Arc::new(failing), Opening::default()).unwrap();
+        let mut noticed = snapshot.problems().iter().filter(|problem| told(problem)).count();
+        let site = snapshot.site("x").cloned();
+        for (index, group) in snapshot.groups().iter().enumerate() {
+            let mut out = vec![0; group.rows as usize * 16];
+            let step = snapshot.column(Table::Rows, "step").unwrap();
+            let wanted = match snapshot.metadata(index, step) {
+                Ok(ColumnData::Constant(Value::Int(step))) => step as f32,
+                other => panic!("a constant column is in the log: {other:?}"),
+            };
+            match snapshot.gather(index, site.as_ref().unwrap(), None, &mut out) {
+                Ok(()) => assert!(out.chunks(4).all(|value| value == wanted.to_le_bytes()), "after {allowed} reads"),
+                Err(error) => {
+                    assert!(told(&error) && error.file.as_ref().is_some_and(|file| file.starts_with("segments/")));
+                    assert!(error.offset.is_some(), "{error}");
+                    noticed += 1;
+                    // the disk has recovered
+                    snapshot.gather(index, site.as_ref().unwrap(), None, &mut out).unwrap();
+                }
+            }
+        }
+        if left.load(Ordering::Relaxed) < usize::MAX / 2 {
+            assert!(allowed > 5, "{allowed}");
+            left.store(usize::MAX, Ordering::Relaxed);
+            assert_eq!(values(&snapshot), expected);
+            break;
+        }
+        assert!(noticed > 0, "after {allowed} reads");
+    }
 }
