@@ -898,3 +898,50 @@ def compaction_loses_a_row(patch: pytest.MonkeyPatch) -> None:
         return whole(path, progress)
 
     patch.setattr(_core, "compact", compact)
+
+
+@fault
+def import_reads_fortran_as_c(patch: pytest.MonkeyPatch) -> None:
+    """The order of an array's axes in its file is ignored."""
+    from lamina.interchange.tensors import FileTensor
+
+    whole = FileTensor.__init__
+
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        whole(self, *arguments, **options)
+        self.order = "C"
+
+    patch.setattr(FileTensor, "__init__", init)
+
+
+@fault
+def export_converts_values(patch: pytest.MonkeyPatch) -> None:
+    """Values go out as numbers instead of bits: what NumPy does not know is rounded on its way, payloads are lost."""
+    import numpy as np
+
+    from lamina.interchange import leaving
+
+    whole = leaving.as_bits
+
+    def converted(values: Any) -> np.ndarray:
+        array = whole(values)
+        return array if array.dtype.kind != "f" else np.nan_to_num(array, nan=np.nan)
+
+    patch.setattr(leaving, "as_bits", converted)
+
+
+@fault
+def export_takes_rows_in_any_order(patch: pytest.MonkeyPatch) -> None:
+    """Rows of a site go out in the order in which they were found, not by their names."""
+    from lamina.interchange.leaving import Leaving
+
+    whole = Leaving.gather
+    patch.setattr(Leaving, "gather", lambda self, positions: whole(self, positions)[::-1])
+
+
+@fault
+def import_leaves_its_rows(patch: pytest.MonkeyPatch) -> None:
+    """What a failed import has written stays."""
+    from lamina.interchange import arriving
+
+    patch.setattr(arriving, "_take_back", lambda *_: None)

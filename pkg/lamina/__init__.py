@@ -15,6 +15,7 @@ from lamina.rows import Rows
 from lamina.runs import LaminaWarning, Run, Runs, Writer, open, open_runs  # noqa: A004 - the face's name
 
 if TYPE_CHECKING:
+    from lamina import interchange
     from lamina.recording import Recorder, Site, capture, log_then_linear, record
 
 __version__ = _version()
@@ -26,6 +27,8 @@ _LATER = {
     "log_then_linear": "lamina.recording",
     "record": "lamina.recording",
 }
+
+_ROOMS = ("interchange",)
 
 __all__ = [
     "LaminaError",
@@ -39,6 +42,7 @@ __all__ = [
     "__version__",
     "capture",
     "errors",
+    "interchange",
     "log_then_linear",
     "open",
     "open_runs",
@@ -47,6 +51,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"lamina.{name}")
     if name not in _LATER:
         raise AttributeError(f"module 'lamina' has no attribute {name!r}")
     value = getattr(import_module(_LATER[name]), name)

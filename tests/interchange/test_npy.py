@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,11 +201,34 @@ def test_what_does_not_fit_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_an_import_into_a_run_that_fails_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [LaminaError, KeyboardInterrupt])
+def test_an_import_into_a_run_that_fails_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
     monkeypatch.setattr("lamina.interchange.blocks.BLOCK_BYTES", 16)
-    np.save(tmp_path / "x.npy", np.zeros((4, 2)))
+    np.save(tmp_path / "x.npy", np.ones((4, 2)))
     run = lamina.Run.create(tmp_path / "run")
-    with pytest.raises(LaminaError) as caught:
-        interchange.from_npy(run, tmp_path / "x.npy", columns={"label": ["a", "b", 1, "c"]}, progress=False)
-    assert "2 rows were appended before this" in caught.value.__notes__[0]
+    interchange.from_npy(run, tmp_path / "x.npy", columns={"label": list("abcd")}, step=1, progress=False)
+    if kind is KeyboardInterrupt:
+        whole, calls = lamina.Writer.append, []
+
+        def interrupted(self: lamina.Writer, *arguments: Any, **options: Any) -> Any:
+            calls.append(None)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return whole(self, *arguments, **options)
+
+        monkeypatch.setattr(lamina.Writer, "append", interrupted)
+    with pytest.raises(kind):
+        interchange.from_npy(run, tmp_path / "x.npy", columns={"label": ["a", "b", 1, "c"]}, step=1, progress=False)
+    monkeypatch.undo()
+    assert lamina.open(run.path).rows("x").shape == (4, 2)
     assert run.refresh().status.state == "failed"
+    assert lamina.open(run.path, hidden=True).rows("x").shape == (6, 2)
+    assert interchange.from_npy(run, tmp_path / "x.npy", step=1, progress=False) == 4
+    assert lamina.open(run.path).rows("x").metadata(["example"])["example"].to_list() == list(range(8))
+
+
+def test_rows_that_stay_behind_a_failure_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with broken("import_leaves_its_rows"), pytest.raises(AssertionError):
+        test_an_import_into_a_run_that_fails_is_taken_back(tmp_path, monkeypatch, LaminaError)

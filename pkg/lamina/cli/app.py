@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lamina.cli.exchange import export, import_
 from lamina.cli.show import err, fail, out, table
 from lamina.errors import LaminaError
 
@@ -168,6 +169,10 @@ def delete(
     for one in members(open_target(run)):
         one.delete(**what)
         out().print(f"{one.name}: deleted")
+
+
+app.command("import")(import_)
+app.command()(export)
 
 
 def main() -> None:

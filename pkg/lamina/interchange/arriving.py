@@ -62,11 +62,20 @@ def _append(run: Run, tables: Sequence[Table], step: int, source: str | None, wh
         with writer:
             for block in track(blocks, f"importing {what}", total, progress):
                 rows += _write(writer, _completed(block, step, source, numbering))
-    except LaminaError as error:
-        error.add_note(f"{rows:,} rows were appended before this; they carry the names that begin with this writer's")
+    except BaseException as error:
+        _take_back(run, writer, error)
         raise
     run.refresh()
     return rows
+
+
+def _take_back(run: Run, writer: Writer, error: BaseException) -> None:
+    """Hide what an import that failed has written: all of its writer's rows."""
+    first = writer.ordinal << 40
+    try:
+        run.refresh().delete(rows=range(first, first + (1 << 40)))
+    except LaminaError as failure:
+        error.add_note(f"rows from {first} on, which this import wrote, could not be taken back: {failure}")
 
 
 def _completed(block: Block, step: int, source: str | None, numbering: _Numbering) -> Block:

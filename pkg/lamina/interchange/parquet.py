@@ -111,7 +111,7 @@ def _blocks(plan: Plan, path: Path) -> Iterator[Block]:
     with _open(path) as file:
         try:
             if not file.metadata.num_rows:
-                yield from plan.blocks(plan.schema.empty_table().select(plan.fields).to_batches()[0], path, 0)
+                yield from plan.blocks(pa.RecordBatch.from_pylist([], plan.schema).select(plan.fields), path, 0)
             for batch in file.iter_batches(plan.block_rows, columns=plan.fields):
                 yield from plan.blocks(batch, path, at)
                 at += batch.num_rows

@@ -51,7 +51,8 @@ def as_stored(values: np.ndarray, dtype: str) -> Any:
         return values
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(values)).view(torch_dtype(dtype))
+    values = np.require(values, requirements=("C", "W"))  # torch warns of memory that it may not write to
+    return torch.from_numpy(values).view(torch_dtype(dtype))
 
 
 def as_bits(values: Any) -> np.ndarray:

@@ -46,6 +46,8 @@ def spans_of_rows(names: Any) -> list[Span]:
     """
     if names is None:
         return []
+    if isinstance(names, range) and names.step == 1 and names:
+        return [(names.start, names.stop - 1)]  # all that a writer wrote, say: too many to list
     given = np.asarray(names).reshape(-1)
     if not given.size:
         raise SchemaError("rows= holds no row", hint="leave it out to delete all rows of the sites or steps")
