@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from lamina.cli.show import out
 from lamina.errors import LaminaError, SchemaError
 
 
-class From(str, Enum):
+class From(StrEnum):
     """What can be imported."""
 
     npy = "npy"
@@ -25,7 +25,7 @@ class From(str, Enum):
     datasets = "datasets"
 
 
-class To(str, Enum):
+class To(StrEnum):
     """What can be exported."""
 
     safetensors = "safetensors"
@@ -39,7 +39,7 @@ def import_(
     format: Annotated[From | None, typer.Option(help="By default by the ending, or by what the folder holds.")] = None,  # noqa: A002
     site: Annotated[
         list[str] | None,
-        typer.Option(help="What becomes a site: a glob, or NAME=SITE; the site of an npy or raw file."),
+        typer.Option(help="What becomes a site: a glob, or NAME=SITE. For npy and raw: its name."),
     ] = None,
     column: Annotated[list[str] | None, typer.Option(help="What becomes a column: a glob, or NAME=COLUMN.")] = None,
     example: Annotated[str | None, typer.Option(help="What says which example a row is of.")] = None,

@@ -107,9 +107,10 @@ def plan_of(schema: Any, first: Any, choice: Choice, path: Path) -> Plan:
     positions = _per_position(schema, lists) if wanted is None else {}
     if wanted is None:
         taken = {*positions, *(named or {}), *keys}
-        wanted = {name: name for name in lists if name not in taken}
+        exported = [name for name in names if SHAPE in (schema.field(name).metadata or {})]  # sites of single numbers
+        wanted = {name: name for name in (*lists, *exported) if name not in taken}
     if named is None:
-        named = {name: name for name in names if name not in lists and name not in NEVER} | positions | keys
+        named = {name: name for name in names if name not in lists and name not in (*NEVER, *wanted)} | positions | keys
     columns = {name: column for name, column in named.items() if name not in wanted}
     if not wanted:
         raise SchemaError(

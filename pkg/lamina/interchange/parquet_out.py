@@ -142,7 +142,7 @@ class _Wide:
     def _field(self, member: Leaving, kind: Any) -> Any:
         import pyarrow as pa
 
-        said: dict[bytes | str, bytes | str] = {SHAPE: json.dumps(member.shape)} if len(member.shape) > 1 else {}
+        said: dict[bytes | str, bytes | str] = {SHAPE: json.dumps(member.shape)} if len(member.shape) != 1 else {}
         if member.dtype in BITS and self._bits:
             said[DTYPE] = member.dtype
         return pa.field(member.site, kind, metadata=said or None)

@@ -71,6 +71,11 @@ class Writer:
         state = "closed" if self._core.closed else "open"
         return f"Writer({str(self._path)!r}, ordinal={self._core.ordinal}, {state})"
 
+    @property
+    def ordinal(self) -> int:
+        """Which writer of the run it is: its rows are named `ordinal << 40` and up."""
+        return self._core.ordinal
+
     def append(
         self,
         sites: Mapping[str, Any],
