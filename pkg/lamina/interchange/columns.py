@@ -75,9 +75,10 @@ def as_tensors(name: str, values: pl.Series) -> dict[str, np.ndarray]:
     """A column as arrays, by the name of the tensor: what `StoredColumn` reads."""
     arrays: dict[str, np.ndarray] = {}
     if values.dtype == pl.String:
-        texts = [b"" if text is None else text.encode() for text in values.to_list()]
-        arrays[f"{name}/.offsets"] = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-        arrays[f"{name}/.bytes"] = np.frombuffer(b"".join(texts), np.uint8)
+        texts = values.fill_null("")
+        ends = texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy()
+        arrays[f"{name}/.offsets"] = np.concatenate([np.zeros(1, np.int64), ends])
+        arrays[f"{name}/.bytes"] = np.frombuffer((texts.str.join("").item() or "").encode(), np.uint8)
     else:
         plain = values.cast(pl.Int64) if values.dtype.is_temporal() else values
         empty = {pl.Boolean: False, pl.Float64: 0.0}.get(plain.dtype.base_type(), 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamina.errors import DamagedError
+from lamina.errors import DamagedError, SchemaError
 from lamina.interchange import cbor
 from lamina.interchange.columns import StoredColumn
 from lamina.interchange.tensors import FileTensor, numpy_dtype
@@ -49,6 +49,11 @@ def _group(body: dict[int, Any], sites: dict[int, Any], columns: dict[int, Any],
         role, number, offset, length = block[0], block.get(1), block[2], block[3]
         if role == 0:
             name, dtype, shape = sites[number]
+            if 6 in block:
+                raise SchemaError(
+                    f"the rows of {name!r} lie in {path} as coded pieces",
+                    hint="open the run and copy them: lamina.open(…).rows(…)",
+                )
             found[name] = FileTensor(path, name, dtype, (rows, *shape), offset)
             if length != numpy_dtype(dtype).itemsize * _elements(found[name].shape):
                 raise ValueError(f"the block of {name!r} has {length} bytes")

@@ -167,11 +167,12 @@ def _texts(path: Path, values: pl.Series, attributes: Mapping[str, Any]) -> None
     rows = max(1, len(values))
     _describe(path, (len(values),), "string", (rows,), {"name": "vlen-utf8"}, "", attributes)
     if len(values):
-        texts = [text.encode() for text in values.fill_null("").to_list()]
         (path / "c").mkdir()
         with (path / "c" / "0").open("xb") as file:
-            file.write(len(texts).to_bytes(4, "little"))
-            file.writelines(len(text).to_bytes(4, "little") + text for text in texts)
+            file.write(rows.to_bytes(4, "little"))
+            for text in values.fill_null(""):
+                data = text.encode()
+                file.write(len(data).to_bytes(4, "little") + data)
 
 
 def _describe(
