@@ -32,7 +32,7 @@ def to_parquet(
     source: str | Sequence[str] | None = None,
     where: pl.Expr | None = None,
     bits: bool = False,
-    group_bytes: int = 64 << 20,
+    group_bytes: int = 32 << 20,
     progress: bool = True,
 ) -> int:
     """Exports the wide frame: `row`, the metadata columns, then a column a site, null where a row does not have it.
@@ -60,7 +60,8 @@ def to_parquet(
         MissingExtraError: pyarrow is not installed; the extra `interchange` has it.
 
     Cost:
-        One pass over the vectors, some row groups and the metadata of the rows in memory. Vectors are not compressed:
+        One pass over the vectors; in memory about six times `group_bytes`, and the metadata of the rows some times over
+        (measured: 40 to 70 MiB for 400,000 rows of five columns). Vectors are not compressed:
         it rarely pays, and they are then written as fast as the disk takes them.
 
     Example:
@@ -78,7 +79,7 @@ def to_parquet(
     path = Path(path)
     check_free(path)
     if group_bytes < 1:
-        raise SchemaError(f"group_bytes={group_bytes}", hint="give a size in bytes, such as 64 << 20")
+        raise SchemaError(f"group_bytes={group_bytes}", hint="give a size in bytes, such as 32 << 20")
     members = leaving(run, sites, step, source, where)
     table = _Wide(members, bits)
     rows = max(1, group_bytes // max(1, sum(member.row_bytes for member in members)))
@@ -119,8 +120,10 @@ class _Wide:
             at = np.searchsorted(ids, names)
             there = np.append(ids, np.int64(-1))[np.minimum(at, ids.size)] == names
             values = self._values(member, order[at[there]])
-            spread = np.zeros((names.size, *values.shape[1:]), values.dtype)
-            spread[there] = values
+            spread = values
+            if not there.all():
+                spread = np.zeros((names.size, *values.shape[1:]), values.dtype)
+                spread[there] = values
             array = pa.array(spread.reshape(-1))
             mask = None if there.all() else pa.array(~there)
             if member.shape:
