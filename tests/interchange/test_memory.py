@@ -14,6 +14,8 @@ from tests.meter import peak_bytes
 _ROWS, _WIDTH = 400_000, 256  # 390 MiB
 _BLOCKS = 160 << 20
 """What an import may need beside its libraries: blocks, the writer's queue, Parquet's own buffers."""
+_PARQUET = 280 << 20
+"""The same with pyarrow's decoding: 228 MiB were measured for 400,000 rows, and for 800,000."""
 _EXPORT = 320 << 20
 """And an export, which holds the metadata of all rows."""
 
@@ -48,7 +50,7 @@ def test_what_is_larger_than_its_blocks_passes_through(source: Path) -> None:
     opened = f"run = lamina.open('{folder}/run', io='pread')\n"  # mapped pages would count as the process' own
     assert need(opened + f"interchange.to_safetensors(run, '{folder}/x.safetensors', progress=False)") < _EXPORT
     assert need(opened + f"interchange.to_parquet(run, '{folder}/x.parquet', progress=False)") < _EXPORT
-    assert need(f"interchange.from_parquet('{folder}/back', '{folder}/x.parquet', progress=False)") < _BLOCKS
+    assert need(f"interchange.from_parquet('{folder}/back', '{folder}/x.parquet', progress=False)") < _PARQUET
     assert pl.scan_parquet(folder / "x.parquet").select(pl.len()).collect().item() == _ROWS
 
 
