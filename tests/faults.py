@@ -764,9 +764,9 @@ def verify_believes_the_length(patch: pytest.MonkeyPatch) -> None:
 @fault
 def scan_shows_what_is_hidden(patch: pytest.MonkeyPatch) -> None:
     """The wide frame forgets rewinds and deletes."""
-    from lamina.runs import scan
+    from lamina.runs.scan.cells import Cells
 
-    patch.setattr(scan.Scan, "_shown", lambda self, group: None)
+    patch.setattr(Cells, "hidden", lambda self, group, site=None: None)
 
 
 @fault
@@ -893,9 +893,9 @@ def compaction_loses_a_row(patch: pytest.MonkeyPatch) -> None:
 
     whole = _core.compact
 
-    def compact(path: str, progress: Any) -> Any:
+    def compact(path: str, cold: list[str], progress: Any) -> Any:
         _core.delete(path, [], [], [(3, 3)])
-        return whole(path, progress)
+        return whole(path, cold, progress)
 
     patch.setattr(_core, "compact", compact)
 

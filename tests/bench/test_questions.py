@@ -18,10 +18,14 @@ ANSWERS = {
     "blocking": ["1"],
     "recording_overhead": ["no recorder", "recorder open, every step due"],
     "hsic_sums": ["dense torch", "reference", "blocked"],
+    "query": ["lamina", "memmap + Polars in memory"],
     "cka": ["dense float64", "lamina"],
     "gather": ["memcpy", "lamina, out=", "torch map[index], fresh"],
     "scan": ["memcpy", "lamina, out="],
 }
+
+# It needs root and loop devices; tests/power_cut has its parts.
+BY_HAND = {"power_cut"}
 
 
 @pytest.mark.parametrize("question", ANSWERS)
@@ -40,7 +44,7 @@ def test_a_question_answers_and_writes_no_results(question, tmp_path, monkeypatc
     page = capsys.readouterr().out
     assert page.startswith("# ")
     for row in ANSWERS[question]:
-        assert f"| {row} |" in page
+        assert f"| {row} |" in page, row
     assert not (tmp_path / "results").exists()
 
 
@@ -48,9 +52,9 @@ def test_make_bench_runs_every_question():
     found = {path.stem for path in (paths.ROOT / "bench").glob("*.py") if "def main(" in path.read_text()}
     listed = re.search(r"^QUESTIONS := (.*)$", (paths.ROOT / "Makefile").read_text(), re.MULTILINE)
     assert listed is not None
-    assert set(listed[1].split()) == found == set(ANSWERS)
+    assert set(listed[1].split()) == found - BY_HAND == set(ANSWERS)
 
 
 def test_every_result_that_is_kept_answers_a_question_that_is_there():
     for page in Path(paths.ROOT / "bench" / "results").glob("*.md"):
-        assert page.name.partition(".")[0] in ANSWERS
+        assert page.name.partition(".")[0] in ANSWERS.keys() | BY_HAND
