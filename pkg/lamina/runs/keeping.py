@@ -119,7 +119,7 @@ def compact(path: str | Path, *, cold: Sequence[str] = (), progress: bool = True
 
     Rows of the sites in `cold` are coded: byte planes in zstd frames, which take about two thirds of the space in
     bf16 and five sixths in f16 and f32, bit for bit the same when read. Whatever reads them decodes whole pieces of
-    128 KiB: cheap for blocks, epochs in block order and scans, dear for single rows from all over. What is cold stays so.
+    128 KiB: cheap for blocks, epochs in block order and scans, dear for single rows from all over. What is cold stays.
 
     Metrics, and chunks of checkpoints, are left as they are. Costs one reading (every byte is verified) and one
     writing of what is merged, and some 200 MiB of memory.
