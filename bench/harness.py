@@ -6,6 +6,7 @@ does the work once and gives its result as named parts. It may stand in this env
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,14 +98,20 @@ def peaks(contenders: Iterable[Contender], arrays: Arrays, *, device: str, descr
     return added
 
 
+PAUSE = 0.01
+"""Seconds between two cases."""
+
+
 def interleave(cases: Mapping[str, Case], repetitions: int, description: str) -> dict[str, dict[str, list[float]]]:
     """Run every case `repetitions` times in the order ABCABC and return the seconds by case and phase.
 
-    A drift of the machine (heat, a neighbor, a filling disk) then hits all cases alike.
+    A drift of the machine (heat, a neighbor, a filling disk) then hits all cases alike. Between two cases there is a
+    pause: threads of OpenMP wait for more work for a few milliseconds, and would take a core from the next case.
     """
     seconds: dict[str, dict[str, list[float]]] = {name: {} for name in cases}
     rounds = [name for _ in range(repetitions) for name in cases]
     for name in track(rounds, description):
+        time.sleep(PAUSE)
         for phase, value in cases[name]().items():
             seconds[name].setdefault(phase, []).append(value)
     return seconds
