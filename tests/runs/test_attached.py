@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,25 @@ def test_of_two_values_that_of_the_lowest_writer_is_shown_and_it_is_told(base: l
     base.refresh()
     with pytest.warns(lamina.LaminaWarning, match=r"several values of 'code' \(rows 3\)"):
         assert code_of(base, sites="code") == [(2, -20), (3, -3), (4, -4)]
+
+
+def test_compaction_does_not_change_whose_value_is_shown(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        writer.append({"base": np.zeros((4, 2), np.float32)}, step=0, example=range(4))
+    rows = run.refresh().rows("base").ids
+    # the lower of two writers has two small groups, which are merged into a file of the compaction's own
+    with run.writer(rank=0) as first, run.writer(rank=1) as second:
+        for part in (slice(0, 2), slice(2, 4)):
+            first.append({"code": np.full((2, 1), 1, np.float32)}, row=rows[part]).wait()
+        second.append({"code": np.full((4, 1), 2, np.float32)}, row=rows).wait()
+    run.refresh()
+    with pytest.warns(lamina.LaminaWarning, match="several values"):
+        before = run.activations("code").collect()
+    assert run.compact().groups_before == 2
+    with pytest.warns(lamina.LaminaWarning, match="several values"):
+        assert run.activations("code").collect().equals(before)
+    assert before["code"].to_list() == [[1]] * 4
 
 
 def test_a_value_that_the_row_was_made_with_prevails(base: lamina.Run) -> None:

@@ -52,7 +52,9 @@ impl Snapshot {
 
     /// Groups in the order in which they were written: by writer, and those of a writer as they follow each other.
     pub fn in_order_of_writing(&self, mut groups: Vec<usize>) -> Vec<usize> {
-        groups.sort_by_key(|&index| self.groups.get(index).map(|group| (&group.record.file, group.record.offset)));
+        // a group that was compacted lies in another's file, and is its writer's still
+        let place = |group: &StoredGroup| (group.origin.writer(), group.record.file.clone(), group.record.offset);
+        groups.sort_by_cached_key(|&index| self.groups.get(index).map(place));
         groups
     }
 

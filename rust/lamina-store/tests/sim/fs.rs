@@ -35,7 +35,7 @@ pub struct Lies {
 const ROOT: Inode = 0;
 
 impl SimFs {
-    /// An empty one with a durable folder `/work`.
+    /// An empty one with a durable folder `/data`.
     pub fn new() -> Self {
         let root = BTreeMap::from([("work".to_owned(), 1)]);
         Self::on(vec![Node::Folder(root), Node::Folder(BTreeMap::new())])

@@ -13,7 +13,7 @@ use lamina_store::{Snapshot, Ticket, Writer, create};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const RUN: &str = "/work/runs/run";
+const RUN: &str = "/data/runs/run";
 
 /// A file system, and what each writer was asked to do. Clones are the same one.
 #[derive(Clone)]
