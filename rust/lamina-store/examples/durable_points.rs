@@ -3,6 +3,10 @@
 //!
 //! `cargo run --release -p lamina-store --example durable_points -- RUN WRITERS POINTS`, POINTS a writer.
 
+#[macro_use]
+#[path = "../tests/common/delegate.rs"]
+mod delegate;
+
 use lamina_format::{ColumnType, DType, Result, Value};
 use lamina_store::storage::{Files, Fs, FsFile, RealFs, Storage};
 use lamina_store::writer::{ColumnInput, SiteInput, Values};
@@ -15,55 +19,26 @@ use std::time::Duration;
 struct NoSync;
 
 impl Fs for NoSync {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealFs.create_dir_all(path)
-    }
+    real!(create_dir_all open rename link remove_file list exists);
+
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(NoSyncFile(RealFs.create_new(path)?)))
     }
     fn open_direct(&self, _: &Path) -> io::Result<Box<dyn FsFile>> {
         Err(io::ErrorKind::Unsupported.into())
     }
-    fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.open(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.link(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealFs.remove_file(path)
-    }
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealFs.list(path)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        RealFs.exists(path)
     }
 }
 
 struct NoSyncFile(Box<dyn FsFile>);
 
 impl FsFile for NoSyncFile {
-    fn length(&self) -> io::Result<u64> {
-        self.0.length()
-    }
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
-    }
+    inner!(0: length read_at write_at set_length);
+
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
-    }
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_length(length)
     }
 }
 

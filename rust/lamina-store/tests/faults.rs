@@ -1,6 +1,7 @@
 //! A disk that fails at any call: what was acknowledged opens, and the writer says why it stopped.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[macro_use]
 mod common;
 
 use common::{FailingFs, append, storage, values, wait};
@@ -95,42 +96,16 @@ struct UnreadableFile {
 }
 
 impl Fs for Unreadable {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealFs.create_dir_all(path)
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.create_new(path)
-    }
-    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.open_direct(path)
-    }
+    real!(create_dir_all create_new open_direct rename link remove_file sync_dir list exists);
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(UnreadableFile { inner: RealFs.open(path)?, left: Arc::clone(&self.left) }))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.link(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealFs.remove_file(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealFs.sync_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealFs.list(path)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        RealFs.exists(path)
     }
 }
 
 impl FsFile for UnreadableFile {
-    fn length(&self) -> io::Result<u64> {
-        self.inner.length()
-    }
+    inner!(inner: length write_at sync_data set_length);
+
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.wrapping_sub(1))) == Ok(0) {
             // what was read before the error must not be taken for the rest
@@ -138,15 +113,6 @@ impl FsFile for UnreadableFile {
             return Err(io::Error::from_raw_os_error(5));
         }
         self.inner.read_at(offset, out)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.inner.write_at(offset, bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.inner.set_length(length)
     }
 }
 

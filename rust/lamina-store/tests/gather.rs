@@ -1,6 +1,7 @@
 //! Rows of a site, gathered from many groups: by map and by `pread`, whole and damaged.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[macro_use]
 mod common;
 
 use common::storage;
@@ -200,54 +201,15 @@ struct NoMaps;
 struct NoMap(Box<dyn FsFile>);
 
 impl Fs for NoMaps {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealFs.create_dir_all(path)
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.create_new(path)
-    }
-    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.open_direct(path)
-    }
+    real!(create_dir_all create_new open_direct rename link remove_file sync_dir list exists);
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(NoMap(RealFs.open(path)?)))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.link(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealFs.remove_file(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealFs.sync_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealFs.list(path)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        RealFs.exists(path)
     }
 }
 
 impl FsFile for NoMap {
-    fn length(&self) -> io::Result<u64> {
-        self.0.length()
-    }
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_length(length)
-    }
+    inner!(0: length read_at write_at sync_data set_length);
 }
 
 #[test]

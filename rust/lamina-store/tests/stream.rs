@@ -1,6 +1,7 @@
 //! A blob that is larger than its buffers: every way to write it leaves the same bytes.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[macro_use]
 mod common;
 
 use common::FailingFs;
@@ -36,12 +37,8 @@ struct Watched {
 struct DirectFile(Box<dyn FsFile>, Direct, Arc<AtomicUsize>);
 
 impl FsFile for DirectFile {
-    fn length(&self) -> io::Result<u64> {
-        self.0.length()
-    }
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
-    }
+    inner!(0: length read_at sync_data set_length);
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let aligned =
             offset.is_multiple_of(4096) && bytes.len().is_multiple_of(4096) && bytes.as_ptr().align_offset(4096) == 0;
@@ -52,48 +49,17 @@ impl FsFile for DirectFile {
         self.2.fetch_add(bytes.len(), Ordering::Relaxed);
         self.0.write_at(offset, bytes)
     }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_length(length)
-    }
 }
 
 impl Fs for Watched {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealFs.create_dir_all(path)
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.create_new(path)
-    }
+    real!(create_dir_all create_new open rename link remove_file sync_dir list exists);
+
     fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         if self.direct == Direct::CannotOpen {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         // a plain file stands in where the machine's temporary folder knows no direct writes
         Ok(Box::new(DirectFile(plain(path)?, self.direct, Arc::clone(&self.bypassed))))
-    }
-    fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.open(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.link(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealFs.remove_file(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealFs.sync_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealFs.list(path)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        RealFs.exists(path)
     }
 }
 

@@ -1,6 +1,9 @@
 //! A small workload, and a file system that fails.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
+#[macro_use]
+mod delegate;
+
 use lamina_format::{ColumnType, DType, Value};
 use lamina_store::storage::{Files, Fs, FsFile, RealFs, Storage};
 use lamina_store::writer::{ColumnInput, SiteInput, Values};
@@ -72,6 +75,8 @@ impl FailingFs {
 }
 
 impl Fs for FailingFs {
+    real!(open list exists);
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.spend()?;
         RealFs.create_dir_all(path)
@@ -84,10 +89,6 @@ impl Fs for FailingFs {
 
     fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(FailingFile { inner: RealFs.open_direct(path)?, fs: self.clone() }))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -109,14 +110,6 @@ impl Fs for FailingFs {
         self.spend()?;
         RealFs.sync_dir(path)
     }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealFs.list(path)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        RealFs.exists(path)
-    }
 }
 
 struct FailingFile {
@@ -125,13 +118,7 @@ struct FailingFile {
 }
 
 impl FsFile for FailingFile {
-    fn length(&self) -> io::Result<u64> {
-        self.inner.length()
-    }
-
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.inner.read_at(offset, out)
-    }
+    inner!(inner: length read_at);
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if let Err(error) = self.fs.spend() {
@@ -189,59 +176,15 @@ impl CountingFs {
 struct CountingFile(Box<dyn FsFile>, Arc<Counts>);
 
 impl Fs for CountingFs {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealFs.create_dir_all(path)
-    }
+    real!(create_dir_all open_direct open rename link remove_file sync_dir list exists);
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(CountingFile(RealFs.create_new(path)?, Arc::clone(&self.0))))
     }
-
-    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.open_direct(path)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        RealFs.open(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.rename(from, to)
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFs.link(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealFs.remove_file(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealFs.sync_dir(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        RealFs.list(path)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        RealFs.exists(path)
-    }
 }
 
 impl FsFile for CountingFile {
-    fn length(&self) -> io::Result<u64> {
-        self.0.length()
-    }
-
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
-    }
+    inner!(0: length read_at write_at set_length);
 
     fn sync_data(&self) -> io::Result<()> {
         self.1.waiting.fetch_add(1, Ordering::SeqCst);
@@ -249,9 +192,5 @@ impl FsFile for CountingFile {
         self.1.waiting.fetch_sub(1, Ordering::SeqCst);
         self.1.syncs.fetch_add(1, Ordering::SeqCst);
         if self.1.failing.load(Ordering::SeqCst) { Err(io::Error::other("injected")) } else { self.0.sync_data() }
-    }
-
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        self.0.set_length(length)
     }
 }
