@@ -6,16 +6,25 @@ import argparse
 from collections.abc import Sequence
 
 
+def parser(question: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a question, which may add options of its own.
+
+    Args:
+        question: What `--help` prints: the question's docstring.
+    """
+    made = argparse.ArgumentParser(description=question)
+    made.add_argument("--quick", action="store_true", help="a smoke run with tiny sizes, which writes no results")
+    return made
+
+
 def is_quick(question: str | None, argv: Sequence[str] | None) -> bool:
-    """Read the command line and say whether the run is a quick one.
+    """Read the command line of a question without options of its own, and say whether the run is a quick one.
 
     Args:
         question: What `--help` prints: the question's docstring.
         argv: The arguments; None takes the program's.
     """
-    parser = argparse.ArgumentParser(description=question)
-    parser.add_argument("--quick", action="store_true", help="a smoke run with tiny sizes, which writes no results")
-    return parser.parse_args(argv).quick
+    return parser(question).parse_args(argv).quick
 
 
 def best_device() -> str:

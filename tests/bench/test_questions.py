@@ -22,6 +22,8 @@ ANSWERS = {
     "cka": ["dense float64", "lamina"],
     "gather": ["memcpy", "lamina, out=", "torch map[index], fresh"],
     "scan": ["memcpy", "lamina, out="],
+    "epoch": ["memcpy", "lamina, rows.batches", "lamina, rows.dataset", "np.take(memmap)"],
+    "open_run": ["open, warm", "sites(), first, warm"],
 }
 
 # It needs root and loop devices; tests/power_cut has its parts.
