@@ -945,3 +945,22 @@ def import_leaves_its_rows(patch: pytest.MonkeyPatch) -> None:
     from lamina.interchange import arriving
 
     patch.setattr(arriving, "_take_back", lambda *_: None)
+
+
+@fault
+def attention_forgets_to_rescale(patch: pytest.MonkeyPatch) -> None:
+    """When the running maximum rises, the sums so far keep the scale of the old one."""
+    from lamina.recording.attention import blocked
+
+    patch.setattr(blocked, "_rise", lambda top, base: base * 0)
+
+
+@fault
+def attention_forgets_the_mask(patch: pytest.MonkeyPatch) -> None:
+    """Scores are taken without the masks."""
+    import dataclasses
+
+    from lamina.recording.attention import blocked
+
+    whole = blocked._scores
+    patch.setattr(blocked, "_scores", lambda a, *tile: whole(dataclasses.replace(a, masks=()), *tile))

@@ -1,0 +1,11 @@
+"""What attention did, in a few numbers a query and head, without the matrix of queries and keys.
+
+`inputs` holds what one call of attention was given and names the statistics, `reference` computes them from the matrix,
+`blocked` from tiles of it.
+"""
+
+from __future__ import annotations
+
+from lamina.recording.attention.inputs import STATISTICS, Attention
+
+__all__ = ["STATISTICS", "Attention"]
