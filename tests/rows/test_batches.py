@@ -158,6 +158,24 @@ def test_batches_stay_as_they_came(rows: lamina.Rows) -> None:
     assert all(map(torch.equal, kept, copies))
 
 
+def check_small_batches_stay(rows: lamina.Rows) -> None:
+    batches = rows.batches(64, seed=0)
+    kept = [(batch, batch.clone()) for at, batch in enumerate(batches) if at % 9 == 0]
+    assert all(batch.untyped_storage().nbytes() == batch.nbytes for batch, _ in kept)
+    for _ in range(3):
+        list(batches)
+    assert all(torch.equal(batch, copy) for batch, copy in kept)
+
+
+def test_small_batches_that_are_gathered_together_stay_as_they_came(rows: lamina.Rows) -> None:
+    check_small_batches_stay(rows)
+
+
+def test_memory_that_comes_back_too_early_would_be_noticed(rows: lamina.Rows) -> None:
+    with broken("pool_lends_what_is_seen"), pytest.raises(AssertionError):
+        check_small_batches_stay(rows)
+
+
 def test_mixing_tells_orders_apart() -> None:
     rows = lamina.Rows.of(torch.zeros(200_000, 64))
     exact = mixing(rows.batches(64, seed=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
     from lamina.rows.rows import Rows
 
 DEPTH = 2
-"""Batches that wait for their consumer; one more is being gathered."""
+"""Stretches of batches that wait for their consumer; one more is being gathered."""
+
+STRETCH_BYTES = 4 << 20
+"""Least bytes that are gathered in one go: many small batches, or one large one. A call for each small batch would cost
+as much as its rows, and keep a second thread from helping."""
 
 
 class Batches:
     """An epoch each time it is iterated over; made by `Rows.batches`.
 
-    A thread gathers a few batches ahead. A batch is its consumer's: its memory is used again only when nothing refers
-    to it any more. A loop that ends early has not finished its epoch, and the next one goes on where it stopped.
+    A thread gathers a few batches ahead, small ones several at once. A batch is its consumer's: its memory is used
+    again only when nothing refers to it any more, nor to those that were gathered with it (4 MiB). A loop that
+    ends early has not finished its epoch, and the next one goes on where it stopped.
 
     Attributes:
         epoch: The epoch that the next batch belongs to, from 0.
@@ -55,14 +61,18 @@ class Batches:
     def __iter__(self) -> Iterator[torch.Tensor]:
         self._turn += 1
         turn = self._turn
-        batches = ahead(_gathered(self._rows, self._plan, self.epoch, self.position), DEPTH)
-        for positions, batch in batches:
-            if turn != self._turn:
-                raise SchemaError("another loop over these batches has begun", hint="make batches of its own for it")
-            self.positions = positions
-            self.position += len(batch)
-            yield batch
-            del batch
+        stretches = ahead(_gathered(self._rows, self._plan, self.epoch, self.position), DEPTH)
+        for positions, rows in stretches:
+            for at, batch in _cut(rows, self._plan.size):
+                if turn != self._turn:
+                    raise SchemaError(
+                        "another loop over these batches has begun", hint="make batches of its own for it"
+                    )
+                self.positions = positions[at : at + len(batch)]
+                self.position += len(batch)
+                yield batch
+                del batch
+            del rows
         if turn == self._turn:
             self.epoch, self.position = self.epoch + 1, 0
 
@@ -81,9 +91,32 @@ class Batches:
 
 
 def _gathered(rows: Rows, plan: Plan, epoch: int, position: int) -> Iterator[tuple[np.ndarray | range, torch.Tensor]]:
+    """Stretches of whole batches: which rows they hold, and these."""
     order = plan.order_of(epoch)
     further = ReadAhead(rows, plan, order, position)
-    for start, stop in plan.spans(position):
+    batch_bytes = max(1, plan.size * rows.width * rows.dtype.itemsize)
+    spans = plan.spans(position)
+    while together := list(islice(spans, -(-STRETCH_BYTES // batch_bytes))):
+        start, stop = together[0][0], together[-1][1]
         further.reach(start)
         positions = plan.positions(order, start, stop)
         yield positions, rows.gather(positions)
+
+
+def _cut(rows: torch.Tensor, size: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """Batches of a stretch and where they begin.
+
+    Each is a tensor with a storage of its own, of just its bytes: who saves or sends one takes no others along.
+    """
+    import torch
+
+    if len(rows) <= size or not rows.numel():
+        yield 0, rows
+        return
+    width, item = rows.shape[1], rows.shape[1] * rows.itemsize
+    memory = rows.reshape(-1).view(torch.uint8).numpy()
+    for at in range(0, len(rows), size):
+        count = min(size, len(rows) - at)
+        batch = torch.frombuffer(memory, dtype=rows.dtype, count=count * width, offset=at * item)
+        yield at, batch.view(count, width)
+        del batch
