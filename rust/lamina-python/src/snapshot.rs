@@ -194,10 +194,17 @@ impl Snapshot {
         let indices = indices.as_ref().map(Bytes::get).transpose()?.map(|bytes| bytes.as_i64s());
         let site = self.0.site(site).map_err(raise)?;
         py.detach(|| {
-            let all = self.0.rows_of(group, site).map_err(raise)?;
-            let rows = indices.as_ref().map_or(all as usize, Vec::len);
-            let mut bytes = MutableBuffer::from_len_zeroed(rows * site.row_bytes() as usize);
-            self.0.gather(group, site, indices.as_deref(), &mut bytes).map_err(raise)?;
+            let item = site.row_bytes() as usize;
+            let bytes = if let Some(indices) = &indices {
+                let mut bytes = MutableBuffer::with_capacity(indices.len() * item);
+                self.0.stretches(group, site, indices, |rows| bytes.extend_from_slice(rows)).map_err(raise)?;
+                bytes
+            } else {
+                let mut bytes =
+                    MutableBuffer::from_len_zeroed(self.0.rows_of(group, site).map_err(raise)? as usize * item);
+                self.0.gather(group, site, None, &mut bytes).map_err(raise)?;
+                bytes
+            };
             Ok(ArrowArray::new(&site.name, arrow::vectors(site, bytes, widen, None)?))
         })
     }

@@ -179,13 +179,16 @@ pub fn vectors_at(
             return Err(raise(Error::schema("there are not as many groups as positions")));
         }
         let item = site.row_bytes() as usize;
-        let mut bytes = MutableBuffer::from_len_zeroed(groups.len() * item);
+        let mut bytes = MutableBuffer::with_capacity(groups.len() * item);
         let mut from = 0;
         for run in groups.chunk_by(|a, b| a == b) {
             let to = from + run.len();
-            if let Ok(group) = usize::try_from(run[0]) {
-                let out = &mut bytes.as_slice_mut()[from * item..to * item];
-                snapshot.0.gather(group, site, Some(&positions[from..to]), out).map_err(raise)?;
+            match usize::try_from(run[0]) {
+                Ok(group) => {
+                    let take = |rows: &[u8]| bytes.extend_from_slice(rows);
+                    snapshot.0.stretches(group, site, &positions[from..to], take).map_err(raise)?;
+                }
+                Err(_) => bytes.extend_zeros(run.len() * item),
             }
             from = to;
         }

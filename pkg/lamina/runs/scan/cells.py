@@ -37,7 +37,7 @@ class Cells:
         self._bytes = 0
         self._lock = threading.Lock()
         self._zones: dict[str, pl.DataFrame] = {}
-        self._decided: dict[bytes, pl.Series | None] = {}
+        self._decided: dict[bytes, np.ndarray | None] = {}
 
     def frame(self, span: Span, columns: Sequence[str], at: np.ndarray | None) -> pl.DataFrame:
         """Columns of a span's rows: those at `at`, or all, in order."""
@@ -83,15 +83,15 @@ class Cells:
 
     def decided(
         self, term: pl.Expr, decide: Callable[[pl.Expr, Callable[[str], pl.DataFrame]], pl.Series | None]
-    ) -> pl.Series | None:
-        """What `decide` says of a term and the zones; asked again, it is remembered."""
+    ) -> np.ndarray | None:
+        """What `decide` says of a term and the zones, a boolean a group; asked again, it is remembered."""
         try:
             key = term.meta.serialize()
         except Exception:  # a function that cannot be pickled: whatever it raises
-            return decide(term, self.zones)
+            return _as_array(decide(term, self.zones))
         if (known := self._decided.get(key, _UNKNOWN)) is not _UNKNOWN:
             return known
-        decided = decide(term, self.zones)
+        decided = _as_array(decide(term, self.zones))
         if len(key) <= _LONGEST and _FUNCTION not in key:
             if len(self._decided) >= _DECIDED:
                 self._decided.clear()
@@ -120,3 +120,7 @@ class Cells:
                 while self._bytes > KEPT_BYTES:
                     self._bytes -= int(self._kept.popitem(last=False)[1].estimated_size())
         return series
+
+
+def _as_array(decided: pl.Series | None) -> np.ndarray | None:
+    return None if decided is None else decided.fill_null(True).to_numpy().astype(bool)

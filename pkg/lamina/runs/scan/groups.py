@@ -76,11 +76,13 @@ class Span:
         """The same rows in a span of no more groups than they need."""
         if self.order is not None:
             return self, at
+        if len(self.groups) == 1:
+            return self, at
         which = np.searchsorted(self.starts, at, side="right") - 1
-        kept = np.unique(which)
+        kept = np.flatnonzero(np.bincount(which))
         if kept.size == len(self.groups):
             return self, at
-        span = Span(self._cells, [self.groups[index] for index in kept])
+        span = Span(self._cells, [self.groups[index] for index in kept.tolist()])
         return span, at - self.starts[which] + span.starts[np.searchsorted(kept, which)]
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 # Polars 1.40 to 1.43 hand over a term that it cannot evaluate itself: a hint of which rows a `top_k` can do without.
@@ -36,7 +37,7 @@ def conjuncts(predicate: pl.Expr) -> list[pl.Expr]:
     """
     parts = predicate.meta.pop()
     if len(parts) == 2:
-        for left, right in (parts, parts[::-1]):
+        for left, right in (parts[::-1], parts):
             if (left & right).meta.eq(predicate):
                 return conjuncts(left) + conjuncts(right)
     return [predicate]
@@ -47,9 +48,10 @@ def names_in(terms: Sequence[pl.Expr]) -> set[str]:
     return {name for term in terms for name in term.meta.root_names()}
 
 
-def passing(frame: pl.DataFrame, terms: Sequence[pl.Expr]) -> pl.Series:
-    """Which rows of the frame satisfy all terms: their positions."""
+def passing(frame: pl.DataFrame, terms: Sequence[pl.Expr]) -> np.ndarray:
+    """Which rows of the frame satisfy all terms: their positions, ascending."""
     mask = frame.select((terms[0] if len(terms) == 1 else pl.all_horizontal(terms)).alias("mask")).to_series()
     if mask.len() != frame.height:  # a constant
         mask = mask.new_from_index(0, frame.height)
-    return mask.arg_true()
+    # not arg_true(): Polars would make a query of its own of it
+    return np.flatnonzero((mask.fill_null(False) if mask.null_count() else mask).to_numpy())

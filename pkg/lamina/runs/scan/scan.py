@@ -52,6 +52,7 @@ class Scan:
         self._values = Values(cells, sites, self._attached, bits=bits)
         self._all = groups
         self._groups = self._with_rows(groups)
+        self._numbers = np.array([group.number for group in self._groups], dtype=np.int64)
 
     def _with_rows(self, groups: Sequence[Group]) -> list[Group]:
         """The groups that made the rows: those with a site of the frame, or with rows that one is attached to."""
@@ -84,7 +85,7 @@ class Scan:
                 some = _slice(at, start, min(start + step, count))
                 if terms.late:
                     batch = metadata.slice(start, step).with_columns(self._values.vectors(span, site, some))
-                    some = some[passing(batch, terms.late).to_numpy()]
+                    some = some[passing(batch, terms.late)]
                 groups, positions = self._values.places(span, site, some)
                 cuts = np.flatnonzero(np.diff(groups)) + 1
                 for lies in np.split(np.arange(groups.size), cuts) if groups.size else []:
@@ -113,11 +114,12 @@ class Scan:
                 vectors = [self._values.vectors(span, name, some) for name in sites]
                 batch = metadata.slice(start, stop - start).hstack(vectors) if cells else pl.DataFrame(vectors)
                 if terms.late:
-                    batch = batch[passing(batch, terms.late)]
+                    batch = _taken(batch, passing(batch, terms.late))
                 if left is not None:
                     batch = batch.head(left)
                     left -= batch.height
-                yield batch.select(wanted)
+                # not select(): Polars would make a query of its own of it
+                yield batch if batch.columns == wanted else batch[wanted]
                 if left == 0:
                     return
 
@@ -132,10 +134,10 @@ class Scan:
             tested = None
             if early:
                 tested = self._cells.frame(span, first or ["row"], at)
-                passed = passing(tested, early).to_numpy()
+                passed = passing(tested, early)
                 if passed.size < tested.height:
-                    tested = tested[passed]
-                    at = passed.astype(np.int64) if at is None else at[passed]
+                    tested = _taken(tested, passed)
+                    at = passed if at is None else at[passed]
             if at is not None:
                 if not at.size:
                     continue
@@ -143,17 +145,15 @@ class Scan:
                 at = None if at.size == span.rows else at
             rest = [name for name in cells if name not in first]
             more = self._cells.frame(span, rest, at) if rest else pl.DataFrame()
-            kept = pl.DataFrame() if tested is None else tested.select(name for name in cells if name in first)
+            kept = pl.DataFrame() if tested is None else tested[[name for name in cells if name in first]]
             yield span, at, kept.hstack(more.get_columns()) if kept.width else more
 
     def _promising(self, early: list[pl.Expr]) -> list[Group]:
         """The groups of which their zones do not say that no row passes."""
-        groups = self._groups
-        for term in early:
-            kept = self._cells.decided(term, may_pass)
-            if kept is not None:
-                groups = [group for group in groups if kept[group.number]]
-        return groups
+        known = [kept for term in early if (kept := self._cells.decided(term, may_pass)) is not None]
+        if not known:
+            return self._groups
+        return [self._groups[at] for at in np.flatnonzero(np.logical_and.reduce(known)[self._numbers])]
 
     def _batch_rows(self, sites: Sequence[str], batch_size: int | None) -> int:
         size = sum(row_bytes(self._sites[name]) for name in sites)
@@ -163,3 +163,10 @@ class Scan:
 
 def _slice(at: np.ndarray | None, start: int, stop: int) -> np.ndarray:
     return np.arange(start, stop, dtype=np.int64) if at is None else at[start:stop]
+
+
+def _taken(frame: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:
+    """Rows of a frame at ascending positions; neighbors are not copied."""
+    if at.size and at[-1] - at[0] + 1 == at.size:
+        return frame.slice(at[0], at.size)
+    return frame[at]

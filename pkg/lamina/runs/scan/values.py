@@ -98,8 +98,9 @@ class Values:
                 return pl.Series(site, [None], dtype=self._sites[site]).new_from_index(0, rows)
             group = span.groups[0]
             plain = len(span.groups) == 1 and span.order is None and self._cells.hidden(group.number, site) is None
-            if at is None and plain:
-                return pl.Series(site, snapshot.vectors(group.number, site, widen=self._widen))
+            if plain:
+                some = None if at is None else np.ascontiguousarray(at, dtype=np.int64).view(np.uint8)
+                return pl.Series(site, snapshot.vectors(group.number, site, some, widen=self._widen))
         groups, positions = self.places(span, site, at)
         lies = groups.astype(np.int64, copy=False).view(np.uint8), positions.astype(np.int64, copy=False).view(np.uint8)
         return pl.Series(site, _core.vectors_at(snapshot, site, *lies, widen=self._widen))

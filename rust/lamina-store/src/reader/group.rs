@@ -242,6 +242,33 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Hands the rows of a site at `indices` (positions in the group) to `take`, in order, in stretches: for who would
+    /// otherwise have to zero the memory that they go to.
+    pub fn stretches(&self, index: usize, site: &Site, indices: &[i64], mut take: impl FnMut(&[u8])) -> Result<()> {
+        let (group, at, open) = self.open_site(index, site)?;
+        let rows = group.record.rows;
+        let reader = self.reader(group, &open, (&group.record.blocks[at], &group.verified[at]));
+        let (mut scratch, mut read) = (Scratch::default(), Vec::new());
+        let item = site.row_bytes() as usize;
+        if let Some(beyond) = indices.iter().find(|&&at| at < 0 || at as u64 >= rows) {
+            return Err(Error::new(ErrorKind::NotFound, format!("position {beyond} is outside of {rows} rows")));
+        }
+        for run in indices.chunk_by(|a, b| a + 1 == *b) {
+            let (start, length) = (run[0] as usize * item, run.len() * item);
+            if let Some(bytes) = reader.trusted(start, length) {
+                self.blobs.count(Role::Site, length);
+                take(bytes);
+                continue;
+            }
+            read.resize(length, 0);
+            reader.read(start, &mut read, &mut scratch)?;
+            take(&read);
+        }
+        Ok(())
+    }
+}
+
 fn constant<'a>(group: &'a StoredGroup, column: &Column) -> Option<&'a Value> {
     const NULL: &Value = &Value::Null;
     if let Some(constant) = group.record.constants.iter().find(|constant| constant.id == column.id) {
