@@ -98,7 +98,7 @@ def recorder_keeps_references(patch: pytest.MonkeyPatch) -> None:
     """Captured tensors are not copied: what later changes them in place changes what is stored."""
     from lamina.recording.captured import Collector
 
-    patch.setattr(Collector, "_copy", lambda self, key, value: value)
+    patch.setattr(Collector, "_copy", lambda self, key, value, dtype: value)
 
 
 @fault
@@ -964,3 +964,30 @@ def attention_forgets_the_mask(patch: pytest.MonkeyPatch) -> None:
 
     whole = blocked._scores
     patch.setattr(blocked, "_scores", lambda a, *tile: whole(dataclasses.replace(a, masks=()), *tile))
+
+
+def sampling_depends_on_the_place_in_the_batch(patch: pytest.MonkeyPatch) -> None:
+    """Rows are sampled by where they stand in a batch instead of by what they are."""
+    import numpy as np
+
+    from lamina.recording import sampling
+
+    patch.setattr(sampling, "_keys", lambda example: np.arange(len(example), dtype=np.uint64))
+
+
+@fault
+def pooling_ignores_the_mask(patch: pytest.MonkeyPatch) -> None:
+    """A mean or last position is taken over padding too."""
+    from lamina.recording import kept
+
+    patch.setattr(kept, "_pooled_mask", lambda one, columns: None)
+
+
+@fault
+def probes_leave_buffers_changed(patch: pytest.MonkeyPatch) -> None:
+    """What a layer counts in evaluation mode is not restored behind a probe."""
+    from contextlib import nullcontext
+
+    from lamina.recording import passes
+
+    patch.setattr(passes, "buffers", lambda model: nullcontext())

@@ -16,11 +16,12 @@ from lamina.runs import LaminaWarning, Run, Runs, Writer, open, open_runs  # noq
 
 if TYPE_CHECKING:
     from lamina import interchange
-    from lamina.recording import Recorder, Site, capture, log_then_linear, record
+    from lamina.recording import Probe, Recorder, Site, capture, log_then_linear, record
 
 __version__ = _version()
 
 _LATER = {
+    "Probe": "lamina.recording",
     "Recorder": "lamina.recording",
     "Site": "lamina.recording",
     "capture": "lamina.recording",
@@ -33,6 +34,7 @@ _ROOMS = ("interchange",)
 __all__ = [
     "LaminaError",
     "LaminaWarning",
+    "Probe",
     "Recorder",
     "Rows",
     "Run",

@@ -11,7 +11,8 @@ from lamina.recording.numbering import Numbering
 
 
 def one(site: str, *shape: int, call: int = 0, batch: int = 0, given: bool = False) -> Captured:
-    return Captured(site, torch.zeros(*shape), call, batch, given)
+    form, length = ("positions", shape[1]) if len(shape) == 3 else ("examples", 0)
+    return Captured(site, torch.zeros(*shape), call, batch, given, form, length=length)
 
 
 def sets(captured, columns, numbering=None):

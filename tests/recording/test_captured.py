@@ -88,7 +88,6 @@ def test_buffers_made_in_inference_mode_serve_outside_of_it():
     [
         (torch.tensor(1.0), "a single number"),
         (torch.eye(2).to_sparse(), "a sparse_coo tensor"),
-        (torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged), "a nested tensor"),
     ],
 )
 def test_what_has_no_rows_raises(value, reason):

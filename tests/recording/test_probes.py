@@ -154,3 +154,73 @@ def test_examples_that_do_not_fit_the_rows_raise(run):
 
     with pytest.raises(RecordingError, match=r"'example' has 3 entries, but the site 'output' has shape \[12, 2\]"):
         probed(run, torch.zeros(3, 4, 2), Flat())
+
+
+def test_a_probe_may_have_a_schedule_of_its_own(run):
+    model, x = Net(), torch.randn(3, 4)
+    probes = {"often": x, "seldom": recording.Probe(x, every={1})}
+    with recording.record(model, run, sites=["blocks.0.output", "head.output"], every=2, probes=probes) as recorder:
+        for step in range(4):
+            with recorder.step(step, example=range(3)):
+                model(x)
+    assert list(run.values("head.output", "often")) == [0, 2, 4]
+    assert list(run.values("head.output", "seldom")) == [1, 4]
+    assert list(run.values("blocks.0.output", "seldom")) == [1, 4]
+
+
+def test_a_probe_that_gives_other_data_raises(run):
+    class Noise(Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            drawn.append(index)
+            return torch.full((2,), float(len(drawn)))
+
+    drawn = []
+    model = linear()
+
+    def train():
+        with recording.record(model, run, sites="output", probes={"validation": DataLoader(Noise(), 2)}) as recorder:
+            for step in range(2):
+                with recorder.step(step, example=range(5)):
+                    model(X)
+
+    with pytest.raises(RecordingError, match="'validation' gives other data at step 1 than before"):
+        train()
+
+
+def test_a_shuffled_loader_with_examples_may_change_its_order(run):
+    loader = DataLoader(Named(), batch_size=5, shuffle=True)
+    model = linear()
+    with recording.record(model, run, sites="output", probes={"validation": loader}) as recorder:
+        for step in range(5):
+            torch.manual_seed(step)
+            with recorder.step(step, example=range(5)):
+                model(X)
+    orders = {tuple(columns["example"]) for columns in run.columns("output", "validation")}
+    assert len(orders) > 1
+
+
+def test_padding_of_a_probe_is_dropped(run):
+    class Tokens(nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return input_ids[..., None].float()
+
+    ids, mask = torch.arange(6).reshape(2, 3), torch.tensor([[1, 1, 0], [1, 1, 1]])
+    probe = recording.Probe({"input_ids": ids, "attention_mask": mask}, mask="attention_mask")
+    model = Tokens()
+    with (
+        recording.record(model, run, sites="output", probes={"validation": probe}) as recorder,
+        recorder.step(0, example=range(2)),
+    ):
+        model(ids, mask)
+    assert run.columns("output", "validation")[0]["mask"] == mask.tolist()
+    with (
+        pytest.raises(RecordingError, match="mask='padding' names an entry"),
+        recording.record(
+            model, run, sites="output", probes={"validation": recording.Probe(ids, mask="padding")}
+        ) as recorder,
+        recorder.step(0),
+    ):
+        pass

@@ -257,3 +257,72 @@ def test_what_captured_nothing_raises_at_the_first_due_step(run):
         recorded()
     assert done == [1]
     assert "nothing was captured" in run.written.error
+
+
+class Counts(nn.Module):
+    """Counts its calls and averages what it sees, in evaluation mode too."""
+
+    calls: torch.Tensor
+    average: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("average", torch.zeros(4), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.average.mul_(0.9).add_(x.mean(0), alpha=0.1)
+        return self.layer(x) + self.average + self.calls
+
+
+def check_that_probes_leave_buffers_as_they_are(run):
+    def trained(probes):
+        torch.manual_seed(0)
+        model = Counts()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with recording.record(model, run, sites="output", probes=probes) as recorder:
+            for step in range(3):
+                with recorder.step(step, example=range(3)):
+                    model(torch.randn(3, 4)).square().sum().backward()
+                    optimizer.step()
+        return [*model.parameters(), *model.buffers()]
+
+    assert all(map(torch.equal, trained({}), trained({"validation": probe()})))
+
+
+def test_probes_leave_buffers_as_they_are(run):
+    check_that_probes_leave_buffers_as_they_are(run)
+
+
+def test_buffers_that_are_left_changed_are_found_out(run):
+    with broken("probes_leave_buffers_changed"), pytest.raises(AssertionError):
+        check_that_probes_leave_buffers_as_they_are(run)
+
+
+def test_a_probe_inside_autocast_leaves_no_casts_without_gradients(run):
+    model, x = nn.Linear(4, 4), torch.randn(3, 4)
+    with (
+        recording.record(model, run, sites="output", probes={"validation": x}) as recorder,
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        recorder.step(0, example=range(3)),
+    ):
+        model(x).sum().backward()
+    assert model.weight.grad is not None
+    assert run.values("output")[0].dtype == torch.bfloat16
+
+
+def test_the_order_of_a_probes_own_generators_is_restored(run):
+    generator = torch.Generator().manual_seed(5)
+    sampler = torch.utils.data.RandomSampler(range(6), generator=generator)
+    before = generator.get_state()
+    model = Net()
+    items = [{"x": torch.randn(4), "example": index} for index in range(6)]
+    loader = DataLoader(items, batch_size=3, sampler=sampler)  # pyright: ignore[reportArgumentType]
+    with (
+        recording.record(model, run, sites="output", probes={"validation": loader}) as recorder,
+        recorder.step(0, example=range(6)),
+    ):
+        model(torch.randn(6, 4))
+    assert torch.equal(generator.get_state(), before)

@@ -45,6 +45,12 @@ class Account:
 
 
 def _nothing_captured(sites: list[str], when: str) -> RecordingError:
+    if all(site.endswith(".grad") for site in sites):
+        return RecordingError(
+            f"nothing was captured at {', '.join(sites)} {when}",
+            hint="gradients are there if the backward pass runs inside of the step and reaches the site; those of "
+            "parameters if the optimizer steps in it, or they still stand at its end",
+        )
     return RecordingError(
         f"nothing was captured at {', '.join(sites)} {when}",
         hint="either forward of that module is never called (its weights may be used directly, or the step calls "

@@ -10,7 +10,9 @@ import torch
 
 from lamina.errors import RecordingError
 from lamina.recording.captured import Captured
+from lamina.recording.kept import examples, kept_columns, kept_value
 from lamina.recording.numbering import Numbering
+from lamina.recording.sites import Site
 
 
 def appends(
@@ -21,8 +23,8 @@ def appends(
     - A column is one value, or has an entry for each batch item, or is [batch, positions].
     - The model may be called several times in a step (micro-batches). A column as long as what one call
       gave holds for every call; a column as long as all calls together is divided among them in order.
-    - A [batch, positions] column, a mask included, goes to tensors of three dimensions and is left out of
-      the others, which have no positions.
+    - A [batch, positions] column, a mask included, goes to tensors that have as many positions and is left out of
+      the others.
     - If some site captured more than one tensor in the step, all rows of the step get a column `call`: 0 for
       the first tensor of their site, 1 for the second.
 
@@ -38,52 +40,73 @@ def appends(
         RecordingError: If a column fits neither a call nor all of them.
     """
     captured = list(captured)
-    sizes = _batch_sizes(captured)
+    sizes = _batch_sizes(captured, columns)
     ends = dict(zip(sizes, accumulate(sizes.values()), strict=True))
     total = sum(sizes.values())
-    several = any(one.call > 0 for one in captured)
+    lengths = {one.length for one in captured}
+    several = any(one.call > 0 for one in captured if one.form != "units")
     if numbering is not None:
         numbering.begin_step()
 
     sets: dict[tuple[Any, ...], tuple[dict[str, torch.Tensor], dict[str, Any]]] = {}
+    given: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in captured:
-        size, positions = one.value.shape[0], one.value.ndim == 3
+        size = examples(one, columns)
         divided = size != total and size == sizes.get(one.batch) and any(_length(c) == total for c in columns.values())
-        key = (one.call, size, positions, one.batch if divided or numbering is not None else None)
+        lead = one.value.shape[: 2 if one.form == "positions" else 1]
+        part = one.batch if divided or numbering is not None else None
+        key = (one.call, size, part, one.form, lead, one.start, one.length, _chooses(one.options))
         if key not in sets:
-            own: dict[str, Any] = {}
-            for name, column in columns.items():
-                if _length(column) is None:
-                    own[name] = column
-                elif positions or not _has_positions(column):
-                    last = ends.get(one.batch, 0)
-                    own[name] = _part(name, column, one, total, slice(last - size, last) if divided else None)
-            if numbering is not None:
+            last = ends.get(one.batch, 0)
+            fitting = {name: column for name, column in columns.items() if _meant(one, column, lengths)}
+            own = _columns(one, fitting, size, total, slice(last - size, last) if divided else None)
+            if numbering is not None and one.form != "units":
                 own["example"] = numbering.of(one.batch, size)
-            if several:
-                own["call"] = one.call
-            sets[key] = ({}, own)
-        sets[key][0][one.site] = one.value
+            given[key] = own
+            sets[key] = ({}, kept_columns(one, own) | ({"call": one.call} if several or one.call else {}))
+        sets[key][0][one.site] = kept_value(one, given[key])
     yield from sets.values()
 
 
-def _batch_sizes(captured: list[Captured]) -> dict[int, int]:
+def _columns(one: Captured, columns: Mapping[str, Any], size: int, total: int, part: slice | None) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    for name, column in columns.items():
+        length = _length(column)
+        if length is None:
+            own[name] = column
+        elif one.form == "units" or (one.form == "examples" and one.length == 0 and _has_positions(column)):
+            continue
+        elif length == size or (one.form == "tokens" and length == one.value.shape[0]):
+            own[name] = column
+        elif part is not None and length == total:
+            own[name] = column[part]
+        else:
+            raise RecordingError(
+                f"the column {name!r} has {length} entries, but the site {one.site!r} has shape "
+                f"{list(one.value.shape)}",
+                hint="a column has one entry for each batch item, of one call of the model or of all calls of the step",
+            )
+    return own
+
+
+def _meant(one: Captured, column: Any, lengths: set[int]) -> bool:
+    """Tell whether a column is this tensor's: [batch, positions] of another sequence's length is not."""
+    if one.form != "positions" or not _has_positions(column):
+        return True
+    length = _length(column[0])
+    return length == one.length or length not in lengths
+
+
+def _batch_sizes(captured: list[Captured], columns: Mapping[str, Any]) -> dict[int, int]:
     sizes: dict[int, int] = {}
-    for one in sorted(captured, key=lambda one: (one.batch, one.given)):
-        sizes.setdefault(one.batch, one.value.shape[0])
+    for one in sorted(captured, key=lambda one: (one.batch, one.given, one.form == "tokens")):
+        if one.form != "units":
+            sizes.setdefault(one.batch, examples(one, columns))
     return sizes
 
 
-def _part(name: str, column: Any, one: Captured, total: int, part: slice | None) -> Any:
-    length, size = _length(column), one.value.shape[0]
-    if length == size:
-        return column
-    if part is not None and length == total:
-        return column[part]
-    raise RecordingError(
-        f"the column {name!r} has {length} entries, but the site {one.site!r} has shape {list(one.value.shape)}",
-        hint="a column has one entry for each batch item, of one call of the model or of all calls of the step",
-    )
+def _chooses(options: Site) -> tuple[object, ...]:
+    return repr(options.positions), options.pool, options.sample, options.seed
 
 
 def _length(column: Any) -> int | None:

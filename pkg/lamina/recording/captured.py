@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from lamina.errors import RecordingError
+from lamina.recording.layouts import Form, arrange, parse_layout
+from lamina.recording.sites import DEFAULT, Site
 
 
 @dataclass(frozen=True)
@@ -16,10 +20,16 @@ class Captured:
 
     Attributes:
         site: The site's name.
-        value: The copy.
+        value: The copy: [B, …] (examples), [B, T, d] (positions), [N, …] (tokens), [units, …].
         call: How many tensors of the same site came before it in the step.
         batch: How many calls of the whole model came before the one that it belongs to, in the step.
         given: True if the user gave it by `put`, False if a module was watched.
+        form: What its rows stand for; `units` are those of a parameter, which belong to no example.
+        options: How the site is recorded.
+        lengths: Of tokens, how many belong to each example, if the tensor says so.
+        length: How many positions there were before some were chosen.
+        kept: The positions that were chosen; None are all of them.
+        start: The first position: behind those that a cache holds, or of the first unit of a shard.
     """
 
     site: str
@@ -27,6 +37,12 @@ class Captured:
     call: int
     batch: int
     given: bool
+    form: Form = "examples"
+    options: Site = DEFAULT
+    lengths: tuple[int, ...] | None = None
+    length: int = 0
+    kept: np.ndarray | None = None
+    start: int = 0
 
 
 class Collector:
@@ -42,45 +58,102 @@ class Collector:
     """
 
     def __init__(self) -> None:
-        self._captured: list[Captured] = []
+        self._captured: dict[tuple[str, int], Captured] = {}
         self._calls: Counter[str] = Counter()
         self._batches = 0
+        self._start = 0
         self._buffers: dict[tuple[str, int], torch.Tensor] = {}
+        self.step = 0
+        """Counts what was drained: what arrives later than its own step is told by it."""
 
-    def count_batch(self) -> None:
-        """Note that a call of the whole model begins."""
+    def count_batch(self, start: int = 0) -> None:
+        """Note that a call of the whole model begins, `start` positions behind the first."""
         self._batches += 1
+        self._start = start
 
-    def take(self, site: str, value: torch.Tensor, *, given: bool = False) -> None:
-        """Copy a tensor whose first dimension is the batch; RecordingError if it has none."""
-        if value.ndim == 0:
-            raise RecordingError(
-                f"at the site {site!r} there is a single number, not a row for each batch item",
-                hint="record single numbers with recorder.log",
-            )
-        if value.layout != torch.strided or value.is_nested:
-            layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
-            raise RecordingError(f"at the site {site!r} there is a {layout} tensor; only dense ones can be recorded")
+    def next_call(self, site: str) -> tuple[int, int]:
+        """Count a call of a site whose tensor comes later; return it and the batch that it belongs to."""
         call = self._calls[site]
-        copy = self._copy((site, call), value.detach())
-        self._captured.append(Captured(site, copy, call, max(self._batches - 1, 0), given))
         self._calls[site] += 1
+        return call, max(self._batches - 1, 0)
+
+    def take(
+        self,
+        site: str,
+        value: torch.Tensor,
+        *,
+        options: Site = DEFAULT,
+        given: bool = False,
+        call: tuple[int, int] | None = None,
+    ) -> None:
+        """Copy a tensor as its site's options read it.
+
+        Args:
+            site: The site's name.
+            value: The tensor.
+            options: Of the site.
+            given: Whether `put` gave it.
+            call: What `next_call` returned, if the call was counted before; a second tensor for it is added to
+                the first, as gradients of several backward passes are.
+
+        Raises:
+            RecordingError: It has no rows, or other dimensions than its layout.
+        """
+        layout = None if options.layout is None else parse_layout(options.layout)
+        view, form, lengths = arrange(value.detach(), layout, site)
+        length, kept = (view.shape[1], None) if form == "positions" else (0, None)
+        if form == "positions" and options.pool == "cls":
+            view, form = view[:, 0], "examples"
+        elif form == "positions" and options.positions is not None:
+            view, kept = _chosen(view, options.positions, site)
+        one = Captured(
+            site, view, *(self.next_call(site) if call is None else call), given, form, options, lengths, length, kept,
+            self._start if form == "positions" else 0,
+        )  # fmt: skip
+        self._keep(one)
+
+    def take_units(self, site: str, value: torch.Tensor, options: Site, *, start: int = 0) -> None:
+        """Copy a parameter, or what has its shape: a row for each unit, the first dimension."""
+        value = value.detach()
+        value = value.reshape(1) if value.ndim == 0 else value
+        self._keep(Captured(site, value, *self.next_call(site), False, "units", options, start=start))
 
     def drain(self) -> list[Captured]:
         """Return what was collected and begin anew. The tensors hold until the next `take`."""
-        captured = self._captured
-        self._captured = []
+        captured = list(self._captured.values())
+        self._captured = {}
         self._calls.clear()
-        self._batches = 0
+        self._batches = self._start = 0
+        self.step += 1
         return captured
 
-    def _copy(self, key: tuple[str, int], value: torch.Tensor) -> torch.Tensor:
+    def _keep(self, one: Captured) -> None:
+        key = (one.site, one.call)
+        if key in self._captured:
+            self._captured[key].value.add_(one.value)
+            return
+        self._captured[key] = replace(one, value=self._copy(key, one.value, one.options.dtype or one.value.dtype))
+
+    def _copy(self, key: tuple[str, int], value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         if value.device.type != "cpu":
-            return value.clone(memory_format=torch.contiguous_format)
+            return value.to(dtype, copy=True, memory_format=torch.contiguous_format)
         buffer = self._buffers.get(key)
-        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+        if buffer is None or buffer.shape != value.shape or buffer.dtype != dtype:
             # A tensor made in inference mode could not be written again outside of it.
             with torch.inference_mode(False):
-                buffer = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+                buffer = torch.empty(value.shape, dtype=dtype, device="cpu")
             self._buffers[key] = buffer
         return buffer.copy_(value)
+
+
+def _chosen(value: torch.Tensor, positions: int | slice | Sequence[int], site: str) -> tuple[torch.Tensor, np.ndarray]:
+    every = np.arange(value.shape[1])
+    try:
+        kept = np.atleast_1d(every[positions if isinstance(positions, (int, slice)) else list(positions)]).copy()
+    except IndexError:
+        raise RecordingError(
+            f"at the site {site!r} there are {value.shape[1]} positions, and positions= asks for {positions!r}"
+        ) from None
+    if isinstance(positions, slice) and (positions.step or 1) > 0:
+        return value[:, positions], kept
+    return value.index_select(1, torch.tensor(kept, device=value.device)), kept

@@ -11,7 +11,8 @@ import polars as pl
 from lamina.errors import NotFoundError
 from lamina.recording.account import Account
 from lamina.recording.passes import Data, check_data, record_pass
-from lamina.recording.sites import Sites, resolve
+from lamina.recording.resolve import resolve
+from lamina.recording.sites import Sites
 from lamina.recording.state import weights
 from lamina.recording.taps import Taps
 from lamina.runs.nearest import nearest_steps
@@ -77,7 +78,7 @@ def capture(
                 model,
                 loader,
                 taps=taps,
-                due=taps,
+                due=taps.of_passes,
                 account=account,
                 writer=writer,
                 step=now,

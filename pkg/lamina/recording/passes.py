@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from lamina.errors import RecordingError
 from lamina.progress import track
 from lamina.recording.account import Account
 from lamina.recording.appends import appends
-from lamina.recording.state import evaluation, random_states
+from lamina.recording.state import buffers, evaluation, generators, random_states
 from lamina.recording.taps import Tap, Taps
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from lamina.recording.guarded import GuardedWriter
     from lamina.runs import Writer
+
+    Writes = Writer | GuardedWriter
 
 Data = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | Iterable[Any]
 """What a model passes over: one batch (a tensor, a tuple, a mapping), or batches (a list, a loader)."""
@@ -30,8 +34,23 @@ Data = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | Iterable[Any]
 class _Batch:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    example: Any
+    columns: dict[str, Any]
     size: int
+
+    named: bool
+
+    def signature(self) -> list[str]:
+        """Return what the batch is: the examples if they have names, else the first 64 KiB of what the model gets."""
+        if self.named:
+            example = self.columns["example"]
+            return [repr(one) for one in (example.tolist() if hasattr(example, "tolist") else example)]
+        digest = blake2b(digest_size=16)
+        for value in (*self.args, *self.kwargs.values()):
+            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+                digest.update(repr((value.dtype, value.shape)).encode())
+                head = value.detach().reshape(-1)[: 65536 // max(value.itemsize, 1)]
+                digest.update(head.cpu().contiguous().view(torch.uint8).numpy().data)
+        return [digest.hexdigest()]
 
 
 def check_data(name: str, data: Data) -> None:
@@ -61,43 +80,51 @@ def record_pass(
     taps: Taps,
     due: Iterable[Tap],
     account: Account,
-    writer: Writer,
+    writer: Writes,
     step: int,
     source: str,
+    mask: str | None = None,
     progress: bool = False,
     description: str = "",
-) -> None:
+) -> list[str]:
     """Run `model` over `data` and write what the taps that are due capture.
 
-    The model runs in evaluation mode without gradients; modes and random states are restored. Batches are moved
-    to the device of the model's first parameter.
+    The model runs in evaluation mode without gradients; modes, buffers and random states are restored. Batches are
+    moved to the device of the model's first parameter.
+
+    Returns:
+        What the model saw: the examples, if they have names, else a digest of each batch.
 
     Raises:
         RecordingError: If there is no batch, if a shuffled loader gives batches without `example`, or if no tap
             captured anything.
     """
     due, fired = list(due), set()
-    found = False
-    with random_states(getattr(data, "generator", None)), evaluation(model):
-        batches = _batches(data, _device(model), source)
+    found = named = False
+    seen: list[str] = []
+    with random_states(*generators(data)), evaluation(model), buffers(model):
+        batches = _batches(data, _device(model), source, mask)
         for batch in track(batches, description, total=count_batches(data), progress=progress):
-            found = True
+            found, named = True, batch.named
+            seen += batch.signature()
             with taps.armed(due):
                 model(*batch.args, **batch.kwargs)
-            captured = taps.collector.drain()
+                captured = taps.drain()
             fired.update(one.site for one in captured)
-            for sites, columns in appends(captured, {"example": batch.example}):
+            for sites, columns in appends(captured, batch.columns):
                 writer.append(sites, step=step, source=source, **columns)
     if not found:
         raise RecordingError(f"{source}: there is no batch to run the model on")
     account.add(source, [tap.site.name for tap in due], fired)
+    # The order of examples with names may change: their rows are found by name.
+    return sorted(seen) if named else seen
 
 
-def _batches(data: Data, device: torch.device | None, source: str) -> Iterator[_Batch]:
+def _batches(data: Data, device: torch.device | None, source: str, mask: str | None) -> Iterator[_Batch]:
     shuffled = isinstance(getattr(data, "sampler", None), RandomSampler)
     first = 0
     for item in [data] if isinstance(data, (torch.Tensor, tuple, Mapping)) else data:
-        batch = _batch(item, first, device, source)
+        batch = _batch(item, first, device, source, mask)
         if shuffled and not (isinstance(item, Mapping) and "example" in item):
             raise RecordingError(
                 f"{source}: a shuffled loader gives other examples the same numbers each time",
@@ -107,7 +134,7 @@ def _batches(data: Data, device: torch.device | None, source: str) -> Iterator[_
         yield batch
 
 
-def _batch(item: Any, first: int, device: torch.device | None, source: str) -> _Batch:
+def _batch(item: Any, first: int, device: torch.device | None, source: str, mask: str | None) -> _Batch:
     args, kwargs = (), {}
     if isinstance(item, Mapping):
         kwargs = {key: value for key, value in item.items() if key != "example"}
@@ -120,12 +147,19 @@ def _batch(item: Any, first: int, device: torch.device | None, source: str) -> _
             hint="a batch is a tensor, a tuple whose first element goes to the model, or a mapping of its keywords",
         )
     size = tensors[0].shape[0]
-    example = item["example"] if isinstance(item, Mapping) and "example" in item else np.arange(first, first + size)
+    columns: dict[str, Any] = {"example": np.arange(first, first + size)}
+    if isinstance(item, Mapping) and "example" in item:
+        columns["example"] = item["example"]
+    if mask is not None:
+        if not isinstance(item, Mapping) or mask not in item:
+            raise RecordingError(f"{source}: mask={mask!r} names an entry of the batches, and there is none")
+        columns["mask"] = item[mask]
     return _Batch(
         tuple(_move(value, device) for value in args),
         {key: _move(value, device) for key, value in kwargs.items()},
-        example,
+        columns,
         size,
+        isinstance(item, Mapping) and "example" in item,
     )
 
 

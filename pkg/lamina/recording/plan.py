@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lamina.recording.schedules import Schedule, schedule_of
-from lamina.recording.taps import Tap
+from lamina.recording.taps import AnyTap
 
 
 class Plan:
@@ -14,9 +14,9 @@ class Plan:
     A schedule is asked once a step, however many sites follow it: a function may keep count.
     """
 
-    def __init__(self, every: Schedule, taps: Iterable[Tap]) -> None:
-        self._own: list[Tap] = []
-        others: dict[int, tuple[Schedule, list[Tap]]] = {}
+    def __init__(self, every: Schedule, taps: Iterable[AnyTap]) -> None:
+        self._own: list[AnyTap] = []
+        others: dict[int, tuple[Schedule, list[AnyTap]]] = {}
         for tap in taps:
             asked = tap.site.options.every
             if asked is None:
@@ -26,7 +26,7 @@ class Plan:
         self._every = every
         self._others = list(others.values())
 
-    def due(self, step: int) -> tuple[bool, list[Tap]]:
+    def due(self, step: int) -> tuple[bool, list[AnyTap]]:
         """Return whether the recorder's own schedule is due, and all taps that are."""
         own = self._every.due(step)
         due = list(self._own) if own else []

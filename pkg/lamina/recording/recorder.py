@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,20 +12,20 @@ import torch
 from lamina.errors import RecordingError
 from lamina.recording.account import Account
 from lamina.recording.appends import appends
+from lamina.recording.guarded import GuardedWriter, OnFailure
 from lamina.recording.numbering import Numbering
-from lamina.recording.passes import Data, record_pass
 from lamina.recording.plan import Plan
+from lamina.recording.probes import Probes
+from lamina.recording.progression import Progression
+from lamina.recording.resolve import Resolved
 from lamina.recording.schedules import Schedule
-from lamina.recording.sites import ResolvedSite
-from lamina.recording.taps import Tap, Taps
+from lamina.recording.taps import AnyTap, Taps
 from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lamina.runs import Run, Writer
-
-_OWN_COLUMNS = frozenset({"row", "source", "call", "micro", "rank"})
+    from lamina.runs import Run
 
 
 class Recorder:
@@ -37,27 +36,28 @@ class Recorder:
         model: nn.Module,
         run: Run,
         *,
-        sites: list[ResolvedSite],
+        sites: Resolved,
         every: Schedule,
         checkpoint_every: Schedule | None,
-        probes: dict[str, Data],
+        probes: Probes,
         optimizer: torch.optim.Optimizer | None,
+        on_failure: OnFailure,
     ) -> None:
         self._model = model
         self._run = run
         self._checkpoint_every = checkpoint_every
         self._probes = probes
         self._optimizer = optimizer
-        self._taps = Taps(model, sites)
-        self._names = dict.fromkeys(site.name for site in sites)
+        self._on_failure: OnFailure = on_failure
+        self._taps = Taps(model, sites, optimizer=optimizer)
+        self._names = dict.fromkeys(tap.site.name for tap in self._taps)
         self._account = Account()
-        self._writer: Writer | None = None
+        self._writer: GuardedWriter | None = None
         self._entered = False
         self._numbering: Numbering | None = None
-        self._last: int | None = None
-        self._open = False
-        self._completed = False
-        self._due = False
+        self._steps = Progression()
+        self._own = False
+        self._due: list[AnyTap] = []
         self._plan = Plan(every, self._taps)
 
     def __enter__(self) -> Recorder:
@@ -65,7 +65,7 @@ class Recorder:
         if self._entered:
             raise RecordingError("a recorder can be entered once", hint="call lamina.record again")
         self._entered = True
-        self._writer = self._run.writer()
+        self._writer = GuardedWriter(self._run.writer(), self._on_failure)
         try:
             self._taps.__enter__()
         except BaseException as error:
@@ -78,7 +78,7 @@ class Recorder:
         assert self._writer is not None
         try:
             if error is None:
-                self._finish()
+                self._finish(self._writer)
         except BaseException as failure:
             error = failure
             raise
@@ -108,7 +108,7 @@ class Recorder:
             2 True
             3 False
         """
-        return self._due
+        return self._own and self._steps.open
 
     @contextmanager
     def step(self, step: int, example: Any = None, mask: Any = None, **columns: Any) -> Iterator[None]:
@@ -142,23 +142,22 @@ class Recorder:
             >>> run.activations().select("step", "example", "epoch").collect().rows()
             [(0, 7, 0), (0, 8, 0), (0, 9, 0)]
         """
-        due = self._begin(step, columns)
+        writer = self._begin(step, columns)
         try:
-            if due or self._due:
-                self._taps.arm(due)
+            if self._due or self._own:
+                self._taps.arm(self._due)
             yield
         except BaseException:
             self._taps.collector.drain()
             raise
         else:
-            self._taps.disarm()
-            if due or self._due:
+            if self._due or self._own:
                 given = {"example": example, "mask": mask, **columns}
-                self._write(due, {name: column for name, column in given.items() if column is not None})
-            self._completed = True
+                self._write(writer, {name: column for name, column in given.items() if column is not None})
+            self._steps.completed = True
         finally:
             self._taps.disarm()
-            self._open = self._due = False
+            self._steps.open = False
 
     def put(self, name: str, value: Any) -> None:
         """Record a tensor of one's own as a site, if the step is due by the recorder's own schedule.
@@ -179,9 +178,9 @@ class Recorder:
             >>> run.activations().collect().columns
             ['row', 'step', 'example', 'source', 'output', 'size']
         """
-        if not self._open:
+        if not self._steps.open:
             raise RecordingError(f"put({name!r}) outside of a step", hint="call it inside `with recorder.step(...)`")
-        if not self._due:
+        if not self._own:
             return
         if name in self._names:
             raise RecordingError(f"put({name!r}): a module's site has this name", hint="choose another")
@@ -207,50 +206,39 @@ class Recorder:
             >>> run.metrics().select("step", "name").collect().rows()
             [(0, 'train/loss')]
         """
-        step = self._last if step is None else step
+        step = self._steps.last if step is None else step
         if self._writer is None:
             raise RecordingError("log() outside of the recorder", hint="use it inside `with lamina.record(...)`")
         if step is None:
             raise RecordingError("log() before the first step", hint="give step=")
         self._writer.log(metrics, step=step)
 
-    def _begin(self, step: int, columns: dict[str, Any]) -> list[Tap]:
+    def _begin(self, step: int, columns: dict[str, Any]) -> GuardedWriter:
         if self._writer is None:
             raise RecordingError("step() outside of the recorder", hint="use it inside `with lamina.record(...)`")
-        try:
-            step = operator.index(step)
-        except TypeError:
-            raise RecordingError(f"the step {step!r} is no whole number") from None
-        if step < 0:
-            raise RecordingError(f"the step {step} is negative", hint="step s is the state after s updates")
-        if self._open:
-            raise RecordingError(f"step {step} begins inside step {self._last}", hint="steps cannot be nested")
-        if self._last is not None and step <= self._last:
-            raise RecordingError(
-                f"step {step} comes after step {self._last}",
-                hint="steps grow within a recorder: count updates over all epochs, or begin a new run",
-            )
-        if not _OWN_COLUMNS.isdisjoint(columns):
-            names = ", ".join(sorted(_OWN_COLUMNS.intersection(columns)))
-            raise RecordingError(f"the column {names} is filled by Lamina", hint="choose another name")
-        self._last = step
-        self._completed = False
-        own, due = self._plan.due(step)
-        if self._checkpoint_every is not None and self._checkpoint_every.due(step):
-            self._save(step)
-        self._probe(step, due)
-        self._open, self._due = True, own
-        return due
+        new = self._steps.begin(step, columns)
+        if new:
+            # Until checkpoint and probes are done there is no step to be recorded: they may raise.
+            self._steps.open = False
+            assert self._steps.last is not None
+            self._own, self._due = self._plan.due(self._steps.last)
+            if self._checkpoint_every is not None and self._checkpoint_every.due(self._steps.last):
+                self._save(self._writer, self._steps.last)
+            self._probe(self._writer, self._steps.last, self._due)
+            self._steps.open = True
+        return self._writer
 
-    def _write(self, due: list[Tap], columns: dict[str, Any]) -> None:
-        assert self._writer is not None
-        assert self._last is not None
-        captured = self._taps.collector.drain()
-        self._account.add("train", [tap.site.name for tap in due], [one.site for one in captured if not one.given])
-        numbering = None if "example" in columns or not captured else self._number()
+    def _write(self, writer: GuardedWriter, columns: dict[str, Any]) -> None:
+        expected = [tap.site.name for tap in self._due if tap.expected]
+        captured = self._taps.drain()
+        self._account.add("train", expected, [one.site for one in captured if not one.given])
+        unnamed = "example" not in columns and any(one.form != "units" for one in captured)
+        numbering = self._number() if unnamed else None
+        if self._steps.micro:
+            columns["micro"] = self._steps.micro
         # All of them before the first is written: columns that do not fit leave no part of the step behind.
         for sites, own in list(appends(captured, columns, numbering)):
-            self._writer.append(sites, step=self._last, source="train", **own)
+            writer.append(sites, step=self._steps.last, source="train", **own)
 
     def _number(self) -> Numbering:
         if self._numbering is None:
@@ -263,38 +251,26 @@ class Recorder:
             self._numbering = Numbering.behind(self._run)
         return self._numbering
 
-    def _probe(self, step: int, due: list[Tap]) -> None:
-        assert self._writer is not None
-        for source, data in self._probes.items() if due else ():
-            record_pass(
-                self._model,
-                data,
-                taps=self._taps,
-                due=due,
-                account=self._account,
-                writer=self._writer,
-                step=step,
-                source=source,
-            )
+    def _probe(self, writer: GuardedWriter, step: int, due: list[AnyTap] | None) -> None:
+        self._probes.run(self._model, step, due, taps=self._taps, account=self._account, writer=writer)
 
-    def _save(self, step: int) -> None:
-        assert self._writer is not None
+    def _save(self, writer: GuardedWriter, step: int) -> None:
         parts = {"model": getattr(self._model, "_orig_mod", self._model).state_dict()}
         if self._optimizer is not None:
             parts["optimizer"] = self._optimizer.state_dict()
-        self._writer.save(parts, step=step)
+        writer.save(parts, step=step)
 
-    def _finish(self) -> None:
-        if self._completed and self._last is not None:
-            final = self._last + 1
+    def _finish(self, writer: GuardedWriter) -> None:
+        if self._steps.completed and self._steps.last is not None:
+            final = self._steps.last + 1
             if self._checkpoint_every is not None:
-                self._save(final)
-            self._probe(final, list(self._taps))
+                self._save(writer, final)
+            self._probe(writer, final, None)
         self._account.close()
 
-    def _close(self, writer: Writer, error: BaseException | None) -> None:
+    def _close(self, writer: GuardedWriter, error: BaseException | None) -> None:
         try:
-            writer.close(error=None if error is None else repr(error))
+            writer.close(None if error is None else repr(error))
             self._run.refresh()
         except Exception as failure:
             if error is None:

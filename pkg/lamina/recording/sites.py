@@ -1,145 +1,116 @@
-"""Where something is recorded: the names of sites, and the modules that they stand for."""
+"""Where something is recorded and how: the options of a site, and what a site of one model is."""
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from lamina.errors import RecordingError
+from lamina.recording.layouts import parse_layout
 from lamina.recording.schedules import Every
-from lamina.runs import LaminaWarning
-from lamina.runs.globs import matches
-from lamina.runs.nearest import nearest_names
 
 if TYPE_CHECKING:
     from torch import nn
 
-Sites = str | Iterable[str] | Mapping[str, "Site"]
-"""What `sites=` takes: a glob, several, or options a glob."""
+Pattern = str | Callable[[str], object]
+"""A glob over the names of sites, or a function that tells of a module's input or output whether it is meant."""
 
-_ELEMENTS = re.compile(r"((?:\[[^\[\]]+\])+)$")
+Sites = Pattern | Iterable[Pattern] | Mapping[Pattern, "Site"]
+"""What `sites=` takes: a pattern, several, or options a pattern."""
+
+POOLS = ("last", "mean", "cls")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """How the sites that a glob selects are recorded.
+    """How the sites that a pattern selects are recorded.
 
     Args:
         every: Their schedule; None takes the recorder's.
+        layout: What the tensor's dimensions are, such as `"position batch width"`, of `batch`, `token`, `position`,
+            `head`, `channel`, `depth`, `height`, `width`. `"batch channel height width"` makes every place of an
+            image a row (its `position` counts row by row); `"token width"` are tokens of all examples one behind
+            the other, as many as the mask says, else equally many each. None reads two dimensions as a row for each
+            batch item, three as a row for each item and position, more as a row for each item, with its shape.
+        positions: The positions that are kept: a number, several, or a slice; negative ones count from the end.
+        pool: One row for each example: its `"last"` position that the mask leaves, the `"mean"` over those that it
+            leaves, or `"cls"`, the first position.
+        sample: The fraction of rows that are kept, chosen by a hash of (seed, example, position): the same rows
+            at every step, site and training.
+        seed: Of the sample.
+        dtype: What values are converted to, such as `torch.bfloat16`; None keeps them bit for bit.
+
+    Raises:
+        RecordingError: An option that is none.
 
     Example:
         >>> from lamina import Site
-        >>> sites = {"blocks.*.output": Site(every=100), "output": Site()}
+        >>> sites = {"blocks.*.output": Site(every=100, sample=0.1), "output": Site(pool="last")}
     """
 
     every: Every | None = None
+    layout: str | None = None
+    positions: int | slice | Sequence[int] | None = None
+    pool: Literal["last", "mean", "cls"] | None = None
+    sample: float | None = None
+    seed: int = 0
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout is not None:
+            parse_layout(self.layout)
+        if self.pool is not None and self.pool not in POOLS:
+            raise RecordingError(f"pool={self.pool!r} is none of {', '.join(POOLS)}")
+        if self.pool == "cls" and self.positions is not None:
+            raise RecordingError("pool='cls' and positions= exclude each other", hint="cls is position 0")
+        if self.sample is not None and not 0 < self.sample <= 1:
+            raise RecordingError(f"sample={self.sample!r} is no fraction", hint="give a number above 0, at most 1")
+        if self.dtype is not None and not isinstance(self.dtype, torch.dtype):
+            raise RecordingError(f"dtype={self.dtype!r} is no torch dtype", hint="such as torch.bfloat16")
+
+
+DEFAULT = Site()
+"""The options of a site that has none."""
 
 
 @dataclass(frozen=True)
 class ResolvedSite:
-    """A site of one model: a name, the module that is watched, and what is taken from it."""
+    """A site of one model: a name, the module that is watched, and what is taken from it.
+
+    Attributes:
+        name: What its rows are stored under.
+        module: The module.
+        kind: Whether its input or its output is meant.
+        path: Which element of it, from the outside in; empty if there is one tensor.
+        options: How it is recorded.
+        gradient: Whether the gradient is meant that flows back to it.
+        part: What of the tensor is meant; None all of it.
+    """
 
     name: str
     module: nn.Module
     kind: Literal["input", "output"]
     path: tuple[int | str, ...]
-    options: Site
+    options: Site = DEFAULT
+    gradient: bool = False
+    part: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
-def resolve(model: nn.Module, sites: Sites) -> list[ResolvedSite]:
-    """Return the sites of `model` that globs select, each module's input or output once.
+@dataclass(frozen=True)
+class ParameterSite:
+    """A parameter of one model, or what belongs to it.
 
-    A module that stands in the model under several names is recorded once, under the name that was matched
-    first, and a warning says so. Where several globs select a site, the options of the last one hold.
-
-    Args:
-        model: The model; a `torch.compile` wrapper's own path component (`_orig_mod`) is left out of names.
-        sites: A glob, several, or a dict of `Site` by glob.
-
-    Returns:
-        The sites, in the order of the globs, then of the model.
-
-    Raises:
-        RecordingError: If a glob matches nothing; the hint lists the nearest names.
+    Attributes:
+        name: What its rows are stored under.
+        parameter: The parameter's name in the model.
+        what: None for its value, else `grad`, `update` or a key of the optimizer's state.
+        options: How it is recorded.
     """
-    places = dict(_places(model))
-    chosen: dict[tuple[int, str, str], ResolvedSite] = {}
-    aliases: dict[str, str] = {}
-    for pattern, options in _patterns(sites).items():
-        glob, elements = _split(pattern)
-        names = [name for name in places if matches(glob, name)]
-        if not names:
-            raise RecordingError(
-                f"the site {pattern!r} matches nothing in {type(model).__name__}",
-                hint=_nearest(glob, elements, list(places)),
-            )
-        for name in names:
-            module, kind = places[name]
-            key = (id(module), kind, elements)
-            if key not in chosen:
-                chosen[key] = ResolvedSite(name + elements, module, kind, _path(elements), options)
-            else:
-                chosen[key] = replace(chosen[key], options=options)
-                if chosen[key].name != name + elements:
-                    aliases[name + elements] = chosen[key].name
-    if aliases:
-        listed = ", ".join(f"{alias} is {name}" for alias, name in list(aliases.items())[:3])
-        more = f" and {len(aliases) - 3} more" if len(aliases) > 3 else ""
-        warnings.warn(
-            f"shared modules are recorded once, with every call of theirs: {listed}{more}", LaminaWarning, stacklevel=3
-        )
-    return list(chosen.values())
 
-
-def _places(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, Literal["input", "output"]]]]:
-    seen = set()
-    for path, module in model.named_modules(remove_duplicate=False):
-        # The wrapper comes before the module it wraps and carries the same name without `_orig_mod`. Its hooks
-        # run outside of the compiled code, so it is the one to keep.
-        clean = ".".join(part for part in path.split(".") if part != "_orig_mod")
-        if clean in seen or _never_called(module):
-            continue
-        seen.add(clean)
-        prefix = f"{clean}." if clean else ""
-        yield f"{prefix}input", (module, "input")
-        yield f"{prefix}output", (module, "output")
-
-
-def _never_called(module: nn.Module) -> bool:
-    # ModuleList, ModuleDict and their like only hold others.
-    from torch import nn
-
-    return type(module).forward is nn.Module.forward and "forward" not in vars(module)
-
-
-def _patterns(sites: Sites) -> dict[str, Site]:
-    if isinstance(sites, str):
-        sites = [sites]
-    patterns = dict(sites) if isinstance(sites, Mapping) else dict.fromkeys(sites, Site())
-    for pattern, options in patterns.items():
-        if not isinstance(pattern, str):
-            raise RecordingError(f"{pattern!r} is no site", hint="a site is a string such as 'blocks.*.mlp.output'")
-        if not isinstance(options, Site):
-            raise RecordingError(
-                f"the options of the site {pattern!r} are {options!r}", hint="give a lamina.Site(...) for each glob"
-            )
-    return patterns
-
-
-def _split(pattern: str) -> tuple[str, str]:
-    found = _ELEMENTS.search(pattern)
-    return (pattern[: found.start()], found.group()) if found else (pattern, "")
-
-
-def _path(elements: str) -> tuple[int | str, ...]:
-    keys = re.findall(r"\[([^\[\]]+)\]", elements)
-    return tuple(int(key) if re.fullmatch(r"-?\d+", key) else key for key in keys)
-
-
-def _nearest(glob: str, elements: str, names: list[str]) -> str:
-    if any(matches(f"{glob}.output", name) for name in names):
-        return f"a site ends in its kind: {glob}.output{elements} or {glob}.input{elements}"
-    return f"a site is a module's path and .input or .output; {nearest_names(glob, names)}"
+    name: str
+    parameter: str
+    what: str | None
+    options: Site = DEFAULT

@@ -29,6 +29,34 @@ def evaluation(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def buffers(model: nn.Module) -> Iterator[None]:
+    """Restore every buffer that a pass changes, also those that are left out of `state_dict()`.
+
+    Some layers count or average in evaluation mode too. Costs one copy of the buffers. Autocast keeps casts of
+    weights that were made without gradients, which a training step after the pass would use: they are dropped.
+    """
+    kept = [
+        (buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers() if not buffer.is_inference()
+    ]
+    try:
+        yield
+    finally:
+        torch.clear_autocast_cache()
+        with torch.no_grad():
+            for buffer, version, value in kept:
+                if buffer._version != version:
+                    buffer.copy_(value)
+
+
+def generators(data: object) -> list[torch.Generator]:
+    """Return the random generators that going through a loader would advance."""
+    sampler = getattr(data, "sampler", None)
+    places = (data, sampler, getattr(data, "batch_sampler", None), getattr(data, "dataset", None))
+    found = [getattr(place, "generator", None) for place in places]
+    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+
+
+@contextmanager
 def random_states(*generators: torch.Generator | None) -> Iterator[None]:
     """Restore the states of the global random generators of torch, NumPy and Python, and of those given."""
     own = [(generator, generator.get_state()) for generator in generators if generator is not None]

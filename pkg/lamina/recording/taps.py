@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lamina.recording.captured import Collector
+from lamina.errors import RecordingError
+from lamina.recording.captured import Captured, Collector
 from lamina.recording.elements import select
-from lamina.recording.sites import ResolvedSite, Site
+from lamina.recording.parameters import ParameterTap, ParameterTaps
+from lamina.recording.resolve import Resolved
+from lamina.recording.sites import ResolvedSite
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -61,8 +64,11 @@ class _Hook:
         _attached[self._key] = self
         self._handle = self._register()
 
-    def detach(self) -> None:
+    def disarm(self) -> None:
         self.armed = False
+
+    def detach(self) -> None:
+        self.disarm()
         _attached.pop(self._key, None)
         if self._handle is not None:
             self._handle.remove()
@@ -80,20 +86,25 @@ class _Hook:
 
 
 class Tap(_Hook):
-    """Copies the input or the output of a module to a collector while armed."""
+    """Copies the input or the output of a module, or the gradient that flows back to it, to a collector while armed."""
+
+    expected = True
 
     def __init__(self, site: ResolvedSite, collector: Collector) -> None:
         super().__init__(collector)
         self.site = site
+        self._unhooked: list[tuple[int, int]] = []
 
     def __reduce__(self) -> tuple[type[Tap], tuple[ResolvedSite, Collector]]:
-        nowhere = ResolvedSite(self.site.name, nn.Identity(), self.site.kind, self.site.path, Site())
-        return Tap, (nowhere, Collector())
+        return Tap, (ResolvedSite(self.site.name, nn.Identity(), self.site.kind, self.site.path), Collector())
 
     def _register(self) -> RemovableHandle:
+        # A hook on a tensor cannot be a part of compiled code: the graph ends here, and under fullgraph it raises.
+        before: Any = torch.compiler.disable(self._before) if self.site.gradient else self._before
+        after: Any = torch.compiler.disable(self._after) if self.site.gradient else self._after
         if self.site.kind == "input":
-            return self.site.module.register_forward_pre_hook(self._before, with_kwargs=True)
-        return self.site.module.register_forward_hook(self._after)
+            return self.site.module.register_forward_pre_hook(before, with_kwargs=True)
+        return self.site.module.register_forward_hook(after)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
@@ -107,11 +118,56 @@ class Tap(_Hook):
         elif self.armed:
             self.receive(self._select(output))
 
+    def receive(self, value: torch.Tensor) -> None:
+        """Collect a value that the module takes or gives, or hook it for its gradient."""
+        if self.site.gradient:
+            self._await_gradient(value)
+        else:
+            super().receive(value)
+
     def _select(self, value: Any) -> torch.Tensor:
         return select(value, self.site.path, self.site.name)
 
-    def _collect(self, value: torch.Tensor) -> None:
-        self._collector.take(self.site.name, value)
+    def _collect(self, value: torch.Tensor, call: tuple[int, int] | None = None) -> None:
+        value = value if self.site.part is None else self.site.part(value)
+        self._collector.take(self.site.name, value, options=self.site.options, call=call)
+
+    def _await_gradient(self, value: torch.Tensor) -> None:
+        """Hook a tensor, so that its gradient is collected as that of this call.
+
+        Reentrant checkpointing runs the forward pass without gradients first, and again inside the backward pass:
+        it is the second one's tensors that gradients flow to.
+        """
+        if torch._C._current_graph_task_id() == -1:
+            call = self._collector.next_call(self.site.name)
+            if not value.requires_grad:
+                self._unhooked.append(call)
+                return
+        elif self._unhooked and value.requires_grad:
+            call = self._unhooked.pop()
+            if any(batch == call[1] for _, batch in self._unhooked):
+                raise RecordingError(
+                    f"the module of {self.site.name!r} is called several times in a batch under reentrant "
+                    "checkpointing",
+                    hint="its gradients cannot be told apart: use torch.utils.checkpoint with use_reentrant=False",
+                )
+        else:
+            return
+        step = self._collector.step
+
+        def collect(gradient: torch.Tensor) -> None:
+            if self._collector.step == step:
+                self._collect(gradient, call)
+
+        value.register_hook(collect)
+
+    def disarm(self) -> None:
+        """Be idle, and await no recomputation of this step."""
+        self.armed = False
+        self._unhooked.clear()
+
+
+AnyTap = Tap | ParameterTap
 
 
 class _BatchCounter(_Hook):
@@ -120,32 +176,37 @@ class _BatchCounter(_Hook):
     def __init__(self, model: nn.Module, collector: Collector) -> None:
         super().__init__(collector)
         self._model = model
+        self._start = 0
 
     def __reduce__(self) -> tuple[type[_BatchCounter], tuple[nn.Module, Collector]]:
         return _BatchCounter, (nn.Identity(), Collector())
 
     def _register(self) -> RemovableHandle:
-        return self._model.register_forward_pre_hook(self._before)
+        return self._model.register_forward_pre_hook(self._before, with_kwargs=True)
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
             _tap(_nothing, _order, self._key)
         elif self.armed:
+            # Cached decoding: the first position of this call stands behind those that the cache holds.
+            cache: Any = kwargs.get("past_key_values")
+            self._start = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
             self.receive(_nothing)
 
     def _collect(self, value: torch.Tensor) -> None:
-        self._collector.count_batch()
+        self._collector.count_batch(self._start)
 
 
 class Taps:
-    """The taps of one recorder, and the collector that they fill.
+    """The taps of one recorder, those of parameters included, and the collector that they fill.
 
     As a context manager it attaches the hooks and takes them away.
     """
 
-    def __init__(self, model: nn.Module, sites: Iterable[ResolvedSite]) -> None:
+    def __init__(self, model: nn.Module, sites: Resolved, *, optimizer: torch.optim.Optimizer | None = None) -> None:
         self.collector = Collector()
-        self._taps = [Tap(site, self.collector) for site in sites]
+        self._taps = [Tap(site, self.collector) for site in sites.sites]
+        self._parameters = ParameterTaps(model, sites.parameters, self.collector, optimizer)
         self._hooks: list[_Hook] = [_BatchCounter(model, self.collector), *self._taps]
 
     def __enter__(self) -> Taps:
@@ -153,6 +214,7 @@ class Taps:
         try:
             for hook in self._hooks:
                 hook.attach()
+            self._parameters.attach()
         except BaseException:
             self.__exit__()
             raise
@@ -162,21 +224,36 @@ class Taps:
         """Take all hooks away."""
         for hook in self._hooks:
             hook.detach()
+        self._parameters.detach()
 
-    def __iter__(self) -> Iterator[Tap]:
-        """Yield the taps in order of the sites."""
-        return iter(self._taps)
+    def __iter__(self) -> Iterator[AnyTap]:
+        """Yield the taps in order of the sites, those of parameters last."""
+        yield from self._taps
+        yield from self._parameters.taps
 
-    def arm(self, taps: Iterable[Tap]) -> None:
+    @property
+    def of_passes(self) -> list[Tap]:
+        """The taps that a forward pass alone can fill: no gradients, no parameters."""
+        return [tap for tap in self._taps if not tap.site.gradient]
+
+    def arm(self, taps: Iterable[AnyTap]) -> None:
         """Make some taps capture until `disarm`."""
         for tap in taps:
             tap.armed = True
         self._hooks[0].armed = True
+        self._parameters.begin()
 
     def disarm(self) -> None:
         """Make all taps idle."""
         for hook in self._hooks:
-            hook.armed = False
+            hook.disarm()
+        self._parameters.disarm()
+
+    def drain(self) -> list[Captured]:
+        """Make all taps idle and return what they captured."""
+        self._parameters.end()
+        self.disarm()
+        return self.collector.drain()
 
     @contextmanager
     def armed(self, taps: Iterable[Tap]) -> Iterator[None]:

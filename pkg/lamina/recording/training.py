@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lamina.errors import RecordingError
-from lamina.recording.passes import Data, check_data
+from lamina.recording.guarded import OnFailure
+from lamina.recording.passes import Data
+from lamina.recording.probes import Probe, Probes
 from lamina.recording.recorder import Recorder
+from lamina.recording.resolve import resolve
 from lamina.recording.schedules import Every, schedule_of
-from lamina.recording.sites import Sites, resolve
+from lamina.recording.sites import Sites
 
 if TYPE_CHECKING:
     import torch
@@ -25,20 +28,25 @@ def record(
     sites: Sites,
     every: Every = 1,
     checkpoint_every: Every | None = None,
-    probes: Mapping[str, Data] | None = None,
+    probes: Mapping[str, Data | Probe] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    on_failure: OnFailure = "raise",
 ) -> Recorder:
     """Record a model while it learns: a context manager around any training loop.
 
     A site is a module's path and `.input` or `.output`, then `[index or key]` for one element of a tuple or
-    mapping; the root module's are plain `input` and `output`. In a glob `*` stands for one path component and
-    `**` for any number. Where a module takes or returns several tensors, a site without `[…]` raises and lists
-    them. What is stored is the value at the hook, bit for bit: what later changes it in place does not.
+    mapping, then `.grad` for the gradient that flows back to it; the root module's are plain `input` and `output`. A
+    parameter is its name, or that with `.grad`, `.update` (what the optimizer's step changed) or a key of the
+    optimizer's state behind it; its rows are units, numbered by `position`. In a glob `*` stands for one path
+    component and `**` for any number; parameters are meant if their last component is named. Where a module takes or
+    returns several tensors, a site without `[…]` raises and lists them. What is stored is the value at the hook,
+    bit for bit: what later changes it in place does not.
 
     Step s is the state after s optimizer updates. On entry of `recorder.step(s)` the checkpoint and the probes
     that are due are taken, then the sites that are due are captured as the model runs; on exit of the step their
     rows are written. On exit of the recorder checkpoint and probes are taken once more, for the final state. A
-    step whose body raises leaves no rows, and the run's writer closes as failed.
+    step whose body raises leaves no rows, and the run's writer closes as failed. A step whose number comes again is a
+    micro-batch of the same step: its rows get a column `micro`, 1 for the second.
 
     Cost: about 1 microsecond for each call of a watched module in steps that are not due; a copy in the hook
     and one in the writer where they are; the CPU memory of one step's captures is kept. Sites of torch.compile'd
@@ -48,7 +56,8 @@ def record(
     Args:
         model: Any `torch.nn.Module`.
         run: Where to write, from `lamina.Run.create` or `lamina.open`.
-        sites: A glob, several, or a dict of `Site` by glob; may be empty.
+        sites: A glob, several, or a dict of `Site` by glob; may be empty. A function in place of a glob is asked for
+            every module's input and output.
         every: The steps that are due: a number k (steps 0, k, 2 k, …), `log_then_linear(until, every)`, a
             container of steps, a function of the step, or an object with `due(step)`.
         checkpoint_every: The same for checkpoints (`model.state_dict()`, and the optimizer's); None saves none.
@@ -56,9 +65,12 @@ def record(
             and without gradients. A loader, a list of batches, or one batch. A batch is a tensor, a tuple or list
             whose first element goes to the model, or a mapping of the model's keywords. Rows get the name as their
             `source`, and as `example` their running number or the mapping's entry `example`: name them there if
-            the steps' own are strings, for a column keeps its type. Modes and random states are restored; buffers
-            that a module changes even in evaluation mode are not.
-        optimizer: Saved beside the model in each checkpoint.
+            the steps' own are strings, for a column keeps its type. Modes, buffers and random states are restored,
+            so the training goes on bit for bit as without. A `Probe` has a schedule of its own.
+        optimizer: Saved beside the model in each checkpoint; what sites such as `weight.update` and `weight.exp_avg`
+            belong to.
+        on_failure: What happens if the store fails (a full disk): `"raise"` ends the training with it, `"warn"`
+            ends the recording alone. What was acknowledged is there either way. Mistakes in the call raise always.
 
     Returns:
         The recorder, to be entered with `with`.
@@ -83,17 +95,15 @@ def record(
         >>> run.steps()
         [0, 2, 4]
     """
-    schedule = schedule_of(every)
-    for name, data in (probes or {}).items():
-        if name in ("train", "capture"):
-            raise RecordingError(f"a probe cannot be named {name!r}", hint="that is the source of other rows")
-        check_data(f"the probe {name!r}", data)
+    if on_failure not in ("raise", "warn"):
+        raise RecordingError(f"on_failure={on_failure!r} is neither 'raise' nor 'warn'")
     return Recorder(
         model,
         run,
-        sites=resolve(model, sites),
-        every=schedule,
+        sites=resolve(model, sites, optimizer=optimizer),
+        every=schedule_of(every),
         checkpoint_every=None if checkpoint_every is None else schedule_of(checkpoint_every),
-        probes=dict(probes or {}),
+        probes=Probes(probes or {}),
         optimizer=optimizer,
+        on_failure=on_failure,
     )

@@ -1,0 +1,58 @@
+"""A writer that may fail without taking the training with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from lamina.errors import DamagedError, StorageError, WriterError
+from lamina.runs import LaminaWarning
+
+if TYPE_CHECKING:
+    from lamina.runs import Writer
+
+OnFailure = Literal["raise", "warn"]
+
+
+class GuardedWriter:
+    """Hands on what is written; with `"warn"`, the first failure of the store is a warning and ends the writing.
+
+    What was acknowledged before stays. A writer that failed never writes again, so nothing after the failure is
+    recorded, and the run's status tells it.
+    """
+
+    def __init__(self, writer: Writer, on_failure: OnFailure) -> None:
+        self._writer = writer
+        self._warns = on_failure == "warn"
+        self.failure: BaseException | None = None
+
+    def append(self, sites: Mapping[str, Any], **columns: Any) -> None:
+        """See `Writer.append`."""
+        self._try(lambda: self._writer.append(sites, **columns))
+
+    def log(self, values: Mapping[str, Any], *, step: int) -> None:
+        """See `Writer.log`."""
+        self._try(lambda: self._writer.log(values, step=step))
+
+    def save(self, parts: Mapping[str, Any], *, step: int) -> None:
+        """See `Writer.save`."""
+        self._try(lambda: self._writer.save(parts, step=step))
+
+    def close(self, error: str | None) -> None:
+        """See `Writer.close`; a writer that failed before is closed with that."""
+        if self.failure is not None:
+            error = repr(self.failure)
+        self._try(lambda: self._writer.close(error=error), last=True)
+
+    def _try(self, act: Callable[[], object], *, last: bool = False) -> None:
+        if self.failure is not None and not last:
+            return
+        try:
+            act()
+        except (StorageError, WriterError, DamagedError, OSError) as failure:
+            if not self._warns:
+                raise
+            if self.failure is None:
+                warnings.warn(f"recording has ended, and the training goes on: {failure}", LaminaWarning, stacklevel=4)
+            self.failure = failure
