@@ -966,6 +966,7 @@ def attention_forgets_the_mask(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(blocked, "_scores", lambda a, *tile: whole(dataclasses.replace(a, masks=()), *tile))
 
 
+@fault
 def sampling_depends_on_the_place_in_the_batch(patch: pytest.MonkeyPatch) -> None:
     """Rows are sampled by where they stand in a batch instead of by what they are."""
     import numpy as np

@@ -2,11 +2,11 @@
 
 `record` (in `training`, with `recorder`) goes around a training loop, `capture` (in `capturing`) makes one pass over
 data. `sites` says how something is recorded, `resolve` what a name stands for, `schedules` and `plan` when it is due.
-`taps` watch modules and `parameters` the optimizer, `elements` finds the tensor in what they give, `layouts` reads its
-axes, `captured` copies it. `appends` adds metadata columns (`numbering` those that nobody gave), and `kept` leaves out the
-rows that a mask, `positions=` or a sample (`sampling`) does. `passes` run a model over data, `probes` at many steps;
-`progression` tells which step it is, `account` notices what captured nothing, `guarded` outlives a store that fails,
-and `state` leaves model and random generators as they came.
+`taps` watch modules and `parameters` the optimizer, `elements` finds the tensor in what they give, `layouts` reads
+its axes, `captured` copies it. `appends` adds metadata columns (`numbering` those that nobody gave), and `kept`
+leaves out the rows that a mask, `positions=` or a sample (`sampling`) does. `passes` run a model over data, `probes`
+at many steps; `progression` tells which step it is, `account` notices what captured nothing, `guarded` outlives a
+store that fails, and `state` leaves model and random generators as they came.
 """
 
 from __future__ import annotations
