@@ -4,6 +4,7 @@ use super::Snapshot;
 use super::block::{BlockReader, OpenFile};
 use super::coded::Scratch;
 use super::selection::{Described, Part, Place, Selection};
+use crate::crew;
 use crate::storage::prefetch;
 use lamina_format::record::{Role, Site, Table};
 use lamina_format::{Error, ErrorKind, Result};
@@ -185,12 +186,7 @@ impl SiteRows {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(run);
-            }
-            run();
-        });
+        crew::together(threads - 1, &run);
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 

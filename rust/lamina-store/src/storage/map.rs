@@ -1,4 +1,4 @@
-//! Bytes of a file in the memory of this process: the one place of this crate with unsafe code.
+//! Bytes of a file in the memory of this process.
 #![allow(unsafe_code)]
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
@@ -41,6 +41,7 @@ impl Mapped {
     }
 
     /// Bytes of the file; None if the map ends before.
+    #[inline]
     pub fn bytes(&self, offset: u64, length: usize) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
         let end = start.checked_add(length)?;
