@@ -77,6 +77,11 @@ def compact(path: str, cold: Sequence[str], progress: Progress) -> dict[str, Any
     groups_after, rows_dropped, bytes_before, bytes_after, working (ordinals of writers left alone), damages (message,
     file, offset of groups left as they are)."""
 
+def gc(path: str, grace: float | None, progress: Progress) -> dict[str, Any]:
+    """Condemn the files that nothing needs any more, drop those that were condemned `grace` seconds ago (None: a day), remove
+    what is dropped. What was done: condemned and removed (files), bytes_freed, rows_dropped, left (file and reason),
+    working (ordinals of writers left alone)."""
+
 @final
 class Ticket:
     """What became of one append or save."""

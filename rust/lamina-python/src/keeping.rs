@@ -6,6 +6,7 @@ use lamina_store::storage::{Files, Storage};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How far such work has got.
 #[pyclass(frozen, module = "lamina._core")]
@@ -48,6 +49,26 @@ pub fn compact<'py>(
     dict.set_item("bytes_after", done.bytes_after)?;
     dict.set_item("working", done.working)?;
     dict.set_item("damages", done.damages.into_iter().map(row).collect::<Vec<_>>())?;
+    Ok(dict)
+}
+
+#[pyfunction]
+pub fn gc<'py>(
+    py: Python<'py>,
+    path: &str,
+    grace: Option<f64>,
+    progress: &Progress,
+) -> PyResult<Bound<'py, PyDict>> {
+    let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    let grace = grace.map_or(keep::GRACE, seconds);
+    let done = py.detach(|| keep::gc(&storage(path), grace, &progress.0)).map_err(raise)?;
+    let dict = PyDict::new(py);
+    dict.set_item("condemned", done.condemned)?;
+    dict.set_item("removed", done.removed)?;
+    dict.set_item("bytes_freed", done.bytes)?;
+    dict.set_item("rows_dropped", done.rows)?;
+    dict.set_item("left", done.left)?;
+    dict.set_item("working", done.working)?;
     Ok(dict)
 }
 

@@ -6,6 +6,7 @@ use lamina_format::commit::{self, Commit, Parent};
 use lamina_format::record::Op;
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, frame, names};
+use std::collections::{HashMap, HashSet};
 
 /// What the readable commits say.
 pub struct Chain {
@@ -48,6 +49,15 @@ impl Chain {
             }
         }
         Ok(chain)
+    }
+
+    /// What the commits say of files that nothing needs.
+    pub fn doomed(&self) -> Doomed {
+        let mut doomed = Doomed::default();
+        for (commit, _) in &self.commits {
+            commit.ops.iter().for_each(|op| doomed.apply(op, commit.time));
+        }
+        doomed
     }
 
     /// A commit whose parent is neither there nor known to be damaged, or is another, is a problem.
@@ -96,7 +106,77 @@ impl Chain {
         let above = parent.as_ref().map_or(0, |parent| parent.n + 1);
         let n = self.highest.map_or(0, |highest| highest + 1);
         let skipped = self.unreadable.iter().copied().filter(|&skipped| skipped >= above).rev().collect();
-        Commit { n, parent, skipped, writer, time: clock::now(), needs: Vec::new(), ops }
+        // a clock that was set back must not make a commit older than what it builds on
+        let time = self.commits.iter().map(|(commit, _)| commit.time).fold(clock::now(), i64::max);
+        Commit { n, parent, skipped, writer, time, needs: Vec::new(), ops }
+    }
+}
+
+/// Publishes `ops`, which were made from the run as it was at commit `base`, unless `spoils` finds an operation of a later
+/// commit that they do not hold after. Returns the commit's number, or None if they were not published. The commit is
+/// not older than `time`.
+pub fn publish_after(
+    storage: &dyn Storage,
+    writer: Option<u32>,
+    base: Option<u64>,
+    time: i64,
+    ops: &[Op],
+    spoils: impl Fn(&Op) -> bool,
+) -> Result<Option<u64>> {
+    let later = |n: u64| base.is_none_or(|base| n > base);
+    loop {
+        let chain = Chain::read(storage)?;
+        if let Some(writer) = writer
+            && storage.fenced(writer)?
+        {
+            let error = Error::new(ErrorKind::Writer, "the work was fenced by somebody who took it for dead");
+            return Err(error.in_file(names::fence(writer)).hint("start it again; what was published stays"));
+        }
+        let since = chain.commits.iter().filter(|(commit, _)| later(commit.n)).flat_map(|(commit, _)| &commit.ops);
+        // what an unreadable commit says is not known
+        if chain.unreadable.iter().any(|&n| later(n)) || since.into_iter().any(&spoils) {
+            return Ok(None);
+        }
+        let mut commit = chain.next(writer, ops.to_vec());
+        commit.time = commit.time.max(time);
+        if storage.publish(commit.n, &commit::encode(&commit).0)? {
+            return Ok(Some(commit.n));
+        }
+    }
+}
+
+/// Files that commits condemned, with the time at which they did, and those that commits dropped.
+#[derive(Default)]
+pub struct Doomed {
+    /// Microseconds since the epoch.
+    pub condemned: HashMap<String, i64>,
+    /// They are removed, or will be.
+    pub dropped: HashSet<String>,
+}
+
+impl Doomed {
+    /// Takes up what a commit of this time says.
+    pub fn apply(&mut self, op: &Op, time: i64) {
+        match op {
+            Op::Condemn(files) => self.condemned.extend(files.files.iter().map(|file| (file.clone(), time))),
+            Op::Drop(files) => self.dropped.extend(files.files.iter().cloned()),
+            _ => {}
+        }
+    }
+
+    /// Whether a file is condemned and not dropped yet.
+    pub fn waiting(&self, file: &str) -> bool {
+        self.condemned.contains_key(file) && !self.dropped.contains(file)
+    }
+
+    /// Whether there is such a file.
+    pub fn waits(&self) -> bool {
+        self.condemned.keys().any(|file| !self.dropped.contains(file))
+    }
+
+    /// Whether a file may be gone, or will be.
+    pub fn holds(&self, file: &str) -> bool {
+        self.condemned.contains_key(file) || self.dropped.contains(file)
     }
 }
 

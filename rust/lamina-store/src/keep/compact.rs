@@ -108,6 +108,8 @@ fn round(
                 done.damages.push(error);
                 continue;
             }
+            // somebody else compacted these rows, and their files are gone: another look shows where they are
+            Err(error) if error.kind == ErrorKind::Expired => return Ok(true),
             rewritten => rewritten?,
         };
         let (old, new) = replaces.entry(batch.writer).or_default();
@@ -145,9 +147,7 @@ fn round(
     );
     let spoils = |op: &Op| match op {
         Op::Rewind(_) | Op::Delete(_) => true,
-        Op::Replace(other) => {
-            other.old.iter().any(|part| part.numbers().any(|n| old.contains(&(part.file.clone(), n))))
-        }
+        Op::Replace(_) => touches(op, &old),
         Op::Condemn(condemned) => condemned.files.iter().any(|file| files.contains(file)),
         _ => false,
     };
@@ -171,7 +171,13 @@ fn declarations<'a>(snapshot: &Snapshot, groups: impl Iterator<Item = &'a Group>
     used.into_iter().filter_map(one).collect()
 }
 
-fn by_file(names: Vec<Name>) -> Vec<Replaced> {
+/// Whether an operation replaces one of these groups.
+pub fn touches(op: &Op, groups: &HashSet<Name>) -> bool {
+    let Op::Replace(replace) = op else { return false };
+    replace.old.iter().any(|part| part.numbers().any(|n| groups.contains(&(part.file.clone(), n))))
+}
+
+pub fn by_file(names: Vec<Name>) -> Vec<Replaced> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for (file, number) in names {
         files.entry(file).or_default().extend(number.to_le_bytes());

@@ -1,13 +1,13 @@
 //! A writer that rewrites instead of recording: it has a log and segments of its own, and publishes by commits.
 
-use crate::chain::Chain;
+use crate::chain;
 use crate::clock;
 use crate::storage::Storage;
 use crate::writer::committer::claim;
 use crate::writer::journal::Journal;
 use crate::writer::segment::SegmentWriter;
 use lamina_format::record::{Close, Op, Open};
-use lamina_format::{Error, ErrorKind, Result, commit};
+use lamina_format::Result;
 use std::sync::Arc;
 
 /// Its log, and the segment that it fills.
@@ -31,22 +31,9 @@ impl Compactor {
     /// Publishes what was made from the run as it was at commit `base`, unless `spoils` finds an operation of a later
     /// commit that it does not hold after. Returns whether it did.
     pub fn publish(&mut self, base: Option<u64>, ops: &[Op], spoils: impl Fn(&Op) -> bool) -> Result<bool> {
-        let later = |n: u64| base.is_none_or(|base| n > base);
-        loop {
-            let chain = Chain::read(self.storage.as_ref())?;
-            if self.storage.fenced(self.ordinal)? {
-                let error = Error::new(ErrorKind::Writer, "the compaction was fenced by somebody who took it for dead");
-                return Err(error.hint("start it again"));
-            }
-            let since = chain.commits.iter().filter(|(commit, _)| later(commit.n)).flat_map(|(commit, _)| &commit.ops);
-            // what an unreadable commit says is not known
-            if chain.unreadable.iter().any(|&n| later(n)) || since.into_iter().any(&spoils) {
-                return Ok(false);
-            }
-            let commit = chain.next(Some(self.ordinal), ops.to_vec());
-            if self.storage.publish(commit.n, &commit::encode(&commit).0)? {
-                return self.copy(commit.n, ops).map(|()| true);
-            }
+        match chain::publish_after(self.storage.as_ref(), Some(self.ordinal), base, 0, ops, spoils)? {
+            Some(n) => self.copy(n, ops).map(|()| true),
+            None => Ok(false),
         }
     }
 

@@ -1,13 +1,24 @@
 //! All that the commits and logs of a run name, hidden and replaced rows included.
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Doomed};
 use crate::storage::Storage;
 use lamina_format::chunk::Key;
 use lamina_format::dtype::DType;
-use lamina_format::record::{Chunk, Group, LayoutContent, Op, Replace, Save, Seal};
+use lamina_format::record::{Chunk, Close, Group, LayoutContent, Op, Open, Replace, Save, Seal};
 use lamina_format::segment::Declared;
-use lamina_format::{Result, cbor, check, checksum, chunk, frame, names};
+use lamina_format::{Error, Result, cbor, check, checksum, chunk, frame, names};
 use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// How far a log can be trusted to tell all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Every record of it was read.
+    Whole,
+    /// It ends in bytes that are no record: never acknowledged, or damaged.
+    Torn,
+    /// Records of it are damaged, or missing.
+    Damaged,
+}
 
 /// What a run's records name. Records that cannot be true are left out; a snapshot reports them.
 pub struct Inventory {
@@ -23,10 +34,22 @@ pub struct Inventory {
     pub dtypes: HashMap<Key, DType>,
     /// Groups that count no longer, by segment.
     pub replaced: HashMap<String, HashSet<u32>>,
-    /// When files were condemned, in microseconds since the epoch.
-    pub condemned: HashMap<String, i64>,
-    /// Files that may be gone.
-    pub dropped: HashSet<String>,
+    /// Files that are condemned, or dropped.
+    pub doomed: Doomed,
+    /// The highest commit.
+    pub head: Option<u64>,
+    /// The latest time that any record tells.
+    pub latest: i64,
+    /// Every file that some record names, be it true or not.
+    pub named: HashSet<String>,
+    /// Files that a record names which cannot be true.
+    pub doubtful: HashSet<String>,
+    /// Writers whose log is there, and how far it can be trusted.
+    pub logs: HashMap<u32, Trust>,
+    /// Commits of which a log holds a copy.
+    pub copied: HashSet<u64>,
+    /// What is wrong with the commits.
+    pub problems: Vec<Error>,
     /// Bytes of commits and logs.
     pub record_bytes: u64,
 }
@@ -41,8 +64,14 @@ impl Inventory {
             packs: BTreeMap::new(),
             dtypes: HashMap::new(),
             replaced: HashMap::new(),
-            condemned: HashMap::new(),
-            dropped: HashSet::new(),
+            doomed: chain.doomed(),
+            head: chain.highest,
+            latest: chain.commits.iter().map(|(commit, _)| commit.time).max().unwrap_or(0),
+            named: HashSet::new(),
+            doubtful: HashSet::new(),
+            logs: HashMap::new(),
+            copied: HashSet::new(),
+            problems: chain.problems.clone(),
             record_bytes: 0,
         };
         let (mut layouts, mut saves) = (HashMap::new(), Vec::new());
@@ -50,20 +79,29 @@ impl Inventory {
             for op in commit.ops {
                 match op {
                     Op::Replace(replace) => inventory.replace(replace),
-                    Op::Condemn(files) => {
-                        inventory.condemned.extend(files.files.into_iter().map(|file| (file, commit.time)));
-                    }
-                    Op::Drop(files) => inventory.dropped.extend(files.files),
                     op => inventory.apply(op, &mut layouts, &mut saves),
                 }
             }
         }
         for (writer, generation) in storage.logs()? {
             // a log that cannot be read is a problem that the snapshot reports
-            let Ok(bytes) = storage.read_log(writer, generation) else { continue };
+            let Ok(bytes) = storage.read_log(writer, generation) else {
+                inventory.logs.insert(writer, Trust::Damaged);
+                continue;
+            };
             inventory.record_bytes += bytes.len() as u64;
-            for frame in frame::scan(&bytes, generation)?.frames {
+            let scan = frame::scan(&bytes, generation)?;
+            let trust = match () {
+                () if !scan.damaged.is_empty() => Trust::Damaged,
+                () if scan.tail => Trust::Torn,
+                () => Trust::Whole,
+            };
+            inventory.logs.insert(writer, trust);
+            for frame in scan.frames {
                 for op in frame.ops {
+                    if let Op::Replace(copy) = &op {
+                        inventory.copied.extend(copy.commit);
+                    }
                     match op {
                         Op::Replace(copy) if !copy.commit.is_some_and(|n| chain.unreadable.contains(&n)) => {}
                         Op::Replace(replace) => inventory.replace(replace),
@@ -89,8 +127,15 @@ impl Inventory {
         for old in &replace.old {
             self.replaced.entry(old.file.clone()).or_default().extend(old.numbers());
         }
-        for group in replace.new.into_iter().filter(|group| check::group(group, &self.declared).is_ok()) {
+        replace.new.into_iter().for_each(|group| self.group(group));
+    }
+
+    fn group(&mut self, group: Group) {
+        self.named.insert(group.file.clone());
+        if check::group(&group, &self.declared).is_ok() {
             self.groups.entry(group.file.clone()).or_default().push(group);
+        } else {
+            self.doubtful.insert(group.file);
         }
     }
 
@@ -98,13 +143,13 @@ impl Inventory {
         // the first declaration counts; a snapshot reports those that contradict it
         let _ = self.declared.apply(&op);
         match op {
-            Op::Group(group) if check::group(&group, &self.declared).is_ok() => {
-                self.groups.entry(group.file.clone()).or_default().push(group);
-            }
+            Op::Group(group) => self.group(group),
             Op::Seal(seal) if names::check_blob(&seal.file).is_ok() => {
+                self.named.insert(seal.file.clone());
                 self.seals.insert(seal.file.clone(), seal);
             }
             Op::Chunks(chunks) if names::check_blob(&chunks.pack).is_ok() => {
+                self.named.insert(chunks.pack.clone());
                 self.packs.entry(chunks.pack).or_default().extend(chunks.chunks);
             }
             Op::Layout(layout) => {
@@ -112,7 +157,11 @@ impl Inventory {
                     layouts.insert(checksum::hash(&layout.content), content);
                 }
             }
-            Op::Save(save) => saves.push(save),
+            Op::Save(save) => {
+                self.latest = self.latest.max(save.time);
+                saves.push(save);
+            }
+            Op::Open(Open { time, .. }) | Op::Close(Close { time, .. }) => self.latest = self.latest.max(time),
             _ => {}
         }
     }

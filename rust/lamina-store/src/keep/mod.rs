@@ -1,8 +1,11 @@
 //! Keeping a run: what is done to it as a whole, beside writing and reading.
 
+mod clear;
 mod cold;
 mod compact;
 mod compactor;
+mod garbage;
+mod gc;
 mod inventory;
 mod plan;
 mod progress;
@@ -11,5 +14,6 @@ mod settle;
 mod verify;
 
 pub use compact::{Compaction, compact};
+pub use gc::{Collection, GRACE, gc};
 pub use progress::Progress;
 pub use verify::{Damage, Verification, verify};

@@ -2,6 +2,7 @@
 
 use super::Progress;
 use super::inventory::Inventory;
+use crate::chain::Chain;
 use crate::storage::{Ranges, Storage};
 use crate::{Opening, Snapshot};
 use lamina_format::checksum::{self, PIECE};
@@ -67,6 +68,9 @@ pub fn verify(storage: &Arc<dyn Storage>, progress: &Progress) -> Result<Verific
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
     progress.check()?;
     let mut damages = damages.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // what was collected meanwhile is no damage
+    let dropped = Chain::read(storage.as_ref())?.doomed().dropped;
+    damages.retain(|damage| !damage.error.file.as_ref().is_some_and(|file| dropped.contains(file)));
     damages.sort_by(|a, b| (&a.error.file, a.error.offset).cmp(&(&b.error.file, b.error.offset)));
     damages.dedup();
     Ok(Verification { files: (inventory.groups.len() + inventory.packs.len()) as u64, bytes, damages })
@@ -84,7 +88,8 @@ fn jobs(inventory: &Inventory) -> Vec<Job<'_>> {
     for (file, groups) in inventory.groups.iter().filter(|(_, groups)| groups.iter().any(|g| inventory.counts(g))) {
         jobs.extend(inventory.seals.get(file).map(|seal| Job::Seal { seal, groups }));
     }
-    for (pack, chunks) in &inventory.packs {
+    // nor does anything need the chunks of a pack that is dropped
+    for (pack, chunks) in inventory.packs.iter().filter(|(pack, _)| !inventory.doomed.dropped.contains(*pack)) {
         jobs.extend(chunks.iter().map(|chunk| Job::Chunk { pack, chunk }));
     }
     jobs

@@ -55,6 +55,26 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Forgets chunks in packs that are removed, and the parts of saves that name a chunk which stood only there: a
+    /// writer that leans on such a pack finds that out, and writes the chunk again, before it acknowledges the save.
+    pub fn forget(&mut self, dropped: &HashSet<String>) {
+        if dropped.is_empty() {
+            return;
+        }
+        let mut gone: HashSet<Key> = HashSet::new();
+        self.chunks.retain(|key, places| {
+            places.retain(|(pack, _)| !dropped.contains(pack.as_ref()));
+            if places.is_empty() {
+                gone.insert(*key);
+            }
+            !places.is_empty()
+        });
+        for (_, save) in &mut self.saves {
+            save.parts.retain(|part| !part.keys.as_chunks::<32>().0.iter().any(|key| gone.contains(key)));
+        }
+        self.saves.retain(|(_, save)| !save.parts.is_empty());
+    }
+
     fn layout(&self, part: &Part) -> Result<LayoutContent> {
         let lost = || Error::damaged(format!("the layout of part {:?} is lost with a damaged record", part.name));
         let layout: LayoutContent = cbor::decode(self.layouts.get(&part.layout).ok_or_else(lost)?, "a layout")?;
@@ -94,6 +114,12 @@ impl Checkpoints {
 }
 
 impl Snapshot {
+    /// Every chunk of the checkpoints that are not hidden, of those that were saved again too.
+    pub(crate) fn needed_chunks(&self) -> HashSet<Key> {
+        let parts = self.checkpoints.saves.iter().flat_map(|(_, save)| &save.parts);
+        parts.flat_map(|part| part.keys.as_chunks::<32>().0).copied().collect()
+    }
+
     /// All checkpoints by step, without the parts that are damaged; of several saves of a part at one step the last
     /// counts.
     pub fn checkpoints(&self) -> BTreeMap<i64, Vec<SavedPart>> {

@@ -30,12 +30,11 @@ use block::Blobs;
 use checkpoint::Checkpoints;
 pub(crate) use group::StoredGroup;
 use hidden::{Hiding, Origin};
-use lamina_format::chunk::Key;
 use lamina_format::record::{Close, Column, Dropped, Op, Open, Replace, Role, Site, Table};
 use lamina_format::runfile::{RunFile, possible_time};
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, check, frame, names};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How a log stands.
@@ -99,6 +98,24 @@ pub struct Snapshot {
 impl Snapshot {
     /// Reads a run.
     pub fn open(storage: Arc<dyn Storage>, opening: Opening) -> Result<Self> {
+        let mut head = storage.commits();
+        loop {
+            let snapshot = Self::look(Arc::clone(&storage), opening)?;
+            if snapshot.problems.iter().any(|problem| problem.kind == ErrorKind::Expired) {
+                // files were reclaimed while the run was read: what replaced them stands in a later commit
+                let before = std::mem::replace(&mut head, storage.commits());
+                if before != head {
+                    continue;
+                }
+            }
+            return match snapshot.problems.first().filter(|_| opening.strict) {
+                Some(first) => Err(first.clone()),
+                None => Ok(snapshot),
+            };
+        }
+    }
+
+    fn look(storage: Arc<dyn Storage>, opening: Opening) -> Result<Self> {
         let described = storage.run_json().and_then(|text| RunFile::decode(&text));
         let described = match described {
             Err(error) if error.kind != ErrorKind::Damaged && !may_be_torn(&error) => return Err(locate(error)),
@@ -124,6 +141,7 @@ impl Snapshot {
         for (writer, generation) in storage.logs()? {
             reading.log(storage.as_ref(), writer, generation, &mut declared)?;
         }
+        reading.checkpoints.forget(&chain.doomed().dropped);
         reading.check_authors(&chain);
         reading.replace(&chain, &mut declared);
         problems.extend(reading.problems);
@@ -146,10 +164,7 @@ impl Snapshot {
             blobs: Blobs::default(),
         };
         snapshot.hide(&reading.hiding);
-        match snapshot.problems.first().filter(|_| opening.strict) {
-            Some(first) => Err(first.clone()),
-            None => Ok(snapshot),
-        }
+        Ok(snapshot)
     }
 
     /// Takes out what is hidden wholly, and notes the rest with its groups.
@@ -359,24 +374,4 @@ impl Reading {
         self.writers.push(info);
         Ok(())
     }
-}
-
-/// The chunks that the logs name, durably: whoever refers to them need not store them again. And the greatest time of a
-/// save.
-pub(crate) fn saved(storage: &dyn Storage) -> Result<(HashSet<Key>, i64)> {
-    let (mut keys, mut latest) = (HashSet::new(), 0);
-    for (writer, generation) in storage.logs()? {
-        let (bytes, before) = (storage.read_log(writer, generation)?, keys.len());
-        for op in frame::scan(&bytes, generation)?.frames.into_iter().flat_map(|frame| frame.ops) {
-            match op {
-                Op::Chunks(chunks) => keys.extend(chunks.chunks.iter().map(|chunk| chunk.key)),
-                Op::Save(save) => latest = latest.max(save.time),
-                _ => {}
-            }
-        }
-        if keys.len() > before {
-            storage.settle_log(writer, generation)?;
-        }
-    }
-    Ok((keys, latest))
 }

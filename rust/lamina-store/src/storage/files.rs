@@ -79,18 +79,24 @@ impl Files {
 
     /// Creates a file with all of its bytes, durably; false if its name is taken.
     pub(super) fn create_whole(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<bool> {
-        let draft = self.root.join(format!("{folder}/.{}", clock::unique()));
-        self.write_durably(&draft, bytes, name)?;
-        // a link fails if the name is taken, where a rename would replace it
-        let linked = self.fs.link(&draft, &self.root.join(name));
-        let removed = self.fs.remove_file(&draft);
-        match linked {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(refused(&error, "cannot publish", name)),
-            Ok(()) => {
-                removed.map_err(|error| refused(&error, "cannot remove the draft of", name))?;
-                self.sync_folder(folder)?;
-                Ok(true)
+        loop {
+            let draft = self.root.join(format!("{folder}/.{}", clock::unique()));
+            self.write_durably(&draft, bytes, name)?;
+            // a link fails if the name is taken, where a rename would replace it
+            let linked = self.fs.link(&draft, &self.root.join(name));
+            let removed = self.fs.remove_file(&draft);
+            let collected = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+            match linked {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+                // somebody took the draft for garbage: this process slept for long
+                Err(error) if collected(&error) && removed.as_ref().is_err_and(collected) => continue,
+                Err(error) => return Err(refused(&error, "cannot publish", name)),
+                Ok(()) => {
+                    let removed = removed.or_else(|error| if collected(&error) { Ok(()) } else { Err(error) });
+                    removed.map_err(|error| refused(&error, "cannot remove the draft of", name))?;
+                    self.sync_folder(folder)?;
+                    return Ok(true);
+                }
             }
         }
     }

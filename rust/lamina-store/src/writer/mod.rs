@@ -9,6 +9,7 @@ pub(crate) mod committer;
 mod declare;
 pub(crate) mod group;
 pub(crate) mod journal;
+mod known;
 mod metrics;
 mod options;
 mod pack;

@@ -1,5 +1,6 @@
-//! The pack that a writer is filling, and which chunks the run already holds.
+//! The pack that a writer is filling.
 
+use super::known::Known;
 use super::stage::SaveJob;
 use crate::storage::{Blob, Storage};
 use lamina_format::chunk::{self, CHUNK, Key};
@@ -24,7 +25,7 @@ pub struct PackWriter {
     ordinal: u32,
     next_pack: u32,
     current: Option<Current>,
-    known: Option<HashSet<Key>>,
+    known: Option<Known>,
     /// The greatest time of a save that the run held or that was written since.
     latest: i64,
     layouts: HashSet<Key>,
@@ -37,9 +38,9 @@ impl PackWriter {
 
     /// Writes the chunks that the run does not hold; returns what must stand in the log.
     pub fn write(&mut self, storage: &dyn Storage, job: SaveJob) -> Result<Vec<Op>> {
-        if self.known.is_none() {
-            let (keys, latest) = crate::reader::saved(storage)?;
-            (self.known, self.latest) = (Some(keys), latest);
+        match &mut self.known {
+            Some(known) => known.refresh(storage)?,
+            none => self.latest = none.insert(Known::read(storage)?).latest,
         }
         let (mut ops, mut parts) = (Vec::new(), Vec::new());
         for part in job.parts {
@@ -48,7 +49,7 @@ impl PackWriter {
                 for raw in bytes.chunks(CHUNK) {
                     let key = chunk::key(spec.dtype, raw);
                     keys.extend_from_slice(&key);
-                    if self.known.as_mut().is_some_and(|known| known.insert(key)) {
+                    if !self.known.as_mut().is_some_and(|known| known.lean(key)) {
                         self.put(storage, key, raw, &mut ops)?;
                     }
                 }
@@ -64,6 +65,17 @@ impl PackWriter {
         // of two saves of a step the greater time counts: a clock that was set back must not bring the older one back
         self.latest = job.time.max(self.latest.saturating_add(1));
         ops.push(Op::Save(Save { step: job.step, time: self.latest, parts }));
+        Ok(ops)
+    }
+
+    /// Stores what a save leaned on that has become durable, and was condemned meanwhile; returns what must stand in the
+    /// log before the save is acknowledged.
+    pub fn confirm(&mut self, storage: &dyn Storage) -> Result<Vec<Op>> {
+        let lost = self.known.as_mut().map_or(Ok(Vec::new()), |known| known.lost(storage))?;
+        let mut ops = Vec::new();
+        for (key, raw) in lost {
+            self.put(storage, key, &raw, &mut ops)?;
+        }
         Ok(ops)
     }
 

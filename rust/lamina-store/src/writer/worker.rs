@@ -155,6 +155,11 @@ impl Worker {
         self.segments.sync()?;
         self.packs.sync()?;
         self.journal.append(std::mem::take(&mut self.pending))?;
+        let again = self.packs.confirm(self.storage.as_ref())?;
+        if !again.is_empty() {
+            self.packs.sync()?;
+            self.journal.append(again)?;
+        }
         self.mark(|stage| stage.durable = upto);
         self.shared.tell();
         Ok(())

@@ -1,0 +1,79 @@
+//! Which files of a run nothing needs any more.
+
+use super::inventory::{Inventory, Trust};
+use crate::storage::Storage;
+use crate::{Opening, Snapshot};
+use lamina_format::chunk::Key;
+use lamina_format::record::Chunk;
+use lamina_format::{Error, Result, names};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Why a file stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stays {
+    /// Rows or chunks of it count, or its writer may be at work.
+    Needed,
+    /// Nobody can tell what of it counts.
+    Doubtful(&'static str),
+}
+
+/// A run as it was at commit `inventory.head`, or later.
+pub struct Survey<'a> {
+    pub inventory: Inventory,
+    settled: &'a HashSet<u32>,
+    /// Chunks of checkpoints that are not hidden.
+    live: HashSet<Key>,
+    /// Chunks in packs that nobody condemned.
+    safe: HashSet<Key>,
+}
+
+impl<'a> Survey<'a> {
+    /// Reads every commit and log. `settled` are writers that are done, as of before.
+    pub fn of(storage: &Arc<dyn Storage>, settled: &'a HashSet<u32>) -> Result<Self> {
+        let inventory = Inventory::read(storage.as_ref())?;
+        let hint = "restore it from a copy; until then nothing can be told to be without need";
+        if let Some(problem) = inventory.problems.first() {
+            return Err(problem.clone().hint(hint));
+        }
+        let there = storage.commits()?;
+        if let Some(&lost) = inventory.copied.iter().find(|n| !there.contains(n)) {
+            return Err(Error::damaged(format!("commit {lost} is missing")).in_file(names::commit(lost)).hint(hint));
+        }
+        let live = Snapshot::open(Arc::clone(storage), Opening::default())?.needed_chunks();
+        let safe = inventory.packs.iter().filter(|(pack, _)| !inventory.doomed.holds(pack));
+        let safe = safe.flat_map(|(_, chunks)| chunks.iter().map(|chunk| chunk.key)).collect();
+        Ok(Self { inventory, settled, live, safe })
+    }
+
+    /// Why a file stays; None if nothing needs it.
+    pub fn stays(&self, file: &str) -> Option<Stays> {
+        // a draft is nothing yet, and who makes one makes another if it is gone
+        let writer = names::owner(file)?;
+        let (inventory, doubtful) = (&self.inventory, |why| Some(Stays::Doubtful(why)));
+        let trust = match inventory.logs.get(&writer) {
+            None => return doubtful("its writer's log is missing"),
+            Some(_) if !self.settled.contains(&writer) => return Some(Stays::Needed),
+            Some(Trust::Damaged) => return doubtful("its writer's log is damaged"),
+            Some(trust) => *trust,
+        };
+        if inventory.doubtful.contains(file) {
+            return doubtful("a record that names it cannot be true");
+        }
+        if !inventory.named.contains(file) {
+            let why = "no record names it, and its writer's log ends in bytes that are no record";
+            return if trust == Trust::Torn { doubtful(why) } else { None };
+        }
+        if inventory.groups.get(file).is_some_and(|groups| groups.iter().any(|group| inventory.counts(group))) {
+            return Some(Stays::Needed);
+        }
+        let Some(chunks) = inventory.packs.get(file) else { return None };
+        if inventory.logs.values().any(|trust| *trust == Trust::Damaged) {
+            return doubtful("a log is damaged, which may have named its chunks");
+        }
+        // who finds a pack condemned that a save leans on writes the chunk again
+        let condemned = inventory.doomed.holds(file);
+        let needed = |chunk: &Chunk| self.live.contains(&chunk.key) && !(condemned && self.safe.contains(&chunk.key));
+        chunks.iter().any(needed).then_some(Stays::Needed)
+    }
+}
