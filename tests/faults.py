@@ -901,6 +901,24 @@ def compaction_loses_a_row(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def gc_removes_a_segment_that_counts(patch: pytest.MonkeyPatch) -> None:
+    """With what nothing needs goes the last segment."""
+    from pathlib import Path
+
+    from lamina import _core
+
+    whole = _core.gc
+
+    def gc(path: str, grace: float | None, progress: Any) -> Any:
+        done = whole(path, grace, progress)
+        if done["removed"]:
+            max((Path(path) / "segments").iterdir()).unlink()
+        return done
+
+    patch.setattr(_core, "gc", gc)
+
+
+@fault
 def import_reads_fortran_as_c(patch: pytest.MonkeyPatch) -> None:
     """The order of an array's axes in its file is ignored."""
     from lamina.interchange.tensors import FileTensor

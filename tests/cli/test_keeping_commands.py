@@ -42,6 +42,18 @@ def test_delete_rewind_and_compact_say_what_they_did(recorded: Path, command: Ca
     assert command("compact", recorded).out == "one: nothing to compact\n"
 
 
+def test_gc_says_what_was_condemned_removed_and_left(recorded: Path, command: Callable) -> None:
+    assert command("gc", recorded).out == "one: nothing to collect\n"
+    assert command("delete", recorded, "--steps", "0:1000").code == 0
+    assert command("compact", recorded).code == 0
+    done = command("gc", recorded)
+    assert done.code == 0
+    assert all(text in done.out for text in ("1 file condemned", "left: 1 file", "its grace ends in"))
+    assert "1 file removed (" in command("gc", recorded, "--grace", 0).out
+    assert [path.name for path in (recorded / "segments").iterdir()] == ["000001-000000.safetensors"]
+    assert command("gc", recorded, "--grace", -1).code == 1
+
+
 def test_a_span_that_is_none_is_refused(recorded: Path, command: Callable) -> None:
     done = command("delete", recorded, "--steps", "1:2:3")
     assert done.code == 1

@@ -26,6 +26,7 @@ _TABLE = (
 ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.split())}  # noqa: C416 - for pyright
 VALUES = {"int": "<i8", "float": "<f8", "bool": "?", "time": "<i8"}
 CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE, REPLACE = range(14)
+DROP = 15
 
 
 class BrokenError(Exception):
@@ -59,6 +60,8 @@ class Recorded:
     layouts: dict[bytes, dict[int, Any]] = field(default_factory=dict)
     chunks: dict[bytes, tuple[str, dict[int, Any]]] = field(default_factory=dict)
     replaced: set[tuple[str, int]] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
+    gone: set[bytes] = field(default_factory=set)
     seals: dict[str, dict[int, Any]] = field(default_factory=dict)
     saves: list[dict[int, Any]] = field(default_factory=list)
     checkpoints: dict[int, dict[str, tuple[Any, Any, list[np.ndarray]]]] = field(default_factory=dict)
@@ -86,6 +89,7 @@ def read(folder: Path) -> Recorded:
         for old in record[1]
         for number in np.frombuffer(old[1], "<u4").tolist()
     }
+    run.dropped = {file for body in run.commits for number, record in body[6] if number == DROP for file in record[0]}
     for path in sorted((folder / "logs").iterdir()):
         file = f"logs/{path.name}"
         run.frames[file] = list(
@@ -207,7 +211,10 @@ def apply(run: Recorded, folder: Path, writer: int, frame: int, number: int, rec
     elif number == SEAL:
         run.seals[record[0]] = record
     elif number == CHUNKS:
-        run.chunks |= {chunk[0]: (record[0], chunk) for chunk in record[1]}
+        if record[0] in run.dropped:
+            run.gone |= {chunk[0] for chunk in record[1]}
+        else:
+            run.chunks |= {chunk[0]: (record[0], chunk) for chunk in record[1]}
     elif number == LAYOUT:
         run.layouts[digest(record[0])] = cbor2.loads(record[0])
     elif number == SAVE and record[0] <= back:
@@ -300,6 +307,8 @@ def read_metrics(run: Recorded, rank: int | None, record: dict[int, Any], back: 
 def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
     for part in record[2]:
         layout, keys = run.layouts[part[1]], iter(range(0, len(part[2]), 32))
+        if any(part[2][at : at + 32] in run.gone - run.chunks.keys() for at in range(0, len(part[2]), 32)):
+            continue
         tensors = []
         for tensor in layout[1]:
             kind = np.dtype(ELEMENTS[tensor[1]])

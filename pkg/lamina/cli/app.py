@@ -145,6 +145,20 @@ def compact(
 
 
 @app.command()
+def gc(
+    run: Target,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds that a file stays after it was found; by default a day.")
+    ] = None,
+) -> None:
+    """Remove files that nothing needs any more, some time after they were found."""
+    from lamina.cli.keeping import show_collection
+    from lamina.cli.target import members, open_target
+
+    show_collection(members(open_target(run)), grace, out())
+
+
+@app.command()
 def rewind(run: Target, step: Annotated[int, typer.Argument(help="The step of the checkpoint to go back to.")]) -> None:
     """Hide what was recorded from a step on: rows and metrics of it and later ones, checkpoints of later ones."""
     from lamina.cli.target import members, open_target

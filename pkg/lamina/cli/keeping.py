@@ -33,6 +33,15 @@ def show_compaction(runs: list[Run], cold: list[str], console: Console) -> None:
             console.print(table(done.problems))
 
 
+def show_collection(runs: list[Run], grace: float | None, console: Console) -> None:
+    """Collect the garbage of each run and print what was done, and what was left and why."""
+    for run in runs:
+        done = run.gc(grace=grace)
+        console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), str(done)))
+        if not done.left.is_empty():
+            console.print(table(done.left))
+
+
 def deletion(sites: list[str], steps: list[str], rows: list[str]) -> dict[str, Any]:
     """Return the arguments of `Run.delete` for what was asked for on the command line.
 

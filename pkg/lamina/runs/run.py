@@ -15,7 +15,7 @@ import polars as pl
 
 from lamina import _core
 from lamina.errors import LaminaWarning, NotFoundError, SchemaError, StorageError
-from lamina.runs import checkpoints, frames, globs, keeping, preshuffled
+from lamina.runs import checkpoints, frames, garbage, globs, keeping, preshuffled
 from lamina.runs import status as statuses
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
@@ -185,6 +185,12 @@ class Run:
         """
         names = sorted(self._select(cold)) if cold else ()
         done = keeping.compact(self.path, cold=names, progress=progress)
+        self.refresh()
+        return done
+
+    def gc(self, *, grace: float | None = None, progress: bool = True) -> garbage.Collection:
+        """Removes files that nothing has needed for `grace` seconds, then refreshes: see `lamina.runs.garbage.gc`."""
+        done = garbage.gc(self.path, grace=grace, progress=progress)
         self.refresh()
         return done
 

@@ -53,12 +53,7 @@ pub fn compact<'py>(
 }
 
 #[pyfunction]
-pub fn gc<'py>(
-    py: Python<'py>,
-    path: &str,
-    grace: Option<f64>,
-    progress: &Progress,
-) -> PyResult<Bound<'py, PyDict>> {
+pub fn gc<'py>(py: Python<'py>, path: &str, grace: Option<f64>, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
     let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
     let grace = grace.map_or(keep::GRACE, seconds);
     let done = py.detach(|| keep::gc(&storage(path), grace, &progress.0)).map_err(raise)?;

@@ -279,7 +279,11 @@ fn a_failure_at_any_call_loses_nothing_and_the_next_collection_completes() {
             let good = |path: &Path, when: &str| {
                 // the log of what failed may end in half a record
                 let snapshot = Snapshot::open(storage(path), Opening::default()).unwrap();
-                assert_eq!((values(&snapshot), load(&snapshot, 2).unwrap()), (STEPS[..4].to_vec(), vec![2; 3000]), "{when}");
+                assert_eq!(
+                    (values(&snapshot), load(&snapshot, 2).unwrap()),
+                    (STEPS[..4].to_vec(), vec![2; 3000]),
+                    "{when}"
+                );
             };
             let when = format!("after {allowed} calls");
             good(&path, &when);

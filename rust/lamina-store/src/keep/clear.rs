@@ -65,7 +65,8 @@ fn round(
         none => none.insert(Compactor::open(Arc::clone(storage))?),
     };
     let old: HashSet<Name> = replaces.values().flatten().cloned().collect();
-    let replace = |(writer, old)| Op::Replace(Replace { writer, old: compact::by_file(old), new: vec![], commit: None });
+    let replace =
+        |(writer, old)| Op::Replace(Replace { writer, old: compact::by_file(old), new: vec![], commit: None });
     let ops: Vec<Op> = replaces.into_iter().map(replace).collect();
     let rows = files.values().flatten().map(|group| group.record.rows).sum();
     Ok(compactor.publish(base, &ops, |op| compact::touches(op, &old))?.then_some(rows))

@@ -6,8 +6,8 @@ use crate::storage::Storage;
 use crate::writer::committer::claim;
 use crate::writer::journal::Journal;
 use crate::writer::segment::SegmentWriter;
-use lamina_format::record::{Close, Op, Open};
 use lamina_format::Result;
+use lamina_format::record::{Close, Op, Open};
 use std::sync::Arc;
 
 /// Its log, and the segment that it fills.

@@ -67,7 +67,7 @@ impl<'a> Survey<'a> {
         if inventory.groups.get(file).is_some_and(|groups| groups.iter().any(|group| inventory.counts(group))) {
             return Some(Stays::Needed);
         }
-        let Some(chunks) = inventory.packs.get(file) else { return None };
+        let chunks = inventory.packs.get(file)?;
         if inventory.logs.values().any(|trust| *trust == Trust::Damaged) {
             return doubtful("a log is damaged, which may have named its chunks");
         }

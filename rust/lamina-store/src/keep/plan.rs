@@ -4,7 +4,7 @@ use crate::Snapshot;
 use crate::reader::{Mask, StoredGroup};
 use lamina_format::record::{Block, Table};
 use lamina_format::segment::MOST_ROWS;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Groups below this are small.
 const SMALL: u64 = 16 << 20;
@@ -60,8 +60,22 @@ fn dirty(group: &StoredGroup, cold: &HashSet<u32>) -> bool {
     hidden || group.record.blocks.iter().any(warm)
 }
 
-/// What to rewrite: small groups that are alike, groups of which something is hidden, and those that shall be cold and are
-/// not. Only groups of `settled` writers, and none of those in `left`.
+/// Segments of which half or more counts no longer: what does is worth moving, so that the file can go.
+fn stale(snapshot: &Snapshot) -> HashSet<&str> {
+    let (mut dead, mut live): (HashMap<&str, u64>, HashMap<&str, u64>) = Default::default();
+    dead.extend(snapshot.dead().iter().map(|(file, bytes)| (file.as_str(), *bytes)));
+    for group in snapshot.stored() {
+        let to = if group.hidden.rows == Mask::All { &mut dead } else { &mut live };
+        *to.entry(&group.record.file).or_default() += group.record.length;
+    }
+    dead.into_iter()
+        .filter(|(file, bytes)| live.get(file).is_some_and(|live| bytes >= live))
+        .map(|pair| pair.0)
+        .collect()
+}
+
+/// What to rewrite: small groups that are alike, groups of which something is hidden or whose file holds little else that
+/// counts, and those that shall be cold and are not. Only groups of `settled` writers, and none of those in `left`.
 pub fn plan<'a>(
     snapshot: &'a Snapshot,
     settled: &HashSet<u32>,
@@ -71,6 +85,8 @@ pub fn plan<'a>(
     let mut open: BTreeMap<Kind, Batch> = BTreeMap::new();
     let mut batches = Vec::new();
     let mut examples = None;
+    let stale = stale(snapshot);
+    let dirty = |group: &StoredGroup| stale.contains(group.record.file.as_str()) || dirty(group, cold);
     let mut groups: Vec<&StoredGroup> = snapshot.stored().collect();
     groups.sort_by_key(|group| (group.record.first, group.origin.writer()));
     for group in groups {
@@ -83,7 +99,7 @@ pub fn plan<'a>(
             open = others;
             batches.extend(BTreeMap::into_values(closed));
         }
-        if !settled.contains(&group.origin.writer()) || left.contains(&name(group)) || !small && !dirty(group, cold) {
+        if !settled.contains(&group.origin.writer()) || left.contains(&name(group)) || !small && !dirty(group) {
             if group.record.table == Table::Examples {
                 batches.extend(open.remove(&kind));
             }
@@ -102,6 +118,6 @@ pub fn plan<'a>(
         open.entry(kind.clone()).or_insert_with(new).members.push(group);
     }
     batches.extend(open.into_values());
-    batches.retain(|batch| batch.members.len() > 1 || batch.members.iter().any(|group| dirty(group, cold)));
+    batches.retain(|batch| batch.members.len() > 1 || batch.members.iter().any(|group| dirty(group)));
     batches
 }

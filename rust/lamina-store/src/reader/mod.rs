@@ -92,6 +92,7 @@ pub struct Snapshot {
     examples: Vec<StoredGroup>,
     metrics: MetricColumns,
     checkpoints: Checkpoints,
+    dead: HashMap<String, u64>,
     blobs: Blobs,
 }
 
@@ -161,6 +162,7 @@ impl Snapshot {
             examples: sorted(reading.examples),
             metrics: reading.metrics,
             checkpoints: reading.checkpoints,
+            dead: reading.dead,
             blobs: Blobs::default(),
         };
         snapshot.hide(&reading.hiding);
@@ -199,6 +201,11 @@ impl Snapshot {
     /// Every row group that counts, of all tables, those that are hidden wholly included.
     pub(crate) fn stored(&self) -> impl Iterator<Item = &StoredGroup> {
         self.groups.iter().chain(&self.hidden).chain(&self.examples)
+    }
+
+    /// Bytes of groups that count no longer, by segment.
+    pub(crate) fn dead(&self) -> &HashMap<String, u64> {
+        &self.dead
     }
 
     /// The declarations.
@@ -285,6 +292,8 @@ struct Reading {
     hiding: Hiding,
     /// Copies of what commits replaced, in case that these cannot be read.
     copies: Vec<Replace>,
+    /// Bytes of replaced groups, by file.
+    dead: HashMap<String, u64>,
 }
 
 impl Reading {

@@ -44,11 +44,17 @@ impl Reading {
             }
         }
         if !replaced.is_empty() {
-            let counts = |group: &StoredGroup| {
-                !replaced.get(group.record.file.as_str()).is_some_and(|numbers| numbers.contains(&group.record.number))
+            let dead = &mut self.dead;
+            let mut counts = |group: &StoredGroup| {
+                let record = &group.record;
+                let gone = replaced.get(record.file.as_str()).is_some_and(|numbers| numbers.contains(&record.number));
+                if gone {
+                    *dead.entry(record.file.clone()).or_default() += record.length;
+                }
+                !gone
             };
-            self.groups.retain(counts);
-            self.examples.retain(counts);
+            self.groups.retain(&mut counts);
+            self.examples.retain(&mut counts);
         }
     }
 }

@@ -105,7 +105,8 @@ fn copy(storage: &dyn Storage, places: &[(Arc<str>, Chunk)]) -> Result<Vec<u8>> 
         }
     }
     let text = "a chunk was collected as garbage while a save that names it was being written";
-    Err(Error::new(ErrorKind::Writer, text).hint("save again; while somebody writes, give gc a grace of minutes or more"))
+    Err(Error::new(ErrorKind::Writer, text)
+        .hint("save again; while somebody writes, give gc a grace of minutes or more"))
 }
 
 /// The chunks that the logs name, durably, and the greatest time of a save.
