@@ -79,8 +79,8 @@ def compact(path: str, cold: Sequence[str], progress: Progress) -> dict[str, Any
 
 def gc(path: str, grace: float | None, progress: Progress) -> dict[str, Any]:
     """Condemn the files that nothing needs any more, drop those that were condemned `grace` seconds ago (None: a day),
-    remove what is dropped. What was done: condemned and removed (files), bytes_freed, rows_dropped, left (file and reason),
-    working (ordinals of writers left alone)."""
+    remove what is dropped. What was done: condemned and removed (files), bytes_freed, rows_dropped, left (file and
+    reason), working (ordinals of writers left alone)."""
 
 @final
 class Ticket:
