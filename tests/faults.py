@@ -1010,3 +1010,22 @@ def probes_leave_buffers_changed(patch: pytest.MonkeyPatch) -> None:
     from lamina.recording import passes
 
     patch.setattr(passes, "buffers", lambda model: nullcontext())
+
+
+@fault
+def attention_ignores_causality(patch: pytest.MonkeyPatch) -> None:
+    """A call without a mask is read as one without causality."""
+    import dataclasses
+
+    from lamina.recording.attention import watch
+
+    whole = watch.attention_statistics
+    patch.setattr(watch, "attention_statistics", lambda a, names: whole(dataclasses.replace(a, causal=False), names))
+
+
+@fault
+def attention_counts_recomputations(patch: pytest.MonkeyPatch) -> None:
+    """A forward pass inside a backward pass is read like any other."""
+    import torch
+
+    patch.setattr(torch._C, "_current_graph_task_id", lambda: -1)
