@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def _fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def calls(module: nn.Module, call, given: dict[str, torch.Tensor], armed: list[bool]) -> tuple[list, list]:
+def calls(module: nn.Module, call, given: dict[str, Any], armed: list[bool]) -> tuple[list, list]:
     """Return what was received in each call, and what each call returned."""
     received, results = [], []
     with AttentionTaps(module, TOLD, lambda name, value: received[-1].update({name: value})) as taps:
@@ -40,7 +41,7 @@ def calls(module: nn.Module, call, given: dict[str, torch.Tensor], armed: list[b
     return received, results
 
 
-def check(module: nn.Module, given: dict[str, torch.Tensor], *, fullgraph: bool, grad: bool) -> None:
+def check(module: nn.Module, given: dict[str, Any], *, fullgraph: bool, grad: bool) -> None:
     with torch.set_grad_enabled(grad):
         truth, plain = calls(module, module, given, [True])
         compiled = torch.compile(module, backend="aot_eager", fullgraph=fullgraph)
