@@ -40,6 +40,7 @@ test-python: $(CORE_STAMP)
 
 test-slow: $(CORE_STAMP)  ## the tests that are too long for every change
 	$(BIN)/python -m pytest -m slow
+	cargo test -p lamina-store --locked --release --test sim -- --ignored
 
 test-power-cut: $(CORE_STAMP)  ## cut the power of ext4 and XFS images a hundred times each (root, loop devices)
 	$(BIN)/python -m pytest -m power_cut tests/power_cut

@@ -1,10 +1,12 @@
 //! What writers did and were told: the truth that a run is compared with.
 
 use super::disk::{Event, mix};
-use super::view::View;
-use lamina_format::record::{Table, TensorSpec};
+use super::hide::{Hide, What};
+use super::view::{self, View};
+use lamina_format::record::TensorSpec;
 use lamina_format::{ColumnType, DType, Value};
 use lamina_store::writer::Values;
+use std::sync::Arc;
 
 /// What was known to the caller, written between the calls that reached the disk.
 #[derive(Clone, Debug)]
@@ -25,15 +27,42 @@ pub enum Note {
     Closed {
         slot: usize,
     },
+    /// Something is about to be hidden.
+    Hiding {
+        number: usize,
+        what: Arc<What>,
+    },
+    /// It is hidden, durably.
+    Hidden {
+        number: usize,
+    },
 }
 
 /// One call of a writer. What it holds follows from its tag.
 #[derive(Clone, Debug)]
 pub enum Call {
-    Append { set: Set, rows: u64 },
-    Examples { rows: u64 },
+    Append {
+        set: Set,
+        rows: u64,
+    },
+    /// A site for some of the rows that are there, of any writer.
+    Attach {
+        rows: usize,
+    },
+    Examples {
+        rows: u64,
+    },
     Log,
-    Save { bytes: u64 },
+    Save {
+        bytes: u64,
+    },
+}
+
+/// A call, and what it wrote.
+#[derive(Clone)]
+pub struct Called {
+    pub call: Call,
+    pub wrote: Arc<View>,
 }
 
 /// Sites and columns that are appended together.
@@ -50,18 +79,24 @@ pub enum Set {
     Large,
 }
 
-/// The acknowledged and the staged calls of a writer.
+/// The acknowledged and the staged calls of every writer, and what was hidden.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub created: bool,
     pub writers: Vec<Progress>,
+    /// By number; those that were not begun yet are not there.
+    pub hides: Vec<Option<Hide>>,
+    /// Goes on with every note.
+    clock: u64,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     pub ordinal: Option<u32>,
-    pub staged: usize,
-    pub acknowledged: usize,
+    /// When each call was staged.
+    pub staged: Vec<u64>,
+    /// When each call was acknowledged; these come first.
+    pub acknowledged: Vec<u64>,
     pub closed: bool,
 }
 
@@ -75,25 +110,44 @@ impl Known {
     }
 
     pub fn learn(&mut self, note: &Note) {
-        let (Note::Opened { slot, .. }
-        | Note::Staged { slot }
-        | Note::Acknowledged { slot, .. }
-        | Note::Closed { slot }) = *note
-        else {
-            self.created = true;
-            return;
-        };
-        if self.writers.len() <= slot {
-            self.writers.resize(slot + 1, Progress::default());
+        self.clock += 1;
+        let now = self.clock;
+        match note {
+            Note::Created => self.created = true,
+            Note::Opened { slot, ordinal } => self.writer(*slot).ordinal = Some(*ordinal),
+            Note::Staged { slot } => self.writer(*slot).staged.push(now),
+            Note::Acknowledged { slot, calls } => self.writer(*slot).acknowledge(*calls, now),
+            Note::Closed { slot } => {
+                let writer = self.writer(*slot);
+                writer.acknowledge(writer.staged.len(), now);
+                writer.closed = true;
+            }
+            Note::Hiding { number, what } => {
+                self.hides.resize_with(self.hides.len().max(number + 1), || None);
+                self.hides[*number] = Some(Hide { what: Arc::clone(what), begun: now, done: None });
+            }
+            Note::Hidden { number } => {
+                if let Some(hide) = &mut self.hides[*number] {
+                    hide.done = Some(now);
+                }
+            }
         }
-        let writer = &mut self.writers[slot];
-        match *note {
-            Note::Opened { ordinal, .. } => writer.ordinal = Some(ordinal),
-            Note::Staged { .. } => writer.staged += 1,
-            Note::Acknowledged { calls, .. } => writer.acknowledged = writer.acknowledged.max(calls),
-            Note::Closed { .. } => (writer.acknowledged, writer.closed) = (writer.staged, true),
-            Note::Created => {}
-        }
+    }
+
+    fn writer(&mut self, slot: usize) -> &mut Progress {
+        self.writers.resize_with(self.writers.len().max(slot + 1), Progress::default);
+        &mut self.writers[slot]
+    }
+}
+
+impl Progress {
+    fn acknowledge(&mut self, calls: usize, now: u64) {
+        self.acknowledged.resize(calls.max(self.acknowledged.len()), now);
+    }
+
+    /// One call, acknowledged before all others: all that there is of the writer, once the power is back.
+    pub fn settled(&self) -> Self {
+        Self { staged: vec![0], acknowledged: vec![0], ..self.clone() }
     }
 }
 
@@ -102,11 +156,24 @@ pub fn tag(slot: usize, call: usize) -> i64 {
     1000 * slot as i64 + call as i64
 }
 
+/// The writer and the call of a step.
+pub fn untag(step: i64) -> (usize, usize) {
+    (step as usize / 1000, step as usize % 1000)
+}
+
+/// The site that a writer attaches, and the reverse.
+pub fn attached_site(slot: usize) -> String {
+    format!("code.{slot}")
+}
+
+pub fn attached_by(site: &str) -> Option<usize> {
+    site.strip_prefix("code.").and_then(|slot| slot.parse().ok())
+}
+
 pub fn bytes(tag: i64, name: &str, count: u64) -> Vec<u8> {
     let name = name.bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    // no two sectors are alike
-    let word = |at: u64| mix(tag as u64, name, at).to_le_bytes();
-    (0..count.div_ceil(256)).flat_map(|at| word(at).repeat(32)).take(count as usize).collect()
+    // no two rows are alike, nor two sectors
+    (0..count.div_ceil(8)).flat_map(|at| mix(tag as u64, name, at).to_le_bytes()).take(count as usize).collect()
 }
 
 /// A site's name, type and item shape.
@@ -126,6 +193,7 @@ pub fn sites(set: Set) -> Vec<(String, DType, Vec<u64>)> {
 pub fn columns(tag: i64, set: Set, rows: u64) -> Vec<(&'static str, ColumnType, Vec<Value>)> {
     let each = |value: &dyn Fn(i64) -> Value| (0..rows as i64).map(value).collect();
     let mut columns = vec![("step", ColumnType::Int, vec![Value::Int(tag)])];
+    columns.push(("at", ColumnType::Int, each(&Value::Int)));
     if set == Set::After {
         columns.insert(0, ("late", ColumnType::Bool, each(&|row| Value::Bool(row == 0))));
     }
@@ -177,29 +245,36 @@ pub fn tensors(tag: i64, count: u64) -> Vec<(TensorSpec, Vec<u8>)> {
     vec![(spec("shared", 3000), bytes(-1, "shared", 3000)), (spec("own", count), bytes(tag, "own", count))]
 }
 
-/// What the first calls of a writer wrote.
-pub fn expected(slot: usize, calls: &[Call]) -> View {
+/// What a call writes; of rows that something is attached to this follows from the rows.
+pub fn wrote(tag: i64, call: &Call) -> View {
     let mut view = View::default();
-    for (at, call) in calls.iter().enumerate() {
-        let tag = tag(slot, at);
-        match call {
-            Call::Append { set, rows } => {
-                let data: Vec<_> = sites(*set)
-                    .into_iter()
-                    .map(|(name, dtype, shape)| {
-                        let item = shape.iter().product::<u64>() * dtype.size();
-                        (bytes(tag, &name, rows * item), name)
-                    })
-                    .collect();
-                view.add_rows(*rows, &data, &columns(tag, *set, *rows));
+    match call {
+        Call::Append { set, rows } => {
+            let columns = columns(tag, *set, *rows);
+            let data: Vec<(String, Vec<u8>)> = sites(*set)
+                .into_iter()
+                .map(|(name, dtype, shape)| {
+                    let item = shape.iter().product::<u64>() * dtype.size();
+                    let bytes = bytes(tag, &name, rows * item);
+                    (name, bytes)
+                })
+                .collect();
+            for row in 0..*rows as usize {
+                let value = |bytes: &[u8]| view::brief(bytes.chunks(bytes.len() / *rows as usize).nth(row).unwrap());
+                let sites = data.iter().map(|(name, bytes)| (name.clone(), value(bytes))).collect();
+                let holds = view::Row { sites, cells: view::cells_of(&columns, row) };
+                view.rows.insert(view::identity(&columns, row).unwrap(), holds);
             }
-            Call::Examples { rows } => view.add(Table::Examples, *rows, &[], &example_columns(tag, *rows)),
-            Call::Log => view.add_metric(tag, "loss", tag as f64 + 0.5),
-            Call::Save { bytes } => {
-                for (spec, bytes) in tensors(tag, *bytes) {
-                    view.add_tensor(tag, &spec.name, &bytes);
-                }
-            }
+        }
+        Call::Attach { .. } => {}
+        Call::Examples { rows } => {
+            let columns = example_columns(tag, *rows);
+            view.examples.extend((0..*rows as usize).map(|row| view::cells_of(&columns, row).join(";")));
+        }
+        Call::Log => view.metrics.push((tag, view::metric("loss", tag as f64 + 0.5))),
+        Call::Save { bytes } => {
+            let tensors = tensors(tag, *bytes).into_iter();
+            view.tensors.extend(tensors.map(|(spec, bytes)| ((tag, spec.name), view::brief(&bytes))));
         }
     }
     view

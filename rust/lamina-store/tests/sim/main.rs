@@ -1,11 +1,15 @@
 //! Every power cut of every workload: what was acknowledged is there, and what is there opens.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod actor;
 mod content;
 mod disk;
 mod fixed;
 mod fs;
+mod hide;
 mod history;
+mod interrupted;
+mod kept;
 mod random;
 mod scene;
 mod view;

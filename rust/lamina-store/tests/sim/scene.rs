@@ -1,48 +1,50 @@
 //! Writers on a simulated file system, and every power cut of what they did.
 
+use super::actor::Actor;
 use super::disk::{Event, Node, Survives, mix};
 use super::fs::{Lies, SimFs};
-use super::history::{self, Call, Known, Note, tag};
-use super::view::prefixes;
-use lamina_format::ColumnType;
-use lamina_format::record::TensorSpec;
+use super::hide::{What, prefixes};
+use super::history::{self, Call, Called, Known, Note};
+use super::view::{Found, found};
+use lamina_store::hide::{Deletion, delete, rewind};
+use lamina_store::keep::{Compaction, Progress, compact};
 use lamina_store::reader::Opening;
 use lamina_store::storage::{Files, Storage};
-use lamina_store::writer::{ColumnInput, PartInput, SiteInput};
-use lamina_store::{Snapshot, Ticket, Writer, create};
+use lamina_store::{Snapshot, Writer, create};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 const RUN: &str = "/data/runs/run";
 
-/// A file system, and what each writer was asked to do. Clones are the same one.
+/// A file system, and what was asked of each writer. Clones are the same one.
 #[derive(Clone)]
 pub struct Scene {
     pub fs: SimFs,
-    calls: Arc<Mutex<Vec<Vec<Call>>>>,
+    calls: Arc<Mutex<Vec<Vec<Called>>>>,
+    hides: Arc<AtomicUsize>,
+    /// Cuts before this event tell nothing that is not known.
+    from: Arc<AtomicUsize>,
     /// As of the beginning.
     known: Known,
-}
-
-/// A writer, and what it was asked to do.
-pub struct Actor {
-    scene: Scene,
-    slot: usize,
-    writer: Writer,
-    storage: Arc<dyn Storage>,
-    staged: usize,
 }
 
 impl Scene {
     /// A run that was just created.
     pub fn new(lies: Lies) -> Self {
-        let scene = Self { fs: SimFs::new().lying(lies), calls: Arc::default(), known: Known::default() };
+        let scene = Self::on(SimFs::new().lying(lies), Vec::new(), Known::default());
         create(scene.storage().as_ref(), "{}").unwrap();
         scene.fs.note(Note::Created);
         scene
     }
 
-    fn storage(&self) -> Arc<dyn Storage> {
+    fn on(fs: SimFs, calls: Vec<Vec<Called>>, mut known: Known) -> Self {
+        known.writers.resize_with(calls.len(), Default::default);
+        let hides = Arc::new(AtomicUsize::new(known.hides.len()));
+        Self { fs, calls: Arc::new(Mutex::new(calls)), hides, from: Arc::default(), known }
+    }
+
+    pub fn storage(&self) -> Arc<dyn Storage> {
         Arc::new(Files::on(Arc::new(self.fs.clone()), RUN))
     }
 
@@ -59,7 +61,16 @@ impl Scene {
         let storage = self.storage();
         let writer = Writer::open(Arc::clone(&storage), Some(slot as i64))?;
         self.fs.note(Note::Opened { slot, ordinal: writer.ordinal() });
-        Ok(Actor { scene: self.clone(), slot, writer, storage, staged: 0 })
+        Ok(Actor { scene: self.clone(), slot, writer, storage, staged: 0, attached: BTreeSet::new() })
+    }
+
+    pub fn called(&self, slot: usize, called: Called) {
+        self.calls.lock().unwrap()[slot].push(called);
+    }
+
+    /// Leaves out the cuts before this moment.
+    pub fn begin_here(&self) {
+        self.from.store(self.fs.history().1.len(), Ordering::Relaxed);
     }
 
     /// Closes the first writer to its owner, if it has a log.
@@ -67,22 +78,71 @@ impl Scene {
         let _ = self.storage().fence(0);
     }
 
-    /// Cuts the power after every call, with `seeds` choices of what survives beside the two extremes; says where
-    /// the first loss is, else how many cuts there were.
+    /// Closes every writer, and whoever compacted, to their owners, and compacts.
+    pub fn compact_all(&self, cold: &[String]) -> lamina_format::Result<Compaction> {
+        let storage = self.storage();
+        storage.logs()?.into_iter().try_for_each(|(writer, _)| storage.fence(writer))?;
+        compact(&storage, cold, &Progress::default())
+    }
+
+    /// Closes every writer to its owner, but for these.
+    pub fn fence_all_but(&self, living: &[u32]) {
+        let storage = self.storage();
+        let logs = storage.logs().unwrap().into_iter().map(|(writer, _)| writer);
+        logs.filter(|writer| !living.contains(writer)).for_each(|writer| storage.fence(writer).unwrap());
+    }
+
+    /// Names of the sites that are declared.
+    pub fn sites(&self) -> Vec<String> {
+        self.snapshot().unwrap().sites().into_iter().map(|info| info.site.name).collect()
+    }
+
+    /// Compacts what the writers that are done wrote.
+    pub fn compact(&self, cold: &[&str]) -> Compaction {
+        let cold: Vec<String> = cold.iter().map(|&name| name.to_owned()).collect();
+        compact(&self.storage(), &cold, &Progress::default()).unwrap()
+    }
+
+    /// Hides something.
+    pub fn hide(&self, what: What) {
+        let what = Arc::new(what);
+        let number = self.hides.fetch_add(1, Ordering::Relaxed);
+        self.fs.note(Note::Hiding { number, what: Arc::clone(&what) });
+        match &*what {
+            What::Rewind(step) => rewind(self.storage().as_ref(), *step),
+            What::Delete { sites, steps, rows } => {
+                let rows: Vec<(i64, i64)> = rows.values().map(|&name| (name, name)).collect();
+                delete(self.storage().as_ref(), &Deletion { sites, steps, rows: &rows })
+            }
+        }
+        .unwrap();
+        self.fs.note(Note::Hidden { number });
+    }
+
+    /// Cuts the power after every call, with `seeds` choices of what survives beside the two extremes; without any, only
+    /// where something became durable or known. Says where the first loss is, else how many cuts there were.
     pub fn every_cut(&self, seeds: u64) -> Result<usize, String> {
         let ((mut disk, trace), calls) = (self.fs.history(), self.calls.lock().unwrap().clone());
-        let (mut known, mut cuts) = (self.known.clone(), 0);
+        let (mut known, mut cuts, mut settled) = (self.known.clone(), 0, true);
         for (at, event) in trace.iter().enumerate() {
             disk.apply(event);
             if let Event::Note(note) = event {
                 known.learn(note);
             }
-            if matches!(event, Event::New(_)) || matches!(trace.get(at + 1), Some(Event::Note(_))) {
+            settled |= matches!(event, Event::SyncFile(_) | Event::SyncFolder(_) | Event::Note(_));
+            let early = at < self.from.load(Ordering::Relaxed);
+            if early
+                || seeds == 0 && !settled
+                || matches!(event, Event::New(_))
+                || matches!(trace.get(at + 1), Some(Event::Note(_)))
+            {
                 continue;
             }
             let some = (0..seeds).map(|seed| Survives::Some(mix(seed, at as u64, 0)));
-            for survives in [Survives::Nothing, Survives::Everything].into_iter().chain(some) {
-                let scene = Self::on(disk.cut(survives), &calls, &known);
+            // where nothing was synced since the last cut, nothing but that survives either
+            let nothing = std::mem::take(&mut settled).then_some(Survives::Nothing);
+            for survives in nothing.into_iter().chain([Survives::Everything]).chain(some) {
+                let scene = Self::after_cut(disk.cut(survives), &calls, &known);
                 let context = |what| format!("after event {at} of {}, {survives:?} survives: {what}", trace.len());
                 scene.check().map_err(context)?;
                 cuts += 1;
@@ -91,39 +151,77 @@ impl Scene {
         Ok(cuts)
     }
 
-    fn on(nodes: Vec<Node>, calls: &[Vec<Call>], known: &Known) -> Self {
-        let mut known = known.clone();
-        known.writers.resize_with(calls.len(), Default::default);
-        Self { fs: SimFs::on(nodes), calls: Arc::new(Mutex::new(calls.to_vec())), known }
+    fn after_cut(nodes: Vec<Node>, calls: &[Vec<Called>], known: &Known) -> Self {
+        Self::on(SimFs::on(nodes), calls.to_vec(), known.clone())
+    }
+
+    /// The scene after a cut of the power that all survived, with syncs from here on as they are told.
+    pub fn lying_from_here(&self, lies: Lies) -> Self {
+        let mut scene = self.after_this(Survives::Everything).unwrap_or_else(|wrong| panic!("{wrong}"));
+        scene.fs = scene.fs.lying(lies);
+        scene
     }
 
     /// The scene after a cut of the power, here and for good.
     pub fn after(&self, seed: u64) -> Result<Self, String> {
+        self.after_this(Survives::Some(seed))
+    }
+
+    fn after_this(&self, survives: Survives) -> Result<Self, String> {
         let ((mut disk, trace), mut known) = (self.fs.history(), self.known.clone());
         trace.iter().for_each(|event| disk.apply(event));
         known.learn_all(&trace);
-        let mut scene = Self::on(disk.cut(Survives::Some(seed)), &self.calls.lock().unwrap(), &known);
-        let held = scene.held(&scene.known)?;
-        for (writer, count) in scene.known.writers.iter_mut().zip(held) {
-            // what survived stays
-            (writer.staged, writer.acknowledged) = (count, count);
+        let calls = self.calls.lock().unwrap().clone();
+        let scene = Self::after_cut(disk.cut(survives), &calls, &known);
+        // what survived stays
+        let (_, found) = scene.held(&scene.known)?;
+        let calls = found.views.into_iter().map(|view| vec![Called { call: Call::Log, wrote: Arc::new(view) }]);
+        known.writers = scene.known.writers.iter().map(history::Progress::settled).collect();
+        known.hides.clear();
+        Ok(Self::on(scene.fs, calls.collect(), known))
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, String> {
+        Snapshot::open(self.storage(), Opening::default()).map_err(|error| error.to_string())
+    }
+
+    /// What the run shows now.
+    pub fn found(&self) -> Result<Found, String> {
+        let mut known = self.known.clone();
+        known.learn_all(&self.fs.history().1);
+        found(&self.snapshot()?, &known)
+    }
+
+    /// How many calls of each writer the run holds, and what it shows; or what is wrong with that.
+    fn held(&self, known: &Known) -> Result<(Vec<usize>, Found), String> {
+        let snapshot = self.snapshot()?;
+        for problem in snapshot.problems() {
+            if !problem.message.contains("never acknowledged") {
+                return Err(format!("a problem: {problem}"));
+            }
         }
-        Ok(scene)
+        let found = found(&snapshot, known)?;
+        let counts = prefixes(&found, known, &self.calls.lock().unwrap())?;
+        for (slot, writer) in known.writers.iter().enumerate() {
+            let Some(ordinal) = writer.ordinal else { continue };
+            let info = snapshot.writers().iter().find(|info| info.ordinal == ordinal);
+            let open = info.is_some_and(|info| info.open.is_some());
+            let closed = info.is_some_and(|info| info.close.is_some());
+            if !open || writer.closed && !closed {
+                let what = ["", " and closed"][usize::from(writer.closed)];
+                return Err(format!("writer {slot} was opened{what}, its log says otherwise"));
+            }
+        }
+        Ok((counts, found))
     }
 
-    /// How many calls of each writer the run holds, or what is wrong with them.
-    fn held(&self, known: &Known) -> Result<Vec<usize>, String> {
-        let snapshot = Snapshot::open(self.storage(), Opening::default()).map_err(|error| error.to_string())?;
-        prefixes(&snapshot, known, &self.calls.lock().unwrap())
-    }
-
-    /// Compares the run with what is known; then another writer goes on.
+    /// Compares the run with what is known; then another writer goes on, and what is there is compacted.
     fn check(&self) -> Result<(), String> {
         let mut known = self.known.clone();
-        if !known.created && Snapshot::open(self.storage(), Opening::default()).is_err() {
+        if !known.created && self.snapshot().is_err() {
             return Ok(());
         }
-        let before = self.held(&known)?;
+        let (before, _) = self.held(&known)?;
 
         let mut another = self.open();
         // new names come first: they must not get the numbers of others
@@ -137,91 +235,18 @@ impl Scene {
         }
         another.close();
         known.learn_all(&self.fs.history().1);
-        let after = self.held(&known)?;
-        if !after.starts_with(&before) { Err("a new writer changed what others wrote".to_owned()) } else { Ok(()) }
-    }
-}
-
-impl Actor {
-    /// Hands a call to the writer.
-    pub fn stage(&mut self, call: Call) {
-        let tag = tag(self.slot, self.staged);
-        self.scene.calls.lock().unwrap()[self.slot].push(call.clone());
-        self.scene.fs.note(Note::Staged { slot: self.slot });
-        self.staged += 1;
-        let failed = match call {
-            Call::Append { set, rows } => self.append(tag, set, rows).err(),
-            Call::Examples { rows } => {
-                let columns = history::example_columns(tag, rows);
-                with_columns(&columns, |columns| self.writer.examples(self.storage.as_ref(), rows, columns).err())
-            }
-            Call::Log => self.writer.log(tag, 1, &[("loss".to_owned(), tag as f64 + 0.5)], None, None).err(),
-            Call::Save { bytes } => {
-                let tensors = history::tensors(tag, bytes);
-                let tensors =
-                    tensors.iter().map(|(spec, bytes): &(TensorSpec, _)| (spec.clone(), &bytes[..])).collect();
-                self.writer.save(tag, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).err()
-            }
-        };
-        self.expect(failed);
-    }
-
-    /// Nothing fails but behind a fence.
-    fn expect(&self, failure: Option<lamina_format::Error>) -> bool {
-        if let Some(error) = &failure {
-            assert!(error.message.contains("closed this writer for good"), "{error}");
+        let (after, found) = self.held(&known)?;
+        if !after.starts_with(&before) {
+            return Err("a new writer changed what others wrote".to_owned());
         }
-        failure.is_none()
-    }
 
-    fn append(&self, tag: i64, set: history::Set, rows: u64) -> lamina_format::Result<Ticket> {
-        let data: Vec<_> = history::sites(set)
-            .into_iter()
-            .map(|(name, dtype, shape)| {
-                let item = shape.iter().product::<u64>() * dtype.size();
-                (history::bytes(tag, &name, rows * item), name, dtype, shape)
-            })
-            .collect();
-        let sites: Vec<SiteInput> = data
-            .iter()
-            .map(|(bytes, name, dtype, shape)| SiteInput { name, dtype: *dtype, shape: shape.clone(), bytes })
-            .collect();
-        with_columns(&history::columns(tag, set, rows), |columns| {
-            self.writer.append(self.storage.as_ref(), rows, &sites, columns)
-        })
-    }
-
-    /// Waits until everything is durable.
-    pub fn wait(&mut self) {
-        let waited = self.writer.flush().wait(Duration::from_secs(60));
-        assert!(waited != Ok(false), "a minute is enough for anything");
-        if self.expect(waited.err()) {
-            self.scene.fs.note(Note::Acknowledged { slot: self.slot, calls: self.staged });
+        let done = self.compact_all(&[]).map_err(|error| format!("what is there cannot be compacted: {error}"))?;
+        if let Some(damage) = done.damages.first() {
+            return Err(format!("compaction found damage: {damage}"));
+        }
+        match self.held(&known)?.1 == found {
+            true => Ok(()),
+            false => Err(format!("compaction changed something\n  {found:?}\n  {:?}", self.held(&known)?.1)),
         }
     }
-
-    pub fn close(self) {
-        let closed = self.writer.close(None).err();
-        if self.expect(closed) {
-            self.scene.fs.note(Note::Closed { slot: self.slot });
-        }
-    }
-}
-
-fn with_columns<T>(
-    columns: &[(&'static str, ColumnType, Vec<lamina_format::Value>)],
-    use_them: impl FnOnce(&[ColumnInput]) -> T,
-) -> T {
-    let inputs: Vec<_> =
-        columns.iter().map(|(name, kind, values)| (name, kind, history::input(*kind, values))).collect();
-    let inputs: Vec<ColumnInput> = inputs
-        .into_iter()
-        .map(|(name, kind, (values, valid))| ColumnInput {
-            name,
-            kind: *kind,
-            values,
-            valid: valid.map(|valid| &*Box::leak(valid.into_boxed_slice())),
-        })
-        .collect();
-    use_them(&inputs)
 }

@@ -1,31 +1,59 @@
-//! What a run holds of one writer, in a form that can be compared.
+//! What a run holds, in a form that can be compared: rows go by what was recorded, not by where they lie.
 
-use super::history::{self, Call, Known};
+use super::history::{self, Known};
 use lamina_format::record::{Column, Table};
 use lamina_format::{ColumnType, Value, checksum};
 use lamina_store::Snapshot;
-use lamina_store::reader::ColumnData;
+use lamina_store::reader::{ColumnData, Kind, Mask};
 use std::collections::BTreeMap;
 
-/// Rows by the names of their sites, in order of their own names; examples; metrics; tensors of checkpoints.
+/// Which row: its step, and its place in the append that made it.
+pub type Identity = (i64, i64);
+
+/// What a row holds: sites of its own, and metadata.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    pub sites: BTreeMap<String, String>,
+    pub cells: Vec<String>,
+}
+
+/// What is there of one writer, or of one of its calls.
 #[derive(Clone, Default, PartialEq)]
 pub struct View {
-    rows: BTreeMap<String, Vec<String>>,
-    examples: Vec<String>,
-    metrics: Vec<String>,
-    tensors: BTreeMap<(i64, String), String>,
+    pub rows: BTreeMap<Identity, Row>,
+    /// Values of further sites for rows of any writer.
+    pub attached: BTreeMap<(Identity, String), String>,
+    pub examples: Vec<String>,
+    /// Step and value.
+    pub metrics: Vec<(i64, String)>,
+    pub tensors: BTreeMap<(i64, String), String>,
+}
+
+/// What a run shows: of each writer, and the names of rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    pub views: Vec<View>,
+    pub names: BTreeMap<i64, Identity>,
 }
 
 impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let short = |set: &String| set.chars().take(40).collect::<String>();
-        let rows: Vec<_> = self.rows.iter().map(|(set, rows)| (short(set), rows.len())).collect();
-        let tensors: Vec<_> = self.tensors.keys().collect();
-        write!(f, "rows {rows:?}, {} examples, metrics {:?}, tensors {tensors:?}", self.examples.len(), self.metrics)
+        let row = |(identity, row): (&Identity, &Row)| {
+            let sites: Vec<String> = row.sites.keys().map(|site| site.chars().take(20).collect()).collect();
+            format!("{identity:?} {}", sites.join(" "))
+        };
+        let rows: Vec<_> = self.rows.iter().map(row).collect();
+        let attached: Vec<_> = self.attached.keys().collect();
+        let (examples, tensors) = (self.examples.len(), self.tensors.keys().collect::<Vec<_>>());
+        write!(f, "rows {rows:?}, attached {attached:?}, {examples} examples, ")?;
+        write!(f, "metrics {:?}, tensors {tensors:?}", self.metrics)
     }
 }
 
-fn brief(bytes: &[u8]) -> String {
+/// A column's name, type and values: one a row, or the same for all.
+pub type Cells<'a> = (&'a str, ColumnType, Vec<Value>);
+
+pub fn brief(bytes: &[u8]) -> String {
     let shown = if bytes.len() > 32 { checksum::hash(bytes).to_vec() } else { bytes.to_vec() };
     shown.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -35,48 +63,27 @@ fn shown(value: &Value) -> String {
     if let Value::Float(x) = value { format!("{:x}", x.to_bits()) } else { format!("{value:?}") }
 }
 
-type Cells<'a> = (&'a str, ColumnType, Vec<Value>);
+/// The cells of a row that have a value, by name.
+pub fn cells_of(columns: &[Cells], row: usize) -> Vec<String> {
+    let one = |(name, _, values): &Cells| {
+        let value = if values.len() == 1 { &values[0] } else { &values[row] };
+        (*value != Value::Null).then(|| format!("{name}={}", shown(value)))
+    };
+    let mut cells: Vec<String> = columns.iter().filter_map(one).collect();
+    cells.sort();
+    cells
+}
 
-impl View {
-    pub fn add_rows(&mut self, rows: u64, sites: &[(Vec<u8>, String)], columns: &[Cells]) {
-        self.add(Table::Rows, rows, sites, columns);
-    }
-
-    /// Adds rows; a column has one value a row, or the same for all.
-    pub fn add(&mut self, table: Table, rows: u64, sites: &[(Vec<u8>, String)], columns: &[Cells]) {
-        let mut sites: Vec<&(Vec<u8>, String)> = sites.iter().collect();
-        sites.sort_by_key(|(_, name)| name);
-        let names: Vec<&str> = sites.iter().map(|(_, name)| name.as_str()).collect();
-        let to = match table {
-            Table::Rows => self.rows.entry(names.join(" ")).or_default(),
-            _ => &mut self.examples,
-        };
-        for row in 0..rows as usize {
-            let mut text = String::new();
-            for (bytes, _) in &sites {
-                let item = bytes.len() / rows as usize;
-                text += &brief(&bytes[row * item..(row + 1) * item]);
-                text += ";";
-            }
-            let mut cells: Vec<String> = Vec::new();
-            for (name, _, values) in columns {
-                let value = if values.len() == 1 { &values[0] } else { &values[row] };
-                if *value != Value::Null {
-                    cells.push(format!("{name}={}", shown(value)));
-                }
-            }
-            cells.sort();
-            to.push(text + &cells.join(";"));
+/// Step and place of a row.
+pub fn identity(columns: &[Cells], row: usize) -> Option<Identity> {
+    let int = |wanted: &str| {
+        let (.., values) = columns.iter().find(|(name, ..)| *name == wanted)?;
+        match if values.len() == 1 { values.first() } else { values.get(row) } {
+            Some(Value::Int(x)) => Some(*x),
+            _ => None,
         }
-    }
-
-    pub fn add_metric(&mut self, step: i64, name: &str, value: f64) {
-        self.metrics.push(format!("{step} {name} {:x}", value.to_bits()));
-    }
-
-    pub fn add_tensor(&mut self, step: i64, name: &str, bytes: &[u8]) {
-        self.tensors.insert((step, name.to_owned()), brief(bytes));
-    }
+    };
+    Some((int("step")?, int("at")?))
 }
 
 fn cells<'a>(snapshot: &Snapshot, index: usize, rows: u64, column: &'a Column) -> Result<Cells<'a>, String> {
@@ -106,30 +113,72 @@ fn cells<'a>(snapshot: &Snapshot, index: usize, rows: u64, column: &'a Column) -
     Ok((&column.name, column.kind, values))
 }
 
-/// What the run holds of each writer.
-pub fn views(snapshot: &Snapshot, known: &Known) -> Result<Vec<View>, String> {
-    let text = |error: lamina_format::Error| error.to_string();
-    let mut views = vec![View::default(); known.writers.len()];
-    let mut next = BTreeMap::new();
-    for (index, group) in snapshot.groups().iter().enumerate() {
-        let ordinal = (group.first >> 40) as u32;
+fn text(error: lamina_format::Error) -> String {
+    error.to_string()
+}
+
+/// Values of the sites of a group, those that are hidden left out: by row and site.
+fn values(snapshot: &Snapshot, index: usize, sites: &[u32], rows: u64) -> Result<Vec<Vec<(String, String)>>, String> {
+    let mut all = vec![Vec::new(); rows as usize];
+    for id in sites {
+        let site = snapshot.site_by_id(*id).ok_or_else(|| format!("site {id} is not declared"))?;
+        let item = site.row_bytes() as usize;
+        let mut bytes = vec![0; rows as usize * item];
+        snapshot.gather(index, site, None, &mut bytes).map_err(text)?;
+        let hidden = snapshot.hidden(index, Some(site)).map_err(text)?;
+        for (row, value) in bytes.chunks(item).enumerate().filter(|(row, _)| !hides(&hidden, *row)) {
+            all[row].push((site.name.clone(), brief(value)));
+        }
+    }
+    Ok(all)
+}
+
+fn hides(mask: &Mask, row: usize) -> bool {
+    match mask {
+        Mask::None => false,
+        Mask::All => true,
+        Mask::Some(hidden) => hidden[row] != 0,
+    }
+}
+
+/// What a run shows. Values of rows that are not there are passed over.
+pub fn found(snapshot: &Snapshot, known: &Known) -> Result<Found, String> {
+    let mut found = Found { views: vec![View::default(); known.writers.len()], names: BTreeMap::new() };
+    let slot_of = |ordinal: u32| {
         let slot = known.writers.iter().position(|writer| writer.ordinal == Some(ordinal));
-        let slot = slot.ok_or_else(|| format!("rows of writer {ordinal}, which nobody has"))?;
-        // names are given in order; those between are the examples'
-        let least = next.insert(ordinal, group.first + group.rows as i64).unwrap_or(0);
-        if group.first < least {
-            return Err(format!("row {} is there twice", group.first));
-        }
-        let mut sites = Vec::new();
-        for id in &group.sites {
-            let site = snapshot.site_by_id(*id).ok_or_else(|| format!("site {id} is not declared"))?;
-            let mut bytes = vec![0; (group.rows * site.row_bytes()) as usize];
-            snapshot.gather(index, site, None, &mut bytes).map_err(text)?;
-            sites.push((bytes, site.name.clone()));
-        }
+        slot.ok_or_else(|| format!("rows of writer {ordinal}, which nobody has"))
+    };
+    for (index, group) in snapshot.groups().iter().enumerate().filter(|(_, group)| group.kind != Kind::Attached) {
+        let slot = slot_of((group.first >> 40) as u32)?;
         let columns = snapshot.columns_of(Table::Rows, index).map_err(text)?;
         let read = columns.into_iter().map(|column| cells(snapshot, index, group.rows, column));
-        views[slot].add_rows(group.rows, &sites, &read.collect::<Result<Vec<_>, _>>()?);
+        let read = read.collect::<Result<Vec<_>, _>>()?;
+        let names = snapshot.names(index).map_err(text)?;
+        for (row, sites) in values(snapshot, index, &group.sites, group.rows)?.into_iter().enumerate() {
+            if sites.is_empty() {
+                continue;
+            }
+            let identity = identity(&read, row).ok_or("a row without its step or place")?;
+            let holds = Row { sites: sites.into_iter().collect(), cells: cells_of(&read, row) };
+            if found.names.insert(names[row], identity).is_some() {
+                return Err(format!("row {} is there twice", names[row]));
+            }
+            if found.views[slot].rows.insert(identity, holds).is_some() {
+                return Err(format!("row {identity:?} is there twice"));
+            }
+        }
+    }
+    for (index, group) in snapshot.groups().iter().enumerate().filter(|(_, group)| group.kind == Kind::Attached) {
+        let names = snapshot.names(index).map_err(text)?;
+        for (row, sites) in values(snapshot, index, &group.sites, group.rows)?.into_iter().enumerate() {
+            let Some(&identity) = found.names.get(&names[row]) else { continue };
+            for (site, value) in sites {
+                let slot = history::attached_by(&site).ok_or_else(|| format!("nobody attached {site}"))?;
+                if found.views[slot].attached.insert((identity, site), value).is_some() {
+                    return Err(format!("row {identity:?} has two values of a site"));
+                }
+            }
+        }
     }
     for index in 0..snapshot.example_groups() {
         let rows = snapshot.rows(Table::Examples, index).map_err(text)?;
@@ -138,52 +187,29 @@ pub fn views(snapshot: &Snapshot, known: &Known) -> Result<Vec<View>, String> {
         let read = read.collect::<Result<Vec<_>, _>>()?;
         let example = read.iter().find(|(name, ..)| *name == "example").map(|(.., values)| values[0].clone());
         let Some(Value::Int(example)) = example else { return Err("examples without a key".to_owned()) };
-        views[(example / 100_000) as usize].add(Table::Examples, rows, &[], &read);
+        found.views[(example / 100_000) as usize]
+            .examples
+            .extend((0..rows as usize).map(|row| cells_of(&read, row).join(";")));
     }
     let metrics = snapshot.metrics();
     for at in 0..metrics.steps.len() {
         let slot = metrics.ranks[at].ok_or("a metric without a rank")? as usize;
-        views[slot].add_metric(metrics.steps[at], &metrics.words[metrics.names[at] as usize], metrics.values[at]);
+        let (step, name) = (metrics.steps[at], &metrics.words[metrics.names[at] as usize]);
+        found.views[slot].metrics.push((step, metric(name, metrics.values[at])));
     }
     for (step, parts) in snapshot.checkpoints() {
         for part in parts {
             for (index, tensor) in part.tensors.iter().enumerate() {
                 let mut bytes = vec![0; tensor.bytes as usize];
                 snapshot.saved_tensor(step, &part.name, index, &mut bytes).map_err(text)?;
-                views[step as usize / 1000].add_tensor(step, &tensor.spec.name, &bytes);
+                let name = tensor.spec.name.clone();
+                found.views[step as usize / 1000].tensors.insert((step, name), brief(&bytes));
             }
         }
     }
-    Ok(views)
+    Ok(found)
 }
 
-/// How many calls of each writer are there, or what is wrong: all that were acknowledged must be, and nothing that
-/// was not staged.
-pub fn prefixes(snapshot: &Snapshot, known: &Known, calls: &[Vec<Call>]) -> Result<Vec<usize>, String> {
-    for problem in snapshot.problems() {
-        if !problem.message.contains("never acknowledged") {
-            return Err(format!("a problem: {problem}"));
-        }
-    }
-    let views = views(snapshot, known)?;
-    let mut found = Vec::new();
-    for (slot, (view, progress)) in views.iter().zip(&known.writers).enumerate() {
-        let fits = |count: &usize| history::expected(slot, &calls[slot][..*count]) == *view;
-        let Some(count) = (progress.acknowledged..=progress.staged).find(fits) else {
-            let least = history::expected(slot, &calls[slot][..progress.acknowledged]);
-            return Err(format!("writer {slot} ({progress:?})\n  holds {view:?}\n  was acknowledged {least:?}"));
-        };
-        found.push(count);
-        let Some(ordinal) = progress.ordinal else { continue };
-        let info = snapshot.writers().iter().find(|info| info.ordinal == ordinal);
-        let open = info.is_some_and(|info| info.open.is_some());
-        let closed = info.is_some_and(|info| info.close.is_some());
-        if !open || progress.closed && !closed {
-            return Err(format!(
-                "writer {slot} was opened{}, its log says otherwise",
-                [" and closed", ""][usize::from(open)]
-            ));
-        }
-    }
-    Ok(found)
+pub fn metric(name: &str, value: f64) -> String {
+    format!("{name} {:x}", value.to_bits())
 }
