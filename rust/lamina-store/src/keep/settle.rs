@@ -30,14 +30,13 @@ pub fn settle(storage: &dyn Storage) -> Result<Writers> {
         }
         let records = open.as_ref().is_none_or(|open: &Open| open.work.is_none());
         let dead = open.is_some_and(|open| !clock::may_live(&open.host, open.pid));
-        if closed {
-            // its last record may not have reached the disk yet
-            storage.settle_log(writer, generation)?;
-        } else if dead || storage.fenced(writer)? {
+        if !closed && (dead || storage.fenced(writer)?) {
             // a process that only seems to be gone finds the fence before it acknowledges anything
             storage.fence(writer)?;
         }
         if closed || dead || storage.fenced(writer)? {
+            // its last record may not have reached the disk yet: rows must not outlive what stands before them
+            storage.settle_log(writer, generation)?;
             writers.settled.insert(writer);
         } else if records {
             writers.working.push(writer);
