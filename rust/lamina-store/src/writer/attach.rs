@@ -1,6 +1,6 @@
 //! Which rows a writer may attach further sites to: those that the run holds and that have no value of the site yet.
 
-use crate::reader::{Kind, Opening, Snapshot};
+use crate::reader::{Kind, Mask, Opening, Snapshot};
 use crate::storage::Storage;
 use lamina_format::{Error, Result};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -40,7 +40,9 @@ impl Spans {
 /// What a writer knows of rows.
 #[derive(Default)]
 pub struct Attaching {
-    /// Every row, as of the last look.
+    /// Writers whose rows are known.
+    writers: HashSet<u32>,
+    /// Every row of them, as of the last look.
     rows: Spans,
     /// By site: rows that this writer gave a value when it made them, as of the last look.
     made: HashMap<u32, Spans>,
@@ -62,6 +64,7 @@ impl Attaching {
             return Err(Error::schema(format!("row {twice} is given twice")));
         }
         if names.iter().any(|&name| !self.rows.holds(name)) {
+            self.writers.extend(names.iter().filter_map(|name| u32::try_from(name >> 40).ok()));
             self.look(storage, ordinal)?;
         }
         if let Some(unknown) = names.iter().find(|&&name| !self.rows.holds(name)) {
@@ -85,27 +88,39 @@ impl Attaching {
         sites.iter().for_each(|&site| self.attached.entry(site).or_default().add_all(names));
     }
 
+    /// Learns which rows there are of these writers. What is attached to a row must not outlive it: what their logs hold is
+    /// made durable before anything is built on it.
     fn look(&mut self, storage: &Arc<dyn Storage>, ordinal: u32) -> Result<()> {
         let snapshot = Snapshot::open(Arc::clone(storage), Opening::default())?;
+        let logs = snapshot.writers().iter().map(|writer| writer.ordinal);
+        for writer in logs.filter(|writer| *writer != ordinal && self.writers.contains(writer)) {
+            storage.settle_log(writer, 0)?;
+        }
         (self.rows, self.made) = (Spans::default(), HashMap::new());
         for (index, group) in snapshot.groups().into_iter().enumerate() {
-            let names = match group.kind {
-                Kind::Attached => continue,
-                Kind::Own => {
-                    self.rows.add(group.first, group.last);
-                    if group.first >> 40 == i64::from(ordinal) {
-                        group
-                            .sites
-                            .iter()
-                            .for_each(|&id| self.made.entry(id).or_default().add(group.first, group.last));
-                    }
-                    continue;
+            let writer = (group.first >> 40) as u32;
+            if group.kind == Kind::Attached || !self.writers.contains(&writer) {
+                continue;
+            }
+            let hidden = snapshot.hidden(index, None)?;
+            if group.kind == Kind::Own && hidden == Mask::None {
+                self.rows.add(group.first, group.last);
+            } else {
+                let shown = |&(row, _): &(usize, i64)| !matches!(&hidden, Mask::Some(hidden) if hidden[row] != 0);
+                let names = snapshot.names(index)?.into_iter().enumerate().filter(shown);
+                self.rows.add_all(&names.map(|(_, name)| name).collect::<Vec<_>>());
+            }
+            if writer != ordinal {
+                continue;
+            }
+            let names = if group.kind == Kind::Own { None } else { Some(snapshot.names(index)?) };
+            for &site in &group.sites {
+                let made = self.made.entry(site).or_default();
+                match &names {
+                    None => made.add(group.first, group.last),
+                    Some(names) => made.add_all(names),
                 }
-                Kind::Named => snapshot.names(index)?,
-            };
-            self.rows.add_all(&names);
-            let own: Vec<i64> = names.into_iter().filter(|name| name >> 40 == i64::from(ordinal)).collect();
-            group.sites.iter().for_each(|&id| self.made.entry(id).or_default().add_all(&own));
+            }
         }
         Ok(())
     }
