@@ -94,3 +94,26 @@ def test_rows_that_are_not_durable_have_no_names_yet(recorded: lamina.Run) -> No
         ticket.wait()
         writer.append({"code": np.ones((1, 1))}, row=name)
     assert recorded.refresh().activations("code").collect()["row"].to_list() == name
+
+
+def test_values_that_were_attached_are_deleted_by_the_steps_of_their_rows(recorded: lamina.Run) -> None:
+    rows = recorded.rows("x").ids
+    with recorded.writer() as writer:
+        writer.append({"code": np.arange(len(rows), dtype=np.int32)}, row=rows)
+    recorded.refresh()
+    kept = recorded.activations("code").filter(pl.col("step") != 1).select("row", "code").collect()
+    assert 0 < kept.height < len(rows)
+    recorded.delete("code", steps=1)
+    assert recorded.activations("code").select("row", "code").collect().equals(kept)
+    recorded.compact()
+    assert recorded.activations("code").select("row", "code").collect().equals(kept)
+    assert recorded.activations("x").collect().height == len(rows)
+
+
+def test_nothing_is_attached_to_a_row_that_was_deleted(recorded: lamina.Run) -> None:
+    first, second = recorded.rows("x").ids[:2]
+    recorded.delete(rows=[first])
+    with recorded.writer() as writer:
+        with pytest.raises(lamina.errors.SchemaError, match=f"no row {first}"):
+            writer.append({"code": np.zeros(1, np.int32)}, row=[first])
+        writer.append({"code": np.zeros(1, np.int32)}, row=[second])

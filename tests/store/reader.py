@@ -56,6 +56,7 @@ class Recorded:
     columns: dict[int, tuple[str, str, int]] = field(default_factory=dict)
     writers: dict[int, dict[str, Any]] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
+    places: list[tuple[Group, int | None, int]] = field(default_factory=list)
     metrics: list[tuple[Any, ...]] = field(default_factory=list)
     layouts: dict[bytes, dict[int, Any]] = field(default_factory=dict)
     chunks: dict[bytes, tuple[str, dict[int, Any]]] = field(default_factory=dict)
@@ -101,6 +102,13 @@ def read(folder: Path) -> Recorded:
     for n, record in replaces:
         for group in record[2]:
             add_group(run, folder, record[0], None, group, n)
+    steps = {
+        name: step
+        for group, *_ in run.places
+        for name, step in zip(group.names.tolist(), group.columns.get("step", []), strict=False)
+    }
+    for place in run.places:
+        hide(run, steps, *place)
     run.groups.sort(key=lambda group: (group.record[5], group.writer))
     for record in sorted(run.saves, key=lambda record: record[1]):
         read_save(run, folder, record)
@@ -120,7 +128,7 @@ def fence(folder: Path, writer: str) -> int | None:
 def add_group(run: Recorded, folder: Path, writer: int, frame: int | None, record: dict[int, Any], commit: int) -> None:
     if (record[0], record[1]) not in run.replaced:
         run.groups.append(read_group(run, folder, writer, record))
-        hide(run, run.groups[-1], frame, commit)
+        run.places.append((run.groups[-1], frame, commit))
 
 
 def read_info(data: bytes) -> dict[str, Any]:
@@ -183,11 +191,10 @@ def holds(spans: list[dict[int, int]], numbers: np.ndarray) -> np.ndarray:
     return np.array([not spans or any(span[0] <= number <= span[1] for span in spans) for number in numbers], bool)
 
 
-def hide(run: Recorded, group: Group, frame: int | None, commit: int) -> None:
-    """Mark the values that rewinds and deletes hide."""
-    rows = len(group.names)
-    steps = [np.nan if step is None else step for step in group.columns.get("step", [None] * rows)]
-    gone = np.zeros(rows, bool)
+def hide(run: Recorded, of_rows: dict[int, Any], group: Group, frame: int | None, commit: int) -> None:
+    """Mark the values that rewinds and deletes hide; an attached one has its row's step."""
+    steps = [np.nan if (step := of_rows.get(name)) is None else step for name in group.names.tolist()]
+    gone = np.zeros(len(group.names), bool)
     for record in rules(run, REWIND, group.writer, frame, commit):
         gone |= np.array(steps) >= record[0]
     group.hidden = {name: gone.copy() for name in group.sites}

@@ -9,6 +9,7 @@ use super::group::StoredGroup;
 use crate::chain::Chain;
 use lamina_format::record::{Delete, Op, Position, Rewind, Span, Table};
 use lamina_format::{Result, Value};
+use std::collections::HashSet;
 
 /// Where a record stands.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +152,10 @@ impl Snapshot {
             }
             let mut mask = Mask::All;
             if !delete.steps.is_empty() {
-                mask = mask.and(self.with_steps(group, &delete.steps)?);
+                mask = mask.and(match group.record.table {
+                    Table::Attached if !delete.sites.is_empty() => self.at_rows_with_steps(group, &delete.steps)?,
+                    _ => self.with_steps(group, &delete.steps)?,
+                });
             }
             if !delete.rows.is_empty() {
                 mask = mask.and(self.with_names(group, &delete.rows)?);
@@ -190,6 +194,26 @@ impl Snapshot {
             }
             _ => Mask::None,
         })
+    }
+
+    /// The values of a group of attached sites whose row's step lies in one of the spans. Rows whose steps cannot be read
+    /// are passed over here; they are reported with their own group.
+    fn at_rows_with_steps(&self, group: &StoredGroup, spans: &[Span]) -> Result<Mask> {
+        let (least, greatest) = group.record.span();
+        let mut chosen = HashSet::new();
+        for rows in self.groups.iter().chain(&self.hidden).filter(|rows| rows.record.table == Table::Rows) {
+            let (first, last) = rows.record.span();
+            if last < least || greatest < first {
+                continue;
+            }
+            let mask = self.with_steps(rows, spans).unwrap_or_default();
+            if mask != Mask::None {
+                let names = self.names_of(rows)?.into_iter().enumerate();
+                let in_span = |row: usize| !matches!(&mask, Mask::Some(mask) if mask[row] == 0);
+                chosen.extend(names.filter(|&(row, _)| in_span(row)).map(|(_, name)| name));
+            }
+        }
+        Ok(Mask::new(self.names_of(group)?.into_iter().map(|name| u8::from(chosen.contains(&name))).collect()))
     }
 
     /// The rows of a group whose name lies in one of the spans.

@@ -171,7 +171,11 @@ impl Snapshot {
 
     /// Takes out what is hidden wholly, and notes the rest with its groups.
     fn hide(&mut self, hiding: &Hiding) {
-        for mut group in std::mem::take(&mut self.groups) {
+        let all = std::mem::take(&mut self.groups);
+        // what is hidden of attached sites may depend on the rows that they are attached to
+        let (attached, own): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|group| group.record.table == Table::Attached);
+        for mut group in own.into_iter().chain(attached) {
             match self.hidden_of(&group, hiding) {
                 Ok(hidden) => group.hidden = hidden,
                 // rows whose steps cannot be read are shown: nothing is hidden that nobody asked to hide
@@ -180,6 +184,7 @@ impl Snapshot {
             let to = if group.hidden.rows == Mask::All { &mut self.hidden } else { &mut self.groups };
             to.push(group);
         }
+        self.groups.sort_by_key(|group| (group.record.first, group.origin.writer()));
     }
 
     /// The same view, read in another way.
