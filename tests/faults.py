@@ -919,6 +919,20 @@ def gc_removes_a_segment_that_counts(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def copying_loses_a_row(patch: pytest.MonkeyPatch) -> None:
+    """A row of a copy, or of a merged run, is not there."""
+    from lamina import _core
+
+    whole = _core.merge
+
+    def merge(runs: Any, path: str, config: str, progress: Any) -> None:
+        whole(runs, path, config, progress)
+        _core.delete(path, [], [], [(3, 3)])
+
+    patch.setattr(_core, "merge", merge)
+
+
+@fault
 def import_reads_fortran_as_c(patch: pytest.MonkeyPatch) -> None:
     """The order of an array's axes in its file is ignored."""
     from lamina.interchange.tensors import FileTensor

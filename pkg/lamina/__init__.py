@@ -12,7 +12,7 @@ from lamina import errors
 from lamina._core import version as _version
 from lamina.errors import LaminaError
 from lamina.rows import Rows
-from lamina.runs import LaminaWarning, Run, Runs, Writer, open, open_runs  # noqa: A004 - the face's name
+from lamina.runs import LaminaWarning, Run, Runs, Writer, merge, open, open_runs  # noqa: A004 - the face's name
 
 if TYPE_CHECKING:
     from lamina import interchange
@@ -46,6 +46,7 @@ __all__ = [
     "errors",
     "interchange",
     "log_then_linear",
+    "merge",
     "open",
     "open_runs",
     "record",

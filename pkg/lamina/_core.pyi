@@ -82,6 +82,11 @@ def gc(path: str, grace: float | None, progress: Progress) -> dict[str, Any]:
     remove what is dropped. What was done: condemned and removed (files), bytes_freed, rows_dropped, left (file and
     reason), working (ordinals of writers left alone)."""
 
+def merge(runs: Sequence[tuple[str, Snapshot]], path: str, config: str, progress: Progress) -> None:
+    """Write what the runs (each with a name) show into a new run at `path`, with this JSON text as its config: wholly
+    or not at all. SchemaError, before anything is written, if they contradict each other; NotARunError if the path
+    exists."""
+
 @final
 class Ticket:
     """What became of one append or save."""
@@ -173,6 +178,11 @@ class Snapshot:
 
     @property
     def config(self) -> str: ...
+    @property
+    def sources(self) -> list[tuple[str, str, int, str, int]]:
+        """Id, name, creation (microseconds), config and shift of the writers of each run that this one was copied or
+        merged from."""
+
     @property
     def problems(self) -> list[tuple[str, str, int | None]]:
         """Message, file and offset of everything that was found damaged and passed over."""

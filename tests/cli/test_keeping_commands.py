@@ -54,6 +54,27 @@ def test_gc_says_what_was_condemned_removed_and_left(recorded: Path, command: Ca
     assert command("gc", recorded, "--grace", -1).code == 1
 
 
+def test_copy_and_merge_say_what_the_new_run_holds(
+    recorded: Path, several: Path, tmp_path: Path, command: Callable
+) -> None:
+    done = command("copy", recorded, tmp_path / "deep" / "copy")
+    assert (done.code, done.err) == (0, "")
+    assert "copy: " in done.out
+    assert lamina.open(tmp_path / "deep" / "copy").steps() == lamina.open(recorded).steps()
+    again = command("copy", recorded, tmp_path / "deep" / "copy")
+    assert again.code == 1
+    assert "already exists" in again.err
+    done = command("merge", tmp_path / "same", several)
+    assert (done.code, lamina.open(tmp_path / "same").config["lr"]) == (0, 0.1)
+    done = command("merge", tmp_path / "all", several, "--config", '{"nodes": 2}')
+    assert (done.code, done.err) == (0, "")
+    assert "row_shift" in done.out
+    assert lamina.open(tmp_path / "all").config == {"nodes": 2}
+    assert lamina.open(tmp_path / "all").sources().height == 2
+    assert "no JSON" in command("merge", tmp_path / "b", several, "--config", "{").err
+    assert command("copy", several, tmp_path / "c").code == 1
+
+
 def test_a_span_that_is_none_is_refused(recorded: Path, command: Callable) -> None:
     done = command("delete", recorded, "--steps", "1:2:3")
     assert done.code == 1

@@ -159,6 +159,29 @@ def gc(
 
 
 @app.command()
+def copy(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Where there is nothing yet.")],
+) -> None:
+    """Copy a run as it is now, verifying every byte; what was rewound or deleted is left out."""
+    from lamina.cli.keeping import show_copy
+
+    show_copy(run, target, out())
+
+
+@app.command()
+def merge(
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Where there is nothing yet.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs, folders of runs, or quoted patterns.")],
+    config: Annotated[str | None, typer.Option(help="The new run's, as JSON, where those of the runs differ.")] = None,
+) -> None:
+    """Make one run of several: rows, examples, metrics and checkpoints."""
+    from lamina.cli.keeping import show_merge
+
+    show_merge(target, runs, config, out())
+
+
+@app.command()
 def rewind(run: Target, step: Annotated[int, typer.Argument(help="The step of the checkpoint to go back to.")]) -> None:
     """Hide what was recorded from a step on: rows and metrics of it and later ones, checkpoints of later ones."""
     from lamina.cli.target import members, open_target

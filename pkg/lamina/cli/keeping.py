@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from lamina.cli.show import plain, table
+from lamina.cli.target import members, open_target, warn_of_problems
 from lamina.errors import LaminaError
 from lamina.runs import Run
 
@@ -40,6 +43,38 @@ def show_collection(runs: list[Run], grace: float | None, console: Console) -> N
         console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), str(done)))
         if not done.left.is_empty():
             console.print(table(done.left))
+
+
+def show_copy(run: Path, target: Path, console: Console) -> None:
+    """Copy a run and print what the copy holds."""
+    opened = open_target(str(run))
+    if not isinstance(opened, Run):
+        raise LaminaError(f"{run} is a folder of runs", hint="copy one after the other, or merge them")
+    warn_of_problems(opened)
+    console.print(_held(opened.copy(target)))
+
+
+def show_merge(target: Path, runs: list[str], config: str | None, console: Console) -> None:
+    """Merge runs, with this JSON text as config if there is any, and print what the new one holds."""
+    import lamina
+
+    chosen = None
+    if config is not None:
+        try:
+            chosen = json.loads(config)
+        except ValueError as error:
+            raise LaminaError(f"--config is no JSON: {error}", hint="such as '{\"nodes\": 4}'") from None
+    given = [opened for name in runs for opened in members(open_target(name))]
+    for one in given:
+        warn_of_problems(one)
+    merged = lamina.merge(given, target, config=chosen)
+    console.print(_held(merged))
+    console.print(table(merged.sources().select("run", "id", "writer_shift", "row_shift")))
+
+
+def _held(run: Run) -> Text:
+    rows = sum(run.sites()["rows"].to_list())
+    return Text.assemble((f"{plain(run.name)}: ", "bold"), f"{rows:,} values of {run.sites().height:,} sites")
 
 
 def deletion(sites: list[str], steps: list[str], rows: list[str]) -> dict[str, Any]:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from lamina.errors import LaminaWarning
 from lamina.runs.collection import Runs, open_runs
+from lamina.runs.merging import merge
 from lamina.runs.run import Problem, Run, open  # noqa: A004 - the face's name
 from lamina.runs.status import RunStatus, WriterStatus
 from lamina.runs.writer import Writer
 
-__all__ = ["LaminaWarning", "Problem", "Run", "RunStatus", "Runs", "Writer", "WriterStatus", "open", "open_runs"]
+__all__ = [
+    "LaminaWarning",
+    "Problem",
+    "Run",
+    "RunStatus",
+    "Runs",
+    "Writer",
+    "WriterStatus",
+    "merge",
+    "open",
+    "open_runs",
+]

@@ -58,6 +58,20 @@ def metrics(snapshot: Snapshot) -> pl.LazyFrame:
     return pl.DataFrame(snapshot.metrics()).lazy()
 
 
+def written_examples(snapshot: Snapshot, column: str, key: list[str]) -> pl.DataFrame:
+    """What was written last, null or not, of a column of the examples, for those that were given it."""
+    types = {name: COLUMN_TYPES[kind] for name, kind in snapshot.columns("examples")}
+    types = {name: types.get(name, pl.Int64()) for name in (*key, column)}
+    batches = [pl.DataFrame(batch) for batch in snapshot.examples()]
+    given = [
+        batch.with_columns(pl.lit(None, types[name]).alias(name) for name in key if name not in batch.columns)
+        for batch in batches
+        if column in batch.columns
+    ]
+    frame = pl.concat([batch.select(*types) for batch in given]) if given else pl.DataFrame(schema=types)
+    return frame.unique(key, keep="last", maintain_order=True)
+
+
 def examples(snapshot: Snapshot) -> pl.LazyFrame:
     """One row an example (and position): of every column the value that was written last."""
     columns = {name: COLUMN_TYPES[kind] for name, kind in snapshot.columns("examples")}

@@ -53,5 +53,9 @@ def _pieces(
 
 def is_preshuffled(config: dict[str, Any], site: str) -> bool:
     """Whether `write` made the run's site."""
-    said = config.get(_KEY)
-    return isinstance(said, dict) and said.get("site") == site
+    return says_preshuffled(config) and config[_KEY].get("site") == site
+
+
+def says_preshuffled(config: dict[str, Any]) -> bool:
+    """Whether `write` made the run."""
+    return isinstance(config.get(_KEY), dict)

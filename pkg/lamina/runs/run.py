@@ -194,6 +194,41 @@ class Run:
         self.refresh()
         return done
 
+    def copy(self, path: str | Path, *, progress: bool = True) -> Run:
+        """Writes what this run shows into a new run, verifying every byte.
+
+        The copy has the same rows under the same names, the same examples, metrics, checkpoints and config, and an id
+        of its own; `copy.sources()` names this run. It is of one moment, that of opening (or of `refresh()`), however
+        the run grows meanwhile; a writer that had not ended then is `failed` in the copy, and says so. What was rewound
+        or deleted is left out, and files that nothing refers to any more. Nothing is visible at `path` before the copy
+        is whole and durable, and nothing is if it fails or is killed; a hidden folder beside it may then remain.
+
+        Costs one reading and one writing, and memory for one row group (up to 64 MiB).
+
+        Args:
+            path: A path where there is nothing yet, on any file system.
+            progress: Whether to show a bar on a terminal.
+
+        Raises:
+            NotARunError: The path exists.
+            DamagedError: A block or chunk is not what was written. `verify()` lists what is affected; what is deleted
+                is left out.
+            ExpiredError: The run was compacted since it was opened, and the files are gone: `refresh()` it.
+            StorageError: The file system refused.
+
+        Example:
+            >>> import lamina, numpy as np, tempfile
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> with run.writer() as writer:
+            ...     ticket = writer.append({"mlp.output": np.ones((2, 3), np.float32)}, step=0)
+            >>> copy = run.refresh().copy(tempfile.mkdtemp() + "/copy")
+            >>> copy.rows("mlp.output").shape, copy.sources()["id"][0] == run.id
+            ((2, 3), True)
+        """
+        from lamina.runs import merging
+
+        return merging.copy(self, path, progress)
+
     # going back
 
     def rewind(self, step: int) -> Self:
@@ -252,6 +287,16 @@ class Run:
     def steps(self) -> list[int]:
         """The steps at which rows were recorded, ascending."""
         return list(self._wide.steps)
+
+    def sources(self) -> pl.DataFrame:
+        """One row a run that this one was copied or merged from, and that those were: none for a run that was recorded.
+
+        Columns: run (its name), id, created, config (JSON), writer_shift and row_shift: a writer w and a row r of that
+        run are writer w + writer_shift and row r + row_shift here.
+        """
+        from lamina.runs import merging
+
+        return merging.sources(self._snapshot)
 
     def metrics(self) -> pl.LazyFrame:
         """One row a logged value: step, time, name, site, source, rank, value; in order of writing."""

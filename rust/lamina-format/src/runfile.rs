@@ -4,6 +4,7 @@ use crate::checksum::hash;
 use crate::commit::check_needs;
 use crate::error::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json, value::RawValue};
+use std::collections::HashMap;
 
 /// The version of the format that this implementation writes and reads.
 pub const VERSION: u64 = 1;
@@ -18,6 +19,43 @@ pub struct RunFile {
     pub created: i64,
     /// The user's configuration, as JSON text of an object.
     pub config: String,
+    /// The runs that it was copied or merged from; none for a run that was recorded.
+    pub sources: Vec<Source>,
+}
+
+/// A run whose rows stand in another one too.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// Its id.
+    pub id: String,
+    /// What its folder was called.
+    pub name: String,
+    /// When it was created, in microseconds since the epoch.
+    pub created: i64,
+    /// Its configuration, as JSON text of an object.
+    pub config: String,
+    /// What was added to the ordinals of its writers, and so, times 2^40, to the names of its rows.
+    pub shift: u32,
+}
+
+impl Source {
+    fn encode(&self) -> String {
+        let (id, name, created, shift) = (json!(self.id), json!(self.name), self.created, self.shift);
+        let config = &self.config;
+        format!("{{\"id\": {id}, \"name\": {name}, \"created\": {created}, \"shift\": {shift}, \"config\": {config}}}")
+    }
+
+    fn decode(fields: &HashMap<String, &RawValue>) -> serde_json::Result<Self> {
+        let field = |name: &str| fields.get(name).map_or("null", |raw| raw.get());
+        serde_json::from_str::<Map<String, Value>>(field("config"))?;
+        Ok(Self {
+            id: serde_json::from_str(field("id"))?,
+            name: serde_json::from_str(field("name"))?,
+            created: serde_json::from_str(field("created"))?,
+            config: field("config").to_owned(),
+            shift: serde_json::from_str(field("shift"))?,
+        })
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -44,6 +82,10 @@ impl RunFile {
         ] {
             text += &format!("\"{key}\": {value},\n");
         }
+        if !self.sources.is_empty() {
+            let sources: Vec<String> = self.sources.iter().map(Source::encode).collect();
+            text += &format!("\"sources\": [{}],\n", sources.join(", "));
+        }
         text += &format!("\"config\": {},\n", self.config);
         let sum = hex(&hash(text.as_bytes()));
         Ok(format!("{text}{SEAL}{sum}\"}}\n"))
@@ -57,7 +99,7 @@ impl RunFile {
         if text[cut..] != format!("{SEAL}{}\"}}\n", hex(&hash(&text.as_bytes()[..cut]))) {
             return Err(Error::damaged("the description of the run does not match its checksum"));
         }
-        let fields: std::collections::HashMap<String, &RawValue> =
+        let fields: HashMap<String, &RawValue> =
             serde_json::from_str(text).map_err(|error| not_a_run(&error.to_string()))?;
         let field =
             |name: &str| fields.get(name).map(|raw| raw.get()).ok_or_else(|| not_a_run(&format!("no {name:?}")));
@@ -74,13 +116,20 @@ impl RunFile {
             .hint("update Lamina"));
         }
         check_needs(&serde_json::from_str::<Vec<String>>(field("needs")?).map_err(broken)?)?;
+        let sources = fields.get("sources").map_or("[]", |raw| raw.get());
+        let sources: Vec<HashMap<String, &RawValue>> = serde_json::from_str(sources).map_err(broken)?;
         let run = Self {
             id: serde_json::from_str(field("id")?).map_err(broken)?,
             created: serde_json::from_str(field("created")?).map_err(broken)?,
             config: field("config")?.to_owned(),
+            sources: sources.iter().map(Source::decode).collect::<serde_json::Result<_>>().map_err(broken)?,
         };
         serde_json::from_str::<Map<String, Value>>(&run.config).map_err(broken)?;
-        if run.id.len() != 32 || !run.id.bytes().all(|byte| byte.is_ascii_hexdigit()) || !possible_time(run.created) {
+        let possible = |id: &str, created: i64| {
+            id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && possible_time(created)
+        };
+        let sources_possible = run.sources.iter().all(|source| possible(&source.id, source.created));
+        if !possible(&run.id, run.created) || !sources_possible {
             return Err(Error::damaged("the description of the run has an impossible id or time"));
         }
         Ok(run)
@@ -92,7 +141,24 @@ mod tests {
     use super::*;
 
     fn example() -> RunFile {
-        RunFile { id: "ab".repeat(16), created: 5, config: r#"{"lr": 1e-3, "blake3": "\"blake3\": \""}"#.to_owned() }
+        let config = r#"{"lr": 1e-3, "blake3": "\"blake3\": \""}"#.to_owned();
+        RunFile { id: "ab".repeat(16), created: 5, config, sources: vec![] }
+    }
+
+    #[test]
+    fn what_it_was_merged_from_comes_back() {
+        let source = |shift| Source {
+            id: "cd".repeat(16),
+            name: format!("größe \"{shift}\""),
+            created: 7,
+            config: r#"{"lr": 1e-3,"sources": []}"#.to_owned(),
+            shift,
+        };
+        let merged = RunFile { sources: vec![source(0), source(12)], ..example() };
+        let text = merged.encode().expect("valid");
+        serde_json::from_str::<Value>(&text).expect("JSON");
+        assert_eq!(RunFile::decode(text.as_bytes()), Ok(merged));
+        assert!(!example().encode().expect("valid").contains("sources"));
     }
 
     #[test]

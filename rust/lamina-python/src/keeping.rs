@@ -1,6 +1,7 @@
 //! `lamina._core.Progress`, and what is done to a run as a whole.
 
 use crate::errors::raise;
+use crate::snapshot::Snapshot;
 use lamina_store::keep;
 use lamina_store::storage::{Files, Storage};
 use pyo3::prelude::*;
@@ -65,6 +66,20 @@ pub fn gc<'py>(py: Python<'py>, path: &str, grace: Option<f64>, progress: &Progr
     dict.set_item("left", done.left)?;
     dict.set_item("working", done.working)?;
     Ok(dict)
+}
+
+#[pyfunction]
+pub fn merge(
+    py: Python<'_>,
+    runs: Vec<(String, PyRef<'_, Snapshot>)>,
+    path: &str,
+    config: &str,
+    progress: &Progress,
+) -> PyResult<()> {
+    let merged =
+        |(name, snapshot): (String, PyRef<'_, Snapshot>)| keep::Merged { snapshot: Arc::clone(&snapshot.0), name };
+    let runs: Vec<keep::Merged> = runs.into_iter().map(merged).collect();
+    py.detach(|| keep::merge(&runs, config, &Files::new(path), &progress.0)).map_err(raise)
 }
 
 type DamageRow = (String, Option<String>, Option<u64>, String);

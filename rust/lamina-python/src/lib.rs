@@ -43,6 +43,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(keeping::verify, module)?)?;
     module.add_function(wrap_pyfunction!(keeping::compact, module)?)?;
     module.add_function(wrap_pyfunction!(keeping::gc, module)?)?;
+    module.add_function(wrap_pyfunction!(keeping::merge, module)?)?;
     module.add_class::<keeping::Progress>()?;
     module.add_function(wrap_pyfunction!(hide::rewind, module)?)?;
     module.add_function(wrap_pyfunction!(hide::delete, module)?)?;

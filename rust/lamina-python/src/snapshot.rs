@@ -75,6 +75,13 @@ impl Snapshot {
     }
 
     #[getter]
+    fn sources(&self) -> Vec<(String, String, i64, String, u32)> {
+        let row =
+            |s: &lamina_format::runfile::Source| (s.id.clone(), s.name.clone(), s.created, s.config.clone(), s.shift);
+        self.0.run().sources.iter().map(row).collect()
+    }
+
+    #[getter]
     fn problems(&self) -> Vec<(String, String, Option<u64>)> {
         let place = |error: &Error| (error.message.clone(), error.file.clone().unwrap_or_default(), error.offset);
         self.0.problems().iter().map(place).collect()

@@ -5,12 +5,17 @@ use crate::storage::Storage;
 use lamina_format::Result;
 use lamina_format::commit::{self, Commit};
 use lamina_format::record::{Create, Op};
-use lamina_format::runfile::RunFile;
+use lamina_format::runfile::{RunFile, Source};
 
 /// Creates a run whose configuration is `config`, the JSON text of an object.
 pub fn create(storage: &dyn Storage, config: &str) -> Result<()> {
+    create_from(storage, config, Vec::new())
+}
+
+/// Creates a run that takes up what others hold.
+pub(crate) fn create_from(storage: &dyn Storage, config: &str, sources: Vec<Source>) -> Result<()> {
     let created = clock::now();
-    let run_json = RunFile { id: clock::unique(), created, config: config.to_owned() }.encode()?;
+    let run_json = RunFile { id: clock::unique(), created, config: config.to_owned(), sources }.encode()?;
     let first = Commit {
         n: 0,
         parent: None,

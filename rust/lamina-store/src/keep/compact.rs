@@ -12,6 +12,7 @@ use crate::chain::Chain;
 use crate::storage::Storage;
 use crate::{Opening, Snapshot};
 use lamina_format::record::{Group, Op, Replace, Replaced};
+use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -134,7 +135,7 @@ fn round(
     }
     ops.extend(compactor.segments.seal(snapshot.declared())?);
     let new = || replaces.values().flat_map(|(_, new)| new);
-    let declarations = declarations(&snapshot, new());
+    let declarations = declarations(snapshot.declared(), new().flat_map(used).collect());
     let files: HashSet<String> = new().map(|group| group.file.clone()).collect();
     let old: HashSet<Name> = replaces.values().flat_map(|(old, _)| old.iter().cloned()).collect();
     more.after = new().count() as u64;
@@ -161,9 +162,8 @@ fn round(
     Ok(true)
 }
 
-fn declarations<'a>(snapshot: &Snapshot, groups: impl Iterator<Item = &'a Group>) -> Vec<Op> {
-    let declared = snapshot.declared();
-    let used: BTreeSet<(bool, u32)> = groups.flat_map(used).collect();
+/// Declarations as operations: of (is a site, number).
+pub(super) fn declarations(declared: &Declared, used: BTreeSet<(bool, u32)>) -> Vec<Op> {
     let one = |(is_site, id): (bool, u32)| match is_site {
         true => declared.sites.get(&id).cloned().map(Op::Site),
         false => declared.columns.get(&id).cloned().map(Op::Column),

@@ -2,7 +2,7 @@
 
 use crate::chain;
 use crate::clock;
-use crate::storage::Storage;
+use crate::storage::{Log, Storage};
 use crate::writer::committer::claim;
 use crate::writer::journal::Journal;
 use crate::writer::segment::SegmentWriter;
@@ -21,6 +21,11 @@ pub struct Compactor {
 impl Compactor {
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
         let (ordinal, log) = claim(storage.as_ref())?;
+        Self::begin(storage, ordinal, log)
+    }
+
+    /// One that has claimed its log already.
+    pub fn begin(storage: Arc<dyn Storage>, ordinal: u32, log: Box<dyn Log>) -> Result<Self> {
         let mut journal = Journal::new(Arc::clone(&storage), ordinal, log);
         let (host, pid, work) = (clock::host(), std::process::id(), Some("compact".to_owned()));
         let open = Open { host, pid, rank: None, time: clock::now(), uuid: clock::unique(), work };

@@ -7,13 +7,16 @@ mod compactor;
 mod garbage;
 mod gc;
 mod inventory;
+mod merge;
 mod plan;
 mod progress;
 mod rewrite;
 mod settle;
 mod verify;
 
+use compact::declarations;
 pub use compact::{Compaction, compact};
 pub use gc::{Collection, GRACE, gc};
+pub use merge::{Merged, merge};
 pub use progress::Progress;
 pub use verify::{Damage, Verification, verify};

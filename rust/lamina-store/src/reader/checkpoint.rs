@@ -28,6 +28,34 @@ pub struct SavedTensor {
     pub stored: u64,
 }
 
+/// A part of a save that counts and is whole.
+pub(crate) struct Kept<'a> {
+    /// Whose log holds it.
+    pub writer: u32,
+    /// That of its save.
+    pub step: i64,
+    /// Likewise.
+    pub time: i64,
+    /// Its record.
+    pub part: &'a Part,
+    /// What its layout's key stands for.
+    pub layout: &'a [u8],
+    /// The same, decoded.
+    pub tensors: Vec<TensorSpec>,
+}
+
+impl Kept<'_> {
+    /// Each chunk's key, tensor, and length.
+    pub fn chunks(&self) -> impl Iterator<Item = (&Key, &TensorSpec, usize)> {
+        let lengths = self.tensors.iter().flat_map(|spec| {
+            let bytes = spec.bytes().unwrap_or(0);
+            let chunk = move |at: u64| (spec, (bytes - at * CHUNK as u64).min(CHUNK as u64) as usize);
+            (0..chunk::count(bytes)).map(chunk)
+        });
+        self.part.keys.as_chunks::<32>().0.iter().zip(lengths).map(|(key, (spec, length))| (key, spec, length))
+    }
+}
+
 /// A part of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedPart {
@@ -118,6 +146,42 @@ impl Snapshot {
     pub(crate) fn needed_chunks(&self) -> HashSet<Key> {
         let parts = self.checkpoints.saves.iter().flat_map(|(_, save)| &save.parts);
         parts.flat_map(|part| part.keys.as_chunks::<32>().0).copied().collect()
+    }
+
+    /// The parts of all saves that count, in order of reading.
+    pub(crate) fn kept_parts(&self) -> Vec<Kept<'_>> {
+        let store = &self.checkpoints;
+        let mut last: HashMap<(i64, &str), (i64, usize)> = HashMap::new();
+        for (at, (_, save)) in store.saves.iter().enumerate() {
+            for part in &save.parts {
+                let entry = last.entry((save.step, &part.name)).or_insert((save.time, at));
+                *entry = (*entry).max((save.time, at));
+            }
+        }
+        let mut kept = Vec::new();
+        for (at, (log, save)) in store.saves.iter().enumerate() {
+            let writer = log.strip_prefix("logs/").and_then(names::parse_log).map_or(0, |(writer, _)| writer);
+            let counts = |part: &&Part| last.get(&(save.step, part.name.as_str())) == Some(&(save.time, at));
+            kept.extend(save.parts.iter().filter(counts).filter_map(|part| {
+                let tensors = store.layout(part).ok()?.tensors;
+                let held = part.keys.as_chunks::<32>().0.iter().all(|key| store.chunks.contains_key(key));
+                let layout = store.layouts.get(&part.layout)?;
+                held.then_some(Kept { writer, step: save.step, time: save.time, part, layout, tensors })
+            }));
+        }
+        kept
+    }
+
+    /// A chunk, with its key verified.
+    pub(crate) fn chunk(&self, key: &Key, spec: &TensorSpec, length: usize, writer: u32) -> Result<Vec<u8>> {
+        let (mut bytes, log) = (vec![0; length], names::log(writer, 0));
+        self.read_chunk(key, &spec.name, &log, &mut bytes)?;
+        match chunk::key(spec.dtype, &bytes) == *key {
+            true => Ok(bytes),
+            false => {
+                Err(Error::damaged(format!("a chunk of tensor {:?} does not match its key", spec.name)).in_file(log))
+            }
+        }
     }
 
     /// All checkpoints by step, without the parts that are damaged; of several saves of a part at one step the last

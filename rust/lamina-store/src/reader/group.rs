@@ -144,6 +144,20 @@ impl Snapshot {
         self.reader(group, &open, (block, verified)).all()
     }
 
+    /// A block as it lies in its file, coded or not; every byte is verified, however the snapshot is read.
+    pub(crate) fn block_of(&self, group: &StoredGroup, block: &Block) -> Result<Vec<u8>> {
+        let open = self.blobs.open(self.storage.as_ref(), &group.record.file, block)?;
+        let mut bytes = vec![0; block.length as usize];
+        open.ranges.read(block.offset, &mut bytes)?;
+        for ((start, length), crc) in block.spans().into_iter().zip(block.crcs.as_chunks::<4>().0) {
+            if crc32c::crc32c(&bytes[start as usize..(start + length) as usize]) != u32::from_le_bytes(*crc) {
+                let error = Error::damaged("the bytes do not match their checksum");
+                return Err(error.in_file(&group.record.file).at(block.offset + start));
+            }
+        }
+        Ok(bytes)
+    }
+
     /// The names of a group's rows.
     pub fn names(&self, index: usize) -> Result<Vec<i64>> {
         self.names_of(self.group(Table::Rows, index)?)

@@ -2,7 +2,7 @@
 
 mod access;
 mod block;
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod coded;
 mod column;
 mod gather;
@@ -35,6 +35,7 @@ use lamina_format::runfile::{RunFile, possible_time};
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, check, frame, names};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How a log stands.
@@ -50,6 +51,8 @@ pub struct WriterInfo {
     pub dropped: Dropped,
     /// Whether the process that owns the log may still live and was not fenced; certain only on its own machine.
     pub alive: bool,
+    /// Where its metrics lie in [`Snapshot::metrics`].
+    pub metrics: Range<usize>,
 }
 
 /// A site and what is recorded of it.
@@ -213,6 +216,11 @@ impl Snapshot {
         &self.dead
     }
 
+    /// The row groups of all tables that show something.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = &StoredGroup> {
+        self.groups.iter().chain(&self.examples)
+    }
+
     /// The declarations.
     pub(crate) fn declared(&self) -> &Declared {
         &self.declared
@@ -330,8 +338,9 @@ impl Reading {
         if scan.frames.is_empty() {
             self.silent.push(writer);
         }
+        let metrics = self.metrics.steps.len()..0;
         let mut info =
-            WriterInfo { ordinal: writer, open: None, close: None, dropped: Dropped::default(), alive: false };
+            WriterInfo { ordinal: writer, open: None, close: None, dropped: Dropped::default(), alive: false, metrics };
         let framed = scan.frames.into_iter().flat_map(|frame| frame.ops.into_iter().map(move |op| (frame.seq, op)));
         for (frame, op) in framed {
             let origin = Origin::Log { writer, frame };
@@ -376,6 +385,7 @@ impl Reading {
         }
         let may_live = |open: &Open| clock::may_live(&open.host, open.pid);
         info.alive = info.close.is_none() && info.open.as_ref().is_some_and(may_live) && !storage.fenced(writer)?;
+        info.metrics.end = self.metrics.steps.len();
         for at in scan.damaged {
             let error = Error::damaged("a record of the log is damaged or missing; the records after it were read");
             self.problems.push(error.in_file(&file).at(at));

@@ -18,11 +18,6 @@ pub struct Files {
 
 const FOLDERS: [&str; 4] = ["commits", "logs", "segments", "chunks"];
 
-/// A folder and those above it; the last is the root or this process's own.
-fn above(folder: &Path) -> impl Iterator<Item = &Path> {
-    folder.ancestors().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
-}
-
 pub(super) fn refused(error: &io::Error, doing: &str, file: &str) -> Error {
     use io::ErrorKind as Io;
     let cut = error.kind() == Io::UnexpectedEof;
@@ -112,35 +107,18 @@ impl Files {
 
 impl Storage for Files {
     fn create(&self, run_json: &[u8], commit: &[u8]) -> Result<()> {
-        let shown = self.root.display();
-        if self.fs.exists(&self.root) {
-            return Err(Error::new(ErrorKind::NotARun, format!("{shown} already exists"))
-                .hint("choose another path, or lamina.open() it if it is a run"));
-        }
-        let fail = |error: io::Error| refused(&error, "cannot create the run", &shown.to_string());
-        let parent = self.root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = self.root.file_name().unwrap_or_default().to_string_lossy();
-        let draft = parent.join(format!(".{name}.{}", clock::unique()));
-        let made: Vec<&Path> = above(parent).take_while(|folder| !self.fs.exists(folder)).collect();
+        self.check_free()?;
+        let fail = |error: io::Error| refused(&error, "cannot create the run", &self.root.display().to_string());
+        let made = self.missing_above();
+        let draft = self.draft();
         for folder in FOLDERS {
-            self.fs.create_dir_all(&draft.join(folder)).map_err(fail)?;
+            self.fs.create_dir_all(&draft.root.join(folder)).map_err(fail)?;
         }
-        self.write_durably(&draft.join("run.json"), run_json, "run.json")?;
-        self.write_durably(&draft.join(names::commit(0)), commit, &names::commit(0))?;
-        self.fs.sync_dir(&draft.join("commits")).map_err(fail)?;
-        self.fs.sync_dir(&draft).map_err(fail)?;
-        // a rename onto an existing, non-empty folder fails, so two creators cannot both succeed
-        self.fs.rename(&draft, &self.root).map_err(fail)?;
-        self.fs.sync_dir(parent).map_err(fail)?;
-        // a name is durable only if that of the folder is; who made the folders above may not have synced them yet
-        for folder in above(parent).skip(1) {
-            let inside = made.iter().any(|made| above(made).nth(1) == Some(folder));
-            match self.fs.sync_dir(folder) {
-                Err(error) if inside => return Err(fail(error)),
-                _ => {} // most folders far above are not ours to open
-            }
-        }
-        Ok(())
+        self.write_durably(&draft.root.join("run.json"), run_json, "run.json")?;
+        self.write_durably(&draft.root.join(names::commit(0)), commit, &names::commit(0))?;
+        self.fs.sync_dir(&draft.root.join("commits")).map_err(fail)?;
+        self.fs.sync_dir(&draft.root).map_err(fail)?;
+        self.take_over(&draft, &made)
     }
 
     fn run_json(&self) -> Result<Vec<u8>> {

@@ -23,6 +23,10 @@ pub trait Fs: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name; fails if that exists.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a folder and all that is in it.
+    fn remove_dir_all(&self, _path: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes a name.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
@@ -98,6 +102,10 @@ impl Fs for RealFs {
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::hard_link(from, to)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

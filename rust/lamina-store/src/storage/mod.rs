@@ -4,6 +4,7 @@
 //! object storage can be another implementation. [`Files`] is the one over a file system, which it reaches
 //! through the smaller seam [`Fs`], where tests put a file system that fails.
 
+mod draft;
 mod fence;
 mod files;
 mod fs;

@@ -79,7 +79,8 @@ impl PackWriter {
         Ok(ops)
     }
 
-    fn put(&mut self, storage: &dyn Storage, key: Key, raw: &[u8], ops: &mut Vec<Op>) -> Result<()> {
+    /// Writes a chunk that the run does not hold; what must stand in the log is added to `ops`.
+    pub fn put(&mut self, storage: &dyn Storage, key: Key, raw: &[u8], ops: &mut Vec<Op>) -> Result<()> {
         if self.current.as_ref().is_some_and(|current| current.end + raw.len() as u64 > LONGEST) {
             self.sync()?;
             self.current = None;
