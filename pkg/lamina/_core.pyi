@@ -203,12 +203,12 @@ class Snapshot:
         """Declared columns; `row` is not among them."""
 
     def groups(
-        self,
-    ) -> list[tuple[int, int, int, list[str], int | None, int | None, Literal["own", "named", "attached"], int]]:
-        """For every row group in order of its first row: index, least row name, rows, sites, least and greatest step,
-        how its rows come by their names, greatest row name. `own`: they follow the first without a gap; `named`: they
-        stand in a block; `attached`: likewise, and they are rows that other groups made. What is hidden wholly (a
-        group, a site of a group) is left out."""
+        self, some: Sequence[int] | None = None
+    ) -> list[tuple[int, int, int, tuple[str, ...], int | None, int | None, Literal["own", "named", "attached"], int]]:
+        """For every row group in order of its first row, or for those at some places: index, least row name, rows,
+        sites, least and greatest step, how its rows come by their names, greatest row name. `own`: they follow the
+        first without a gap; `named`: they stand in a block; `attached`: likewise, and they are rows that other groups
+        made. What is hidden wholly (a group, a site of a group) is left out."""
 
     def names(self, group: int) -> bytes:
         """The names of a group's rows, i64 each."""
@@ -257,6 +257,11 @@ def vectors_at(snapshot: Snapshot, site: str, groups: Buffer, positions: Buffer,
 
 def in_order_of_writing(snapshot: Snapshot, groups: Sequence[int]) -> list[int]:
     """These groups by writer, and those of one writer as they follow each other."""
+
+def group_table(snapshot: Snapshot) -> tuple[ArrowArray, list[list[str]]]:
+    """A record batch with a row a group, in order of `Snapshot.groups()`: first and last (row names), rows, attached (1
+    where it is), sites, least_step and greatest_step (null where not known). `sites` counts in the list that comes
+    with it: the sites of a group."""
 
 def hiding_groups(snapshot: Snapshot) -> list[int]:
     """The groups of which some rows are hidden, or show no value of some site."""

@@ -133,7 +133,7 @@ def test_a_selection_names_the_places_of_attached_values(base: lamina.Run) -> No
         warnings.simplefilter("error")
         found = list(scanned.selection(pl.col("step") > 0))
     (group,) = {group for group, _ in found}
-    assert group == next(g.number for g in base._wide.groups if g.kind == "attached")
+    assert group == next(g.number for g in base._wide._all if g.kind == "attached")
     positions = np.concatenate([np.arange(len(FEW)) if at is None else at for _, at in found])
     assert [FEW[position] for position in positions] == [30, 31, 59]
 

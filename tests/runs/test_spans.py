@@ -22,7 +22,7 @@ class Named:
 def group(number: int) -> Group:
     names = NAMES[number]
     own = names == list(range(names[0], names[0] + len(names)))
-    return Group(number, min(names), len(names), ["x"], None, None, "own" if own else "named", max(names))
+    return Group(number, min(names), len(names), ("x",), None, None, "own" if own else "named", max(names))
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from lamina.errors import DamagedError
-from lamina.runs.scan import COLUMN_TYPES, Group
+from lamina.runs.scan import COLUMN_TYPES
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
@@ -25,18 +24,6 @@ _SITES = {
     "non_finite": pl.Int64,
 }
 _KINDS = ("input", "output", "grad")
-
-
-def group_steps(snapshot: Snapshot, group: Group) -> frozenset[int]:
-    """The steps of a group's rows."""
-    if group.least_step is not None and group.least_step == group.greatest_step:
-        return frozenset((group.least_step,))
-    if group.least_step is None:
-        return frozenset()
-    steps = pl.DataFrame(snapshot.metadata(group.number, ["step"]))["step"]
-    if (hidden := snapshot.hidden(group.number)) is not None:
-        steps = steps.filter(pl.Series(~np.frombuffer(hidden, bool)))
-    return frozenset(steps.drop_nulls().unique().to_list())
 
 
 def sites(snapshot: Snapshot, steps_of: Callable[[list[str]], set[int]]) -> pl.DataFrame:

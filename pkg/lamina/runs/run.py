@@ -382,7 +382,7 @@ class Run:
                 found = _filtered(scan, [*conditions, where]).select("row").collect()["row"]
                 where = pl.col("row").is_in(found.implode())
             conditions = [*conditions, where]
-        if source is None and "source" in schema:
+        if source is None and not self._wide.has_one_source:
             sources = _filtered(scan, conditions).select(pl.col("source").unique()).collect()
             if sources.height > 1:
                 names = ", ".join(sorted(map(str, sources["source"].to_list())))

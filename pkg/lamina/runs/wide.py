@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from lamina.errors import NotFoundError
-from lamina.runs import frames
 from lamina.runs.columns import RESERVED_ORDER
+from lamina.runs.group_table import GroupTable
 from lamina.runs.nearest import nearest_names
 from lamina.runs.scan import COLUMN_TYPES, Cells, Group, Scan, site_type
-from lamina.runs.steps import Steps, check_steps, has_step, plain_steps, step_condition
+from lamina.runs.steps import Steps, check_steps, plain_steps, step_condition
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
@@ -27,9 +28,13 @@ class Wide:
         self._cells = Cells(snapshot)
 
     @cached_property
-    def groups(self) -> list[Group]:
-        """The row groups in order of their first row, without those that are hidden."""
-        return [Group(*group) for group in self._snapshot.groups()]
+    def table(self) -> GroupTable:
+        """The row groups, without those that are hidden."""
+        return GroupTable(self._snapshot)
+
+    @cached_property
+    def _all(self) -> list[Group]:
+        return self.table.groups(np.ones(len(self.table), dtype=bool))
 
     @cached_property
     def columns(self) -> dict[str, pl.DataType]:
@@ -39,29 +44,19 @@ class Wide:
         return {name: declared[name] for name in (*order, *(name for name in declared if name not in order))}
 
     @cached_property
-    def _steps_of_groups(self) -> dict[int, frozenset[int]]:
-        own = (group for group in self.groups if group.kind != "attached")
-        return {group.number: frames.group_steps(self._snapshot, group) for group in own}
-
-    @cached_property
     def steps(self) -> list[int]:
         """The steps at which rows were recorded, ascending."""
-        return sorted(set().union(*self._steps_of_groups.values()))
+        return sorted(self.table.steps(~self.table.attached))
 
     def steps_of(self, sites: Iterable[str]) -> set[int]:
         """The steps of the rows that have one of the sites."""
-        sites = set(sites)
-        found: set[int] = set()
-        for group in self.groups:
-            if group.kind != "attached" and not sites.isdisjoint(group.sites):
-                found |= self._steps_of_groups[group.number]
-        attached = {name for group in self.groups if group.kind == "attached" for name in group.sites}
+        sites, table = set(sites), self.table
+        found = table.steps(table.with_sites(sites))
+        attached = table.sites(table.attached)
         if "step" in self.columns and (attached := attached & sites):
             # their groups know no steps: those of the rows that they are attached to count
             steps = (
-                Scan(self._cells, self.types(attached), self.columns, self.groups)
-                .frame()
-                .select(pl.col("step").unique())
+                Scan(self._cells, self.types(attached), self.columns, self._all).frame().select(pl.col("step").unique())
             )
             found.update(steps.collect()["step"].drop_nulls().to_list())
         return found
@@ -77,16 +72,12 @@ class Wide:
     ) -> tuple[Scan, list[pl.Expr]]:
         """The wide frame of these sites, and what `step` and `source` ask of its rows."""
         types = self.types(sites, bits=bits)
-        groups = self.groups
         step = plain_steps(step)
-        if step is not None:
+        if step is None:
+            groups = self._all
+        else:
             check_steps(step, self.steps_of(types))
-            steps = self._steps_of_groups
-            groups = [
-                group
-                for group in groups
-                if group.kind == "attached" or any(has_step(step, known) for known in steps[group.number])
-            ]
+            groups = self.table.groups(self.table.with_steps(step) | self.table.attached)
         conditions = [] if step is None else [step_condition(step)]
         if source is not None:
             wanted = [source] if isinstance(source, str) else list(source)
@@ -103,13 +94,26 @@ class Wide:
                 raise NotFoundError(f"no rows of the source {source!r}", hint=nearest_names(str(source), sorted(known)))
 
     @cached_property
+    def has_one_source(self) -> bool:
+        """Whether the groups' records say that all rows have the same source, or none."""
+        if "source" not in self.columns:
+            return True
+        zones, alike = self._sources_of_groups
+        own = pl.Series(~self.table.attached)
+        return bool((alike | ~own).all()) and zones["least"].filter(own).n_unique() <= 1
+
+    @cached_property
+    def _sources_of_groups(self) -> tuple[pl.DataFrame, pl.Series]:
+        """What lies in the column `source` of each group, and whether that is one source."""
+        zones = self._cells.zones("source")
+        return zones, ((zones["least"] == zones["greatest"]) & (zones["nulls"] == 0)).fill_null(False)
+
+    @cached_property
     def _sources(self) -> set[str]:
         """The sources of all rows; read only where a group has several."""
-        zones = self._cells.zones("source")
-        alike = ((zones["least"] == zones["greatest"]) & (zones["nulls"] == 0)).fill_null(False)
-        known = set(zones["least"].filter(alike).to_list())
-        for group in self.groups:
-            if group.kind != "attached" and not alike[group.number]:
-                batch = pl.DataFrame(self._snapshot.metadata(group.number, ["source"]))
-                known.update(batch["source"].drop_nulls().unique().to_list())
+        zones, alike = self._sources_of_groups
+        known = set(zones["least"].filter(alike).unique().to_list())
+        for number in np.flatnonzero(~alike.to_numpy() & ~self.table.attached).tolist():
+            batch = pl.DataFrame(self._snapshot.metadata(number, ["source"]))
+            known.update(batch["source"].drop_nulls().unique().to_list())
         return known

@@ -8,12 +8,13 @@ use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicr
 use arrow_buffer::MutableBuffer;
 use lamina_format::record::{Column, Table};
 use lamina_format::{Error, Value};
-use lamina_store::reader::{Access, Kind, Mask};
+use lamina_store::reader::{Access, GroupInfo, Kind, Mask};
 use lamina_store::storage::Files;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
-use std::collections::BTreeMap;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// What a run held when it was opened.
@@ -21,7 +22,7 @@ use std::sync::Arc;
 pub struct Snapshot(pub Arc<lamina_store::Snapshot>);
 
 type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64);
-type GroupRow = (usize, i64, u64, Vec<String>, Option<i64>, Option<i64>, &'static str, i64);
+type GroupRow<'py> = (usize, i64, u64, Bound<'py, PyTuple>, Option<i64>, Option<i64>, &'static str, i64);
 type TensorRow = (String, &'static str, Vec<u64>, u64, u64);
 type PartRow = (String, Vec<TensorRow>);
 
@@ -137,19 +138,33 @@ impl Snapshot {
         Ok(columns.map(|column| (column.name.clone(), column.kind.name())).collect())
     }
 
-    fn groups(&self) -> Vec<GroupRow> {
-        let describe = |(index, info): (usize, lamina_store::reader::GroupInfo)| {
-            let name = |id: &u32| self.0.site_by_id(*id).map(|site| site.name.clone());
-            let sites = info.sites.iter().filter_map(name).collect();
+    #[pyo3(signature = (some=None))]
+    fn groups<'py>(&self, py: Python<'py>, some: Option<Vec<usize>>) -> PyResult<Vec<GroupRow<'py>>> {
+        let mut shared = HashMap::new();
+        let mut describe = |index: usize, info: GroupInfo| {
             let steps = info.steps.unzip();
             let kind = match info.kind {
                 Kind::Own => "own",
                 Kind::Named => "named",
                 Kind::Attached => "attached",
             };
-            (index, info.first, info.rows, sites, steps.0, steps.1, kind, info.last)
+            // groups have mostly the same sites: one tuple of names for all of them
+            let sites = match shared.entry(info.sites) {
+                Entry::Occupied(there) => Bound::clone(there.get()),
+                Entry::Vacant(free) => {
+                    let names = free.key().iter().filter_map(|&id| self.0.site_by_id(id));
+                    let names: Vec<&str> = names.map(|site| site.name.as_str()).collect();
+                    free.insert(PyTuple::new(py, names)?).clone()
+                }
+            };
+            Ok((index, info.first, info.rows, sites, steps.0, steps.1, kind, info.last))
         };
-        self.0.groups().into_iter().enumerate().map(describe).collect()
+        match some {
+            None => self.0.groups().into_iter().enumerate().map(|(index, info)| describe(index, info)).collect(),
+            Some(some) => {
+                some.into_iter().map(|index| describe(index, self.0.group_at(index).map_err(raise)?)).collect()
+            }
+        }
     }
 
     fn names<'py>(&self, py: Python<'py>, group: usize) -> PyResult<Bound<'py, PyBytes>> {

@@ -9,8 +9,9 @@ use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array};
 use arrow_buffer::{MutableBuffer, NullBuffer};
 use lamina_format::record::{Column, Table};
 use lamina_format::{ColumnType, Error, Value};
-use lamina_store::reader::ColumnData;
+use lamina_store::reader::{ColumnData, Kind};
 use pyo3::prelude::*;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A column of several groups, one behind the other.
@@ -158,6 +159,36 @@ pub fn column_zones(py: Python<'_>, snapshot: &Snapshot, column: &str) -> PyResu
             ("rows", Arc::new(zones.iter().map(|zone| count(Some(zone.rows))).collect::<Int64Array>())),
         ];
         ArrowArray::batch(zones.len(), columns.into_iter().map(|(name, array)| (name.to_owned(), array)).collect())
+    })
+}
+
+/// A record batch with a row a group, and the names of sites that its column `sites` counts in.
+#[pyfunction]
+pub fn group_table(py: Python<'_>, snapshot: &Snapshot) -> PyResult<(ArrowArray, Vec<Vec<String>>)> {
+    py.detach(|| {
+        let groups = snapshot.0.groups();
+        let rows = groups.len();
+        let mut integers: [Vec<i64>; 5] = std::array::from_fn(|_| Vec::with_capacity(rows));
+        let mut steps: [Vec<Option<i64>>; 2] = [Vec::with_capacity(rows), Vec::with_capacity(rows)];
+        let (mut numbers, mut sets) = (HashMap::new(), Vec::new());
+        for info in groups {
+            let name = |id: &u32| snapshot.0.site_by_id(*id).map(|site| site.name.clone());
+            let set = *numbers.entry(info.sites).or_insert_with_key(|ids| {
+                sets.push(ids.iter().filter_map(name).collect::<Vec<_>>());
+                sets.len() as i64 - 1
+            });
+            let kind = if info.kind == Kind::Attached { 1 } else { 0 };
+            let row = [info.first, info.last, info.rows as i64, kind, set];
+            integers.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+            let (least, greatest) = info.steps.unzip();
+            steps[0].push(least);
+            steps[1].push(greatest);
+        }
+        let names = ["first", "last", "rows", "attached", "sites", "least_step", "greatest_step"];
+        let integers = integers.into_iter().map(|values| Arc::new(Int64Array::from(values)) as ArrayRef);
+        let steps = steps.into_iter().map(|values| Arc::new(Int64Array::from(values)) as ArrayRef);
+        let columns = names.into_iter().map(str::to_owned).zip(integers.chain(steps)).collect();
+        Ok((ArrowArray::batch(rows, columns)?, sets))
     })
 }
 

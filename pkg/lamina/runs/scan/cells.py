@@ -25,7 +25,6 @@ _DECIDED, _LONGEST = 64, 1 << 16
 """How many terms are remembered, and how long they may be in bytes."""
 _FUNCTION = b"PLPY"
 """What stands in a serialized term before a Python function, which may say something else when it is asked again."""
-_ZONES = ("least", "greatest", "nulls", "nans", "rows")
 
 
 class Cells:
@@ -102,8 +101,9 @@ class Cells:
         return pl.DataFrame(_core.column_zones(self.snapshot, column))
 
     def _row_zones(self) -> pl.DataFrame:
-        bounds = [(group[1], group[7], 0, 0, group[2]) for group in self.snapshot.groups()]
-        return pl.DataFrame(bounds, schema=dict.fromkeys(_ZONES, pl.Int64), orient="row")
+        table = pl.DataFrame(_core.group_table(self.snapshot)[0])
+        none = pl.lit(0, pl.Int64)
+        return table.select(least="first", greatest="last", nulls=none, nans=none, rows="rows")
 
     def _look_up(self, key: Hashable) -> pl.Series | None:
         with self._lock:

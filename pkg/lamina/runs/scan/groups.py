@@ -17,7 +17,7 @@ class Group(NamedTuple):
     number: int
     first: int
     rows: int
-    sites: list[str]
+    sites: tuple[str, ...]
     least_step: int | None
     greatest_step: int | None
     kind: str

@@ -80,6 +80,9 @@ class Scan:
         cells = [name for name in self._columns if name in names_in(terms.late)]
         rows = {group.number: group.rows for group in self._all}
         for span, at, metadata in self._surviving(terms.early, cells):
+            if at is None and not terms.late and self._values.is_plain(span, site):
+                yield from ((number, None) for number in span.numbers)
+                continue
             count = span.rows if at is None else at.size
             for start in range(0, count, step := self._batch_rows([site] if terms.late else [], None)):
                 some = _slice(at, start, min(start + step, count))

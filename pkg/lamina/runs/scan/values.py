@@ -59,6 +59,13 @@ class Values:
                 present[which if span.order is None else np.argsort(span.order)[which]] = False
         return np.flatnonzero(present)
 
+    def is_plain(self, span: Span, site: str) -> bool:
+        """Whether the groups of a span, one behind the other, hold the site's values of all its rows and no others."""
+        held = span.order is None and site not in self._attached.sites
+        return held and all(
+            site in group.sites and self._cells.hidden(group.number, site) is None for group in span.groups
+        )
+
     def places(self, span: Span, site: str, at: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """The groups that hold the site's values of rows, -1 where there is none, and the positions there."""
         which, positions = span.places(at)
@@ -97,8 +104,7 @@ class Values:
                 rows = span.rows if at is None else at.size
                 return pl.Series(site, [None], dtype=self._sites[site]).new_from_index(0, rows)
             group = span.groups[0]
-            plain = len(span.groups) == 1 and span.order is None and self._cells.hidden(group.number, site) is None
-            if plain:
+            if len(span.groups) == 1 and self.is_plain(span, site):
                 some = None if at is None else np.ascontiguousarray(at, dtype=np.int64).view(np.uint8)
                 return pl.Series(site, snapshot.vectors(group.number, site, some, widen=self._widen))
         groups, positions = self.places(span, site, at)

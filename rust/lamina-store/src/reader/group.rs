@@ -76,8 +76,17 @@ pub enum Kind {
 impl Snapshot {
     /// The row groups in order of their first row, without those that are hidden wholly.
     pub fn groups(&self) -> Vec<GroupInfo> {
-        let step = self.columns(Table::Rows).find(|column| column.name == "step").map(|column| column.id);
+        let step = self.step_column();
         self.groups.iter().map(|group| group_info(group, step)).collect()
+    }
+
+    /// The row group at a place of [`Snapshot::groups`].
+    pub fn group_at(&self, index: usize) -> Result<GroupInfo> {
+        self.group(Table::Rows, index).map(|group| group_info(group, self.step_column()))
+    }
+
+    fn step_column(&self) -> Option<u32> {
+        self.columns(Table::Rows).find(|column| column.name == "step").map(|column| column.id)
     }
 
     /// How many groups the examples table has.
