@@ -8,6 +8,8 @@ from typing import Any
 import polars as pl
 import torch
 
+from lamina.errors import NotFoundError
+
 
 @dataclass
 class Append:
@@ -64,7 +66,9 @@ class FakeRun:
     def steps(self) -> list[int]:
         return [] if self.stored.is_empty() else self.stored["step"].unique().sort().to_list()
 
-    def activations(self) -> pl.LazyFrame:
+    def activations(self, sites: object = None) -> pl.LazyFrame:
+        if self.stored.is_empty():
+            raise NotFoundError("no site")
         return self.stored.lazy()
 
     def checkpoints(self) -> pl.LazyFrame:

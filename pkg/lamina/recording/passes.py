@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -84,13 +84,14 @@ def record_pass(
     step: int,
     source: str,
     mask: str | None = None,
+    skips: Callable[[Any], bool] | None = None,
     progress: bool = False,
     description: str = "",
 ) -> list[str]:
     """Run `model` over `data` and write what the taps that are due capture.
 
     The model runs in evaluation mode without gradients; modes, buffers and random states are restored. Batches are
-    moved to the device of the model's first parameter.
+    moved to the device of the model's first parameter. Batches whose examples `skips` is true of are left out.
 
     Returns:
         What the model saw: the examples, if they have names, else a digest of each batch.
@@ -100,13 +101,16 @@ def record_pass(
             captured anything.
     """
     due, fired = list(due), set()
-    found = named = False
+    found = named = skipped = False
     seen: list[str] = []
     with random_states(*generators(data)), evaluation(model), buffers(model):
         batches = _batches(data, _device(model), source, mask)
         for batch in track(batches, description, total=count_batches(data), progress=progress):
             found, named = True, batch.named
             seen += batch.signature()
+            if skips is not None and skips(batch.columns["example"]):
+                skipped = True
+                continue
             with taps.armed(due):
                 model(*batch.args, **batch.kwargs)
                 captured = taps.drain()
@@ -115,7 +119,8 @@ def record_pass(
                 writer.append(sites, step=step, source=source, **columns)
     if not found:
         raise RecordingError(f"{source}: there is no batch to run the model on")
-    account.add(source, [tap.site.name for tap in due], fired)
+    if not skipped:
+        account.add(source, [tap.site.name for tap in due], fired)
     # The order of examples with names may change: their rows are found by name.
     return sorted(seen) if named else seen
 
