@@ -56,7 +56,7 @@ class FakeRun:
         self.stored = pl.DataFrame() if stored is None else stored
         self.refreshed = 0
 
-    def writer(self) -> FakeWriter:
+    def writer(self, rank: int | None = None) -> FakeWriter:
         return self.written
 
     def refresh(self) -> FakeRun:

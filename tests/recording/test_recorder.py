@@ -311,7 +311,7 @@ def test_steps_that_are_not_due_do_nothing_but_read_a_flag(run, monkeypatch):
     whole = taps._Hook.receive
     monkeypatch.setattr(taps._Hook, "receive", lambda self, value: (received.append(type(self)), whole(self, value))[1])
     record_steps(Net(), run, range(10), x=torch.randn(5, 4), sites=["head.output", "head.input"], every={3})
-    assert [kind.__name__ for kind in received] == ["_BatchCounter", "Tap", "Tap"]
+    assert [kind.__name__ for kind in received] == ["BatchCounter", "Tap", "Tap"]
 
 
 def test_a_step_that_comes_again_is_a_micro_batch(run):

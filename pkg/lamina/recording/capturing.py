@@ -12,11 +12,12 @@ import polars as pl
 from lamina.errors import NotFoundError, RecordingError
 from lamina.recording.account import Account
 from lamina.recording.passes import Data, check_data, record_pass
+from lamina.recording.ranks import own_rank
 from lamina.recording.resolve import resolve
 from lamina.recording.resuming import Recorded
 from lamina.recording.sites import Sites
 from lamina.recording.state import weights
-from lamina.recording.taps import Taps
+from lamina.recording.watching import Taps
 from lamina.runs.nearest import nearest_steps
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def capture(
     step: int = 0,
     steps: Iterable[int] | None = None,
     mask: str | None = None,
+    attention: Iterable[str] = (),
     resume: bool = False,
     progress: bool = True,
 ) -> None:
@@ -56,6 +58,7 @@ def capture(
             carry them as their step.
         mask: The entry of the batches (mappings) that is true for what is no padding, such as `"attention_mask"`: rows
             where it is false are dropped. The model gets it too.
+        attention: Statistics of the model's attention, as for `lamina.record`.
         resume: Go on behind what an interrupted call with the same arguments has recorded: batches whose examples
             are there are left out, the last of them, which may be there in part, is recorded again.
         progress: False shows no progress bar.
@@ -74,17 +77,17 @@ def capture(
     """
     check_data("capture", loader)
     resolved = resolve(model, sites)
-    taps, account = Taps(model, resolved), Account()
+    taps, account = Taps(model, resolved, attention=attention), Account()
     _check_sites(taps)
     asked = [step] if steps is None else list(steps)
     if steps is not None:
         _check_stored(run, asked)
-    recorded = Recorded(run.refresh(), [site.name for site in resolved.sites], source)
+    recorded = Recorded(run.refresh(), [tap.site.name for tap in taps], source)
     if not resume:
         recorded.refuse(source, asked)
     # The wrapper of a compiled model would put its own name in front of every key.
     inner = getattr(model, "_orig_mod", model)
-    with nullcontext() if steps is None else weights(inner), run.writer() as writer, taps:
+    with nullcontext() if steps is None else weights(inner), run.writer(rank=own_rank()) as writer, taps:
         for now in asked:
             if steps is not None:
                 inner.load_state_dict(run.load(step=now, part="model"))

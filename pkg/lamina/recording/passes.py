@@ -16,7 +16,7 @@ from lamina.progress import track
 from lamina.recording.account import Account
 from lamina.recording.appends import appends
 from lamina.recording.state import buffers, evaluation, generators, random_states
-from lamina.recording.taps import Tap, Taps
+from lamina.recording.watching import PassTap, Taps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,7 +78,7 @@ def record_pass(
     data: Data,
     *,
     taps: Taps,
-    due: Iterable[Tap],
+    due: Iterable[PassTap],
     account: Account,
     writer: Writes,
     step: int,

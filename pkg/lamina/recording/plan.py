@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lamina.recording.schedules import Schedule, schedule_of
-from lamina.recording.taps import AnyTap
+from lamina.recording.watching import AnyTap
 
 
 class Plan:

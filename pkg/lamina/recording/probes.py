@@ -10,7 +10,7 @@ from lamina.errors import RecordingError
 from lamina.recording.account import Account
 from lamina.recording.passes import Data, check_data, record_pass
 from lamina.recording.schedules import Every, Schedule, schedule_of
-from lamina.recording.taps import AnyTap, Tap, Taps
+from lamina.recording.watching import AnyTap, PassTap, Taps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,7 @@ class Probes:
         """
         every = taps.of_passes
         for name, (probe, schedule) in self._probes.items():
-            asked: list[Tap] = every
+            asked: list[PassTap] = every
             if due is not None:
                 if schedule is None:
                     asked = [tap for tap in every if tap in due]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,10 @@ from lamina.recording.numbering import Numbering
 from lamina.recording.plan import Plan
 from lamina.recording.probes import Probes
 from lamina.recording.progression import Progression
+from lamina.recording.ranks import own_rank
 from lamina.recording.resolve import Resolved
 from lamina.recording.schedules import Schedule
-from lamina.recording.taps import AnyTap, Taps
+from lamina.recording.watching import AnyTap, Taps
 from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Recorder:
         run: Run,
         *,
         sites: Resolved,
+        attention: Iterable[str],
         every: Schedule,
         checkpoint_every: Schedule | None,
         probes: Probes,
@@ -49,7 +51,7 @@ class Recorder:
         self._probes = probes
         self._optimizer = optimizer
         self._on_failure: OnFailure = on_failure
-        self._taps = Taps(model, sites, optimizer=optimizer)
+        self._taps = Taps(model, sites, optimizer=optimizer, attention=attention)
         self._names = dict.fromkeys(tap.site.name for tap in self._taps)
         self._account = Account()
         self._writer: GuardedWriter | None = None
@@ -65,7 +67,7 @@ class Recorder:
         if self._entered:
             raise RecordingError("a recorder can be entered once", hint="call lamina.record again")
         self._entered = True
-        self._writer = GuardedWriter(self._run.writer(), self._on_failure)
+        self._writer = GuardedWriter(self._run.writer(rank=own_rank()), self._on_failure)
         try:
             self._taps.__enter__()
         except BaseException as error:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from lamina.errors import RecordingError
-from lamina.recording.captured import Captured, Collector
+from lamina.recording.captured import Collector
 from lamina.recording.elements import select
-from lamina.recording.parameters import ParameterTap, ParameterTaps
-from lamina.recording.resolve import Resolved
 from lamina.recording.sites import ResolvedSite
 
 if TYPE_CHECKING:
@@ -167,10 +163,7 @@ class Tap(_Hook):
         self._unhooked.clear()
 
 
-AnyTap = Tap | ParameterTap
-
-
-class _BatchCounter(_Hook):
+class BatchCounter(_Hook):
     """Counts the calls of the whole model while armed: each is a batch, or a micro-batch, of the step."""
 
     def __init__(self, model: nn.Module, collector: Collector) -> None:
@@ -178,8 +171,8 @@ class _BatchCounter(_Hook):
         self._model = model
         self._start = 0
 
-    def __reduce__(self) -> tuple[type[_BatchCounter], tuple[nn.Module, Collector]]:
-        return _BatchCounter, (nn.Identity(), Collector())
+    def __reduce__(self) -> tuple[type[BatchCounter], tuple[nn.Module, Collector]]:
+        return BatchCounter, (nn.Identity(), Collector())
 
     def _register(self) -> RemovableHandle:
         return self._model.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -195,74 +188,3 @@ class _BatchCounter(_Hook):
 
     def _collect(self, value: torch.Tensor) -> None:
         self._collector.count_batch(self._start)
-
-
-class Taps:
-    """The taps of one recorder, those of parameters included, and the collector that they fill.
-
-    As a context manager it attaches the hooks and takes them away.
-    """
-
-    def __init__(self, model: nn.Module, sites: Resolved, *, optimizer: torch.optim.Optimizer | None = None) -> None:
-        self.collector = Collector()
-        self._taps = [Tap(site, self.collector) for site in sites.sites]
-        self._parameters = ParameterTaps(model, sites.parameters, self.collector, optimizer)
-        self._hooks: list[_Hook] = [_BatchCounter(model, self.collector), *self._taps]
-
-    def __enter__(self) -> Taps:
-        """Attach all hooks, or none."""
-        try:
-            for hook in self._hooks:
-                hook.attach()
-            self._parameters.attach()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Take all hooks away."""
-        for hook in self._hooks:
-            hook.detach()
-        self._parameters.detach()
-
-    def __iter__(self) -> Iterator[AnyTap]:
-        """Yield the taps in order of the sites, those of parameters last."""
-        yield from self._taps
-        yield from self._parameters.taps
-
-    @property
-    def of_passes(self) -> list[Tap]:
-        """The taps that a forward pass alone can fill: no gradients, no parameters."""
-        return [tap for tap in self._taps if not tap.site.gradient]
-
-    def arm(self, taps: Iterable[AnyTap]) -> None:
-        """Make some taps capture until `disarm`."""
-        for tap in taps:
-            tap.armed = True
-        self._hooks[0].armed = True
-        self._parameters.begin()
-
-    def disarm(self) -> None:
-        """Make all taps idle."""
-        for hook in self._hooks:
-            hook.disarm()
-        self._parameters.disarm()
-
-    def drain(self) -> list[Captured]:
-        """Make all taps idle and return what they captured."""
-        self._parameters.end()
-        self.disarm()
-        return self.collector.drain()
-
-    @contextmanager
-    def armed(self, taps: Iterable[Tap]) -> Iterator[None]:
-        """Arm some taps for a block of code; what was collected is dropped if it raises."""
-        self.arm(taps)
-        try:
-            yield
-        except BaseException:
-            self.collector.drain()
-            raise
-        finally:
-            self.disarm()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from lamina.errors import RecordingError
@@ -30,6 +30,7 @@ def record(
     checkpoint_every: Every | None = None,
     probes: Mapping[str, Data | Probe] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    attention: Iterable[str] = (),
     on_failure: OnFailure = "raise",
 ) -> Recorder:
     """Record a model while it learns: a context manager around any training loop.
@@ -69,6 +70,9 @@ def record(
             so the training goes on bit for bit as without. A `Probe` has a schedule of its own.
         optimizer: Saved beside the model in each checkpoint; what sites such as `weight.update` and `weight.exp_avg`
             belong to.
+        attention: Statistics of the model's attention, such as `("entropy", "received")`: out of
+            `lamina.recording.attention.STATISTICS`, from queries and keys and without a matrix of weights, recorded
+            as sites `<path of the module>.<statistic>` of a row for each position, as wide as there are heads.
         on_failure: What happens if the store fails (a full disk): `"raise"` ends the training with it, `"warn"`
             ends the recording alone. What was acknowledged is there either way. Mistakes in the call raise always.
 
@@ -101,6 +105,7 @@ def record(
         model,
         run,
         sites=resolve(model, sites, optimizer=optimizer),
+        attention=attention,
         every=schedule_of(every),
         checkpoint_every=None if checkpoint_every is None else schedule_of(checkpoint_every),
         probes=Probes(probes or {}),
