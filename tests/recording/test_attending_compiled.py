@@ -81,6 +81,27 @@ def test_encoder_layers_are_read_and_compiled_once(grad):
     check(layer, {"src": torch.randn(2, 5, 16)}, fullgraph=True, grad=grad)
 
 
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.attention(x, x, x, need_weights=False)[0]
+
+
+def test_layers_that_are_compiled_each_for_itself_share_their_code():
+    """Dynamo gives up at the ninth version of a function."""
+    model = nn.Sequential(*(Attends() for _ in range(10)))
+    for layer in model:
+        layer.compile(backend="eager", fullgraph=True)
+    given = {"input": torch.randn(2, 5, 8, requires_grad=True)}
+    found, _ = calls(model, model, given, [False, True])
+    assert len(found[1]) == 10 * len(TOLD)
+    assert not torch.equal(found[1]["0.attention.entropy"], found[1]["9.attention.entropy"])
+    assert counters["stats"]["unique_graphs"] == 1
+
+
 @pytest.mark.slow
 def test_gradients_flow_through_compiled_code():
     def gradients(model: nn.Module, call) -> list[torch.Tensor]:

@@ -177,3 +177,11 @@ def test_a_copy_of_a_watched_module_is_nobodys():
         taps.arm()
         copy.deepcopy(module)(x, x, x)
         assert found == {}
+
+
+def test_inference_mode_is_read():
+    module, x = attention(), sequences()
+    truth, _ = recorded(module, x, x, x)
+    with torch.inference_mode():
+        found, _ = recorded(module, x, x, x)
+    torch.testing.assert_close(found, truth)

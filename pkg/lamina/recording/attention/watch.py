@@ -17,7 +17,7 @@ Receive = Callable[[str, torch.Tensor], None]
 
 _MARK = "_lamina_attention"
 _keys = itertools.count()
-_attached: dict[str, Watch] = {}
+_attached: dict[int, Watch] = {}
 
 # As with `lamina::tap`: the operator claims to change a tensor, so that nothing removes it or swaps two calls.
 _order = torch.zeros(0, device="cpu")
@@ -26,7 +26,7 @@ _order = torch.zeros(0, device="cpu")
 @torch.library.custom_op(
     "lamina::attend",
     mutates_args=("order",),
-    schema="(Tensor q, Tensor k, Tensor? mask, Tensor? second_mask, Tensor(a!) order, str key, bool causal, "
+    schema="(Tensor q, Tensor k, Tensor? mask, Tensor? second_mask, Tensor(a!) order, Tensor key, bool causal, "
     "float? scaling, float? softcap) -> ()",
 )
 def _attend(
@@ -35,12 +35,12 @@ def _attend(
     mask: torch.Tensor | None,
     second_mask: torch.Tensor | None,
     order: torch.Tensor,
-    key: str,
+    key: torch.Tensor,
     causal: bool,
     scaling: float | None,
     softcap: float | None,
 ) -> None:
-    watch = _attached.get(key)
+    watch = _attached.get(int(key))
     if watch is not None and watch.due:
         watch.receive(q, k, (mask, second_mask), causal, scaling, softcap)
 
@@ -67,7 +67,8 @@ class Watch:
         self.name = name
         self.due: tuple[str, ...] = ()
         self._give = receive
-        self._key = str(next(_keys))
+        # A number would be a constant of compiled code: layers that share their code would be compiled one by one.
+        self._key = torch.tensor(next(_keys), device="cpu")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (nn.Identity(), "", _nobody)
@@ -80,18 +81,18 @@ class Watch:
     def attach(self) -> None:
         """Begin to read the module's calls, idly."""
         other = self.of(self.module)
-        if other is not None and other._key in _attached:
+        if other is not None and int(other._key) in _attached:
             raise RecordingError(
                 f"the attention of {self.name or 'the model'} is recorded already",
                 hint="one recorder at a time may record the attention of a module",
             )
         self.module.__dict__[_MARK] = self
-        _attached[self._key] = self
+        _attached[int(self._key)] = self
 
     def detach(self) -> None:
         """Leave the module as it came."""
         self.due = ()
-        _attached.pop(self._key, None)
+        _attached.pop(int(self._key), None)
         if self.of(self.module) is self:
             del self.module.__dict__[_MARK]
 
