@@ -94,6 +94,7 @@ def everything() -> list[Any]:
         dict(AttentionMaskInterface._global_mapping),
         dict(vars(nn.MultiheadAttention)),
         dict(vars(nn.TransformerEncoderLayer)),
+        dict(vars(nn.TransformerEncoder)),
     ]
 
 

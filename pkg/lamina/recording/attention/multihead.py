@@ -1,7 +1,7 @@
 """Attention of `torch.nn.MultiheadAttention`, on its own and in encoder layers that call it by no name.
 
 Hooks would change what they watch: an encoder layer leaves its fast path when any of its modules has one. So the
-`forward` of both classes takes a detour; the original one runs untouched.
+`forward` of these classes takes a detour; the original one runs untouched.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class MultiheadWatch(Watch):
     """Reads what a `torch.nn.MultiheadAttention` is given, and projects it to queries and keys once more."""
 
     reached = False
+    length: int | None = None
 
     def _attention(
         self,
@@ -65,10 +66,11 @@ def find(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 @functools.cache
 def detours() -> tuple[Detour, ...]:
-    """Return the ways around the `forward` of attention and of encoder layers."""
+    """Return the ways around the `forward` of attention, of encoder layers and of encoders."""
     return (
         Detour(nn.MultiheadAttention, "forward", _around),
         Detour(nn.TransformerEncoderLayer, "forward", _around_layer),
+        Detour(nn.TransformerEncoder, "forward", _around_encoder),
     )
 
 
@@ -125,6 +127,24 @@ def _around_layer(original: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 
+def _around_encoder(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def forward(self: nn.TransformerEncoder, src: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():  # never packs
+            return original(self, src, *args, **kwargs)
+        found = (Watch.of(module) for module in self.modules())
+        watches = [watch for watch in found if isinstance(watch, MultiheadWatch) and watch.due]
+        for watch in watches:
+            watch.length = src.shape[1] if src.ndim == 3 and not src.is_nested else None
+        try:
+            return original(self, src, *args, **kwargs)
+        finally:
+            for watch in watches:
+                watch.length = None
+
+    return forward
+
+
 def _see(
     watch: MultiheadWatch,
     query: torch.Tensor,
@@ -138,8 +158,10 @@ def _see(
         return
     if query.is_nested:
         # The encoder packs items without their padding. Nobody reads the rows that it left out: they are out of reach.
-        lengths = torch.tensor([len(item) for item in query.unbind()], device=query.device)
-        query = key = query.to_padded_tensor(0.0)
+        items = query.unbind()
+        lengths = torch.tensor([len(item) for item in items], device=query.device)
+        longest = watch.length or max(len(item) for item in items)
+        query = key = query.to_padded_tensor(0.0, (len(items), longest, items[0].shape[1]))
         left_out = torch.arange(query.shape[1], device=query.device) >= lengths[:, None]
         mask = (left_out[:, :, None] | left_out[:, None, :])[:, None]
     if norm is not None:
