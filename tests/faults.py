@@ -1043,3 +1043,26 @@ def attention_counts_recomputations(patch: pytest.MonkeyPatch) -> None:
     import torch
 
     patch.setattr(torch._C, "_current_graph_task_id", lambda: -1)
+
+
+@fault
+def aliases_swap_queries_and_keys(patch: pytest.MonkeyPatch) -> None:
+    """In the table of names, queries stand where keys are."""
+    from lamina.recording import aliases
+
+    names = {"attn.hook_q": "attn.hook_k", "attn.hook_k": "attn.hook_q"}
+    families = {
+        model: family
+        | {"block": {site: [names.get(one, one) for one in listed] for site, listed in family["block"].items()}}
+        for model, family in aliases._families().items()
+    }
+    patch.setattr(aliases, "_families", lambda: families)
+
+
+@fault
+def aliases_take_heads_together(patch: pytest.MonkeyPatch) -> None:
+    """Queries, keys and values are taken to stand side by side, not side by side in each head."""
+    from lamina.recording import aliases
+
+    for index, name in enumerate(("query", "key", "value")):
+        patch.setitem(aliases.PARTS, f"{name} of each head", lambda config, index=index: aliases.Third(index))
