@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lamina.recording import aliases as naming
+from lamina.recording import capture
 from lamina.recording.aliases import Heads, Third, aliases
 from tests.faults import broken
 from tests.recording.families import FAMILIES, batch, model, tensors
@@ -210,6 +211,19 @@ def test_a_compiled_or_wrapped_model_offers_the_same():
     assert aliases(made) == names
     wrapped = aliases(nn.ModuleDict({"net": made, "head": nn.Linear(2, 2)}))
     assert {name: alias.site for name, alias in wrapped.items()} == {n: f"net.{a.site}" for n, a in names.items()}
+
+
+def test_a_recorded_name_holds_what_transformerlens_gives(run):
+    capture(
+        model("gpt_neox"),
+        run,
+        batch("gpt_neox"),
+        sites=["blocks.*.attn.hook_q", "blocks.*.attn.hook_k", "hook_embed"],
+        progress=False,
+    )
+    names = ["hook_embed", *(f"blocks.{i}.attn.hook_{one}" for i in range(2) for one in "kq")]
+    for name in names:
+        torch.testing.assert_close(run.values(name, "capture")[0], reference("gpt_neox")[name])
 
 
 def test_nothing_runs(monkeypatch):

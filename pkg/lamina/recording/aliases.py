@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lamina.recording.resolve import without_wrappers
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -60,6 +62,8 @@ PARTS: dict[str, Callable[[Any], Callable[[torch.Tensor], torch.Tensor]]] = {
 }
 """The parts that the table names, made from a model's configuration."""
 
+_IN_HEADS = {"hook_q", "hook_k", "hook_v", "hook_z"}
+
 
 def aliases(model: nn.Module) -> dict[str, Alias]:
     """Return every TransformerLens name that a model offers, with the site that it stands for.
@@ -87,11 +91,8 @@ def aliases(model: nn.Module) -> dict[str, Alias]:
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules by their paths, as sites write them: without the wrapper of torch.compile."""
-    modules: dict[str, nn.Module] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        modules[".".join(part for part in path.split(".") if part != "_orig_mod")] = module
-    return modules
+    """Return the modules by their paths, as sites write them."""
+    return {without_wrappers(path): module for path, module in model.named_modules(remove_duplicate=False)}
 
 
 def _hook_points(modules: dict[str, nn.Module]) -> dict[str, Alias]:
@@ -103,13 +104,10 @@ def _hook_points(modules: dict[str, nn.Module]) -> dict[str, Alias]:
         if id(module) not in paths or len(path) < len(paths[id(module)]):
             paths[id(module)] = path
     return {
-        name: Alias(_joined(paths[id(point)], "output"), Heads() if name.split(".")[-1] in _IN_HEADS else None)
+        name: Alias(f"{paths[id(point)]}.output", Heads() if name.split(".")[-1] in _IN_HEADS else None)
         for name, point in points.items()
         if id(point) in paths
     }
-
-
-_IN_HEADS = {"hook_q", "hook_k", "hook_v", "hook_z"}
 
 
 def _of_transformers(modules: dict[str, nn.Module]) -> dict[str, Alias]:
