@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,13 @@ def torch_dtype(name: str) -> torch.dtype:
     return getattr(torch, _TORCH_NAMES[name])
 
 
+@cache
+def _names_of_torch() -> dict[torch.dtype, str]:
+    import torch
+
+    return {getattr(torch, kind): name for name, kind in _TORCH_NAMES.items()}
+
+
 def flatten(value: Any, what: str) -> Flat:
     """The value's bytes: a view where it is contiguous on the CPU, else one copy.
 
@@ -85,18 +93,22 @@ def flatten(value: Any, what: str) -> Flat:
         return _flatten_tensor(value, what)
     if not isinstance(value, np.ndarray | np.generic):
         raise SchemaError(f"{what} is a {type(value).__name__}", hint="give a torch tensor or a NumPy array")
-    array = np.asarray(value)
-    if (name := _NAMES.get(array.dtype.newbyteorder("="))) is None:
-        raise SchemaError(f"{what} has the dtype {array.dtype}", hint=f"known are {', '.join(NUMPY_DTYPES)}")
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    return Flat(name, np.shape(value), array.reshape(-1).view(np.uint8))
+    # between steps of a training the caches hold other things, and each further function costs tens of microseconds
+    array = value if type(value) is np.ndarray else np.asarray(value)
+    shape = array.shape
+    if (name := _NAMES.get(array.dtype)) is None:
+        if (name := _NAMES.get(array.dtype.newbyteorder("="))) is None:
+            raise SchemaError(f"{what} has the dtype {array.dtype}", hint=f"known are {', '.join(NUMPY_DTYPES)}")
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
+    return Flat(name, shape, array.reshape(-1).view(np.uint8))
 
 
 def _flatten_tensor(tensor: torch.Tensor, what: str) -> Flat:
     import torch
 
-    names = {getattr(torch, kind): name for name, kind in _TORCH_NAMES.items()}
-    if (name := names.get(tensor.dtype)) is None:
+    if (name := _names_of_torch().get(tensor.dtype)) is None:
         raise SchemaError(f"{what} has the dtype {tensor.dtype}", hint=f"known are {', '.join(_TORCH_NAMES)}")
     if tensor.layout != torch.strided:
         raise SchemaError(f"{what} has the layout {tensor.layout}", hint="call .to_dense() first")

@@ -39,6 +39,8 @@ def as_values(name: str, value: Any) -> Any:
 
     Points in time become datetime64[us], scalars too.
     """
+    if type(value) in _KINDS:
+        return value
     if isinstance(value, datetime | np.datetime64):
         return times.from_items(name, [value])[0]
     if is_tensor(value):

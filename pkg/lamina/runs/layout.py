@@ -6,6 +6,7 @@ item has a shape. Sites of one call with other leading shapes form row sets of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,19 +87,19 @@ def _row_set(lead: tuple[int, ...], sites: list[Site], given: Mapping[str, Any],
     spread = {name: values for name, values in spread.items() if values is not _OTHER}
     if len(lead) == 2 and "position" not in spread:
         spread["position"] = np.tile(np.arange(lead[1], dtype=np.int64), lead[0])
-    rows = int(np.prod(lead))
+    rows = math.prod(lead)
     keep = _OTHER if mask is None else _spread(as_values("mask", mask), lead, "mask")
     if keep is not _OTHER:
         keep = np.broadcast_to(np.asarray(keep, dtype=bool), (rows,))
         spread = {name: values[keep] if isinstance(values, np.ndarray) else values for name, values in spread.items()}
         sites = [(name, dtype, item, _kept(data, keep)) for name, dtype, item, data in sites]
         rows = int(keep.sum())
-    order = {name: index for index, name in enumerate(RESERVED_ORDER)}
-    names = sorted(spread, key=lambda name: order.get(name, len(order)))
+    names = sorted(spread, key=lambda name: _ORDER.get(name, len(_ORDER)))
     columns = [column(name, spread[name]) for name in names if not is_blank(spread[name])]
     return RowSet(rows, sites, columns)
 
 
+_ORDER = {name: index for index, name in enumerate(RESERVED_ORDER)}
 _OTHER = object()  # a column of another row set of the same call
 
 
