@@ -69,7 +69,10 @@ def from_datasets(
     """
     need("pyarrow", extra=EXTRA)
     choice = Choice(sites, columns, example, position)
-    tables = [_table(files, choice, split) for split, files in _splits(Path(path)).items()]
+    # `datasets` writes no file where there are no rows
+    tables = [_table(files, choice, split) for split, files in _splits(Path(path)).items() if files]
+    if not tables:
+        raise SchemaError("the dataset holds no rows", str(path))
     return arrive(run, tables, step=step, source=source, what=Path(path).name, progress=progress)
 
 
