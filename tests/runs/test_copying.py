@@ -84,6 +84,8 @@ def test_what_is_hidden_stays_behind_and_the_rest_is_the_same(tmp_path: Path, wh
         kept(run)
     if when != "before":
         run.compact(cold="x")
+        run.gc(grace=0)
+        run.gc(grace=0)
     if when == "after":
         kept(run)
     copy = run.copy(tmp_path / "copy")

@@ -137,6 +137,13 @@ def share_rows(members: Sequence[Leaving]) -> bool:
     return all(np.array_equal(members[0].ids, member.ids) for member in members[1:])
 
 
+def count_rows(members: Sequence[Leaving]) -> int:
+    """How many rows leave, each counted once."""
+    if share_rows(members):
+        return len(members[0])
+    return np.unique(np.concatenate([member.ids for member in members])).size
+
+
 def about(run: Run, members: Sequence[Leaving]) -> dict[str, str]:
     """What an export says of itself: JSON texts by name."""
     steps: set[int] = set()

@@ -13,7 +13,7 @@ from lamina.errors import SchemaError
 from lamina.interchange.columns import as_tensors
 from lamina.interchange.drafts import check_free, drafted
 from lamina.interchange.header import make_header
-from lamina.interchange.leaving import Leaving, about, leaving, share_rows
+from lamina.interchange.leaving import Leaving, about, count_rows, leaving, share_rows
 from lamina.interchange.tensors import NAMES, numpy_dtype
 from lamina.progress import track
 
@@ -88,7 +88,7 @@ def to_safetensors(
         blocks = sum(len(range(0, len(member), member.block_rows())) for member in members)
         for _ in track(_written(run, members, files), f"exporting {run.name}", blocks, progress):
             pass
-    return np.unique(np.concatenate([member.ids for member in members])).size
+    return count_rows(members)
 
 
 class _Tensor(NamedTuple):

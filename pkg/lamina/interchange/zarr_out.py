@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from lamina.interchange.drafts import check_free, drafted
-from lamina.interchange.leaving import Leaving, about, leaving, share_rows
+from lamina.interchange.leaving import Leaving, about, count_rows, leaving, share_rows
 from lamina.interchange.tensors import BITS, numpy_dtype
 from lamina.progress import track
 
@@ -75,7 +75,7 @@ def to_zarr(
     with drafted(path, folder=True) as draft:
         for _ in track(_written(run, members, draft), f"exporting {run.name}", blocks, progress):
             pass
-    return np.unique(np.concatenate([member.ids for member in members])).size
+    return count_rows(members)
 
 
 def _written(run: Run, members: list[Leaving], draft: Path) -> Iterator[None]:
