@@ -53,7 +53,8 @@ class StoredColumn:
         if valid is None or valid.all():
             return entries
         if self.time:
-            return pl.Series(entries).set(pl.Series(~valid), None)
+            # what is read may lie in memory that nobody may write
+            return np.where(valid, entries, np.datetime64("NaT", "us"))
         entries = entries if isinstance(entries, list) else entries.tolist()
         return [value if there else None for value, there in zip(entries, valid.tolist(), strict=True)]
 
