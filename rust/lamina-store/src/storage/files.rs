@@ -30,6 +30,7 @@ pub(super) fn refused(error: &io::Error, doing: &str, file: &str) -> Error {
         }
         Io::PermissionDenied | Io::ReadOnlyFilesystem => "check the permissions of the run's folder",
         Io::NotFound => "the file is missing; was it moved or removed?",
+        Io::InvalidInput => "a run consists of plain files and folders; copy it with what its links lead to (cp -rL)",
         _ => return Error::new(kind, message).in_file(file),
     };
     Error::new(kind, message).in_file(file).hint(hint)

@@ -71,6 +71,10 @@ pub fn syncs() -> u64 {
     SYNCS.load(Ordering::Relaxed)
 }
 
+fn strange(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}"))
+}
+
 impl Fs for RealFs {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)
@@ -93,7 +97,17 @@ impl Fs for RealFs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        Ok(Box::new(File::open(path)?))
+        use std::os::unix::fs::OpenOptionsExt;
+        // a pipe in the place of a file must not keep a reader waiting, nor a link lead it out of the run
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(|error| {
+            let link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+            if link { strange("a link, which may lead out of the run") } else { error }
+        })?;
+        if !file.metadata()?.is_file() {
+            return Err(strange("no regular file"));
+        }
+        Ok(Box::new(file))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -118,6 +132,9 @@ impl Fs for RealFs {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        if std::fs::symlink_metadata(path)?.is_symlink() {
+            return Err(strange("a link, which may lead out of the run"));
+        }
         std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
