@@ -11,7 +11,7 @@ use lamina_store::reader::ColumnData;
 use lamina_store::storage::{Files, Fs, FsFile, RealFs};
 use lamina_store::{Opening, Snapshot, Writer, create};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -83,6 +83,124 @@ fn a_failed_writer_refuses_everything_and_says_why() {
         }
     }
     panic!("the disk never failed");
+}
+
+/// A disk of which one sync fails; the next would succeed, as it does where the kernel reports an error but once.
+#[derive(Clone)]
+struct OneBadSync {
+    /// What the path holds of which a sync fails, and how many of them succeed before.
+    of: &'static str,
+    left: Arc<AtomicUsize>,
+}
+
+struct OneBadFile {
+    inner: Box<dyn FsFile>,
+    fs: OneBadSync,
+    path: PathBuf,
+}
+
+impl OneBadSync {
+    fn sync(&self, path: &Path) -> io::Result<()> {
+        let concerned = path.to_string_lossy().contains(self.of);
+        let count = || self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.wrapping_sub(1)));
+        if concerned && count() == Ok(0) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+
+    fn failed(&self) -> bool {
+        self.left.load(Ordering::SeqCst) > usize::MAX / 2
+    }
+}
+
+impl Fs for OneBadSync {
+    real!(create_dir_all open_direct open rename link remove_file list exists);
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        let inner = RealFs.create_new(path)?;
+        Ok(Box::new(OneBadFile { inner, fs: self.clone(), path: path.to_owned() }))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.sync(path)?;
+        RealFs.sync_dir(path)
+    }
+}
+
+impl FsFile for OneBadFile {
+    inner!(inner: length read_at write_at set_length);
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.fs.sync(&self.path)?;
+        self.inner.sync_data()
+    }
+}
+
+/// Appends until something fails; how many appends were acknowledged, and the tickets of those that were staged.
+fn until_it_fails(writer: &Writer, on: &dyn lamina_store::storage::Storage) -> (usize, Vec<lamina_store::Ticket>) {
+    let (mut acknowledged, mut tickets) = (0, Vec::new());
+    for step in 0..40 {
+        // two of a durable point, of which one is waited for
+        let staged = append(writer, on, step, 1).and_then(|one| append(writer, on, step, 1).map(|two| (one, two)));
+        let Ok((one, two)) = staged else { break };
+        let waited = wait(&two);
+        tickets.extend([one, two]);
+        if waited.is_err() {
+            break;
+        }
+        acknowledged += 2;
+    }
+    (acknowledged, tickets)
+}
+
+#[test]
+fn one_failed_sync_ends_the_writer_for_good_and_every_ticket_says_why() {
+    let places = ["segments/", "logs/000000", "/segments", "/logs", "commits/.", "/commits"];
+    for (place, of) in places.into_iter().enumerate() {
+        let mut failures = 0;
+        for allowed in 0..8 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("run");
+            create(storage(&path).as_ref(), "{}").unwrap();
+            let fs = OneBadSync { of, left: Arc::new(AtomicUsize::new(allowed)) };
+            let failing: Arc<dyn lamina_store::storage::Storage> = Arc::new(Files::on(Arc::new(fs.clone()), &path));
+            let mut kept = 0;
+            if let Ok(writer) = Writer::open(Arc::clone(&failing), None) {
+                let (acknowledged, tickets) = until_it_fails(&writer, failing.as_ref());
+                kept = acknowledged;
+                // a commit is published on the caller's thread: it fails the call, and the writer goes on
+                let committed = of.contains("commits");
+                if fs.failed() && !committed {
+                    failures += 1;
+                    for (at, ticket) in tickets.iter().enumerate() {
+                        let error = ticket.error();
+                        assert_eq!(error.is_some(), at >= acknowledged, "{of} after {allowed}: ticket {at}");
+                        assert!(error.is_none_or(|error| error.to_string().contains("os error 5")));
+                    }
+                    // the disk works again; this writer never does
+                    for _ in 0..3 {
+                        let refused = append(&writer, failing.as_ref(), 9, 1).err().unwrap();
+                        assert_eq!(refused.kind, ErrorKind::Writer, "{of}: {refused}");
+                        assert!(refused.message.contains("os error 5"), "{refused}");
+                        assert!(wait(&writer.flush()).is_err());
+                    }
+                    assert_eq!(writer.close(None).unwrap_err().kind, ErrorKind::Storage);
+                } else {
+                    failures += usize::from(fs.failed());
+                    let _ = writer.close(None);
+                }
+            } else {
+                failures += 1;
+            }
+            let found = values(&Snapshot::open(storage(&path), Opening::default()).unwrap());
+            assert!(found.len() >= kept, "{of} after {allowed}: {} of {kept}", found.len());
+            assert!(found.chunks(2).take(kept / 2).enumerate().all(|(step, pair)| pair == [step as f32; 2]));
+            let again = Writer::open(storage(&path), None).unwrap();
+            wait(&append(&again, storage(&path).as_ref(), 99, 1).unwrap()).unwrap();
+            again.close(None).unwrap();
+            let found = values(&Snapshot::open(storage(&path), Opening::default()).unwrap());
+            assert_eq!(found.last(), Some(&99.0), "another writer goes on");
+        }
+        assert!(failures > 0, "place {place}: no sync of {of} failed");
+    }
 }
 
 /// A disk of which some reads fail.
