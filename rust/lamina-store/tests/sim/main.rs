@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod actor;
+mod collected;
 mod content;
 mod disk;
 mod fixed;
