@@ -95,6 +95,7 @@ fn no_checkpoint_is_lost_that_leans_on_what_is_condemned_meanwhile() {
 }
 
 #[test]
+#[ignore = "slow: `make test-slow` runs it"]
 fn no_acknowledged_checkpoint_is_lost_that_leans_on_what_is_removed_meanwhile() {
     every_interruption(rewound, save, |scene| drop(collect(scene, Duration::ZERO)));
 }
@@ -106,6 +107,7 @@ fn compacted(scene: &Scene) {
 }
 
 #[test]
+#[ignore = "slow: `make test-slow` runs it"]
 fn no_collection_harms_another() {
     every_interruption(
         compacted,
@@ -115,6 +117,7 @@ fn no_collection_harms_another() {
 }
 
 #[test]
+#[ignore = "slow: `make test-slow` runs it"]
 fn no_collection_harms_a_compaction_or_is_harmed_by_one() {
     fn hidden(scene: &Scene) {
         record_little(scene);
