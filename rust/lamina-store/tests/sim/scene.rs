@@ -257,7 +257,7 @@ impl Scene {
             return Err(format!("compaction found damage: {damage}"));
         }
         // where a collection was at work, and now and then elsewhere
-        if self.was_collected() || self.fs.history().1.len() % 4 == 0 {
+        if self.was_collected() || self.fs.history().1.len().is_multiple_of(4) {
             let collect = || gc(&self.storage(), Duration::ZERO, &Progress::default());
             let first = collect().map_err(|error| format!("what is there cannot be collected: {error}"))?;
             let second = collect().map_err(|error| error.to_string())?;
