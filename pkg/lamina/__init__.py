@@ -16,7 +16,7 @@ from lamina.runs import LaminaWarning, Run, Runs, Writer, merge, open, open_runs
 
 if TYPE_CHECKING:
     from lamina import interchange
-    from lamina.recording import Probe, Recorder, Site, capture, log_then_linear, record
+    from lamina.recording import Probe, Recorder, Site, Survey, capture, log_then_linear, record, sites
 
 __version__ = _version()
 
@@ -24,9 +24,11 @@ _LATER = {
     "Probe": "lamina.recording",
     "Recorder": "lamina.recording",
     "Site": "lamina.recording",
+    "Survey": "lamina.recording",
     "capture": "lamina.recording",
     "log_then_linear": "lamina.recording",
     "record": "lamina.recording",
+    "sites": "lamina.recording",
 }
 
 _ROOMS = ("interchange",)
@@ -40,6 +42,7 @@ __all__ = [
     "Run",
     "Runs",
     "Site",
+    "Survey",
     "Writer",
     "__version__",
     "capture",
@@ -50,6 +53,7 @@ __all__ = [
     "open",
     "open_runs",
     "record",
+    "sites",
 ]
 
 

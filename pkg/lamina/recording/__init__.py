@@ -16,6 +16,7 @@ from lamina.recording.probes import Probe
 from lamina.recording.recorder import Recorder
 from lamina.recording.schedules import log_then_linear
 from lamina.recording.sites import Site
+from lamina.recording.surveying import Survey, sites
 from lamina.recording.training import record
 
-__all__ = ["Probe", "Recorder", "Site", "capture", "log_then_linear", "record"]
+__all__ = ["Probe", "Recorder", "Site", "Survey", "capture", "log_then_linear", "record", "sites"]

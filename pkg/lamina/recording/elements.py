@@ -39,6 +39,14 @@ def select(value: Any, path: tuple[int | str, ...], site: str) -> torch.Tensor:
     )
 
 
+def tensors(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every tensor inside of what a module takes or returns, with its path as a site names it: `[1][hidden]`."""
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    for key, element in _items(value):
+        yield from tensors(element, f"{path}[{key}]")
+
+
 def _item(value: Any, key: int | str, site: str) -> Any:
     # A tensor has elements too, but `output[0]` of a plain tensor would silently record its first row.
     if not isinstance(value, torch.Tensor):

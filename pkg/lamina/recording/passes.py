@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,10 +21,13 @@ from lamina.recording.watching import PassTap, Taps
 if TYPE_CHECKING:
     from torch import nn
 
-    from lamina.recording.guarded import GuardedWriter
-    from lamina.runs import Writer
+    class Writes(Protocol):
+        """What a pass needs of a writer."""
 
-    Writes = Writer | GuardedWriter
+        def append(self, sites: dict[str, torch.Tensor], /, **columns: Any) -> object:
+            """See `Writer.append`."""
+            ...
+
 
 Data = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | Iterable[Any]
 """What a model passes over: one batch (a tensor, a tuple, a mapping), or batches (a list, a loader)."""
