@@ -145,3 +145,14 @@ def test_compiled_code_runs_on_when_the_recorder_is_gone():
     trained(module, compiled)
     x = torch.ones(3, 4)
     assert torch.equal(compiled(x), module(x))
+
+
+def test_many_layers_that_are_compiled_one_by_one_share_their_code():
+    def layers():
+        torch.manual_seed(0)
+        return nn.Sequential(*(Block(4) for _ in range(10))).eval()
+
+    plain, module = layers(), layers()
+    for layer in module:
+        layer.compile(backend="aot_eager", fullgraph=True)
+    assert equal(trained(plain, plain, sites="*.mlp.output"), trained(module, module, sites="*.mlp.output"))

@@ -26,16 +26,16 @@ _nothing = torch.zeros(0, device="cpu")
 
 
 @torch.library.custom_op(
-    "lamina::tap", mutates_args=("order",), schema="(Tensor value, Tensor(a!) order, int key) -> ()"
+    "lamina::tap", mutates_args=("order",), schema="(Tensor value, Tensor(a!) order, Tensor key) -> ()"
 )
-def _tap(value: torch.Tensor, order: torch.Tensor, key: int) -> None:
-    hook = _attached.get(key)
+def _tap(value: torch.Tensor, order: torch.Tensor, key: torch.Tensor) -> None:
+    hook = _attached.get(int(key))
     if hook is not None and hook.armed:
         hook.receive(value)
 
 
 @_tap.register_fake
-def _(value: torch.Tensor, order: torch.Tensor, key: int) -> None:
+def _(value: torch.Tensor, order: torch.Tensor, key: torch.Tensor) -> None:
     return None
 
 
@@ -53,11 +53,13 @@ class _Hook:
     def __init__(self, collector: Collector) -> None:
         self.armed = False
         self._collector = collector
-        self._key = next(_keys)
+        # A tensor: a number would be a constant of the compiled code, and layers that are compiled one by one would
+        # share none of it.
+        self._key = torch.tensor(next(_keys), device="cpu")
         self._handle: RemovableHandle | None = None
 
     def attach(self) -> None:
-        _attached[self._key] = self
+        _attached[int(self._key)] = self
         self._handle = self._register()
 
     def disarm(self) -> None:
@@ -65,7 +67,7 @@ class _Hook:
 
     def detach(self) -> None:
         self.disarm()
-        _attached.pop(self._key, None)
+        _attached.pop(int(self._key), None)
         if self._handle is not None:
             self._handle.remove()
 
