@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lamina.errors import RecordingError
+from lamina.recording.aliases import aliases
 from lamina.recording.sites import DEFAULT, ParameterSite, Pattern, ResolvedSite, Site, Sites
 from lamina.runs import LaminaWarning
 from lamina.runs.globs import matches
@@ -138,11 +139,6 @@ class _Found:
         return bool(asked)
 
     def _add_aliases(self, glob: str, elements: str, gradient: bool, options: Site) -> bool:
-        try:
-            from lamina.recording.aliases import aliases  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            return False
-
         found = {name: alias for name, alias in aliases(self.model).items() if matches(glob, name)}
         for name, alias in found.items():
             read = _GRAMMAR.fullmatch(alias.site)
