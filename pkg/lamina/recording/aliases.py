@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lamina.recording.resolve import without_wrappers
+from lamina.recording.wrappers import without_wrappers
 
 if TYPE_CHECKING:
     import torch

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from lamina.errors import RecordingError
 from lamina.recording.aliases import aliases
 from lamina.recording.sites import DEFAULT, ParameterSite, Pattern, ResolvedSite, Site, Sites
+from lamina.recording.wrappers import without_wrappers
 from lamina.runs import LaminaWarning
 from lamina.runs.globs import matches
 from lamina.runs.nearest import nearest_names
@@ -181,11 +182,6 @@ def parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield each parameter under the name that a plain model gives it, tied ones once."""
     for path, parameter in model.named_parameters():
         yield without_wrappers(path), parameter
-
-
-def without_wrappers(path: str) -> str:
-    """Return a path without the components that torch.compile and activation checkpointing put into it."""
-    return ".".join(part for part in path.split(".") if part not in ("_orig_mod", "_checkpoint_wrapped_module"))
 
 
 def element_path(elements: str) -> tuple[int | str, ...]:
