@@ -1066,3 +1066,21 @@ def aliases_take_heads_together(patch: pytest.MonkeyPatch) -> None:
 
     for index, name in enumerate(("query", "key", "value")):
         patch.setitem(aliases.PARTS, f"{name} of each head", lambda config, index=index: aliases.Third(index))
+
+
+@fault
+def flights_keep_references(patch: pytest.MonkeyPatch) -> None:
+    """A flight recorder keeps the optimizer's and the model's own tensors."""
+    from lamina.recording import flight
+
+    patch.setattr(flight, "copied", lambda value, *_: value)
+
+
+@fault
+def flights_forget_the_random_state(patch: pytest.MonkeyPatch) -> None:
+    """A flight recorder keeps the state of the random generators at the first step alone."""
+    import functools
+
+    from lamina.recording import flight
+
+    patch.setattr(flight, "random_state", functools.cache(flight.random_state))

@@ -16,14 +16,31 @@ from lamina.runs import LaminaWarning, Run, Runs, Writer, merge, open, open_runs
 
 if TYPE_CHECKING:
     from lamina import interchange
-    from lamina.recording import Probe, Recorder, Site, Survey, capture, log_then_linear, record, sites
+    from lamina.recording import (
+        Above,
+        Flight,
+        NonFinite,
+        Probe,
+        Recorder,
+        Site,
+        Spike,
+        Survey,
+        capture,
+        log_then_linear,
+        record,
+        sites,
+    )
 
 __version__ = _version()
 
 _LATER = {
+    "Above": "lamina.recording",
+    "Flight": "lamina.recording",
+    "NonFinite": "lamina.recording",
     "Probe": "lamina.recording",
     "Recorder": "lamina.recording",
     "Site": "lamina.recording",
+    "Spike": "lamina.recording",
     "Survey": "lamina.recording",
     "capture": "lamina.recording",
     "log_then_linear": "lamina.recording",
@@ -34,14 +51,18 @@ _LATER = {
 _ROOMS = ("interchange",)
 
 __all__ = [
+    "Above",
+    "Flight",
     "LaminaError",
     "LaminaWarning",
+    "NonFinite",
     "Probe",
     "Recorder",
     "Rows",
     "Run",
     "Runs",
     "Site",
+    "Spike",
     "Survey",
     "Writer",
     "__version__",

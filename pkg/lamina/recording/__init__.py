@@ -5,18 +5,36 @@ data. `sites` says how something is recorded, `resolve` what a name stands for, 
 `taps` watch modules and `parameters` the optimizer, `elements` finds the tensor in what they give, `layouts` reads
 its axes, `captured` copies it. `appends` adds metadata columns (`numbering` those that nobody gave), and `kept`
 leaves out the rows that a mask, `positions=` or a sample (`sampling`) does. `passes` run a model over data, `probes`
-at many steps; `progression` tells which step it is, `account` notices what captured nothing, `guarded` outlives a
-store that fails, and `state` leaves model and random generators as they came.
+at many steps; `progression` tells which step it is, `flight` keeps the last ones for when `triggers` fire, `account`
+notices what captured nothing, `guarded` outlives a store that fails, and `state` leaves model and random generators
+as they came.
 """
 
 from __future__ import annotations
 
 from lamina.recording.capturing import capture
+from lamina.recording.flight import Flight
 from lamina.recording.probes import Probe
 from lamina.recording.recorder import Recorder
 from lamina.recording.schedules import log_then_linear
 from lamina.recording.sites import Site
+from lamina.recording.state import set_random_state
 from lamina.recording.surveying import Survey, sites
 from lamina.recording.training import record
+from lamina.recording.triggers import Above, NonFinite, Spike
 
-__all__ = ["Probe", "Recorder", "Site", "Survey", "capture", "log_then_linear", "record", "sites"]
+__all__ = [
+    "Above",
+    "Flight",
+    "NonFinite",
+    "Probe",
+    "Recorder",
+    "Site",
+    "Spike",
+    "Survey",
+    "capture",
+    "log_then_linear",
+    "record",
+    "set_random_state",
+    "sites",
+]

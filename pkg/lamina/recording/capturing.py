@@ -119,7 +119,7 @@ def _check_sites(taps: Taps) -> None:
 
 
 def _check_stored(run: Run, steps: list[int]) -> None:
-    stored = run.checkpoints().select(pl.col("step").unique().sort()).collect()["step"].to_list()
+    stored = run.checkpoints().filter(part="model").select(pl.col("step").unique().sort()).collect()["step"].to_list()
     for step in steps:
         if step not in stored:
             raise NotFoundError(f"there is no checkpoint of step {step}", hint=nearest_steps(step, stored))

@@ -12,6 +12,7 @@ import torch
 from lamina.errors import RecordingError
 from lamina.recording.account import Account
 from lamina.recording.appends import appends
+from lamina.recording.flight import Flight, FlightRing, Stateful
 from lamina.recording.guarded import GuardedWriter, OnFailure
 from lamina.recording.numbering import Numbering
 from lamina.recording.plan import Plan
@@ -43,13 +44,18 @@ class Recorder:
         checkpoint_every: Schedule | None,
         probes: Probes,
         optimizer: torch.optim.Optimizer | None,
+        flight: Flight | None,
         on_failure: OnFailure,
     ) -> None:
         self._model = model
         self._run = run
         self._checkpoint_every = checkpoint_every
         self._probes = probes
-        self._optimizer = optimizer
+        self._stateful: dict[str, Stateful] = {"model": getattr(model, "_orig_mod", model)}
+        if optimizer is not None:
+            self._stateful["optimizer"] = optimizer
+        self._flight = flight
+        self._ring: FlightRing | None = None
         self._on_failure: OnFailure = on_failure
         self._taps = Taps(model, sites, optimizer=optimizer, attention=attention)
         self._names = dict.fromkeys(tap.site.name for tap in self._taps)
@@ -61,6 +67,7 @@ class Recorder:
         self._own = False
         self._due: list[AnyTap] = []
         self._plan = Plan(every, self._taps)
+        self._all = list(self._taps)
 
     def __enter__(self) -> Recorder:
         """Open a writer and attach the hooks."""
@@ -73,6 +80,8 @@ class Recorder:
         except BaseException as error:
             self._close(self._writer, error)
             raise
+        if self._flight is not None:
+            self._ring = FlightRing(self._flight, self._writer, self._stateful)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -81,13 +90,15 @@ class Recorder:
         try:
             if error is None:
                 self._finish(self._writer)
+            elif self._ring is not None:
+                self._ring.crash(error)
         except BaseException as failure:
             error = failure
             raise
         finally:
             self._taps.__exit__()
             self._close(self._writer, error)
-            self._writer = None
+            self._writer = self._ring = None
 
     @property
     def sites(self) -> list[str]:
@@ -113,7 +124,9 @@ class Recorder:
         return self._own and self._steps.open
 
     @contextmanager
-    def step(self, step: int, example: Any = None, mask: Any = None, **columns: Any) -> Iterator[None]:
+    def step(
+        self, step: int, example: Any = None, mask: Any = None, batch: Any = None, **columns: Any
+    ) -> Iterator[None]:
         """Mark one training step: one optimizer update, with all the forward passes that belong to it.
 
         Columns describe the rows: one value for all, or one entry for each batch item, or [batch, positions] for
@@ -126,6 +139,7 @@ class Recorder:
             example: What the batch items are: integers or strings, the same whenever the item comes again. Without
                 it they are numbered through the recording, and rows of different steps cannot be paired.
             mask: False for rows that are not to be stored, [batch] or [batch, positions].
+            batch: What the step trains on, for a `Flight` to keep; without one it is not looked at.
             columns: Further columns, by name.
 
         Yields:
@@ -146,14 +160,17 @@ class Recorder:
         """
         writer = self._begin(step, columns)
         try:
-            if self._due or self._own:
+            if self._ring is not None:
+                self._ring.batch(batch)
+                self._taps.arm(self._all)
+            elif self._due or self._own:
                 self._taps.arm(self._due)
             yield
         except BaseException:
             self._taps.collector.drain()
             raise
         else:
-            if self._due or self._own:
+            if self._due or self._own or self._ring is not None:
                 given = {"example": example, "mask": mask, **columns}
                 self._write(writer, {name: column for name, column in given.items() if column is not None})
             self._steps.completed = True
@@ -182,7 +199,7 @@ class Recorder:
         """
         if not self._steps.open:
             raise RecordingError(f"put({name!r}) outside of a step", hint="call it inside `with recorder.step(...)`")
-        if not self._own:
+        if not self._own and self._ring is None:
             return
         if name in self._names:
             raise RecordingError(f"put({name!r}): a module's site has this name", hint="choose another")
@@ -214,6 +231,8 @@ class Recorder:
         if step is None:
             raise RecordingError("log() before the first step", hint="give step=")
         self._writer.log(metrics, step=step)
+        if self._ring is not None:
+            self._ring.log(metrics, step)
 
     def _begin(self, step: int, columns: dict[str, Any]) -> GuardedWriter:
         if self._writer is None:
@@ -224,6 +243,8 @@ class Recorder:
             self._steps.open = False
             assert self._steps.last is not None
             self._own, self._due = self._plan.due(self._steps.last)
+            if self._ring is not None:
+                self._ring.begin(self._steps.last)
             if self._checkpoint_every is not None and self._checkpoint_every.due(self._steps.last):
                 self._save(self._writer, self._steps.last)
             self._probe(self._writer, self._steps.last, self._due)
@@ -233,6 +254,9 @@ class Recorder:
     def _write(self, writer: GuardedWriter, columns: dict[str, Any]) -> None:
         expected = [tap.site.name for tap in self._due if tap.expected]
         captured = self._taps.drain()
+        now = {tap.site.name for tap in self._due}
+        if self._own:
+            now.update(one.site for one in captured if one.given)
         self._account.add("train", expected, [one.site for one in captured if not one.given])
         unnamed = "example" not in columns and any(one.form != "units" for one in captured)
         numbering = self._number() if unnamed else None
@@ -240,7 +264,10 @@ class Recorder:
             columns["micro"] = self._steps.micro
         # All of them before the first is written: columns that do not fit leave no part of the step behind.
         for sites, own in list(appends(captured, columns, numbering)):
-            writer.append(sites, step=self._steps.last, source="train", **own)
+            if due := {name: value for name, value in sites.items() if name in now}:
+                writer.append(due, step=self._steps.last, source="train", **own)
+            if self._ring is not None and len(due) < len(sites):
+                self._ring.rows({name: value for name, value in sites.items() if name not in now}, own)
 
     def _number(self) -> Numbering:
         if self._numbering is None:
@@ -257,10 +284,7 @@ class Recorder:
         self._probes.run(self._model, step, due, taps=self._taps, account=self._account, writer=writer)
 
     def _save(self, writer: GuardedWriter, step: int) -> None:
-        parts = {"model": getattr(self._model, "_orig_mod", self._model).state_dict()}
-        if self._optimizer is not None:
-            parts["optimizer"] = self._optimizer.state_dict()
-        writer.save(parts, step=step)
+        writer.save({name: one.state_dict() for name, one in self._stateful.items()}, step=step)
 
     def _finish(self, writer: GuardedWriter) -> None:
         if self._steps.completed and self._steps.last is not None:
@@ -269,6 +293,8 @@ class Recorder:
                 self._save(writer, final)
             self._probe(writer, final, None)
         self._account.close()
+        if self._ring is not None:
+            self._ring.close()
 
     def _close(self, writer: GuardedWriter, error: BaseException | None) -> None:
         try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -60,19 +60,49 @@ def generators(data: object) -> list[torch.Generator]:
 def random_states(*generators: torch.Generator | None) -> Iterator[None]:
     """Restore the states of the global random generators of torch, NumPy and Python, and of those given."""
     own = [(generator, generator.get_state()) for generator in generators if generator is not None]
-    cpu, python = torch.get_rng_state(), random.getstate()
-    numpy = np.random.get_state()  # noqa: NPY002 (the caller's, whatever it is)
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    state = random_state()
     try:
         yield
     finally:
-        torch.set_rng_state(cpu)
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        for generator, state in own:
-            generator.set_state(state)
+        set_random_state(state)
+        for generator, before in own:
+            generator.set_state(before)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of the global random generators of torch, NumPy and Python, as a checkpoint can hold them."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 (the caller's, whatever it is)
+    version, words, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": (name, np.asarray(keys, np.int64), *rest),
+        "python": (version, np.array(words, np.int64), gauss),
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Set the random generators of torch, NumPy and Python to what they were, as a `Flight` saves them.
+
+    Args:
+        state: One entry of `run.load(step, part="random")`.
+
+    Example:
+        >>> import torch
+        >>> from lamina.recording.state import random_state, set_random_state
+        >>> state = random_state()
+        >>> drawn = torch.rand(3)
+        >>> set_random_state(state)
+        >>> torch.equal(torch.rand(3), drawn)
+        True
+    """
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, np.uint32), *rest))  # noqa: NPY002
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(np.asarray(words).tolist()), gauss))
 
 
 @contextmanager

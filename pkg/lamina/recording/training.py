@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from lamina.errors import RecordingError
+from lamina.recording.flight import Flight
 from lamina.recording.guarded import OnFailure
 from lamina.recording.passes import Data
 from lamina.recording.probes import Probe, Probes
@@ -31,6 +32,7 @@ def record(
     probes: Mapping[str, Data | Probe] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     attention: Iterable[str] = (),
+    flight: Flight | None = None,
     on_failure: OnFailure = "raise",
 ) -> Recorder:
     """Record a model while it learns: a context manager around any training loop.
@@ -73,6 +75,8 @@ def record(
         attention: Statistics of the model's attention, such as `("entropy", "received")`: out of
             `lamina.recording.attention.STATISTICS`, from queries and keys and without a matrix of weights, recorded
             as sites `<path of the module>.<statistic>` of a row for each position, as wide as there are heads.
+        flight: Keeps the last steps in memory and writes them when a loss spikes, a NaN comes or the training fails:
+            see `Flight`.
         on_failure: What happens if the store fails (a full disk): `"raise"` ends the training with it, `"warn"`
             ends the recording alone. What was acknowledged is there either way. Mistakes in the call raise always.
 
@@ -110,5 +114,6 @@ def record(
         checkpoint_every=None if checkpoint_every is None else schedule_of(checkpoint_every),
         probes=Probes(probes or {}),
         optimizer=optimizer,
+        flight=flight,
         on_failure=on_failure,
     )

@@ -44,9 +44,11 @@ def load(snapshot: Snapshot, step: int | Literal["last"], part: str | None) -> A
     """The state as saved, on the CPU; with `part=None`, a dict of all parts."""
     saved = dict(snapshot.checkpoints())
     if step == "last":
-        if not saved:
-            raise NotFoundError("the run has no checkpoint")
-        step = max(saved)
+        # a step may hold other parts alone, such as the batch that a flight recorder kept
+        steps = [one for one, parts in saved.items() if part is None or part in dict(parts)]
+        if not steps:
+            raise NotFoundError(f"the run has no checkpoint{f' with a part {part!r}' if saved else ''}")
+        step = max(steps)
     if step not in saved:
         raise NotFoundError(f"no checkpoint at step {step}", hint=nearest_steps(step, sorted(saved)))
     parts = dict(saved[step])
