@@ -8,7 +8,7 @@ use lamina_format::checksum::PIECE;
 use lamina_format::record::{Block, Op, Role};
 use lamina_format::{Error, ErrorKind, Result};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The open files, how they are read, and how much was read from them.
@@ -88,20 +88,36 @@ fn expired(storage: &dyn Storage, file: &str, error: Error) -> Error {
     Error::new(ErrorKind::Expired, text).in_file(file).hint("run.refresh() sees where they are")
 }
 
-/// Which pieces of a block were found good: a bit each.
-pub struct Verified(Box<[AtomicU64]>);
+/// Which pieces of a block were found good.
+pub struct Verified {
+    /// A bit each.
+    good: Box<[AtomicU64]>,
+    /// How many were not.
+    left: AtomicUsize,
+}
 
 impl Verified {
     pub fn new(block: &Block) -> Self {
-        Self((0..(block.crcs.len() / 4).div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+        let pieces = block.crcs.len() / 4;
+        let good = (0..pieces.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        // pieces without a checksum are never found good
+        let left = AtomicUsize::new(pieces.max((block.length as usize).div_ceil(PIECE)));
+        Self { good, left }
     }
 
     fn has(&self, piece: usize) -> bool {
-        self.0[piece / 64].load(Ordering::Relaxed) >> (piece % 64) & 1 == 1
+        self.good[piece / 64].load(Ordering::Relaxed) >> (piece % 64) & 1 == 1
+    }
+
+    fn has_all(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
     }
 
     fn set(&self, piece: usize) {
-        self.0[piece / 64].fetch_or(1 << (piece % 64), Ordering::Relaxed);
+        let bit = 1 << (piece % 64);
+        if self.good[piece / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            self.left.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -171,6 +187,17 @@ impl<'a> BlockReader<'a> {
             return None;
         }
         self.mapped(start, length)
+    }
+
+    /// The bytes of the whole block, if none of them needs a check and they are mapped.
+    pub fn trusted_whole(&self) -> Option<&'a [u8]> {
+        let trusted = match self.blobs.access.verify {
+            Verify::First => self.verified.has_all(),
+            Verify::Always => false,
+            Verify::Never => true,
+        };
+        let whole = || self.mapped(0, self.block.length as usize);
+        if trusted && self.open.coding.is_none() { whole() } else { None }
     }
 
     /// All of the block.

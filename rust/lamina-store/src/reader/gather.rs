@@ -18,6 +18,9 @@ const SHARE: usize = 256 * 1024;
 /// Requests below this are not worth a second thread.
 const SMALL: usize = 1 << 20;
 
+/// How many parts a thread keeps the bytes of: more would cost more than they save.
+const FEW: usize = 1024;
+
 /// How far ahead of the copy the processor is told of a row, in rows, and of how many of its bytes.
 const AHEAD: usize = 3;
 const AHEAD_BYTES: usize = 512;
@@ -164,8 +167,14 @@ impl SiteRows {
         let work = Mutex::new(out.chunks_mut(share * item).enumerate());
         let failed: Mutex<Option<Error>> = Mutex::new(None);
         let run = || {
-            let mut hand =
-                Hand { rows: self, places: Vec::new(), found: Vec::new(), scratch: Scratch::default(), copied: 0 };
+            let mut hand = Hand {
+                rows: self,
+                whole: Vec::new(),
+                places: Vec::new(),
+                found: Vec::new(),
+                scratch: Scratch::default(),
+                copied: 0,
+            };
             loop {
                 let Some((number, out)) = work.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
                 let from = number * share;
@@ -244,6 +253,8 @@ struct Held {
 /// One thread's work, with what it keeps from share to share.
 struct Hand<'a> {
     rows: &'a SiteRows,
+    /// The bytes of each part, as far as none of them needs a check; kept where the parts are few.
+    whole: Vec<&'a [u8]>,
     /// Where the rows of a share are, and their bytes as far as they need no check.
     places: Vec<Place>,
     found: Vec<&'a [u8]>,
@@ -266,18 +277,22 @@ impl<'a> Hand<'a> {
                 _ => self.places.push(place),
             }
         }
-        let (item, rows) = (self.rows.row_bytes(), self.rows);
+        let item = self.rows.row_bytes();
+        if self.whole.is_empty() && self.rows.open.len() <= FEW {
+            self.whole.resize(self.rows.open.len(), &[]);
+        }
         self.found.clear();
         let mut rest = &mut *out;
-        for &place in &self.places {
+        for index in 0..self.places.len() {
+            let place = self.places[index];
             let (here, behind) = rest.split_at_mut(place.rows as usize * item);
-            let held = rows.held(place.part)?;
             let start = place.row as usize * item;
-            let bytes = rows.reader(held).trusted(start, here.len());
-            if bytes.is_none() {
-                rows.reader(held).read(start, here, &mut self.scratch)?;
-            }
-            self.found.push(bytes.unwrap_or_default());
+            let whole = self.whole.get(place.part).copied().unwrap_or_default();
+            let bytes = match whole.get(start..start + here.len()) {
+                Some(bytes) => bytes,
+                None => self.found_in(place.part, start, here)?,
+            };
+            self.found.push(bytes);
             rest = behind;
         }
         for bytes in &self.found[..AHEAD.min(self.found.len())] {
@@ -296,6 +311,20 @@ impl<'a> Hand<'a> {
             at += length;
         }
         Ok(())
+    }
+
+    /// The bytes of a row that need no check; others are copied at once, and none are returned.
+    #[cold]
+    fn found_in(&mut self, part: usize, start: usize, out: &mut [u8]) -> Result<&'a [u8]> {
+        let held = self.rows.held(part)?;
+        let reader = self.rows.reader(held);
+        if let Some(whole) = self.whole.get_mut(part) {
+            *whole = reader.trusted_whole().unwrap_or_default();
+        }
+        match reader.trusted(start, out.len()) {
+            Some(bytes) => Ok(bytes),
+            None => reader.read(start, out, &mut self.scratch).map(|()| &[][..]),
+        }
     }
 
     /// Copies rows that stand one after another.

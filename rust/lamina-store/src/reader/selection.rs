@@ -184,6 +184,8 @@ pub struct Selection {
     parts: Vec<Part>,
     /// The position of each part's first row, and behind the last the number of rows.
     starts: Vec<u64>,
+    /// Parts a position: most runs have groups of one size, and this then tells where to look.
+    density: f64,
 }
 
 /// Rows that lie side by side: in which part, from which row of its group, how many.
@@ -207,7 +209,8 @@ impl Selection {
             *end += part.count();
             Some(*end)
         }));
-        Self { parts, starts }
+        let usual = parts.first().map_or(0, Part::count);
+        Self { parts, starts, density: if usual > 0 { 1.0 / usual as f64 } else { 0.0 } }
     }
 
     /// How many rows are selected.
@@ -257,6 +260,10 @@ impl Selection {
     }
 
     fn part_of(&self, position: u64) -> usize {
+        let guess = (position as f64 * self.density) as usize;
+        if self.starts.get(guess..guess + 2).is_some_and(|ends| ends[0] <= position && position < ends[1]) {
+            return guess;
+        }
         self.starts.partition_point(|&start| start <= position) - 1
     }
 }
