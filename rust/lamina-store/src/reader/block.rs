@@ -2,13 +2,14 @@
 
 use super::access::{Access, Io, Verify};
 use super::coded::{Coding, Scratch};
+use super::verified::Verified;
 use crate::chain::Chain;
 use crate::storage::{Mapped, Ranges, Storage};
 use lamina_format::checksum::PIECE;
 use lamina_format::record::{Block, Op, Role};
 use lamina_format::{Error, ErrorKind, Result};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The open files, how they are read, and how much was read from them.
@@ -86,39 +87,6 @@ fn expired(storage: &dyn Storage, file: &str, error: Error) -> Error {
     }
     let text = "the file was reclaimed since the run was opened; its rows stand elsewhere, or were deleted";
     Error::new(ErrorKind::Expired, text).in_file(file).hint("run.refresh() sees where they are")
-}
-
-/// Which pieces of a block were found good.
-pub struct Verified {
-    /// A bit each.
-    good: Box<[AtomicU64]>,
-    /// How many were not.
-    left: AtomicUsize,
-}
-
-impl Verified {
-    pub fn new(block: &Block) -> Self {
-        let pieces = block.crcs.len() / 4;
-        let good = (0..pieces.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        // pieces without a checksum are never found good
-        let left = AtomicUsize::new(pieces.max((block.length as usize).div_ceil(PIECE)));
-        Self { good, left }
-    }
-
-    fn has(&self, piece: usize) -> bool {
-        self.good[piece / 64].load(Ordering::Relaxed) >> (piece % 64) & 1 == 1
-    }
-
-    fn has_all(&self) -> bool {
-        self.left.load(Ordering::Relaxed) == 0
-    }
-
-    fn set(&self, piece: usize) {
-        let bit = 1 << (piece % 64);
-        if self.good[piece / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-            self.left.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
 }
 
 /// A block of one file, with what is known of it.

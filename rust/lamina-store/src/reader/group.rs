@@ -1,10 +1,11 @@
 //! Row groups of a snapshot: what they hold, their metadata, and gathering rows.
 
 use super::Snapshot;
-use super::block::{BlockReader, OpenFile, Verified};
+use super::block::{BlockReader, OpenFile};
 use super::coded::{Coding, Scratch};
 use super::column::{ColumnData, checked};
 use super::hidden::{Hidden, Mask, Origin};
+use super::verified::Verified;
 use lamina_format::record::{Block, Column, Group, Role, Site, Table};
 use lamina_format::{Error, ErrorKind, Result, Value};
 

@@ -11,6 +11,7 @@ mod hidden;
 mod metrics;
 mod replaced;
 mod selection;
+mod verified;
 mod zones;
 
 pub use access::{Access, Io, Verify};
