@@ -34,6 +34,23 @@ def test_a_site_that_fires_later_or_in_another_source_is_accounted_for():
         account.add("train", ["a", "b", "c"], ["a"])
     account.add("train", ["a", "b", "c"], ["a", "b"])
     account.add("validation", ["a", "b", "c"], ["a", "b", "c"])
+    with pytest.warns(LaminaWarning, match=r"fewer steps than were due: b in 1 of 2 \(source 'train'\): in the others"):
+        account.close()
+
+
+def test_of_many_sites_that_fire_now_and_then_some_are_named():
+    account = Account()
+    names = list("abcdefgh")
+    account.add("train", names, names)
+    account.add("train", names, ["a"])
+    with pytest.warns(LaminaWarning, match=r"b in 1 of 2 .*; f in 1 of 2 .*; and 2 more: in the"):
+        account.close()
+
+
+def test_a_site_that_is_due_less_often_misses_nothing():
+    account = Account()
+    account.add("train", ["a", "b"], ["a", "b"])
+    account.add("train", ["a"], ["a"])
     account.close()
 
 

@@ -86,6 +86,7 @@ def test_no_backward_pass_inside_the_step_raises(run):
         model(X)
 
 
+@pytest.mark.filterwarnings("ignore:sites captured in fewer steps")
 def test_gradients_of_a_later_step_do_not_mix_with_those_of_an_earlier_one(run):
     model = linear()
     with recording.record(model, run, sites=["output", "output.grad"]) as recorder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 
 from lamina.errors import RecordingError
@@ -14,19 +15,20 @@ class Account:
 
     Some sites are silent for a reason: an auxiliary head that runs in training alone. So a source whose first
     due step captures nothing at all raises at once, single silent sites warn then, and only sites that captured
-    nothing in any source raise at the end.
+    nothing in any source raise at the end. Sites that captured something in some of the steps alone (an expert that no
+    token was sent to) are told of then, with how many.
     """
 
     def __init__(self) -> None:
         self._sources: set[str] = set()
-        self._due: dict[str, None] = {}
-        self._fired: set[str] = set()
+        self._due: Counter[tuple[str, str]] = Counter()
+        self._fired: Counter[tuple[str, str]] = Counter()
 
     def add(self, source: str, due: Iterable[str], fired: Iterable[str]) -> None:
         """Book a step, or a pass over data: the sites that were due and those that captured something."""
         due, fired = list(due), set(fired)
-        self._due.update(dict.fromkeys(due))
-        self._fired |= fired
+        self._due.update((source, site) for site in due)
+        self._fired.update((source, site) for site in fired)
         if not due or source in self._sources:
             return
         self._sources.add(source)
@@ -38,10 +40,24 @@ class Account:
             warnings.warn(str(error), LaminaWarning, stacklevel=2)
 
     def close(self) -> None:
-        """Raise RecordingError if a site was due and never captured anything."""
-        silent = [site for site in self._due if site not in self._fired]
+        """Warn of sites that captured in fewer steps than they were due in; raise RecordingError if one never did."""
+        fired = {site for _, site in self._fired}
+        silent = list(dict.fromkeys(site for _, site in self._due if site not in fired))
         if silent:
             raise _nothing_captured(silent, "in all steps that were due")
+        missed = [
+            f"{site} in {self._fired[source, site]} of {due} (source {source!r})"
+            for (source, site), due in self._due.items()
+            if 0 < self._fired[source, site] < due
+        ]
+        if missed:
+            shown = "; ".join(missed[:5]) + (f"; and {len(missed) - 5} more" if len(missed) > 5 else "")
+            warnings.warn(
+                f"sites captured in fewer steps than were due: {shown}: in the others "
+                "nobody called them, or no gradient reached them",
+                LaminaWarning,
+                stacklevel=2,
+            )
 
 
 def _nothing_captured(sites: list[str], when: str) -> RecordingError:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from lamina.errors import DamagedError, StorageError, WriterError
+from lamina.recording.kept import row_count
 from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
@@ -20,16 +22,24 @@ class GuardedWriter:
 
     What was acknowledged before stays. A writer that failed never writes again, so nothing after the failure is
     recorded, and the run's status tells it.
+
+    Attributes:
+        failure: What failed.
+        rows: How many rows of each site were handed on.
     """
 
     def __init__(self, writer: Writer, on_failure: OnFailure) -> None:
         self._writer = writer
         self._warns = on_failure == "warn"
         self.failure: BaseException | None = None
+        self.rows: Counter[str] = Counter()
 
     def append(self, sites: Mapping[str, Any], **columns: Any) -> None:
         """See `Writer.append`."""
         self._try(lambda: self._writer.append(sites, **columns))
+        if self.failure is None:
+            for site, value in sites.items():
+                self.rows[site] += row_count(value, columns.get("mask"))
 
     def log(self, values: Mapping[str, Any], *, step: int) -> None:
         """See `Writer.log`."""

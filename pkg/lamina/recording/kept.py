@@ -47,6 +47,15 @@ def kept_columns(one: Captured, columns: Mapping[str, Any]) -> dict[str, Any]:
     return own if one.options.sample is None else own | {"mask": _sample(one, own)}
 
 
+def row_count(value: torch.Tensor, mask: Any = None) -> int:
+    """Return how many rows a tensor gives the store, [B, …] or [B, T, d], with the mask that leaves some out."""
+    lead = value.shape[: 2 if value.ndim == 3 else 1]
+    if mask is None:
+        return lead.numel()
+    mask = torch.as_tensor(mask).bool().cpu()
+    return int(mask.reshape(mask.shape + (1,) * (len(lead) - mask.ndim)).expand(lead).sum())
+
+
 def kept_value(one: Captured, columns: Mapping[str, Any]) -> torch.Tensor:
     """Return the values of a site's rows: pooled over the positions that the mask leaves, or as they are."""
     if one.form != "positions" or one.options.pool is None:

@@ -61,6 +61,7 @@ class Recorder:
         self._names = dict.fromkeys(tap.site.name for tap in self._taps)
         self._account = Account()
         self._writer: GuardedWriter | None = None
+        self._rows: Mapping[str, int] = {}
         self._entered = False
         self._numbering: Numbering | None = None
         self._steps = Progression()
@@ -75,6 +76,7 @@ class Recorder:
             raise RecordingError("a recorder can be entered once", hint="call lamina.record again")
         self._entered = True
         self._writer = GuardedWriter(self._run.writer(rank=own_rank()), self._on_failure)
+        self._rows = self._writer.rows
         try:
             self._taps.__enter__()
         except BaseException as error:
@@ -104,6 +106,22 @@ class Recorder:
     def sites(self) -> list[str]:
         """The names of the sites that are recorded."""
         return list(self._names)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """How many rows of each site were handed to the store so far: of steps, probes and what `put` was given.
+
+        Example:
+            >>> import lamina, tempfile, torch
+            >>> model, run = torch.nn.Linear(4, 2), lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> with lamina.record(model, run, sites="output") as recorder:
+            ...     for step in range(3):
+            ...         with recorder.step(step, example=range(8), mask=torch.arange(8) < 5):
+            ...             loss = model(torch.zeros(8, 4)).sum()
+            >>> recorder.rows
+            {'output': 15}
+        """
+        return dict(self._rows)
 
     @property
     def due(self) -> bool:
