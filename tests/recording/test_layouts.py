@@ -38,6 +38,13 @@ def test_heads_stand_side_by_side_in_a_row():
     assert torch.equal(value[1, 2], IMAGE[1, :, 2].reshape(-1))
 
 
+@pytest.mark.parametrize(("text", "form"), [("batch head width", "examples"), ("token head width", "tokens")])
+def test_heads_without_positions_are_one_row_and_no_positions(text, form):
+    value, found = rows(IMAGE[0], text)
+    assert found == form
+    assert torch.equal(value, IMAGE[0].reshape(3, 20))
+
+
 def test_a_number_for_each_position_is_a_row_of_one():
     assert list(rows(torch.zeros(2, 7), "batch position")[0].shape) == [2, 7, 1]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import lamina
 import lamina.recording as recording
 from lamina.errors import RecordingError
 from lamina.recording.resolve import resolve
@@ -110,6 +111,15 @@ def test_a_number_is_one_row_and_a_vector_a_row_for_each_unit(run):
     with recording.record(Scaled(), run, sites=["scale", "shift"]) as recorder, recorder.step(0):
         pass
     assert (run.values("scale")[0].tolist(), run.values("shift")[0].tolist()) == ([2.0], [1.0, 5.0])
+
+
+def test_a_kernel_of_one_dimension_is_a_row_for_each_unit_too(tmp_path):
+    layer, run = nn.Conv1d(4, 8, 3), lamina.Run.create(tmp_path / "run")
+    with recording.record(layer, run, sites="weight") as recorder, recorder.step(0):
+        pass
+    rows = run.rows("weight")
+    assert torch.equal(rows.gather(range(len(rows))), layer.weight.detach().flatten(1))
+    assert rows.metadata(["position"])["position"].to_list() == list(range(8))
 
 
 def test_lazy_parameters_raise(run):

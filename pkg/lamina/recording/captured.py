@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lamina.errors import RecordingError
-from lamina.recording.layouts import Form, arrange, parse_layout
+from lamina.recording.layouts import Form, arrange, as_items, parse_layout
 from lamina.recording.sites import DEFAULT, Site
 
 
@@ -115,7 +115,7 @@ class Collector:
     def take_units(self, site: str, value: torch.Tensor, options: Site, *, start: int = 0) -> None:
         """Copy a parameter, or what has its shape: a row for each unit, the first dimension."""
         value = value.detach()
-        value = value.reshape(1) if value.ndim == 0 else value
+        value = value.reshape(1) if value.ndim == 0 else as_items(value)
         self._keep(Captured(site, value, *self.next_call(site), False, "units", options, start=start))
 
     def drain(self) -> list[Captured]:

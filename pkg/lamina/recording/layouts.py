@@ -112,9 +112,15 @@ def arrange(value: torch.Tensor, layout: Layout | None, site: str) -> tuple[torc
     if layout.form == "positions":
         value = value.flatten(1, layout.positions) if layout.positions > 1 else value
         value = value.flatten(2) if value.ndim > 3 else value.unsqueeze(2) if value.ndim == 2 else value
-    return value, layout.form, None
+        return value, "positions", None
+    return as_items(value), layout.form, None
+
+
+def as_items(value: torch.Tensor) -> torch.Tensor:
+    """Lay the two dimensions of an item of [N, H, d] side by side: the store reads three as items and positions."""
+    return value.flatten(1) if value.ndim == 3 else value
 
 
 def _unpacked(value: torch.Tensor) -> tuple[torch.Tensor, Form, tuple[int, ...]]:
     items = value.unbind()
-    return torch.cat(list(items)), "tokens", tuple(item.shape[0] for item in items)
+    return as_items(torch.cat(list(items))), "tokens", tuple(item.shape[0] for item in items)
