@@ -24,10 +24,13 @@ class Alias:
         site: The site whose tensor it is, or is a part of.
         part: What makes it of the site's tensor, by selecting entries and without computing any; None if it is the
             whole. Heads stand side by side in the last dimension. Parts of the same kind are equal.
+        passes: Whether an edit of the site would be no edit of what has the name, which goes to other places than the
+            site's tensor.
     """
 
     site: str
     part: Callable[[torch.Tensor], torch.Tensor] | None = None
+    passes: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,12 @@ def _of_transformers(modules: dict[str, nn.Module]) -> dict[str, Alias]:
     family: dict[str, Any] = _family(whole) or {}
     config: Any = whole.config
     absent = {name for name, flag in family.get("unless", {}).items() if getattr(config, flag, False)}
+    passing = set(family.get("passes", ()))
     offered: dict[str, Alias] = {}
     for name, place, part in _rows(family, modules, root, base):
         if name.split(".", 2)[-1] not in absent and place.rpartition(".")[0] in modules:
-            offered[name] = Alias(place, PARTS[part](config) if part else None)
+            short = name.split(".", 2)[-1]
+            offered[name] = Alias(place, PARTS[part](config) if part else None, short in passing)
     return offered
 
 
