@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import lamina
 from lamina.recording import aliases as naming
 from lamina.recording import capture
 from lamina.recording.aliases import Heads, Third, aliases
@@ -283,3 +284,27 @@ def documented() -> str:
 def test_the_documentation_lists_what_the_table_offers():
     text = (Path(__file__).parents[2] / "docs" / "recording.md").read_text(encoding="utf-8")
     assert documented() in text
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "bert"])
+def test_an_edit_under_a_name_does_what_transformer_lens_does(family):
+    made, x = model(family), batch(family)
+    plain = made(x).logits.detach()
+    points = bridge(family).hook_dict
+    names = [name for name, one in aliases(made).items() if name in points and not one.passes]
+
+    def edited(name: str) -> torch.Tensor:
+        with lamina.edit(made, {name: torch.tanh}):
+            return made(x).logits
+
+    def check() -> None:
+        for name in names:
+            expected = bridge(family).run_with_hooks(x, fwd_hooks=[(name, lambda value, hook: value.tanh())])
+            torch.testing.assert_close(edited(name), expected, msg=lambda text, name=name: f"{name}: {text}")
+            assert not torch.allclose(expected, plain), name
+
+    with torch.no_grad():
+        check()
+        if family != "bert":
+            with broken("edits_put_parts_first"), pytest.raises(AssertionError, match=r"hook_[qkv]"):
+                check()

@@ -7,12 +7,14 @@ its axes, `captured` copies it. `appends` adds metadata columns (`numbering` tho
 leaves out the rows that a mask, `positions=` or a sample (`sampling`) does. `passes` run a model over data, `probes`
 at many steps; `progression` tells which step it is, `flight` keeps the last ones for when `triggers` fire, `account`
 notices what captured nothing, `guarded` outlives a store that fails, and `state` leaves model and random generators
-as they came.
+as they came. `edit` (in `editing`) puts something else where a tensor flows, by hooks (`editors`): `changes` says what,
+`matching` which stored row belongs where.
 """
 
 from __future__ import annotations
 
 from lamina.recording.capturing import capture
+from lamina.recording.editing import edit
 from lamina.recording.flight import Flight
 from lamina.recording.probes import Probe
 from lamina.recording.recorder import Recorder
@@ -33,6 +35,7 @@ __all__ = [
     "Spike",
     "Survey",
     "capture",
+    "edit",
     "log_then_linear",
     "record",
     "set_random_state",

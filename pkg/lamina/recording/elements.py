@@ -1,7 +1,8 @@
-"""One tensor out of what a module takes or returns."""
+"""One tensor out of what a module takes or returns, and another in its place."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -45,6 +46,56 @@ def tensors(value: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         yield path, value
     for key, element in _items(value):
         yield from tensors(element, f"{path}[{key}]")
+
+
+def replace(value: Any, path: tuple[int | str, ...], new: torch.Tensor, site: str) -> Any:
+    """Return what a module took or returned, with `new` in the place of the tensor that `select` finds.
+
+    Tuples, named tuples, lists, mappings and objects around it are made anew and keep their types; nothing is
+    changed in place.
+
+    Raises:
+        RecordingError: As `select`, or if what is named is computed from others.
+    """
+    if path:
+        return _with(value, path[0], replace(_item(value, path[0], site), path[1:], new, site), site)
+    if isinstance(value, torch.Tensor):
+        return new
+    old = select(value, (), site)
+    return _with(value, next(key for key, element in _items(value) if element is old), new, site)
+
+
+def _with(value: Any, key: int | str, new: Any, site: str) -> Any:
+    if isinstance(value, tuple):
+        items: list[Any] = list(value)
+        # Fields by name: the same tensor may stand in two of them.
+        items[_field(value, key, site) if isinstance(key, str) else key] = new
+        make: Any = getattr(type(value), "_make", type(value))
+        return make(items)
+    copied = copy.copy(value)
+    if isinstance(value, Mapping):
+        names = list(value)
+        # Outputs of Transformers' models are mappings that take an index too.
+        found = [name for name in (key, str(key)) if name in names] or ([names[key]] if isinstance(key, int) else [])
+        if found:
+            copied[found[0]] = new  # pyright: ignore[reportIndexIssue]
+            return copied
+    elif isinstance(key, int) or hasattr(value, "__setitem__"):
+        copied[key] = new
+        return copied
+    try:
+        # Also where the class is frozen: this is a copy that nobody has seen.
+        object.__setattr__(copied, str(key), new)
+    except AttributeError:
+        raise RecordingError(f"the site {site!r}: {key!r} of a {type(value).__name__} cannot be replaced") from None
+    return copied
+
+
+def _field(value: tuple[Any, ...], name: str, site: str) -> int:
+    fields: tuple[str, ...] = getattr(type(value), "__match_args__", ())
+    if name not in fields:
+        raise RecordingError(f"the site {site!r}: {name!r} of a {type(value).__name__} cannot be replaced")
+    return fields.index(name)
 
 
 def _item(value: Any, key: int | str, site: str) -> Any:
