@@ -1194,3 +1194,119 @@ def edits_pass_by_what_has_the_name(patch: pytest.MonkeyPatch) -> None:
 
     whole = aliases.Alias
     patch.setattr(aliases, "Alias", lambda site, part=None, passes=False: whole(site, part))
+
+
+@fault
+def squares_drop_the_last_row(patch: pytest.MonkeyPatch) -> None:
+    """Of a large tensor only whole rows are summed."""
+    import torch
+
+    from lamina.recording.numbers import squares
+
+    def whole(flat: torch.Tensor) -> torch.Tensor:
+        rows = flat[: flat.numel() // squares.ROW * squares.ROW].view(-1, squares.ROW)
+        return torch.linalg.vector_norm(rows, dim=1).double()
+
+    patch.setattr(squares, "_norms_of_rows", whole)
+
+
+@fault
+def squares_are_summed_in_the_dtype_of_the_tensor(patch: pytest.MonkeyPatch) -> None:
+    """Half precision overflows at 65,504."""
+    import torch
+
+    from lamina.recording.numbers import squares
+
+    def narrow(own: list[torch.Tensor], *_: object) -> torch.Tensor:
+        return torch.stack([torch.linalg.vector_norm(one) for one in own]).square().double()
+
+    patch.setattr(squares, "_together", narrow)
+    patch.setattr(squares, "_one_by_one", narrow)
+
+
+@fault
+def norms_take_gradients_before_clipping(patch: pytest.MonkeyPatch) -> None:
+    """What the backward pass leaves is taken for what the optimizer takes."""
+    from lamina.recording.numbers.found import Found
+    from lamina.recording.numbers.norms import Norms
+
+    whole = Norms.before_update
+
+    def before_update(self: Norms) -> None:
+        whole(self)
+        raw, name = self._found["raw_gradient_norm"], "gradient_norm"
+        self._found[name] = Found({name: raw.at[f"raw_{name}"]}, {name: raw.whole[f"raw_{name}"]}, raw.sites)
+
+    patch.setattr(Norms, "before_update", before_update)
+
+
+@fault
+def updates_are_measured_from_the_first_step(patch: pytest.MonkeyPatch) -> None:
+    """The copy of the weights is not renewed."""
+    from lamina.recording.numbers.norms import Norms
+
+    copy = Norms._copy
+    patch.setattr(Norms, "_copy", lambda self, one: self._before[one] if one in self._before else copy(self, one))
+
+
+@fault
+def half_batches_draw_random_numbers(patch: pytest.MonkeyPatch) -> None:
+    """What a half batch draws is missing later on."""
+    from contextlib import nullcontext
+
+    from lamina.recording.numbers import noise_scale
+
+    patch.setattr(noise_scale, "random_states", nullcontext)
+
+
+@fault
+def noise_scale_takes_shares_for_gradients(patch: pytest.MonkeyPatch) -> None:
+    """The loss of a micro-batch is divided by their number, and its gradient is not multiplied by it again."""
+    from lamina.recording.numbers import noise_scale
+
+    two = noise_scale.two_batch_sizes
+
+    def shared(own, whole, *, small, big):
+        return two(own / (big // small), whole, small=small, big=big)
+
+    patch.setattr(noise_scale, "two_batch_sizes", shared)
+
+
+@fault
+def noise_scale_compares_a_half_with_itself(patch: pytest.MonkeyPatch) -> None:
+    """Both halves of a batch are the first."""
+    import torch
+
+    from lamina.recording.numbers import noise_scale
+
+    whole = noise_scale.sums_of_squares
+    patch.setattr(
+        noise_scale,
+        "sums_of_squares",
+        lambda own, minus=None: whole(own) if minus is None else torch.zeros(len(own), dtype=torch.float64),
+    )
+
+
+@fault
+def backward_passes_end_before_ranks_are_averaged(patch: pytest.MonkeyPatch) -> None:
+    """The end of a pass is seen before that of the averages over ranks."""
+    from lamina.recording.numbers.backward import Backwards
+
+    patch.setattr(Backwards, "_behind", lambda self: self._ended())
+
+
+@fault
+def log_partition_counts_padding(patch: pytest.MonkeyPatch) -> None:
+    """Rows that the mask leaves out count."""
+    from lamina.recording.numbers.log_partition import LogPartitions
+
+    end = LogPartitions.end
+    patch.setattr(LogPartitions, "end", lambda self, mask=None: end(self))
+
+
+@fault
+def log_partition_is_summed_in_the_dtype_of_the_logits(patch: pytest.MonkeyPatch) -> None:
+    """Half precision is not widened."""
+    from lamina.recording.numbers import log_partition
+
+    patch.setattr(log_partition, "log_partition", lambda logits: logits.logsumexp(-1).float())

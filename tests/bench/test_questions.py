@@ -17,6 +17,7 @@ ANSWERS = {
     "durable": ["write() + fdatasync", "lamina, 8 threads"],
     "blocking": ["1"],
     "recording_overhead": ["no recorder", "recorder open, every step due"],
+    "norms": ["float32", "bfloat16"],
     "hsic_sums": ["dense torch", "reference", "blocked"],
     "query": ["lamina", "memmap + Polars in memory"],
     "cka": ["dense float64", "lamina"],

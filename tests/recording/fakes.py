@@ -24,6 +24,7 @@ class FakeWriter:
 
     appends: list[Append] = field(default_factory=list)
     logs: list[tuple[dict[str, Any], int]] = field(default_factory=list)
+    metrics: list[tuple[int, str, str | None, float]] = field(default_factory=list)
     saves: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     closed: bool = False
     error: str | None = None
@@ -32,8 +33,12 @@ class FakeWriter:
         copies = {name: torch.as_tensor(value).detach().clone() for name, value in sites.items()}
         self.appends.append(Append(copies, step, {name: _plain(column) for name, column in columns.items()}))
 
-    def log(self, metrics: dict[str, Any], *, step: int) -> None:
+    def log(self, metrics: dict[str, Any], *, step: int, site: list[str] | None = None) -> None:
         self.logs.append((metrics, step))
+        for name, value in metrics.items():
+            values = value.tolist() if site is not None else [float(value)]
+            for place, one in zip(site or [None], values, strict=True):
+                self.metrics.append((step, name, place, one))
 
     def save(self, parts: dict[str, Any], *, step: int) -> None:
         self.saves.append((step, {name: _clone(part) for name, part in parts.items()}))
@@ -84,6 +89,12 @@ class FakeRun:
             if site in append.sites and append.columns.get("source") == source:
                 found.setdefault(append.step, []).append(append.sites[site])
         return {step: torch.cat(parts) for step, parts in found.items()}
+
+    def metric(self, name: str, site: str | None = None) -> dict[int, float]:
+        """Return a metric's values by step; each step has one."""
+        found = [(step, value) for step, one, place, value in self.written.metrics if (one, place) == (name, site)]
+        assert len(dict(found)) == len(found)
+        return dict(found)
 
     def columns(self, site: str, source: str = "train") -> list[dict[str, Any]]:
         """Return the columns of each append that holds a site."""

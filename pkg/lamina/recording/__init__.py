@@ -8,7 +8,7 @@ leaves out the rows that a mask, `positions=` or a sample (`sampling`) does. `pa
 at many steps; `progression` tells which step it is, `flight` keeps the last ones for when `triggers` fire, `account`
 notices what captured nothing, `guarded` outlives a store that fails, and `state` leaves model and random generators
 as they came. `edit` (in `editing`) puts something else where a tensor flows, by hooks (`editors`): `changes` says what,
-`matching` which stored row belongs where.
+`matching` which stored row belongs where. `numbers` logs norms and such.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from lamina.recording.capturing import capture
 from lamina.recording.editing import edit
 from lamina.recording.flight import Flight
+from lamina.recording.numbers import NoiseScale, Numbers, two_batch_sizes
 from lamina.recording.probes import Probe
 from lamina.recording.recorder import Recorder
 from lamina.recording.schedules import log_then_linear
@@ -28,7 +29,9 @@ from lamina.recording.triggers import Above, NonFinite, Spike
 __all__ = [
     "Above",
     "Flight",
+    "NoiseScale",
     "NonFinite",
+    "Numbers",
     "Probe",
     "Recorder",
     "Site",
@@ -40,4 +43,5 @@ __all__ = [
     "record",
     "set_random_state",
     "sites",
+    "two_batch_sizes",
 ]

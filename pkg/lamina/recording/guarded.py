@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from lamina.errors import DamagedError, StorageError, WriterError
@@ -41,9 +41,9 @@ class GuardedWriter:
             for site, value in sites.items():
                 self.rows[site] += row_count(value, columns.get("mask"))
 
-    def log(self, values: Mapping[str, Any], *, step: int) -> None:
+    def log(self, values: Mapping[str, Any], *, step: int, site: Sequence[str] | None = None) -> None:
         """See `Writer.log`."""
-        self._try(lambda: self._writer.log(values, step=step))
+        self._try(lambda: self._writer.log(values, step=step, site=site))
 
     def save(self, parts: Mapping[str, Any], *, step: int) -> None:
         """See `Writer.save`."""

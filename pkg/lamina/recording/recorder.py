@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lamina.recording.appends import appends
 from lamina.recording.flight import Flight, FlightRing, Stateful
 from lamina.recording.guarded import GuardedWriter, OnFailure
 from lamina.recording.numbering import Numbering
+from lamina.recording.numbers import Meters, Numbers
 from lamina.recording.plan import Plan
 from lamina.recording.probes import Probes
 from lamina.recording.progression import Progression
@@ -45,6 +46,7 @@ class Recorder:
         probes: Probes,
         optimizer: torch.optim.Optimizer | None,
         flight: Flight | None,
+        numbers: Numbers | None,
         on_failure: OnFailure,
     ) -> None:
         self._model = model
@@ -69,6 +71,7 @@ class Recorder:
         self._due: list[AnyTap] = []
         self._plan = Plan(every, self._taps)
         self._all = list(self._taps)
+        self._meters = Meters(model, numbers, optimizer, log=self._log)
 
     def __enter__(self) -> Recorder:
         """Open a writer and attach the hooks."""
@@ -79,7 +82,10 @@ class Recorder:
         self._rows = self._writer.rows
         try:
             self._taps.__enter__()
+            self._meters.attach()
         except BaseException as error:
+            self._taps.__exit__()
+            self._meters.detach()
             self._close(self._writer, error)
             raise
         if self._flight is not None:
@@ -99,6 +105,7 @@ class Recorder:
             raise
         finally:
             self._taps.__exit__()
+            self._meters.detach()
             self._close(self._writer, error)
             self._writer = self._ring = None
 
@@ -183,17 +190,21 @@ class Recorder:
                 self._taps.arm(self._all)
             elif self._due or self._own:
                 self._taps.arm(self._due)
+            self._meters.arm()
             yield
         except BaseException:
             self._taps.collector.drain()
+            self._meters.drop()
             raise
         else:
             if self._due or self._own or self._ring is not None:
                 given = {"example": example, "mask": mask, **columns}
                 self._write(writer, {name: column for name, column in given.items() if column is not None})
+            self._meters.end(mask)
             self._steps.completed = True
         finally:
             self._taps.disarm()
+            self._meters.disarm()
             self._steps.open = False
 
     def put(self, name: str, value: Any) -> None:
@@ -248,8 +259,42 @@ class Recorder:
             raise RecordingError("log() outside of the recorder", hint="use it inside `with lamina.record(...)`")
         if step is None:
             raise RecordingError("log() before the first step", hint="give step=")
-        self._writer.log(metrics, step=step)
-        if self._ring is not None:
+        self._log(metrics, step)
+
+    def noise_scale(self, loss: Callable[..., torch.Tensor], *batch: Any) -> None:
+        """Take the gradient noise scale from two halves of a batch, if the step is due by `lamina.Numbers`.
+
+        For trainings without micro-batches or ranks. Runs `loss` forward and backward on each half: together as much as
+        a forward and backward pass over the batch, and the memory of two gradients. Gradients, buffers, random states
+        and what is recorded stay as without it. Logs `noise_scale/gradient_square` and `noise_scale/covariance_trace`;
+        what they are and how to use them tells `lamina.recording.two_batch_sizes`.
+
+        Args:
+            loss: Returns the mean loss over its items.
+            batch: What it takes; tensors are halved along their first dimension.
+
+        Raises:
+            RecordingError: Outside of a step, without `numbers=`, or if the batch cannot be halved.
+
+        Example:
+            >>> import lamina, tempfile, torch
+            >>> model, run = torch.nn.Linear(4, 2), lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> numbers = lamina.Numbers(every=100, norms=[])
+            >>> with lamina.record(model, run, sites=[], numbers=numbers) as recorder:
+            ...     with recorder.step(0):
+            ...         recorder.noise_scale(lambda x: model(x).square().mean(), torch.randn(8, 4))
+            >>> run.metrics().select("name").collect()["name"].to_list()
+            ['noise_scale/gradient_square', 'noise_scale/covariance_trace']
+        """
+        if not self._steps.open:
+            raise RecordingError("noise_scale() outside of a step", hint="call it inside `with recorder.step(...)`")
+        with self._taps.paused():
+            self._meters.halve(loss, batch)
+
+    def _log(self, metrics: Mapping[str, Any], step: int, site: Sequence[str] | None = None) -> None:
+        assert self._writer is not None
+        self._writer.log(metrics, step=step, site=site)
+        if self._ring is not None and site is None:
             self._ring.log(metrics, step)
 
     def _begin(self, step: int, columns: dict[str, Any]) -> GuardedWriter:
@@ -261,6 +306,7 @@ class Recorder:
             self._steps.open = False
             assert self._steps.last is not None
             self._own, self._due = self._plan.due(self._steps.last)
+            self._meters.begin(self._steps.last, own=self._own)
             if self._ring is not None:
                 self._ring.begin(self._steps.last)
             if self._checkpoint_every is not None and self._checkpoint_every.due(self._steps.last):
@@ -310,6 +356,7 @@ class Recorder:
             if self._checkpoint_every is not None:
                 self._save(writer, final)
             self._probe(writer, final, None)
+        self._meters.finish()
         self._account.close()
         if self._ring is not None:
             self._ring.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lamina.errors import RecordingError
 from lamina.recording.flight import Flight
 from lamina.recording.guarded import OnFailure
+from lamina.recording.numbers import Numbers
 from lamina.recording.passes import Data
 from lamina.recording.probes import Probe, Probes
 from lamina.recording.recorder import Recorder
@@ -33,6 +34,7 @@ def record(
     optimizer: torch.optim.Optimizer | None = None,
     attention: Iterable[str] = (),
     flight: Flight | None = None,
+    numbers: Numbers | None = None,
     on_failure: OnFailure = "raise",
 ) -> Recorder:
     """Record a model while it learns: a context manager around any training loop.
@@ -77,6 +79,8 @@ def record(
             as sites `<path of the module>.<statistic>` of a row for each position, as wide as there are heads.
         flight: Keeps the last steps in memory and writes them when a loss spikes, a NaN comes or the training fails:
             see `Flight`.
+        numbers: Norms of gradients, weights and updates, the gradient noise scale and the log-partition of logits, on a
+            schedule: see `Numbers`. Norms of updates need `optimizer`.
         on_failure: What happens if the store fails (a full disk): `"raise"` ends the training with it, `"warn"`
             ends the recording alone. What was acknowledged is there either way. Mistakes in the call raise always.
 
@@ -115,5 +119,6 @@ def record(
         probes=Probes(probes or {}),
         optimizer=optimizer,
         flight=flight,
+        numbers=numbers,
         on_failure=on_failure,
     )

@@ -20,7 +20,7 @@ from lamina.runs.buffers import is_tensor
 if TYPE_CHECKING:
     import torch
 
-Write = Callable[[list[str], list[float]], None]
+Write = Callable[[list[str], list[Any]], None]
 
 
 class DeviceLog:
@@ -30,14 +30,17 @@ class DeviceLog:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[list[str], list[Any], list[torch.cuda.Event], Write]] = deque()
 
-    def put(self, values: Mapping[str, Any], write: Write) -> None:
-        """Takes numbers and 0-d tensors; never waits for a GPU.
+    def put(self, values: Mapping[str, Any], write: Write, *, length: int | None = None) -> None:
+        """Takes numbers and 0-d tensors, or vectors of a `length`, which `write` gets as lists; never waits for a GPU.
 
         Raises:
-            SchemaError: A value is no single number.
+            SchemaError: A value is no single number, or no vector of that length.
         """
         events: list[torch.cuda.Event] = []
-        known = [_start(name, value, events) for name, value in values.items()]
+        if length is None:
+            known = [_start(name, value, events) for name, value in values.items()]
+        else:
+            known = [_start_vector(name, value, length, events) for name, value in values.items()]
         with self._lock:
             self._waiting.append((list(values), known, events, write))
             self._write_known(wait=False)
@@ -55,7 +58,7 @@ class DeviceLog:
             for event in events:
                 event.synchronize()
             self._waiting.popleft()
-            write(names, [float(value) for value in values])
+            write(names, [value.tolist() if getattr(value, "ndim", 0) else float(value) for value in values])
 
 
 def _start(name: str, value: Any, events: list[torch.cuda.Event]) -> Any:
@@ -79,13 +82,25 @@ def _start(name: str, value: Any, events: list[torch.cuda.Event]) -> Any:
     raise SchemaError(f"metric {name!r} is a {type(value).__name__}", hint="give a number or a 0-d tensor")
 
 
+def _start_vector(name: str, value: Any, length: int, events: list[torch.cuda.Event]) -> Any:
+    if is_tensor(value) and value.shape == (length,) and not value.is_complex():
+        return _copy(value.detach(), events)
+    if isinstance(value, (np.ndarray, list, tuple)):
+        known = np.asarray(value, np.float64)
+        if known.shape == (length,):
+            return known.copy()
+    raise SchemaError(
+        f"metric {name!r} is no vector of {length} real numbers", hint="with several sites it has one for each of them"
+    )
+
+
 def _copy(tensor: torch.Tensor, events: list[torch.cuda.Event]) -> Any:
     import torch
 
     if tensor.device.type != "cuda":
         # elsewhere the value is read now: on the CPU it costs nothing, and is not changed by what follows
-        return tensor.item()
-    pinned = torch.empty((), dtype=tensor.dtype, pin_memory=True)
+        return tensor.to("cpu", torch.float64, copy=True) if tensor.ndim else tensor.item()
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     pinned.copy_(tensor, non_blocking=True)
     event = torch.cuda.Event()
     event.record(torch.cuda.current_stream(tensor.device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -144,20 +144,32 @@ class Writer:
             raise SchemaError("the examples need a column `example` without nulls", hint="it is what rows refer to")
         return self._core.examples(len(key), columns(table, len(key)))
 
-    def log(self, values: Mapping[str, Any], *, step: int, source: str | None = None, site: str | None = None) -> None:
-        """Logs metrics: numbers or 0-d tensors by name. Never synchronises a GPU.
+    def log(
+        self,
+        values: Mapping[str, Any],
+        *,
+        step: int,
+        source: str | None = None,
+        site: str | Sequence[str] | None = None,
+    ) -> None:
+        """Logs metrics: numbers or 0-d tensors by name; for several sites vectors. Never synchronises a GPU.
 
         Raises:
-            SchemaError: A value is no single number.
+            SchemaError: A value is no single number, or of several sites no vector with one for each.
         """
         self._core.check()
         step = plain_step(step)
         now = time.time_ns() // 1000
+        one, several = (site, None) if site is None or isinstance(site, str) else (None, list(site))
 
-        def write(names: list[str], numbers: list[float]) -> None:
-            self._core.log(step, now, names, numbers, site=site, source=source)
+        def write(names: list[str], numbers: list[Any]) -> None:
+            if several is None:
+                self._core.log(step, now, names, numbers, site=one, source=source)
+                return
+            for place, its in zip(several, zip(*numbers, strict=True), strict=True):
+                self._core.log(step, now, names, its, site=place, source=source)
 
-        self._device_log.put(values, write)
+        self._device_log.put(values, write, length=None if several is None else len(several))
 
     def save(self, parts: Mapping[str, Any], *, step: int) -> Ticket:
         """Saves a checkpoint of named parts, such as `{"model": model.state_dict()}`.
