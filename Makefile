@@ -9,7 +9,8 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --build-constrai
 OLDEST := .venv-oldest
 POLARS := .venv-polars
 PEERS := .venv-peers
-QUESTIONS := machine store_append durable blocking open_run query gather scan epoch recording_overhead norms hsic_sums cka
+QUESTIONS := machine store_append durable blocking open_run query gather scan epoch recording_overhead emitting transformer_step \
+	probing capturing norms hsic_sums cka
 AGES := oldest pinned newest
 WIDE_FRAME := tests/runs/test_scan_contract*.py tests/runs/test_zone_maps.py tests/runs/test_attached.py
 POLARS_TESTS := blake3 cbor2 cloudpickle google-crc32c hypothesis numpy pytest pytest-timeout
