@@ -1310,3 +1310,20 @@ def log_partition_is_summed_in_the_dtype_of_the_logits(patch: pytest.MonkeyPatch
     from lamina.recording.numbers import log_partition
 
     patch.setattr(log_partition, "log_partition", lambda logits: logits.logsumexp(-1).float())
+
+
+@fault
+def pool_gives_out_what_is_lent(patch: pytest.MonkeyPatch) -> None:
+    """One piece of memory for all who ask, as if nobody had it."""
+    from lamina import _core
+
+    class Careless:
+        def __init__(self) -> None:
+            self.memory: dict[int, _core.Memory] = {}
+            self.pool = whole()
+
+        def take(self, size: int) -> _core.Memory:
+            return self.memory.setdefault(size, self.pool.take(size))
+
+    whole = _core.Pool
+    patch.setattr(_core, "Pool", Careless)

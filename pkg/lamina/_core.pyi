@@ -6,11 +6,11 @@ reads, writes, copies or hashes holds the GIL.
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeAlias, final
 
 from numpy.typing import NDArray
 
-Buffer = NDArray[Any]
+Buffer: TypeAlias = NDArray[Any] | Memory
 """Whatever lends its bytes will do; Lamina hands over NumPy arrays. Python 3.11 has no type for the protocol."""
 
 DType = str
@@ -101,6 +101,27 @@ class Ticket:
 
     def __await__(self) -> Generator[Any, None, bool]:
         """The same under asyncio: one thread a log tells all who await, and none of them holds the event loop."""
+
+@final
+class Memory:
+    """Memory of a pool, as a writable buffer; it goes back when nobody holds it: no tensor, no view, no writer.
+
+    Given to `Writer.append` as the bytes of a site it is lent: the writer takes no copy and writes from it later, so
+    that nothing may be written to it any more.
+    """
+
+    def __len__(self) -> int: ...
+
+@final
+class Pool:
+    """Memory that is used again, on the CPU; never more than was in use at one time. Thread-safe."""
+
+    def __init__(self) -> None: ...
+    def take(self, size: int) -> Memory:
+        """Memory of so many bytes, whose contents are arbitrary. ValueError for none."""
+
+    def held(self) -> tuple[int, int]:
+        """Bytes in use, and bytes that wait to be used again."""
 
 @final
 class Writer:

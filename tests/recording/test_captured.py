@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -39,16 +42,30 @@ def test_two_calls_of_a_site_do_not_overwrite_each_other():
     assert [one.value.tolist() for one in collector.drain()] == [[1, 1], [0, 0]]
 
 
-def test_buffers_are_kept_and_replaced_where_shape_or_dtype_change():
-    collector = Collector()
-    places = []
-    for value in (torch.ones(2, 3), torch.zeros(2, 3), torch.zeros(3, 3), torch.zeros(3, 3).bfloat16()):
+def test_memory_of_large_values_is_used_again_once_nobody_holds_them():
+    collector, places = Collector(), []
+    for value in (torch.ones(512, 512), torch.zeros(256, 1024), torch.zeros(512, 1000).bfloat16()):
         collector.take("a", value)
         taken = collector.drain()[0].value
         assert taken.dtype == value.dtype
         assert torch.equal(taken, value)
         places.append(taken.data_ptr())
-    assert places[0] == places[1]
+        del taken
+    assert len(set(places)) == 1
+
+
+def test_what_somebody_still_holds_is_never_written_again():
+    collector, held = Collector(), []
+    for number in range(4):
+        collector.take("a", torch.full((512, 512), float(number)))
+        held += collector.drain()
+    assert all((one.value == number).all() for number, one in enumerate(held))
+
+
+def test_a_copy_of_a_collector_is_an_empty_one():
+    collector = Collector()
+    collector.take("a", torch.ones(512, 512))
+    assert copy.deepcopy(collector).drain() == pickle.loads(pickle.dumps(collector)).drain() == []
 
 
 @pytest.mark.parametrize(
@@ -78,9 +95,13 @@ def test_buffers_made_in_inference_mode_serve_outside_of_it():
     collector = Collector()
     with torch.inference_mode():
         collector.take("a", torch.ones(2))
-    collector.drain()
-    collector.take("a", torch.zeros(2))
-    assert collector.drain()[0].value.tolist() == [0, 0]
+        collector.take("b", torch.ones(512, 512))
+    small, large = collector.drain()
+    assert small.value.tolist() == [1, 1]
+    assert (large.value == 1).all()
+    del small, large
+    collector.take("b", torch.zeros(512, 512))
+    assert (collector.drain()[0].value == 0).all()
 
 
 @pytest.mark.parametrize(

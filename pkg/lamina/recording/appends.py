@@ -13,11 +13,12 @@ from lamina.recording.captured import Captured
 from lamina.recording.kept import examples, kept_columns, kept_value
 from lamina.recording.numbering import Numbering
 from lamina.recording.sites import Site
+from lamina.runs.buffers import Lent
 
 
 def appends(
     captured: Iterable[Captured], columns: Mapping[str, Any], numbering: Numbering | None = None
-) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, Any]]]:
+) -> Iterator[tuple[dict[str, torch.Tensor | Lent], dict[str, Any]]]:
     """Divide what a step captured into sets of tensors with the same columns.
 
     - A column is one value, or has an entry for each batch item, or is [batch, positions].
@@ -34,7 +35,7 @@ def appends(
         numbering: Where `example` comes from if it is not among the columns; None leaves it out.
 
     Yields:
-        The tensors by site, and their columns.
+        The tensors by site, lent ones where the writer may keep their memory, and their columns.
 
     Raises:
         RecordingError: If a column fits neither a call nor all of them.
@@ -48,7 +49,7 @@ def appends(
     if numbering is not None:
         numbering.begin_step()
 
-    sets: dict[tuple[Any, ...], tuple[dict[str, torch.Tensor], dict[str, Any]]] = {}
+    sets: dict[tuple[Any, ...], tuple[dict[str, torch.Tensor | Lent], dict[str, Any]]] = {}
     given: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in captured:
         size = examples(one, columns)
@@ -64,7 +65,10 @@ def appends(
                 own["example"] = numbering.of(one.batch, size)
             given[key] = own
             sets[key] = ({}, kept_columns(one, own) | ({"call": one.call} if several or one.call else {}))
-        sets[key][0][one.site] = kept_value(one, given[key])
+        value = kept_value(one, given[key])
+        if one.memory is not None and value is one.value:
+            value = Lent(value, one.memory)
+        sets[key][0][one.site] = value
     yield from sets.values()
 
 

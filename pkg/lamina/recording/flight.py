@@ -16,6 +16,7 @@ from lamina.errors import RecordingError
 from lamina.recording.state import random_state
 from lamina.recording.triggers import Trigger, Watch
 from lamina.runs import LaminaWarning
+from lamina.runs.buffers import Lent
 
 if TYPE_CHECKING:
     from lamina.recording.guarded import GuardedWriter
@@ -47,7 +48,7 @@ class Flight:
     again after `last` steps of silence. Metrics are looked at when the next step begins, and on a GPU when they
     have arrived: nothing waits for it.
 
-    Cost: a capture of all sites at each step, and a copy of it; a copy of model and optimizer to the CPU every
+    Cost: a capture of all sites at each step; a copy of model and optimizer to the CPU every
     `last` steps. Memory: rows of `last` steps, batches of at most twice as many, and two copies of model and
     optimizer. In a distributed training every rank has its own and decides alone.
 
@@ -99,7 +100,7 @@ class _Moment:
     """One step: its rows, its batches and what the random generators were before each."""
 
     step: int
-    rows: list[tuple[dict[str, torch.Tensor], dict[str, Any]]] = field(default_factory=list)
+    rows: list[tuple[dict[str, torch.Tensor | Lent], dict[str, Any]]] = field(default_factory=list)
     batches: list[Any] = field(default_factory=list)
     random: list[Any] = field(default_factory=list)
     saved: int = 0
@@ -142,10 +143,11 @@ class FlightRing:
         if batch is not None:
             self._moments[-1].batches.append(copied(batch, "batch"))
 
-    def rows(self, sites: Mapping[str, torch.Tensor], columns: Mapping[str, Any]) -> None:
+    def rows(self, sites: Mapping[str, torch.Tensor | Lent], columns: Mapping[str, Any]) -> None:
         """Take rows of the current step that no schedule wrote."""
         own = {name: _own(column) for name, column in columns.items()}
-        self._moments[-1].rows.append(({site: value.clone() for site, value in sites.items()}, own))
+        # Captured values are copies already, each its own.
+        self._moments[-1].rows.append((dict(sites), own))
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Take metrics, for the triggers."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     class Writes(Protocol):
         """What a pass needs of a writer."""
 
-        def append(self, sites: dict[str, torch.Tensor], /, **columns: Any) -> object:
+        def append(self, sites: Mapping[str, Any], /, **columns: Any) -> object:
             """See `Writer.append`."""
             ...
 

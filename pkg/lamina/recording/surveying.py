@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from lamina.recording.resolve import Resolved, parameters, places, resolve
 from lamina.recording.schedules import Every, schedule_of
 from lamina.recording.sites import DEFAULT, ResolvedSite, Sites
 from lamina.recording.watching import Taps
+from lamina.runs.buffers import Lent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,8 +118,9 @@ class _Sizes:
     def __init__(self) -> None:
         self.found: dict[str, _Row] = {}
 
-    def append(self, sites: dict[str, torch.Tensor], **columns: Any) -> None:
-        for name, value in sites.items():
+    def append(self, sites: Mapping[str, torch.Tensor | Lent], /, **columns: Any) -> None:
+        for name, given in sites.items():
+            value = given.tensor if isinstance(given, Lent) else given
             lead = value.shape[: 2 if value.ndim == 3 else 1]
             mask = torch.as_tensor(columns.get("mask", True)).bool().cpu()
             kept = int(mask.reshape(mask.shape + (1,) * (len(lead) - mask.ndim)).expand(lead).sum())

@@ -13,6 +13,8 @@ from lamina.errors import SchemaError
 if TYPE_CHECKING:
     import torch
 
+    from lamina._core import Memory
+
 NUMPY_DTYPES = {
     "f64": np.float64,
     "f32": np.float32,
@@ -56,7 +58,17 @@ class Flat(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
-    bytes: np.ndarray
+    bytes: np.ndarray | Memory
+
+
+class Lent(NamedTuple):
+    """A tensor that fills memory of a pool, which the writer keeps until it is written, instead of a copy.
+
+    Nobody writes to it any more: a change would be stored in part, with checksums that fit neither.
+    """
+
+    tensor: torch.Tensor
+    memory: Memory
 
 
 def is_tensor(value: Any) -> bool:
@@ -91,6 +103,8 @@ def flatten(value: Any, what: str) -> Flat:
     """
     if is_tensor(value):
         return _flatten_tensor(value, what)
+    if isinstance(value, Lent):
+        return _flatten_tensor(value.tensor, what)._replace(bytes=value.memory)
     if not isinstance(value, np.ndarray | np.generic):
         raise SchemaError(f"{what} is a {type(value).__name__}", hint="give a torch tensor or a NumPy array")
     # between steps of a training the caches hold other things, and each further function costs tens of microseconds

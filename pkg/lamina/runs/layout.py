@@ -17,9 +17,9 @@ from lamina.runs.buffers import flatten
 from lamina.runs.columns import RESERVED_ORDER, as_values, column, is_blank
 
 if TYPE_CHECKING:
-    from lamina._core import Column
+    from lamina._core import Column, Memory
 
-Site = tuple[str, str, tuple[int, ...], np.ndarray]
+Site = tuple[str, str, tuple[int, ...], "np.ndarray | Memory"]
 
 
 class RowSet(NamedTuple):
@@ -116,5 +116,6 @@ def _spread(values: Any, lead: tuple[int, ...], name: str) -> Any:
     return _OTHER
 
 
-def _kept(data: np.ndarray, keep: np.ndarray) -> np.ndarray:
+def _kept(data: np.ndarray | Memory, keep: np.ndarray) -> np.ndarray:
+    data = np.asarray(data)
     return np.ascontiguousarray(data.reshape(keep.size, -1)[keep] if keep.size else data).reshape(-1)

@@ -2,8 +2,9 @@
 
 use crate::buffer::Bytes;
 use crate::errors::raise;
+use crate::memory::Memory;
 use lamina_format::{ColumnType, DType, Error, Value};
-use lamina_store::writer::{ColumnInput, SiteInput, Values};
+use lamina_store::writer::{ColumnInput, Lent, SiteInput, Values};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -44,12 +45,13 @@ impl HeldSet {
     }
 }
 
-/// A site with its bytes borrowed.
+/// A site with its bytes borrowed, and lent if they are memory of a pool.
 pub struct HeldSite {
     name: String,
     dtype: DType,
     shape: Vec<u64>,
     bytes: Bytes,
+    lent: Option<Lent>,
 }
 
 /// A column with its values taken or borrowed.
@@ -69,13 +71,15 @@ enum HeldValues {
 impl SiteArgument<'_> {
     pub fn hold(self) -> PyResult<HeldSite> {
         let dtype = DType::parse(&self.1).map_err(raise)?;
-        Ok(HeldSite { name: self.0, dtype, shape: self.2, bytes: Bytes::get(&self.3)? })
+        let lent = self.3.cast::<Memory>().ok().map(|memory| memory.get().lent());
+        Ok(HeldSite { name: self.0, dtype, shape: self.2, bytes: Bytes::get(&self.3)?, lent })
     }
 }
 
 impl HeldSite {
     pub fn input(&self) -> SiteInput<'_> {
-        SiteInput { name: &self.name, dtype: self.dtype, shape: self.shape.clone(), bytes: self.bytes.as_slice() }
+        let (bytes, lent) = (self.bytes.as_slice(), self.lent.clone());
+        SiteInput { name: &self.name, dtype: self.dtype, shape: self.shape.clone(), bytes, lent }
     }
 }
 

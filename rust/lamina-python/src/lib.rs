@@ -8,6 +8,7 @@ mod hash;
 mod hide;
 mod input;
 mod keeping;
+mod memory;
 mod order;
 mod site_rows;
 mod snapshot;
@@ -56,6 +57,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;
+    module.add_class::<memory::Memory>()?;
+    module.add_class::<memory::Pool>()?;
     module.add_class::<order::Order>()?;
     module.add_class::<site_rows::SiteRows>()?;
     module.add_class::<snapshot::Snapshot>()

@@ -13,13 +13,14 @@ pub fn chill(cut: &mut Cut, sites: &HashSet<u32>, planes: &mut Planes) -> Result
     for block in cut.blocks.iter_mut().filter(|block| block.role == Role::Site && sites.contains(&block.id)) {
         let Some(dtype) = block.dtype else { continue };
         let (mut lengths, mut coded) = (Vec::new(), Vec::new());
-        for piece in block.bytes.chunks(PIECE) {
+        let bytes = block.bytes.whole();
+        for piece in bytes.chunks(PIECE) {
             let stored = planes.encode(dtype, piece)?;
             lengths.extend((stored.len() as u32).to_le_bytes());
             coded.extend(stored);
         }
-        block.pieces = Some(Pieces { lengths, non_finite: dtype.count_non_finite(&block.bytes) });
-        block.bytes = coded;
+        block.pieces = Some(Pieces { lengths, non_finite: dtype.count_non_finite(bytes) });
+        block.bytes = coded.into();
         block.element = 1;
     }
     // in falling order of their elements, as before: coded rows are bytes

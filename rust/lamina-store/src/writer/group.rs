@@ -2,6 +2,7 @@
 
 use super::column::{ColumnInput, ColumnStage, Values};
 use super::declare::Ids;
+use super::rows::Rows;
 use super::{RowSet, SiteInput};
 use lamina_format::record::{Constant, Role, Table, Zone};
 use lamina_format::{ColumnType, DType};
@@ -10,7 +11,7 @@ struct SiteStage {
     id: u32,
     dtype: DType,
     item: usize,
-    bytes: Vec<u8>,
+    bytes: Rows,
 }
 
 /// Rows that share their sites and columns.
@@ -21,6 +22,8 @@ pub struct OpenGroup {
     names: Option<Vec<u8>>,
     row_bytes: usize,
     text_bytes: usize,
+    /// Rows that a whole group has about.
+    room: usize,
     sites: Vec<SiteStage>,
     columns: Vec<ColumnStage>,
 }
@@ -30,7 +33,7 @@ pub struct CutBlock {
     pub role: Role,
     pub id: u32,
     pub element: u64,
-    pub bytes: Vec<u8>,
+    pub bytes: Rows,
     /// Of a site's elements; None for metadata.
     pub dtype: Option<DType>,
     /// Of a site's rows that are coded.
@@ -57,20 +60,19 @@ pub struct Cut {
 }
 
 impl OpenGroup {
-    /// An empty group whose site buffers, from `take`, have room for `target` bytes of rows.
-    pub fn new(table: Table, set: &RowSet, ids: &Ids, target: usize, mut take: impl FnMut(usize) -> Vec<u8>) -> Self {
+    /// An empty group that is to hold `target` bytes of rows.
+    pub fn new(table: Table, set: &RowSet, ids: &Ids, target: usize) -> Self {
         let item = |site: &SiteInput| (site.shape.iter().product::<u64>() * site.dtype.size()) as usize;
         let words = set.columns.len() + usize::from(set.names.is_some());
         let row_bytes = set.sites.iter().map(item).sum::<usize>() + 8 * words;
-        let rows = (target / row_bytes.max(1)).max(1);
-        let sites = set.sites.iter().zip(&ids.sites).map(|(site, &id)| {
-            let item = item(site);
-            SiteStage { id, dtype: site.dtype, item, bytes: take(rows * item) }
-        });
+        let room = (target / row_bytes.max(1)).max(1);
+        let sites = set.sites.iter().zip(&ids.sites);
+        let sites =
+            sites.map(|(site, &id)| SiteStage { id, dtype: site.dtype, item: item(site), bytes: Rows::default() });
         let columns = set.columns.iter().zip(&ids.columns).map(|(column, &id)| ColumnStage::new(id, column.kind));
         let names = set.names.map(|_| Vec::new());
         let (sites, columns) = (sites.collect(), columns.collect());
-        Self { table, rows: 0, names, row_bytes, text_bytes: 0, sites, columns }
+        Self { table, rows: 0, names, row_bytes, text_bytes: 0, room, sites, columns }
     }
 
     /// A group that is written as it is: names if they do not follow each other, of each site its number, dtype and rows.
@@ -81,8 +83,9 @@ impl OpenGroup {
         sites: Vec<(u32, DType, Vec<u8>)>,
         columns: Vec<ColumnStage>,
     ) -> Self {
-        let sites = sites.into_iter().map(|(id, dtype, bytes)| SiteStage { id, dtype, item: 0, bytes }).collect();
-        Self { table, rows, names, row_bytes: 0, text_bytes: 0, sites, columns }
+        let site = |(id, dtype, bytes): (_, _, Vec<u8>)| SiteStage { id, dtype, item: 0, bytes: bytes.into() };
+        let sites = sites.into_iter().map(site).collect();
+        Self { table, rows, names, row_bytes: 0, text_bytes: 0, room: 0, sites, columns }
     }
 
     /// Whether it takes rows of these sites and columns, in this order.
@@ -107,8 +110,16 @@ impl OpenGroup {
         self.rows as usize * self.row_bytes + self.text_bytes
     }
 
-    /// Adds the rows `from..to`, or fewer if their texts reach `target` bytes; returns how many.
-    pub fn push(&mut self, from: u64, to: u64, set: &RowSet, target: usize) -> u64 {
+    /// Adds the rows `from..to`, or fewer if their texts reach `target` bytes; returns how many. What is not lent is
+    /// copied, into buffers of so many bytes from `take`.
+    pub fn push(
+        &mut self,
+        from: u64,
+        to: u64,
+        set: &RowSet,
+        target: usize,
+        mut take: impl FnMut(usize) -> Vec<u8>,
+    ) -> u64 {
         let &RowSet { sites, columns, .. } = set;
         let (from, mut to) = (from as usize, to as usize);
         let text = |row: usize| -> usize {
@@ -129,7 +140,14 @@ impl OpenGroup {
             self.text_bytes += texts;
         }
         for (stage, site) in self.sites.iter_mut().zip(sites) {
-            stage.bytes.extend_from_slice(&site.bytes[from * stage.item..to * stage.item]);
+            let range = from * stage.item..to * stage.item;
+            match &site.lent {
+                Some(memory) => stage.bytes.lend(memory, range),
+                None => {
+                    let rest = (self.room * stage.item).saturating_sub(stage.bytes.len()).max(range.len());
+                    stage.bytes.copy(&site.bytes[range], || take(rest));
+                }
+            }
         }
         if let (Some(all), Some(names)) = (&mut self.names, set.names) {
             all.extend(names[from..to].iter().flat_map(|name| name.to_le_bytes()));
@@ -144,18 +162,19 @@ impl OpenGroup {
     /// Cuts it into blocks of falling element size, so that one pad aligns them all.
     pub fn cut(self) -> Cut {
         let (mut blocks, mut constants, mut zones) = (Vec::new(), Vec::new(), Vec::new());
-        let mut block = |role, id, element, bytes, dtype| {
-            blocks.push(CutBlock { role, id, element, bytes, dtype, pieces: None });
-        };
         for site in self.sites {
-            block(Role::Site, site.id, site.dtype.size(), site.bytes, Some(site.dtype));
+            let (element, dtype) = (site.dtype.size(), Some(site.dtype));
+            blocks.push(CutBlock { role: Role::Site, id: site.id, element, bytes: site.bytes, dtype, pieces: None });
         }
+        let mut block = |role, id, element, bytes: Vec<u8>| {
+            blocks.push(CutBlock { role, id, element, bytes: bytes.into(), dtype: None, pieces: None });
+        };
         let span = self.names.as_ref().and_then(|names| {
             let names = names.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes));
             Some((names.clone().min()?, names.max()?))
         });
         if let Some(names) = self.names {
-            block(Role::Names, 0, 8, names, None);
+            block(Role::Names, 0, 8, names);
         }
         for column in self.columns {
             if let Some(value) = column.constant() {
@@ -166,16 +185,16 @@ impl OpenGroup {
             match column.kind {
                 ColumnType::Str => {
                     let offsets = column.offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
-                    block(Role::Offsets, column.id, 4, offsets, None);
-                    block(Role::Bytes, column.id, 1, column.values, None);
+                    block(Role::Offsets, column.id, 4, offsets);
+                    block(Role::Bytes, column.id, 1, column.values);
                 }
-                ColumnType::Bool => block(Role::Values, column.id, 1, column.values, None),
+                ColumnType::Bool => block(Role::Values, column.id, 1, column.values),
                 ColumnType::Int | ColumnType::Float | ColumnType::Time => {
-                    block(Role::Values, column.id, 8, column.values, None);
+                    block(Role::Values, column.id, 8, column.values);
                 }
             }
             if let Some(valid) = column.valid {
-                block(Role::Valid, column.id, 1, valid, None);
+                block(Role::Valid, column.id, 1, valid);
             }
         }
         blocks.sort_by_key(|block| std::cmp::Reverse(block.element));

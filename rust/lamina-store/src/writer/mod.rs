@@ -13,6 +13,7 @@ mod known;
 pub(crate) mod metrics;
 mod options;
 pub(crate) mod pack;
+pub(crate) mod rows;
 pub(crate) mod segment;
 mod shared;
 mod stage;
@@ -21,6 +22,7 @@ mod worker;
 
 pub use column::{ColumnInput, Values};
 pub use options::{Durability, Full, Options};
+pub use rows::Lent;
 pub use ticket::{Callback, State, Ticket};
 
 use crate::clock;
@@ -45,6 +47,8 @@ pub struct SiteInput<'a> {
     pub shape: Vec<u64>,
     /// The rows.
     pub bytes: &'a [u8],
+    /// The memory that `bytes` is all of, if the writer may keep it until it is written, instead of a copy.
+    pub lent: Option<Lent>,
 }
 
 /// Rows that share their metadata columns.
@@ -74,6 +78,9 @@ impl RowSet<'_> {
             if site.bytes.len() as u64 != self.rows * item {
                 let (name, given, taken) = (site.name, site.bytes.len(), self.rows * item);
                 return Err(Error::schema(format!("site {name:?} has {given} bytes, {} rows take {taken}", self.rows)));
+            }
+            if site.lent.as_ref().is_some_and(|memory| memory.as_ref().as_ref().len() != site.bytes.len()) {
+                return Err(Error::schema(format!("site {:?} lends other bytes than its own", site.name)));
             }
         }
         if self.names.is_some_and(|names| names.len() as u64 != self.rows || !self.columns.is_empty()) {

@@ -103,13 +103,16 @@ impl SegmentWriter {
                 record.non_finite = pieces.non_finite;
             }
             for (start, length) in record.spans() {
-                let piece = &block.bytes[start as usize..(start + length) as usize];
-                record.crcs.extend(crc32c::crc32c(piece).to_le_bytes());
-                if block.pieces.is_none() {
-                    record.non_finite += block.dtype.map_or(0, |dtype| dtype.count_non_finite(piece));
+                let mut crc = 0;
+                for piece in block.bytes.slices(start as usize, length as usize) {
+                    crc = crc32c::crc32c_append(crc, piece);
+                    if block.pieces.is_none() {
+                        record.non_finite += block.dtype.map_or(0, |dtype| dtype.count_non_finite(piece));
+                    }
+                    current.blob.write(at, piece)?;
+                    at += piece.len() as u64;
                 }
-                current.blob.write(at, piece)?;
-                at += piece.len() as u64;
+                record.crcs.extend(crc.to_le_bytes());
             }
             written = at;
         }
@@ -121,7 +124,7 @@ impl SegmentWriter {
         current.synced = false;
         current.groups.push(group.clone());
         ops.push(Op::Group(group));
-        Ok((ops, cut.blocks.into_iter().map(|block| block.bytes).collect()))
+        Ok((ops, cut.blocks.into_iter().flat_map(|block| block.bytes.into_buffers()).collect()))
     }
 
     fn start(storage: &dyn Storage, ordinal: u32, seq: u32, header: u64) -> Result<Current> {

@@ -153,17 +153,14 @@ impl Stage {
         let at = match self.open.iter().position(|group| group.holds(table, ids)) {
             Some(at) => at,
             None => {
-                let pool = &mut self.pool;
-                let take = |capacity: usize| take_from(pool, capacity);
-                let group = OpenGroup::new(table, set, ids, GROUP, take);
-                self.open.push(group);
+                self.open.push(OpenGroup::new(table, set, ids, GROUP));
                 self.open.len() - 1
             }
         };
-        let group = &mut self.open[at];
+        let (group, pool) = (&mut self.open[at], &mut self.pool);
         let room = (GROUP.saturating_sub(group.bytes()) / group.row_bytes().max(1)) as u64;
         let taken = (set.rows - from).min(room.max(1)).min(MOST_ROWS - group.rows());
-        let taken = group.push(from, from + taken, set, GROUP);
+        let taken = group.push(from, from + taken, set, GROUP, |capacity| take_from(pool, capacity));
         let row_bytes = group.row_bytes() as u64;
         if group.bytes() + group.row_bytes() > GROUP || group.rows() >= MOST_ROWS {
             let full = self.open.swap_remove(at);

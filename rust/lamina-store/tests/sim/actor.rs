@@ -69,7 +69,7 @@ impl Actor {
     fn attach(&mut self, tag: i64, site: &str, rows: &[(i64, (i64, i64))]) -> lamina_format::Result<Ticket> {
         let names: Vec<i64> = rows.iter().map(|(name, _)| *name).collect();
         let bytes: Vec<u8> = (0..rows.len()).flat_map(|at| history::bytes(tag + at as i64, site, ATTACHED)).collect();
-        let sites = [SiteInput { name: site, dtype: DType::U8, shape: vec![ATTACHED], bytes: &bytes }];
+        let sites = [SiteInput { name: site, dtype: DType::U8, shape: vec![ATTACHED], bytes: &bytes, lent: None }];
         self.attached.extend(&names);
         let set = RowSet { rows: names.len() as u64, sites: &sites, columns: &[], names: Some(&names) };
         self.writer.append_sets(self.storage.as_ref(), &[set])
@@ -94,7 +94,13 @@ impl Actor {
             .collect();
         let sites: Vec<SiteInput> = data
             .iter()
-            .map(|(bytes, name, dtype, shape)| SiteInput { name, dtype: *dtype, shape: shape.clone(), bytes })
+            .map(|(bytes, name, dtype, shape)| SiteInput {
+                name,
+                dtype: *dtype,
+                shape: shape.clone(),
+                bytes,
+                lent: None,
+            })
             .collect();
         with_columns(&history::columns(tag, set, rows), |columns| {
             self.writer.append(self.storage.as_ref(), rows, &sites, columns)

@@ -48,7 +48,7 @@ impl Move<'_> {
                 id: block.id,
                 // they are in order already
                 element: 0,
-                bytes: self.snapshot.block_of(group, block)?,
+                bytes: self.snapshot.block_of(group, block)?.into(),
                 dtype: site.map(|site| site.dtype),
                 pieces: pieces.map(|lengths| Pieces { lengths: lengths.to_vec(), non_finite: block.non_finite }),
             })
@@ -69,7 +69,7 @@ impl Move<'_> {
         cut.zones.iter_mut().try_for_each(|zone| number(false, &mut zone.id))?;
         for block in &mut cut.blocks {
             match block.role {
-                Role::Names => self.rename_rows(&mut block.bytes, cut.span)?,
+                Role::Names => self.rename_rows(block.bytes.whole(), cut.span)?,
                 role => number(role == Role::Site, &mut block.id)?,
             }
         }
