@@ -98,7 +98,7 @@ def recorder_keeps_references(patch: pytest.MonkeyPatch) -> None:
     """Captured tensors are not copied: what later changes them in place changes what is stored."""
     from lamina.recording.captured import Collector
 
-    patch.setattr(Collector, "_copy", lambda self, key, value, dtype: value)
+    patch.setattr(Collector, "_copy", lambda self, value, dtype: (value, None))
 
 
 @fault

@@ -142,14 +142,15 @@ class Collector:
         if key in self._captured:
             self._captured[key].value.add_(one.value)
             return
-        value, dtype = one.value, one.options.dtype or one.value.dtype
+        value, memory = self._copy(one.value, one.options.dtype or one.value.dtype)
+        self._captured[key] = replace(one, value=value, memory=memory)
+
+    def _copy(self, value: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, _core.Memory | None]:
         size = value.numel() * dtype.itemsize
         if size < LARGE or value.device.type != "cpu":
-            copied, memory = value.to(dtype, copy=True, memory_format=torch.contiguous_format), None
-        else:
-            memory = self._pool.take(size)
-            copied = torch.frombuffer(memory, dtype=dtype).view(value.shape).copy_(value)
-        self._captured[key] = replace(one, value=copied, memory=memory)
+            return value.to(dtype, copy=True, memory_format=torch.contiguous_format), None
+        memory = self._pool.take(size)
+        return torch.frombuffer(memory, dtype=dtype).view(value.shape).copy_(value), memory
 
 
 def _chosen(value: torch.Tensor, positions: int | slice | Sequence[int], site: str) -> tuple[torch.Tensor, np.ndarray]:
