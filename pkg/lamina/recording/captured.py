@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -68,13 +69,16 @@ class Collector:
         self._calls: Counter[str] = Counter()
         self._batches = 0
         self._start = 0
-        self._pool = _core.Pool()
         self.step = 0
         """Counts what was drained: what arrives later than its own step is told by it."""
 
     def __reduce__(self) -> tuple[type[Collector], tuple[()]]:
         # A copy of a model carries copies of its hooks: these share nothing.
         return Collector, ()
+
+    @cached_property
+    def _pool(self) -> _core.Pool:
+        return _core.Pool()
 
     def count_batch(self, start: int = 0) -> None:
         """Note that a call of the whole model begins, `start` positions behind the first."""
