@@ -1327,3 +1327,46 @@ def pool_gives_out_what_is_lent(patch: pytest.MonkeyPatch) -> None:
 
     whole = _core.Pool
     patch.setattr(_core, "Pool", Careless)
+
+
+@fault
+def slots_are_used_while_held(patch: pytest.MonkeyPatch) -> None:
+    """A worker looks whether it has a slot itself, not whether the receiver still has it."""
+    from lamina.rows import slots
+
+    patch.setattr(slots.Slot, "free", property(lambda slot: not slot._lent))
+
+
+@fault
+def slots_are_used_while_lent(patch: pytest.MonkeyPatch) -> None:
+    """A worker looks whether the receiver has a slot, not whether it has it itself."""
+    from lamina.rows import slots
+
+    patch.setattr(slots.Slot, "free", property(lambda slot: slot.bytes[slots._STATE] == slots._FREE))
+
+
+@fault
+def slots_stay_in_use(patch: pytest.MonkeyPatch) -> None:
+    """The receiver never says that a slot is free."""
+    from lamina.rows import slots
+
+    patch.setattr(slots, "_give_back", lambda *_: None)
+
+
+@fault
+def slots_forget_forks(patch: pytest.MonkeyPatch) -> None:
+    """A slot that a fork of the receiver sees is free when the receiver says so."""
+    from lamina.rows import slots
+
+    patch.setattr(slots, "_bequeath", lambda: None)
+
+
+@fault
+def slots_are_freed_by_forks(patch: pytest.MonkeyPatch) -> None:
+    """A fork of the receiver frees what the receiver still has."""
+    from lamina.rows import slots
+
+    def free(memory: Any, receiver: int) -> None:
+        memory[slots._STATE] = slots._FREE
+
+    patch.setattr(slots, "_give_back", free)

@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lamina.rows.epochs import Plan, ReadAhead
+from lamina.rows.slots import Slots
 
 if TYPE_CHECKING:
     from lamina.rows.rows import Rows
@@ -20,7 +22,8 @@ class BatchDataset(IterableDataset[torch.Tensor]):
 
     Batch b of an epoch is made by worker b modulo their number, and a loader asks its workers in turn: the batches are
     the same, in the same order, at any number of workers. Each worker opens the run by itself, also after a fork, and
-    evaluates nothing: it gets the rows that were selected when the dataset was made.
+    evaluates nothing: it gets the rows that were selected when the dataset was made. It gathers into shared memory that
+    it uses again once nothing refers to a batch any more; up to 16 batches and 128 MiB a worker are sent like that.
 
     A loader asks ahead, so its consumer must be asked how far it is: iterate over `dataset.through(loader)`, which
     counts what it gives, goes on where `load_state_dict` says, and moves from epoch to epoch.
@@ -30,6 +33,7 @@ class BatchDataset(IterableDataset[torch.Tensor]):
         self._rows = rows
         self._plan = plan
         self._process = os.getpid()
+        self._slots: Slots | None = None
         self.epoch = 0
         self.position = 0
         # where the next loop begins; shared, since workers that persist never get the dataset a second time
@@ -38,6 +42,9 @@ class BatchDataset(IterableDataset[torch.Tensor]):
     def __len__(self) -> int:
         """Batches in an epoch."""
         return self._plan.batches()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_slots": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -57,6 +64,9 @@ class BatchDataset(IterableDataset[torch.Tensor]):
             self._process = os.getpid()
         worker = get_worker_info()
         mine, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        # in some versions of torch a worker may be a thread, which sends nothing
+        if self._slots is None and worker and getattr(worker, "worker_method", "multiprocessing") == "multiprocessing":
+            self._slots = Slots(min(self._plan.size, self._plan.rows) * self._rows.width * self._rows.dtype.itemsize)
         epoch, position = self._start.tolist()
         order = self._plan.order_of(epoch)
         further = ReadAhead(self._rows, self._plan, order, position)
@@ -64,7 +74,12 @@ class BatchDataset(IterableDataset[torch.Tensor]):
             if number % workers == mine:
                 if mine == 0:
                     further.reach(start)
-                yield self._rows.gather(self._plan.positions(order, start, stop))
+                # no name for the batch: it would keep the slot in use while the next one is chosen
+                yield self._gather(self._plan.positions(order, start, stop))
+
+    def _gather(self, positions: np.ndarray | range) -> torch.Tensor:
+        slots, rows = self._slots, self._rows
+        return rows.gather(positions, None if slots is None else slots.empty((len(positions), rows.width), rows.dtype))
 
     def through(self, loader: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """The rest of the epoch out of a loader of this dataset, counted as it is received."""
