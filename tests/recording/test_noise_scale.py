@@ -201,6 +201,8 @@ def test_one_pass_by_one_rank_says_what_to_do_instead(run):
 # after the other; it prints what it found.
 RANK = """
 import json, sys, torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 import lamina.recording as recording
 from lamina.errors import RecordingError
@@ -231,7 +233,18 @@ def step(passes, fault):
     names = (shared.SQUARE, shared.TRACE, "raw_gradient_norm", "gradient_norm")
     return [run.metric(name)[0] for name in names]
 
-print(json.dumps([step(*case) for case in json.loads(sys.argv[3])]))
+def sharded():
+    model, run = shared.regression()[0], fake_run()
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    numbers = recording.Numbers(norms=["raw_gradient", "gradient", "weight", "update"])
+    with recording.record(model, run, sites=[], numbers=numbers, optimizer=sgd) as recorder, recorder.step(0):
+        shared.loss_of(model, *shared.of_rank(rank, 1)[0]).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        sgd.step()
+    return [run.metric(name + "_norm")[0] for name in numbers.norms]
+
+print(json.dumps([*(step(*case) for case in json.loads(sys.argv[3])), sharded()]))
 torch.distributed.destroy_process_group()
 """
 CASES = [(1, ""), (2, ""), (1, "backward_passes_end_before_ranks_are_averaged")]
@@ -280,3 +293,11 @@ def test_ranks_compare_their_own_gradient_with_the_average(ranks, case):
 def test_gradients_that_are_not_averaged_yet_would_be_seen(ranks):
     with pytest.raises(AssertionError):
         test_ranks_compare_their_own_gradient_with_the_average([[rank[2]] for rank in ranks], 0)
+
+
+def test_of_sharded_parameters_the_ranks_squares_add_up(ranks):
+    model = regression()[0]
+    whole = torch.stack([gradient(model, *of_rank(rank, 1)[0]) for rank in range(2)]).mean(0).norm().item()
+    parts = torch.tensor([rank[-1] for rank in ranks], dtype=torch.float64)
+    expected = [whole, 0.5, model.weight.norm().item(), 0.05]
+    assert parts.norm(dim=0).tolist() == pytest.approx(expected, rel=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from lamina.errors import SchemaError
 from lamina.runs import device_log
@@ -78,3 +79,20 @@ def test_whoever_asks_for_everything_waits(log: DeviceLog) -> None:
 def test_what_is_no_number_is_named(log: DeviceLog, value: Any) -> None:
     with pytest.raises(SchemaError, match="'loss'"):
         log.put({"loss": value}, lambda *row: None)
+
+
+def test_vectors_wait_like_numbers(log: DeviceLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+    slow = OnDevice(1.0)
+
+    def copy(tensor: torch.Tensor, events: list[Any]) -> torch.Tensor:
+        events.append(slow.event)
+        return tensor.clone()
+
+    monkeypatch.setattr(device_log, "_copy", copy)
+    log.put({"norms": torch.tensor([1.0, 2.0])}, lambda *row: written.append(row), length=2)
+    assert written == []
+    slow.event.passed = True
+    log.write_known()
+    assert written == [(["norms"], [[1.0, 2.0]])]
+    assert not slow.event.waited

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import lamina
 from lamina.errors import NotARunError, NotFoundError, SchemaError
@@ -91,6 +92,27 @@ def test_metrics_keep_duplicates_and_their_site_and_source(run: lamina.Run) -> N
     ]
     assert run.metrics().collect()["value"].fill_nan(-1).to_list() == [1, 0.5, -1, 3]
     assert run.metrics().collect_schema()["time"] == pl.Datetime("us", "UTC")
+
+
+def test_metrics_of_several_sites_are_vectors(run: lamina.Run) -> None:
+    with run.writer() as writer:
+        vector = np.array([1.0, 2.0], np.float32)
+        writer.log({"norm": vector, "count": [3, 4]}, step=0, site=["a", "b"], source="train")
+        vector[:] = 0
+        writer.log({"norm": torch.tensor([5, 6])}, step=1, site=("a", "b"))
+        writer.log({"norm": []}, step=2, site=[])
+        for wrong in (1.0, np.ones(3), np.ones((2, 1)), torch.ones(2, dtype=torch.complex64), "ab"):
+            with pytest.raises(SchemaError, match="'norm' is no vector of 2 real numbers"):
+                writer.log({"norm": wrong}, step=3, site=["a", "b"])
+    found = run.refresh().metrics().sort("step", "name", "site").select("step", "name", "site", "source", "value")
+    assert found.collect().rows() == [
+        (0, "count", "a", "train", 3),
+        (0, "count", "b", "train", 4),
+        (0, "norm", "a", "train", 1),
+        (0, "norm", "b", "train", 2),
+        (1, "norm", "a", None, 5),
+        (1, "norm", "b", None, 6),
+    ]
 
 
 def test_examples_are_replaced_column_by_column(run: lamina.Run) -> None:

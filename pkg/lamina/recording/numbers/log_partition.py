@@ -79,7 +79,8 @@ class LogPartitions:
             rows = [call.reshape(-1) for call in calls]
             kept = [torch.ones_like(one, dtype=torch.bool) for one in rows]
             if mask is not None:
-                kept = [one.reshape(-1).to(rows[0].device) for one in _masks(torch.as_tensor(mask), calls, site)]
+                masks, device = _masks(torch.as_tensor(mask), calls, site), rows[0].device
+                kept = [one.reshape(-1).to(device, non_blocking=True) for one in masks]
             for one, keep in zip(rows, kept, strict=True):
                 some = torch.where(keep, one, 0)
                 sums = torch.stack([keep.sum(), some.sum(dtype=torch.float64), some.double().square().sum()])
