@@ -11,6 +11,7 @@ import torch
 from lamina.errors import RecordingError
 from lamina.recording.captured import Captured
 from lamina.recording.sampling import sampled
+from lamina.runs.buffers import Lent
 
 
 def examples(one: Captured, columns: Mapping[str, Any]) -> int:
@@ -47,9 +48,10 @@ def kept_columns(one: Captured, columns: Mapping[str, Any]) -> dict[str, Any]:
     return own if one.options.sample is None else own | {"mask": _sample(one, own)}
 
 
-def row_count(value: torch.Tensor, mask: Any = None) -> int:
+def row_count(value: torch.Tensor | Lent, mask: Any = None) -> int:
     """Return how many rows a tensor gives the store, [B, …] or [B, T, d], with the mask that leaves some out."""
-    lead = value.shape[: 2 if value.ndim == 3 else 1]
+    shape = value.tensor.shape if isinstance(value, Lent) else value.shape
+    lead = shape[: 2 if len(shape) == 3 else 1]
     if mask is None:
         return lead.numel()
     mask = torch.as_tensor(mask).bool().cpu()
