@@ -1087,6 +1087,16 @@ def flights_forget_the_random_state(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def passes_are_seen_by_other_recorders(patch: pytest.MonkeyPatch) -> None:
+    """A probe or a capture inside of another recorder's step counts as a part of that step."""
+    from contextlib import nullcontext
+
+    from lamina.recording.watching import Taps
+
+    patch.setattr(Taps, "paused", lambda self: nullcontext())
+
+
+@fault
 def edits_take_rows_in_stored_order(patch: pytest.MonkeyPatch) -> None:
     """An edit by rows takes the first ones, whatever their example and position."""
     import numpy as np

@@ -69,6 +69,8 @@ class Taps:
     def __enter__(self) -> Taps:
         """Attach all hooks, or none."""
         with ExitStack() as stack:
+            _entered.append(self)
+            stack.callback(_entered.remove, self)
             for hook in (self._counter, *self._modules, self._parameters):
                 stack.callback(hook.detach)
                 hook.attach()
@@ -136,12 +138,22 @@ class Taps:
 
     @contextmanager
     def armed(self, taps: Iterable[PassTap]) -> Iterator[None]:
-        """Arm some taps for a block of code; what was collected is dropped if it raises."""
-        self.arm(taps)
-        try:
-            yield
-        except BaseException:
-            self.collector.drain()
-            raise
-        finally:
-            self.disarm()
+        """Arm some taps for a pass of their own, which is none of the step that other recorders may be in.
+
+        What was collected is dropped if it raises.
+        """
+        with ExitStack() as stack:
+            for other in _entered:
+                stack.enter_context(other.paused())
+            self.arm(taps)
+            try:
+                yield
+            except BaseException:
+                self.collector.drain()
+                raise
+            finally:
+                self.disarm()
+
+
+_entered: list[Taps] = []
+"""Those of all recorders that are entered, and of passes that run."""
