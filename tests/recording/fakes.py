@@ -77,7 +77,8 @@ class FakeRun:
         return self.stored.lazy()
 
     def checkpoints(self) -> pl.LazyFrame:
-        return pl.LazyFrame({"step": [step for step, _ in self.written.saves]}, schema={"step": pl.Int64})
+        rows = [(step, part) for step, parts in self.written.saves for part in parts]
+        return pl.LazyFrame(rows, schema={"step": pl.Int64, "part": pl.String}, orient="row")
 
     def load(self, *, step: int, part: str) -> dict[str, torch.Tensor]:
         return dict(self.written.saves)[step][part]
