@@ -10,7 +10,7 @@ import torch
 
 from lamina.errors import RecordingError
 from lamina.recording.captured import Captured
-from lamina.recording.kept import examples, kept_columns, kept_value
+from lamina.recording.kept import check_mask, examples, kept_columns, kept_value
 from lamina.recording.numbering import Numbering
 from lamina.recording.sites import Site
 from lamina.runs.buffers import Lent
@@ -38,9 +38,11 @@ def appends(
         The tensors by site, lent ones where the writer may keep their memory, and their columns.
 
     Raises:
-        RecordingError: If a column fits neither a call nor all of them.
+        RecordingError: If a column fits neither a call nor all of them, or a mask is none.
     """
     captured = list(captured)
+    if columns.get("mask") is not None:
+        check_mask(columns["mask"])
     sizes = _batch_sizes(captured, columns)
     ends = dict(zip(sizes, accumulate(sizes.values()), strict=True))
     total = sum(sizes.values())

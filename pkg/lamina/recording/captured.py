@@ -111,12 +111,13 @@ class Collector:
                 the first, as gradients of several backward passes are.
 
         Raises:
-            RecordingError: It has no rows, or other dimensions than its layout.
+            RecordingError: It has no rows, other dimensions than its layout, or no positions to choose or pool.
         """
         layout = None if options.layout is None else parse_layout(options.layout)
         view, form, lengths = arrange(value.detach(), layout, site)
         length, kept = (view.shape[1], None) if form == "positions" else (0, None)
-        if form == "positions" and options.pool == "cls":
+        _refuse_unfit(view, form, options, site)
+        if form == "positions" and options.pool == "cls" and length:
             view, form = view[:, 0], "examples"
         elif form == "positions" and options.positions is not None:
             view, kept = _chosen(view, options.positions, site)
@@ -157,14 +158,34 @@ class Collector:
         return torch.frombuffer(memory, dtype=dtype).view(value.shape).copy_(value), memory
 
 
+def _refuse_unfit(value: torch.Tensor, form: Form, options: Site, site: str) -> None:
+    if options.dtype is not None and value.is_complex() and not options.dtype.is_complex:
+        raise RecordingError(
+            f"at the site {site!r} there is a {str(value.dtype).removeprefix('torch.')} tensor, and "
+            f"{str(options.dtype).removeprefix('torch.')} would drop its imaginary part"
+        )
+    # A row for each example without any position is as good as pooled: globs may mean such sites too.
+    if form == "positions" or (form == "examples" and value.ndim < 3):
+        return
+    for name in ("pool", "positions"):
+        if getattr(options, name) is not None:
+            what = "tokens of all examples one behind the other" if form == "tokens" else "a row for each example"
+            raise RecordingError(
+                f"at the site {site!r} there is a tensor {list(value.shape)}, {what}, and {name}= needs positions",
+                hint="pool stored rows instead" if form == "tokens" else "layout= says which dimensions are positions",
+            )
+
+
 def _chosen(value: torch.Tensor, positions: int | slice | Sequence[int], site: str) -> tuple[torch.Tensor, np.ndarray]:
     every = np.arange(value.shape[1])
     try:
-        kept = np.atleast_1d(every[positions if isinstance(positions, (int, slice)) else list(positions)]).copy()
+        kept = np.atleast_1d(every[positions if isinstance(positions, (int, slice)) else list(positions)])
     except IndexError:
         raise RecordingError(
             f"at the site {site!r} there are {value.shape[1]} positions, and positions= asks for {positions!r}"
         ) from None
     if isinstance(positions, slice) and (positions.step or 1) > 0:
         return value[:, positions], kept
+    # Of a short sequence, 0 and -1 may be the same: one row.
+    kept = np.array(list(dict.fromkeys(kept.tolist())), dtype=np.int64)
     return value.index_select(1, torch.tensor(kept, device=value.device)), kept

@@ -19,6 +19,14 @@ def examples(one: Captured, columns: Mapping[str, Any]) -> int:
     return len(_lengths(one, columns)[0]) if one.form == "tokens" else one.value.shape[0]
 
 
+def check_mask(mask: Any) -> None:
+    """Raise RecordingError if a mask is not made of true and false, such as one that is added to scores."""
+    values = np.asarray(_array(mask))
+    if values.dtype.kind not in "biuf" or not ((values == 0) | (values == 1)).all():
+        what = f"{values.dtype} that are neither 0 nor 1" if values.dtype.kind in "iuf" else type(mask).__name__
+        raise RecordingError(f"mask= holds {what}", hint="give booleans, true for the rows that are kept")
+
+
 def kept_columns(one: Captured, columns: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a site's rows, with a `mask` that leaves out those that are not kept.
 
@@ -45,6 +53,8 @@ def kept_columns(one: Captured, columns: Mapping[str, Any]) -> dict[str, Any]:
             own = {name: column for name, column in columns.items() if np.ndim(_array(column)) < 2}
             if (kept := _pooled_mask(one, columns)) is not None:
                 own["mask"] = kept.any(1)
+            elif _pools_nothing(one):
+                own["mask"] = np.zeros(one.value.shape[0], dtype=bool)
     return own if one.options.sample is None else own | {"mask": _sample(one, own)}
 
 
@@ -62,6 +72,8 @@ def kept_value(one: Captured, columns: Mapping[str, Any]) -> torch.Tensor:
     """Return the values of a site's rows: pooled over the positions that the mask leaves, or as they are."""
     if one.form != "positions" or one.options.pool is None:
         return one.value
+    if _pools_nothing(one):
+        return one.value.new_zeros(one.value.shape[0], *one.value.shape[2:])
     kept = _pooled_mask(one, columns)
     if one.options.pool == "mean":
         return _mean(one.value, None if kept is None else torch.as_tensor(kept, device=one.value.device))
@@ -69,6 +81,10 @@ def kept_value(one: Captured, columns: Mapping[str, Any]) -> torch.Tensor:
         return one.value[:, -1]
     last = torch.as_tensor(kept.shape[1] - 1 - kept[:, ::-1].argmax(1), device=one.value.device)
     return one.value[torch.arange(len(last), device=one.value.device), last]
+
+
+def _pools_nothing(one: Captured) -> bool:
+    return one.form == "positions" and one.options.pool is not None and one.value.shape[1] == 0
 
 
 def _pooled_mask(one: Captured, columns: Mapping[str, Any]) -> np.ndarray | None:
@@ -80,12 +96,13 @@ def _pooled_mask(one: Captured, columns: Mapping[str, Any]) -> np.ndarray | None
 
 
 def _mean(value: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
-    # Half precision sums in float32; what is not kept may be NaN and must not count.
-    wide = value if value.dtype in (torch.float32, torch.float64) else value.to(torch.float32)
+    # Half precision sums in float32; what is not kept may be NaN and must not count. A mean of whole numbers is none.
+    wide = value if value.dtype in (torch.float32, torch.float64) or value.is_complex() else value.to(torch.float32)
+    dtype = value.dtype if value.is_floating_point() or value.is_complex() else torch.float32
     if kept is None:
-        return wide.mean(1).to(value.dtype)
+        return wide.mean(1).to(dtype)
     wide = wide.masked_fill(~kept[..., None], 0)
-    return (wide.sum(1) / kept.sum(1, keepdim=True).clamp(min=1)).to(value.dtype)
+    return (wide.sum(1) / kept.sum(1, keepdim=True).clamp(min=1)).to(dtype)
 
 
 def _at_positions(name: str, column: Any, one: Captured) -> Any:
@@ -167,7 +184,8 @@ def _sample(one: Captured, own: Mapping[str, Any]) -> np.ndarray:
 def _array(column: Any) -> Any:
     """Return a column as an array; what is a single value stays as it is."""
     if hasattr(column, "detach"):
-        return column.detach().cpu().numpy()
+        # NumPy has no bfloat16.
+        return (column.float() if column.dtype == torch.bfloat16 else column).detach().cpu().numpy()
     if hasattr(column, "to_numpy"):
         return column.to_numpy()
     return np.asarray(column) if isinstance(column, (list, tuple, range)) else column

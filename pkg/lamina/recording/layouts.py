@@ -89,10 +89,18 @@ def arrange(value: torch.Tensor, layout: Layout | None, site: str) -> tuple[torc
         how many tokens each example has, where that is known.
 
     Raises:
-        RecordingError: The tensor has other dimensions than the layout, is sparse, or is a single number.
+        RecordingError: The tensor has other dimensions than the layout, is sparse, quantized or a part of another
+            (`torch.vmap`), or is a single number.
     """
     if value.is_nested:
         return _unpacked(value)
+    if value.is_quantized:
+        raise RecordingError(f"at the site {site!r} there is a quantized tensor; only plain ones can be recorded")
+    if torch._C._functorch.is_batchedtensor(value):  # pyright: ignore[reportAttributeAccessIssue]
+        raise RecordingError(
+            f"the site {site!r} runs inside of torch.vmap, where a tensor is a part of another",
+            hint="record a module outside of it, such as the one that calls torch.vmap",
+        )
     if value.layout != torch.strided:
         kind = str(value.layout).removeprefix("torch.")
         raise RecordingError(f"at the site {site!r} there is a {kind} tensor; only dense ones can be recorded")

@@ -49,11 +49,20 @@ class _Batch:
             return [repr(one) for one in (example.tolist() if hasattr(example, "tolist") else example)]
         digest = blake2b(digest_size=16)
         for value in (*self.args, *self.kwargs.values()):
-            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-                digest.update(repr((value.dtype, value.shape)).encode())
-                head = value.detach().reshape(-1)[: 65536 // max(value.itemsize, 1)]
+            for part in _dense(value):
+                digest.update(repr((part.dtype, part.shape)).encode())
+                head = part.detach().reshape(-1)[: 65536 // max(part.itemsize, 1)]
                 digest.update(head.cpu().contiguous().view(torch.uint8).numpy().data)
         return [digest.hexdigest()]
+
+
+def _dense(value: Any) -> tuple[torch.Tensor, ...]:
+    """Return what can be looked at: a tensor, those of a nested one, nothing of any other."""
+    if not isinstance(value, torch.Tensor) or value.device.type == "meta":
+        return ()
+    if value.is_nested:
+        return value.unbind()
+    return (value,) if value.layout == torch.strided and not value.is_quantized else ()
 
 
 def check_data(name: str, data: Data) -> None:
@@ -148,13 +157,14 @@ def _batch(item: Any, first: int, device: torch.device | None, source: str, mask
         kwargs = {key: value for key, value in item.items() if key != "example"}
     else:
         args = (item[0] if isinstance(item, (tuple, list)) and item else item,)
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.ndim > 0]
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim() > 0]
     if not tensors:
         raise RecordingError(
             f"{source}: a batch is a {type(item).__name__} without a tensor for the model",
             hint="a batch is a tensor, a tuple whose first element goes to the model, or a mapping of its keywords",
         )
-    size = tensors[0].shape[0]
+    # Nested tensors have a size and may have no shape.
+    size = tensors[0].size(0)
     columns: dict[str, Any] = {"example": np.arange(first, first + size)}
     if isinstance(item, Mapping) and "example" in item:
         columns["example"] = item["example"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -58,6 +58,9 @@ def resolve(model: nn.Module, sites: Sites, *, optimizer: torch.optim.Optimizer 
     Raises:
         RecordingError: If a pattern matches nothing; the hint lists the nearest names.
     """
+    if not hasattr(model, "named_modules"):
+        raise RecordingError(f"the model is a {type(model).__name__}, and no torch.nn.Module")
+    _refuse_script(model, "the model")
     found = _Found(model, optimizer)
     for pattern, options in _patterns(sites).items():
         if callable(pattern):
@@ -112,6 +115,7 @@ class _Found:
 
     def _add_site(self, name: str, elements: str, gradient: bool, options: Site) -> None:
         module, kind = self.places[name]
+        _refuse_script(module, f"the module of {name!r}")
         full = name + elements + (".grad" if gradient else "")
         key = (id(module), kind, elements, gradient)
         if key not in self.sites:
@@ -194,12 +198,24 @@ def _never_called(module: nn.Module) -> bool:
     # ModuleList, ModuleDict and their like only hold others.
     from torch import nn
 
-    return type(module).forward is nn.Module.forward and "forward" not in vars(module)
+    # TorchScript's classes have no `forward` to be looked at.
+    return getattr(type(module), "forward", None) is nn.Module.forward and "forward" not in vars(module)
+
+
+def _refuse_script(module: nn.Module, what: str) -> None:
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        raise RecordingError(f"{what} is TorchScript, which takes no hooks", hint="use the module that was scripted")
 
 
 def _patterns(sites: Sites) -> dict[Pattern, Site]:
     if isinstance(sites, str) or callable(sites):
         sites = [sites]
+    if not isinstance(sites, Iterable):
+        raise RecordingError(
+            f"sites= is a {type(sites).__name__}", hint="give a glob, a list of globs, or an empty one"
+        )
     patterns = dict(sites) if isinstance(sites, Mapping) else dict.fromkeys(sites, DEFAULT)
     for pattern, options in patterns.items():
         if not isinstance(pattern, str) and not callable(pattern):

@@ -66,10 +66,21 @@ class Site:
             raise RecordingError(f"pool={self.pool!r} is none of {', '.join(POOLS)}")
         if self.pool == "cls" and self.positions is not None:
             raise RecordingError("pool='cls' and positions= exclude each other", hint="cls is position 0")
+        if not _chooses_positions(self.positions):
+            raise RecordingError(
+                f"positions={self.positions!r} chooses none", hint="give a whole number, several, or a slice"
+            )
         if self.sample is not None and not 0 < self.sample <= 1:
             raise RecordingError(f"sample={self.sample!r} is no fraction", hint="give a number above 0, at most 1")
         if self.dtype is not None and not isinstance(self.dtype, torch.dtype):
             raise RecordingError(f"dtype={self.dtype!r} is no torch dtype", hint="such as torch.bfloat16")
+
+
+def _chooses_positions(positions: object) -> bool:
+    if positions is None or isinstance(positions, slice):
+        return True
+    several = list(positions) if isinstance(positions, Iterable) and not isinstance(positions, str) else [positions]
+    return bool(several) and all(hasattr(one, "__index__") and not isinstance(one, bool) for one in several)
 
 
 DEFAULT = Site()

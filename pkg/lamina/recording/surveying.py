@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from lamina.errors import RecordingError
 from lamina.recording.account import Account
 from lamina.recording.elements import tensors
+from lamina.recording.layouts import as_items
 from lamina.recording.passes import Data, check_data, record_pass
 from lamina.recording.resolve import Resolved, parameters, places, resolve
 from lamina.recording.schedules import Every, schedule_of
@@ -152,9 +153,12 @@ def _everything(model: nn.Module, batch: Data) -> list[_Row]:
     handles = []
 
     def note(name: str, value: Any) -> None:
-        inside = list(tensors(value))
+        # What cannot be recorded is no site.
+        inside = [one for one in tensors(value) if one[1].layout in (torch.strided, torch.jagged)]
         for path, tensor in inside:
             site = name if len(inside) == 1 else name + path
+            if tensor.is_nested:
+                tensor = as_items(torch.cat(list(tensor.unbind())))
             rows = 1 if tensor.ndim == 0 else tensor.shape[0] * (tensor.shape[1] if tensor.ndim == 3 else 1)
             _, shape, dtype, calls, before, size = found.get(site, (site, _shape(tensor), _dtype(tensor), 0, 0, 0))
             found[site] = (site, shape, dtype, calls + 1, before + rows, size + tensor.nbytes)
