@@ -1380,3 +1380,22 @@ def slots_are_freed_by_forks(patch: pytest.MonkeyPatch) -> None:
         memory[slots._STATE] = slots._FREE
 
     patch.setattr(slots, "_give_back", free)
+
+
+@fault
+def names_drop_every_module(patch: pytest.MonkeyPatch) -> None:
+    """A child that its owner called `module` is taken for one that a parallel wrapper holds."""
+    from lamina.recording.wrappers import PlainNames
+
+    patch.setattr(PlainNames, "of", lambda self, path: ".".join(part for part in path.split(".") if part != "module"))
+
+
+@fault
+def numbers_are_the_same_on_every_rank(patch: pytest.MonkeyPatch) -> None:
+    """Items without a name are numbered as if there were one process."""
+    from lamina.recording.numbering import Numbering
+
+    def alone(self: Numbering, start: int = 0) -> None:
+        self._stride, self._next, self._step = 1, start, {}
+
+    patch.setattr(Numbering, "__init__", alone)

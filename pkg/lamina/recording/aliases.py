@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lamina.recording.wrappers import without_wrappers
+from lamina.recording.wrappers import plain_modules
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def aliases(model: nn.Module) -> dict[str, Alias]:
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules by their paths, as sites write them."""
-    return {without_wrappers(path): module for path, module in model.named_modules(remove_duplicate=False)}
+    return dict(plain_modules(model))
 
 
 def _hook_points(modules: dict[str, nn.Module]) -> dict[str, Alias]:

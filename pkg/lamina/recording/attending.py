@@ -10,6 +10,7 @@ from lamina.errors import RecordingError
 from lamina.recording.attention import interface, multihead
 from lamina.recording.attention.inputs import known
 from lamina.recording.attention.watch import Detour, Receive, Watch
+from lamina.recording.wrappers import PlainNames
 from lamina.runs.nearest import nearest_names
 
 
@@ -47,17 +48,17 @@ class AttentionTaps:
     """
 
     def __init__(self, model: nn.Module, statistics: Iterable[str], receive: Receive) -> None:
-        self._statistics = known(statistics)
+        self._statistics, names = known(statistics), PlainNames(model)
         self._watches: list[Watch] = []
         self._detours: list[Detour] = []
         self._opened: list[Detour] = []
         for path, module in interface.find(model):
-            watch = interface.InterfaceWatch(module, _clean(path), receive)
+            watch = interface.InterfaceWatch(module, names.of(path), receive)
             watch.check()
             self._watches.append(watch)
         if self._watches:
             self._detours.append(interface.detour())
-        plain = [multihead.MultiheadWatch(module, _clean(path), receive) for path, module in multihead.find(model)]
+        plain = [multihead.MultiheadWatch(module, names.of(path), receive) for path, module in multihead.find(model)]
         if plain:
             self._watches += plain
             self._detours += multihead.detours()
@@ -115,7 +116,3 @@ class AttentionTaps:
     def _of(self, watch: Watch) -> dict[str, str]:
         prefix = f"{watch.name}." if watch.name else ""
         return {prefix + statistic: statistic for statistic in self._statistics}
-
-
-def _clean(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part != "_orig_mod")

@@ -15,9 +15,11 @@ from lamina.recording.passes import Data, check_data, record_pass
 from lamina.recording.ranks import own_rank
 from lamina.recording.resolve import resolve
 from lamina.recording.resuming import Recorded
+from lamina.recording.saving import load
 from lamina.recording.sites import Sites
 from lamina.recording.state import weights
 from lamina.recording.watching import Taps
+from lamina.recording.wrappers import unwrapped
 from lamina.runs.nearest import nearest_steps
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ def capture(
             where it is false are dropped. The model gets it too.
         attention: Statistics of the model's attention, as for `lamina.record`.
         resume: Go on behind what an interrupted call with the same arguments has recorded: batches whose examples
-            are there are left out, the last of them, which may be there in part, is recorded again.
+            are there are left out, the last of them, which may be there in part, is recorded again. Of several ranks
+            each goes on behind its own rows: with as many ranks, and loaders that divide the data in the same way.
         progress: False shows no progress bar.
 
     Raises:
@@ -85,12 +88,12 @@ def capture(
     recorded = Recorded(run.refresh(), [tap.site.name for tap in taps], source)
     if not resume:
         recorded.refuse(source, asked)
-    # The wrapper of a compiled model would put its own name in front of every key.
-    inner = getattr(model, "_orig_mod", model)
+    # A wrapper would put its own name in front of every key.
+    inner = unwrapped(model)
     with nullcontext() if steps is None else weights(inner), run.writer(rank=own_rank()) as writer, taps:
         for now in asked:
             if steps is not None:
-                inner.load_state_dict(run.load(step=now, part="model"))
+                load(inner, run.load(step=now, part="model"))
             record_pass(
                 model,
                 loader,

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from lamina.errors import RecordingError
+from lamina.recording.sharded import is_sharded
 
 Form = Literal["examples", "positions", "tokens", "units"]
 """What rows stand for; units are those of a parameter, which no layout gives."""
@@ -89,8 +90,8 @@ def arrange(value: torch.Tensor, layout: Layout | None, site: str) -> tuple[torc
         how many tokens each example has, where that is known.
 
     Raises:
-        RecordingError: The tensor has other dimensions than the layout, is sparse, quantized or a part of another
-            (`torch.vmap`), or is a single number.
+        RecordingError: The tensor has other dimensions than the layout, is sparse, quantized, divided among ranks or a
+            part of another (`torch.vmap`), or is a single number.
     """
     if value.is_nested:
         return _unpacked(value)
@@ -100,6 +101,11 @@ def arrange(value: torch.Tensor, layout: Layout | None, site: str) -> tuple[torc
         raise RecordingError(
             f"the site {site!r} runs inside of torch.vmap, where a tensor is a part of another",
             hint="record a module outside of it, such as the one that calls torch.vmap",
+        )
+    if is_sharded(value):
+        raise RecordingError(
+            f"at the site {site!r} there is a tensor that is divided among ranks (a DTensor)",
+            hint="record a site where each rank has a plain tensor, or put(…, value.full_tensor()) on every rank",
         )
     if value.layout != torch.strided:
         kind = str(value.layout).removeprefix("torch.")

@@ -2,7 +2,7 @@
 
 A row is a unit: an entry of the first dimension, whose number is the row's `position`. Value and optimizer state of
 step s are those after s updates, taken when the step begins; gradient and update are those of the optimizer's step
-in it.
+in it. Of a parameter that is divided among ranks, each records its own rows; what all ranks hold, rank 0 records.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from lamina.errors import RecordingError
 from lamina.recording.captured import Collector
-from lamina.recording.resolve import parameters
+from lamina.recording.ranks import is_replicated, own_rank
+from lamina.recording.sharded import check_rows, is_sharded, own_rows, reshard
 from lamina.recording.sites import ParameterSite
+from lamina.recording.wrappers import plain_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +34,7 @@ class ParameterTap:
         self.armed = False
         self.before: torch.Tensor | None = None
         self.expected = True
-        """False while there is nothing to take: an optimizer has no state before its first step."""
+        """False if there is nothing to take: an optimizer without state before its first step, rows of another rank."""
 
 
 class ParameterTaps:
@@ -45,16 +47,29 @@ class ParameterTaps:
         collector: Collector,
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
-        found = dict(parameters(model))
+        sites = list(sites)
+        if sites:
+            reshard(model)
+        found = dict(plain_parameters(model))
         self.taps = [ParameterTap(site, found[site.parameter]) for site in sites]
         self._collector = collector
         self._optimizer = optimizer
         self._handles: list[RemovableHandle] = []
         for tap in self.taps:
-            if isinstance(tap.parameter, UninitializedParameter):
+            if is_lazy(tap.parameter):
                 raise RecordingError(
                     f"the parameter {tap.site.parameter!r} has no shape yet", hint="run the model on one batch first"
                 )
+            if tap.parameter.is_meta:
+                raise RecordingError(
+                    f"the parameter {tap.site.parameter!r} has no values on this device (meta)",
+                    hint="record it of a model that is loaded whole",
+                )
+            check_rows(tap.site.parameter, tap.parameter)
+        copies = is_replicated(model) and own_rank() not in (None, 0)
+        self._own = [] if copies else [tap for tap in self.taps if own_rows(tap.parameter) is not None]
+        for tap in self.taps:
+            tap.expected = tap in self._own
 
     def attach(self) -> None:
         """Watch the optimizer's steps."""
@@ -90,7 +105,7 @@ class ParameterTaps:
             tap.armed, tap.before = False, None
 
     def _armed(self) -> list[ParameterTap]:
-        return [tap for tap in self.taps if tap.armed]
+        return [tap for tap in self._own if tap.armed]
 
     def _before_update(self) -> None:
         self._take_gradients()
@@ -118,24 +133,17 @@ class ParameterTaps:
                 f"the optimizer keeps no {key!r} of {tap.site.parameter!r}",
                 hint=f"it keeps {', '.join(map(str, state))}",
             )
-        if state:
-            self._take(tap, torch.as_tensor(state[key]))
+        if not state:
+            return
+        value = torch.as_tensor(state[key])
+        own = own_rows(tap.parameter)
+        if own is not None and own[1] > 0 and not is_sharded(value):
+            # One number for the whole parameter: the rank of its first row records it.
+            tap.expected = False
+            return
+        self._take(tap, value)
 
     def _take(self, tap: ParameterTap, value: torch.Tensor) -> None:
-        local, start = _shard(value)
-        self._collector.take_units(tap.site.name, local, tap.site.options, start=start)
-
-
-def _shard(value: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Return the part of a sharded tensor that this rank holds, and the number of its first row."""
-    local = getattr(value, "to_local", None)
-    if local is None:
-        return value, 0
-    from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    assert isinstance(value, DTensor)
-    _, offset = compute_local_shape_and_global_offset(value.shape, value.device_mesh, value.placements)
-    if any(offset[1:]):
-        raise RecordingError("a parameter that is sharded along another dimension than the first cannot be recorded")
-    return local(), offset[0] if offset else 0
+        own = own_rows(value)
+        if own is not None:
+            self._collector.take_units(tap.site.name, own[0], tap.site.options, start=own[1])

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import RandomSampler
+from torch.utils.data import DistributedSampler, RandomSampler
 
 from lamina.errors import RecordingError
 from lamina.progress import track
 from lamina.recording.account import Account
 from lamina.recording.appends import appends
+from lamina.recording.lazy import check_shapes
+from lamina.recording.sharded import reshard
 from lamina.recording.state import buffers, evaluation, generators, random_states
 from lamina.recording.watching import PassTap, Taps
 
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
             """See `Writer.append`."""
             ...
 
+
+_UNSTABLE: tuple[tuple[type, str], ...] = (
+    (RandomSampler, "a shuffled loader gives other examples the same numbers each time"),
+    (DistributedSampler, "a loader that is divided among ranks gives the examples of each rank the same numbers"),
+)
 
 Data = torch.Tensor | tuple[Any, ...] | Mapping[str, Any] | Iterable[Any]
 """What a model passes over: one batch (a tensor, a tuple, a mapping), or batches (a list, a loader)."""
@@ -112,6 +119,7 @@ def record_pass(
         RecordingError: If there is no batch, if a shuffled loader gives batches without `example`, or if no tap
             captured anything.
     """
+    check_shapes(model, source)
     due, fired = list(due), set()
     found = named = skipped = False
     seen: list[str] = []
@@ -129,6 +137,7 @@ def record_pass(
             fired.update(one.site for one in captured)
             for sites, columns in appends(captured, batch.columns):
                 writer.append(sites, step=step, source=source, **columns)
+    reshard(model)
     if not found:
         raise RecordingError(f"{source}: there is no batch to run the model on")
     if not skipped:
@@ -138,14 +147,15 @@ def record_pass(
 
 
 def _batches(data: Data, device: torch.device | None, source: str, mask: str | None) -> Iterator[_Batch]:
-    shuffled = isinstance(getattr(data, "sampler", None), RandomSampler)
+    sampler = getattr(data, "sampler", None)
+    unstable = next((why for kind, why in _UNSTABLE if isinstance(sampler, kind)), None)
     first = 0
     for item in [data] if isinstance(data, (torch.Tensor, tuple, Mapping)) else data:
         batch = _batch(item, first, device, source, mask)
-        if shuffled and not (isinstance(item, Mapping) and "example" in item):
+        if unstable and not batch.named:
             raise RecordingError(
-                f"{source}: a shuffled loader gives other examples the same numbers each time",
-                hint="use shuffle=False, or batches that are mappings with an `example` entry",
+                f"{source}: {unstable}",
+                hint="use another sampler (shuffle=False), or batches that are mappings with an `example` entry",
             )
         first += batch.size
         yield batch
@@ -186,4 +196,6 @@ def _move(value: Any, device: torch.device | None) -> Any:
 
 
 def _device(model: nn.Module) -> torch.device | None:
-    return next((parameter.device for parameter in model.parameters()), None)
+    # On the device meta are weights that come from elsewhere when they are needed.
+    devices = (parameter.device for parameter in model.parameters())
+    return next((device for device in devices if device.type != "meta"), None)

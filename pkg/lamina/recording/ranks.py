@@ -1,8 +1,16 @@
-"""Which process of a distributed training this is."""
+"""Which process of a distributed training this is, and what it has in common with the others."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch.distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from lamina.recording.sharded import is_sharded
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def own_rank() -> int | None:
@@ -10,3 +18,18 @@ def own_rank() -> int | None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
     return None
+
+
+def world_size() -> int:
+    """Return how many processes there are, 1 where nothing is distributed."""
+    return 1 if own_rank() is None else torch.distributed.get_world_size()
+
+
+def is_replicated(model: nn.Module) -> bool:
+    """Whether every rank holds the same weights, kept equal by DistributedDataParallel."""
+    return any(isinstance(module, DistributedDataParallel) for module in model.modules())
+
+
+def is_divided(model: nn.Module) -> bool:
+    """Whether ranks hold parts of the weights."""
+    return any(is_sharded(parameter) for parameter in model.parameters())

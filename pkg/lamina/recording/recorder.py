@@ -21,8 +21,10 @@ from lamina.recording.probes import Probes
 from lamina.recording.progression import Progression
 from lamina.recording.ranks import own_rank
 from lamina.recording.resolve import Resolved
+from lamina.recording.saving import save
 from lamina.recording.schedules import Schedule
 from lamina.recording.watching import AnyTap, Taps
+from lamina.recording.wrappers import unwrapped
 from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Recorder:
         self._run = run
         self._checkpoint_every = checkpoint_every
         self._probes = probes
-        self._stateful: dict[str, Stateful] = {"model": getattr(model, "_orig_mod", model)}
+        self._stateful: dict[str, Stateful] = {"model": unwrapped(model)}
         if optimizer is not None:
             self._stateful["optimizer"] = optimizer
         self._flight = flight
@@ -348,7 +350,7 @@ class Recorder:
         self._probes.run(self._model, step, due, taps=self._taps, account=self._account, writer=writer)
 
     def _save(self, writer: GuardedWriter, step: int) -> None:
-        writer.save({name: one.state_dict() for name, one in self._stateful.items()}, step=step)
+        save(writer, self._model, self._stateful, step)
 
     def _finish(self, writer: GuardedWriter) -> None:
         if self._steps.completed and self._steps.last is not None:

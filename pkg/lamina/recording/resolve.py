@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from lamina.errors import RecordingError
 from lamina.recording.aliases import aliases
 from lamina.recording.sites import DEFAULT, ParameterSite, Pattern, ResolvedSite, Site, Sites
-from lamina.recording.wrappers import without_wrappers
+from lamina.recording.wrappers import plain_modules, plain_parameters
 from lamina.runs import LaminaWarning
 from lamina.runs.globs import matches
 from lamina.runs.nearest import nearest_names
@@ -48,7 +48,7 @@ def resolve(model: nn.Module, sites: Sites, *, optimizer: torch.optim.Optimizer 
     first, and a warning says so. Where several patterns select a site, the options of the last one hold.
 
     Args:
-        model: The model; a `torch.compile` wrapper's own path component (`_orig_mod`) is left out of names.
+        model: The model; names leave out what is wrapped around modules (torch.compile, DistributedDataParallel).
         sites: A pattern, several, or a dict of `Site` by pattern.
         optimizer: Whose `.update` and state can be named.
 
@@ -127,7 +127,7 @@ class _Found:
 
     def _add_parameters(self, pattern: str, options: Site) -> bool:
         stem, _, last = pattern.rpartition(".")
-        names = [name for name, _ in parameters(self.model)]
+        names = [name for name, _ in plain_parameters(self.model)]
         asked: list[tuple[str, str | None]] = []
         # A glob that ends in a star means modules: parameters are asked for by name.
         if last.strip("*"):
@@ -163,29 +163,22 @@ class _Found:
     def _nearest(self, pattern: str, glob: str, elements: str) -> str:
         if any(matches(f"{glob}.output", name) for name in self.places):
             return f"a site ends in its kind: {glob}.output{elements} or {glob}.input{elements}"
-        names = [*self.places, *(name for name, _ in parameters(self.model))]
+        names = [*self.places, *(name for name, _ in plain_parameters(self.model))]
         return f"a site is a module's path and .input or .output, or a parameter; {nearest_names(pattern, names)}"
 
 
 def places(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, Literal["input", "output"]]]]:
     """Yield the name of each module's input and output, with the module."""
     seen = set()
-    for path, module in model.named_modules(remove_duplicate=False):
-        # The wrapper comes before the module it wraps and carries the same name without `_orig_mod`. Its hooks
-        # run outside of the compiled code, so it is the one to keep.
-        clean = without_wrappers(path)
-        if clean in seen or _never_called(module):
+    for path, module in plain_modules(model):
+        # The wrapper comes before the module it wraps and carries the same name. Its hooks run outside of compiled
+        # code, so it is the one to keep.
+        if path in seen or _never_called(module):
             continue
-        seen.add(clean)
-        prefix = f"{clean}." if clean else ""
+        seen.add(path)
+        prefix = f"{path}." if path else ""
         yield f"{prefix}input", (module, "input")
         yield f"{prefix}output", (module, "output")
-
-
-def parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield each parameter under the name that a plain model gives it, tied ones once."""
-    for path, parameter in model.named_parameters():
-        yield without_wrappers(path), parameter
 
 
 def element_path(elements: str) -> tuple[int | str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from lamina.errors import NotFoundError, RecordingError
+from lamina.recording.ranks import own_rank
 
 if TYPE_CHECKING:
     from lamina.runs import Run
@@ -18,7 +19,7 @@ class Recorded:
     """The examples of one source that a run holds, step by step.
 
     A writer's rows survive as a beginning of what it wrote. So of all batches only the one with the last row may be
-    there in part: its rows are deleted, and it is recorded again.
+    there in part: its rows are deleted, and it is recorded again. Of several ranks each looks at its own rows.
     """
 
     def __init__(self, run: Run, sites: Iterable[str], source: str) -> None:
@@ -26,6 +27,8 @@ class Recorded:
         self._sites = list(sites)
         try:
             rows = run.activations(self._sites).filter(pl.col("source") == source)
+            if (rank := own_rank()) is not None and "rank" in rows.collect_schema():
+                rows = rows.filter(pl.col("rank").fill_null(rank) == rank)
         except NotFoundError:
             rows = pl.LazyFrame(schema={"row": pl.Int64, "step": pl.Int64, "example": pl.Int64})
         self._rows = rows.select("row", "step", "example").collect()

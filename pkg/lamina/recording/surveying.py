@@ -15,10 +15,11 @@ from lamina.recording.account import Account
 from lamina.recording.elements import tensors
 from lamina.recording.layouts import as_items
 from lamina.recording.passes import Data, check_data, record_pass
-from lamina.recording.resolve import Resolved, parameters, places, resolve
+from lamina.recording.resolve import Resolved, places, resolve
 from lamina.recording.schedules import Every, schedule_of
 from lamina.recording.sites import DEFAULT, ResolvedSite, Sites
 from lamina.recording.watching import Taps
+from lamina.recording.wrappers import plain_parameters
 from lamina.runs.buffers import Lent
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _planned(
             record_pass(
                 model, batch, taps=taps, due=taps.of_passes, account=Account(), writer=sizes, step=0, source="sites"
             )  # fmt: skip
-    by_name = dict(parameters(model))
+    by_name = dict(plain_parameters(model))
     found = [sizes.found[tap.site.name] for tap in taps.of_passes if tap.site.name in sizes.found]
     found += [_parameter(one.name, by_name[one.parameter]) for one in resolved.parameters]
     options = {tap.site.name: tap.site.options for tap in taps} | {one.name: one.options for one in resolved.parameters}
@@ -184,7 +185,7 @@ def _everything(model: nn.Module, batch: Data) -> list[_Row]:
     finally:
         for handle in handles:
             handle.remove()
-    return [*found.values(), *(_parameter(name, parameter) for name, parameter in parameters(model))]
+    return [*found.values(), *(_parameter(name, parameter) for name, parameter in plain_parameters(model))]
 
 
 def _without_gradient(site: ResolvedSite) -> ResolvedSite:

@@ -11,6 +11,7 @@ from lamina.recording.guarded import OnFailure
 from lamina.recording.numbers import Numbers
 from lamina.recording.passes import Data
 from lamina.recording.probes import Probe, Probes
+from lamina.recording.ranks import is_divided
 from lamina.recording.recorder import Recorder
 from lamina.recording.resolve import resolve
 from lamina.recording.schedules import Every, schedule_of
@@ -109,6 +110,11 @@ def record(
     """
     if on_failure not in ("raise", "warn"):
         raise RecordingError(f"on_failure={on_failure!r} is neither 'raise' nor 'warn'")
+    if flight is not None and flight.state and is_divided(model):
+        raise RecordingError(
+            "a flight recorder cannot keep the state of a model that is divided among ranks",
+            hint="Flight(state=False) keeps rows and batches",
+        )
     return Recorder(
         model,
         run,

@@ -55,6 +55,12 @@ class _Flattener:
         )
 
     def _tensor(self, tensor: Any, path: str) -> int:
+        if hasattr(tensor, "full_tensor"):
+            raise SchemaError(
+                f"tensor {path!r} is divided among processes ({tensor.placements}), and a checkpoint holds whole ones",
+                hint="lamina.record(checkpoint_every=) puts them together; by hand, call .full_tensor() on every rank "
+                "and save on one of them",
+            )
         if str(tensor.layout) != "torch.strided":
             raise SchemaError(f"tensor {path!r} has the layout {tensor.layout}", hint="call .to_dense() first")
         identity = (

@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 from lamina.errors import RecordingError
 from lamina.recording.numbers.found import Found
 from lamina.recording.numbers.squares import plain, sums_of_squares
-from lamina.recording.resolve import parameters
+from lamina.recording.wrappers import plain_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +30,7 @@ class Norms:
         self._norms = frozenset(norms)
         self._optimizer = optimizer
         self._layers: dict[nn.Parameter, str] = {}
-        for name, parameter in parameters(model):
+        for name, parameter in plain_parameters(model):
             if not self._norms:
                 break
             if isinstance(parameter, UninitializedParameter):

@@ -1,0 +1,46 @@
+"""Checkpoints of a model and its optimizer, also of a model that several ranks share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lamina.recording.lazy import check_shapes
+from lamina.recording.ranks import is_divided, is_replicated, own_rank
+from lamina.recording.sharded import put_together
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lamina.recording.flight import Stateful
+    from lamina.recording.guarded import GuardedWriter
+
+
+def save(writer: GuardedWriter, model: nn.Module, holders: Mapping[str, Stateful], step: int) -> None:
+    """Save a checkpoint of what has a state: its parts by name.
+
+    Where ranks share one model (DistributedDataParallel, FSDP2, tensor parallelism) rank 0 saves it, with the tensors
+    whole; all ranks have to call this. Models that have nothing to do with each other are saved by each rank.
+
+    Raises:
+        RecordingError: A parameter has no shape yet.
+    """
+    check_shapes(model, "a checkpoint")
+    divided = is_divided(model)
+    keeps = own_rank() in (None, 0) or not (divided or is_replicated(model))
+    if not (keeps or divided):
+        return
+    parts: dict[str, Any] = {name: one.state_dict() for name, one in holders.items()}
+    parts = put_together(parts, keep=keeps) if divided else parts
+    if keeps:
+        writer.save(parts, step=step)
+
+
+def load(model: nn.Module, state: dict[str, Any]) -> None:
+    """Load a plain model's state into a model, whole tensors into divided ones too."""
+    if not is_divided(model):
+        model.load_state_dict(state)
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))
