@@ -24,15 +24,17 @@ from tests.faults import broken
 from tests.recording import two_ranks
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """What two processes leave, and beside it the run of one."""
-    folder = tmp_path_factory.mktemp("ranks")
+def spawn(folder: Path, works: str) -> None:
+    """Run two processes, and beside what they leave make the run of one."""
     command = [sys.executable, "-m", "tests.recording.two_ranks"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    ranks = [subprocess.Popen([*command, str(rank), str(folder)], **pipes) for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), str(folder), works], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for rank in range(two_ranks.RANKS)
+    ]
     try:
-        outputs = [rank.communicate(timeout=180)[0] for rank in ranks]
+        outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
@@ -40,6 +42,12 @@ def folder(tmp_path_factory) -> Path:
         assert rank.returncode == 0, output
     alone = lamina.Run.create(folder / "alone")
     two_ranks.train(two_ranks.net(), alone, None, checkpoint_every=2, probes={"fixed": two_ranks.probe(None)})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    spawn(folder, "usual")
     return folder
 
 
@@ -87,6 +95,17 @@ def test_gradients_of_activations_are_those_of_the_ranks_own_mean(shared, alone)
     )
     assert expected["output.grad"].to_numpy().any()
     assert rows(shared, "output.grad")["output.grad"].to_list() == expected["output.grad"].to_list()
+
+
+@pytest.mark.slow
+def test_compiled_models_in_parallel_leave_the_same(tmp_path):
+    spawn(tmp_path, "compiled")
+    expected = lamina.open(tmp_path / "alone")
+    for name in ("within", "around"):
+        run = lamina.open(tmp_path / name, strict=True)
+        for site in ("output", "module.output", "head.output", "head.weight.grad"):
+            assert_frame_equal(rows(run, site), rows(expected, site), check_column_order=False)
+        two_ranks.net().load_state_dict(run.load(step="last"))
 
 
 def test_rows_and_metrics_say_which_rank_wrote_them(shared):

@@ -97,17 +97,23 @@ def seen_by_hooks(way: Way) -> dict[tuple[str, int], torch.Tensor]:
         **{f"{name}.input": name for name, _ in model.named_modules()},
     }
     for step, x in enumerate(batches(way)):
-
-        def keep(value: torch.Tensor, site: str, step: int = step) -> None:
-            seen[site, step] = value.detach().clone()
-
         handles = []
         for site, name in names.items():
+
+            def keep(value: torch.Tensor, key: tuple[str, int] = (site, step)) -> None:
+                seen[key] = value.detach().clone()
+
+            def after(_module: nn.Module, _args: Any, output: Any, keep: Callable[..., None] = keep) -> None:
+                keep(output)
+
+            def before(_module: nn.Module, args: Any, keep: Callable[..., None] = keep) -> None:
+                keep(args[0])
+
             module = model.get_submodule(name)
             if site.endswith("output"):
-                handles.append(module.register_forward_hook(lambda _m, _a, output, s=site: keep(output, s)))
+                handles.append(module.register_forward_hook(after))
             else:
-                handles.append(module.register_forward_pre_hook(lambda _m, args, s=site: keep(args[0], s)))
+                handles.append(module.register_forward_pre_hook(before))  # pyright: ignore[reportArgumentType]
         with way.inside():
             model(x)
         for handle in handles:
@@ -213,4 +219,4 @@ def test_a_model_compiled_in_place_that_has_run_is_refused_until_the_compiler_is
         record()
     torch.compiler.reset()
     record()
-    assert torch.equal(run.values("blocks.0.mlp.output")[0], deep().blocks[0].mlp(x))
+    assert torch.equal(run.values("blocks.0.mlp.output")[0], deep().get_submodule("blocks.0.mlp")(x))

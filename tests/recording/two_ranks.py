@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,16 @@ def open_together(path: Path, rank: int) -> lamina.Run:
 
 
 def in_parallel(folder: Path, rank: int) -> None:
-    """DistributedDataParallel around a compiled model."""
-    inner = net()
-    model = nn.parallel.DistributedDataParallel(torch.compile(inner, backend="eager"))  # pyright: ignore
+    model = nn.parallel.DistributedDataParallel(net())
     train(model, open_together(folder / "ddp", rank), rank, checkpoint_every=2, probes={"fixed": probe(rank)})
+
+
+def compiled(folder: Path, rank: int) -> None:
+    """A compiled model in parallel, and a parallel model that is compiled."""
+    within = nn.parallel.DistributedDataParallel(torch.compile(net(), backend="aot_eager"))  # pyright: ignore
+    train(within, open_together(folder / "within", rank), rank, checkpoint_every=2)
+    around: Any = torch.compile(nn.parallel.DistributedDataParallel(net()), backend="aot_eager")
+    train(around, open_together(folder / "around", rank), rank, checkpoint_every=2)
 
 
 def in_shards(folder: Path, rank: int) -> None:
@@ -128,7 +135,8 @@ def without_names(folder: Path, rank: int) -> None:
 
 def in_columns(folder: Path, rank: int) -> None:
     """What is divided by columns has no rows."""
-    from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
     model = nn.Linear(4, 4, bias=False)
     whole = distribute_tensor(torch.ones(4, 4), init_device_mesh("cpu", (RANKS,)), [Shard(1)])
@@ -145,7 +153,13 @@ def in_columns(folder: Path, rank: int) -> None:
         recorder.put("whole", whole)
 
 
-def main(rank: int, folder: Path) -> None:
+WORKS: dict[str, list[Callable[[Path, int], None]]] = {
+    "usual": [in_parallel, in_shards, without_names, in_columns],
+    "compiled": [compiled],
+}
+
+
+def main(rank: int, folder: Path, works: str) -> None:
     saves: Counter[str] = Counter()
     whole = lamina.runs.Writer.save
 
@@ -159,7 +173,7 @@ def main(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=(folder / "meet").as_uri(), rank=rank, world_size=RANKS, timeout=timedelta(seconds=90)
     )
-    for work in (in_parallel, in_shards, without_names, in_columns):
+    for work in WORKS[works]:
         work(folder, rank)
         torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -167,4 +181,4 @@ def main(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

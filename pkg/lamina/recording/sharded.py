@@ -81,8 +81,10 @@ def put_together(state: Any, *, keep: bool) -> Any:
 
 def reshard(model: nn.Module) -> None:
     """Let go of the whole parameters that FSDP2 keeps after a forward pass: they do not follow the optimizer."""
-    module = sys.modules.get("torch.distributed.fsdp")
-    if module is not None:
-        for one in model.modules():
-            if isinstance(one, module.FSDPModule):
-                one.reshard()
+    if "torch.distributed.fsdp" not in sys.modules:
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
