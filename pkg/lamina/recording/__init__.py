@@ -8,8 +8,8 @@ leaves out the rows that a mask, `positions=` or a sample (`sampling`) does. `pa
 at many steps; `progression` tells which step it is, `flight` keeps the last ones for when `triggers` fire, `account`
 notices what captured nothing, `guarded` outlives a store that fails, and `state` leaves model and random generators
 as they came. `edit` (in `editing`) puts something else where a tensor flows, by hooks (`editors`): `changes` says what,
-`matching` which stored row belongs where. `numbers` logs norms and such. `saving` makes checkpoints. What a model may be
-besides: `wrappers` (compiled, parallel), `lazy` (without shapes yet), shared by several `ranks` or `sharded`.
+`matching` which stored row belongs where. `numbers` logs norms and such, `saving` makes checkpoints. A model may be
+inside of `wrappers` (compiled, parallel), `lazy` (without shapes yet), shared by several `ranks` or `sharded`.
 """
 
 from __future__ import annotations
