@@ -176,6 +176,26 @@ def test_a_run_opened_by_a_relative_path_pickles_for_another_folder(
     assert rows.shape == (12, 2)
 
 
+def test_a_config_that_no_commit_holds_is_refused_and_makes_no_run(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match="too many to be published"):
+        lamina.Run.create(tmp_path / "run", config={"text": "a" * (16 << 20)})
+    assert not (tmp_path / "run").exists()
+    long = lamina.Run.create(tmp_path / "run", config={"text": "a" * (15 << 20)})
+    assert lamina.open(long.path, strict=True).config == long.config
+
+
+def test_rows_that_no_single_commit_names_are_deleted(run: lamina.Run) -> None:
+    rows = 1_200_000
+    with run.writer() as writer:
+        writer.append({"x": np.arange(rows, dtype=np.int32)[:, None]}, step=0)
+    commits = len(list((run.path / "commits").iterdir()))
+    run.refresh().delete(rows=run.rows("x").ids[1::2])
+    assert len(list((run.path / "commits").iterdir())) == commits + 2
+    left = lamina.open(run.path, strict=True).rows("x")
+    assert len(left) == rows // 2
+    assert left.gather(range(len(left))).numpy().ravel().tolist() == list(range(0, rows, 2))
+
+
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file"):

@@ -8,7 +8,12 @@ use minicbor::{Decode, Encode};
 
 /// First bytes of a commit.
 pub const MAGIC: &[u8; 8] = b"LAMCOMM1";
-const LONGEST: usize = 16 << 20;
+/// Most bytes of a commit's body, and so of `run.json`, of which the first commit holds a copy.
+pub const LONGEST: usize = 16 << 20;
+/// Bytes before the body: magic and length.
+pub const HEAD: usize = 8 + 4;
+/// Bytes after it: the hash.
+pub const TAIL: usize = 32;
 
 /// Features that this implementation knows; a commit or run that needs another is refused by name.
 pub const KNOWN_NEEDS: &[&str] = &[];
@@ -53,26 +58,30 @@ pub struct Parent {
     pub hash: [u8; 32],
 }
 
-/// A commit's bytes and hash.
-pub fn encode(commit: &Commit) -> (Vec<u8>, [u8; 32]) {
+/// A commit's bytes and hash. One that nobody could read back is an error.
+pub fn encode(commit: &Commit) -> Result<(Vec<u8>, [u8; 32])> {
     let payload = cbor::encode(commit);
+    if payload.len() > LONGEST {
+        let text = format!("{} bytes are too many to be published at once (at most {LONGEST})", payload.len());
+        return Err(Error::schema(text).hint("give a smaller config, or declare or delete less at once"));
+    }
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&payload);
     let hash = hash(&bytes);
     bytes.extend_from_slice(&hash);
-    (bytes, hash)
+    Ok((bytes, hash))
 }
 
 /// Reads a commit back, with its hash.
 pub fn decode(bytes: &[u8], n: u64) -> Result<(Commit, [u8; 32])> {
     let damaged = |why: &str| Error::damaged(format!("commit {n} is unreadable: {why}"));
-    let Some((head, rest)) = bytes.split_at_checked(12) else { return Err(damaged("it is cut short")) };
+    let Some((head, rest)) = bytes.split_at_checked(HEAD) else { return Err(damaged("it is cut short")) };
     let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
-    if &head[..8] != MAGIC || length > LONGEST || rest.len() != length + 32 {
+    if &head[..8] != MAGIC || length > LONGEST || rest.len() != length + TAIL {
         return Err(damaged("its envelope is broken"));
     }
-    let (covered, stored) = bytes.split_at(bytes.len() - 32);
+    let (covered, stored) = bytes.split_at(bytes.len() - TAIL);
     let computed = hash(covered);
     if computed != stored {
         return Err(damaged("its checksum does not match"));
@@ -105,6 +114,7 @@ pub fn check_needs(needs: &[String]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Files;
 
     fn example(needs: &[&str]) -> Commit {
         Commit {
@@ -120,13 +130,13 @@ mod tests {
 
     #[test]
     fn a_commit_comes_back() {
-        let (bytes, hash) = encode(&example(&[]));
+        let (bytes, hash) = encode(&example(&[])).expect("short");
         assert_eq!(decode(&bytes, 4), Ok((example(&[]), hash)));
     }
 
     #[test]
     fn every_flip_and_every_cut_is_damage() {
-        let (bytes, _) = encode(&example(&[]));
+        let (bytes, _) = encode(&example(&[])).expect("short");
         for at in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1;
@@ -138,9 +148,18 @@ mod tests {
 
     #[test]
     fn an_unknown_need_is_refused_by_name() {
-        let (bytes, _) = encode(&example(&["sparse-codes"]));
+        let (bytes, _) = encode(&example(&["sparse-codes"])).expect("short");
         let error = decode(&bytes, 4).expect_err("unknown");
         assert_eq!(error.kind, ErrorKind::Format);
         assert!(error.message.contains("sparse-codes"));
+    }
+
+    #[test]
+    fn what_could_not_be_read_back_is_not_encoded() {
+        let long =
+            |bytes: usize| Commit { ops: vec![Op::Drop(Files { files: vec!["a".repeat(bytes)] })], ..example(&[]) };
+        let (bytes, hash) = encode(&long(LONGEST - 100)).expect("short enough");
+        assert_eq!(decode(&bytes, 4), Ok((long(LONGEST - 100), hash)));
+        assert_eq!(encode(&long(LONGEST)).expect_err("too long").kind, ErrorKind::Schema);
     }
 }

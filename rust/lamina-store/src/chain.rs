@@ -139,7 +139,7 @@ pub fn publish_after(
         }
         let mut commit = chain.next(writer, ops.to_vec());
         commit.time = commit.time.max(time);
-        if storage.publish(commit.n, &commit::encode(&commit).0)? {
+        if storage.publish(commit.n, &commit::encode(&commit)?.0)? {
             return Ok(Some(commit.n));
         }
     }
@@ -197,7 +197,7 @@ pub fn publish(
             return Ok(declared);
         }
         let commit = chain.next(writer, new);
-        if storage.publish(commit.n, &commit::encode(&commit).0)? {
+        if storage.publish(commit.n, &commit::encode(&commit)?.0)? {
             commit.ops.iter().try_for_each(|op| declared.apply(op))?;
             return Ok(declared);
         }

@@ -25,5 +25,5 @@ pub(crate) fn create_from(storage: &dyn Storage, config: &str, sources: Vec<Sour
         needs: Vec::new(),
         ops: vec![Op::Create(Create { run_json: run_json.clone() })],
     };
-    storage.create(run_json.as_bytes(), &commit::encode(&first).0)
+    storage.create(run_json.as_bytes(), &commit::encode(&first)?.0)
 }

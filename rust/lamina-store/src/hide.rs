@@ -22,7 +22,10 @@ pub fn rewind(storage: &dyn Storage, step: i64) -> Result<()> {
     chain::publish(storage, None, |_, _| Ok(rewind())).map(drop)
 }
 
-/// Hides rows, or what they hold of some sites, as far as they are durable.
+/// Spans of rows that one commit names: of each at most 21 bytes, 10 MiB.
+const AT_ONCE: usize = 1 << 19;
+
+/// Hides rows, or what they hold of some sites, as far as they are durable. Very many rows are hidden by several commits.
 pub fn delete(storage: &dyn Storage, what: &Deletion) -> Result<()> {
     if what.sites.is_empty() && what.steps.is_empty() && what.rows.is_empty() {
         return Err(Error::schema("nothing says what to delete").hint("give sites, steps or rows"));
@@ -35,16 +38,19 @@ pub fn delete(storage: &dyn Storage, what: &Deletion) -> Result<()> {
         spans.iter().map(span).collect()
     };
     let (steps, rows, before) = (spans(what.steps)?, spans(what.rows)?, positions(storage)?);
-    chain::publish(storage, None, |declared, _| {
-        let id = |name: &String| {
-            let unknown = || Error::new(ErrorKind::NotFound, format!("the run has no site {name:?}"));
-            declared.sites.values().find(|site| site.name == *name).map(|site| site.id).ok_or_else(unknown)
-        };
-        let sites = what.sites.iter().map(id).collect::<Result<_>>()?;
-        let delete = Delete { sites, steps: steps.clone(), rows: rows.clone(), before: before.clone() };
-        Ok(vec![Op::Delete(delete)])
-    })
-    .map(drop)
+    let parts = if rows.is_empty() { vec![rows.as_slice()] } else { rows.chunks(AT_ONCE).collect() };
+    let publish = |rows: &[Span]| {
+        chain::publish(storage, None, |declared, _| {
+            let id = |name: &String| {
+                let unknown = || Error::new(ErrorKind::NotFound, format!("the run has no site {name:?}"));
+                declared.sites.values().find(|site| site.name == *name).map(|site| site.id).ok_or_else(unknown)
+            };
+            let sites = what.sites.iter().map(id).collect::<Result<_>>()?;
+            let delete = Delete { sites, steps: steps.clone(), rows: rows.to_vec(), before: before.clone() };
+            Ok(vec![Op::Delete(delete)])
+        })
+    };
+    parts.into_iter().try_for_each(|rows| publish(rows).map(drop))
 }
 
 /// Where every log ends now.

@@ -242,7 +242,7 @@ fn publish_at(path: &Path, time: i64) {
     let (parent, hash) = commit::decode(&store.read_commit(head).unwrap(), head).unwrap();
     let parent = Some(commit::Parent { n: parent.n, hash });
     let next = commit::Commit { n: head + 1, parent, skipped: vec![], writer: None, time, needs: vec![], ops: vec![] };
-    assert!(store.publish(next.n, &commit::encode(&next).0).unwrap());
+    assert!(store.publish(next.n, &commit::encode(&next).unwrap().0).unwrap());
 }
 
 #[test]

@@ -13,12 +13,14 @@ use crate::storage::Storage;
 use crate::{Opening, Snapshot};
 use lamina_format::record::{Group, Op, Replace, Replaced};
 use lamina_format::segment::Declared;
-use lamina_format::{Error, ErrorKind, Result};
+use lamina_format::{Error, ErrorKind, Result, cbor};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// Bytes and groups that a round takes.
 const ROUND: (u64, usize) = (1 << 30, 1 << 16);
+/// Bytes of the new groups' records at which a round ends: a commit has at most 16 MiB.
+const RECORDS: usize = 8 << 20;
 
 /// What compaction did.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -101,8 +103,12 @@ fn round(
     let mut replaces: BTreeMap<u32, (Vec<Name>, Vec<Group>)> = BTreeMap::new();
     let mut ops = Vec::new();
     let mut more = Compaction::default();
+    let mut records = 0;
     for batch in &plan {
         progress.check()?;
+        if records > RECORDS {
+            break;
+        }
         let rewritten = match rewrite(&snapshot, batch, &cold) {
             Err(error) if error.kind == ErrorKind::Damaged => {
                 left.extend(batch.members.iter().map(|group| plan::name(group)));
@@ -123,7 +129,10 @@ fn round(
             let written = compactor.segments.place(storage.as_ref(), snapshot.declared(), group.cut, group.first)?;
             for op in written.0 {
                 match op {
-                    Op::Group(group) => new.push(group),
+                    Op::Group(group) => {
+                        records += cbor::encode(&group).len();
+                        new.push(group);
+                    }
                     seal => ops.push(seal),
                 }
             }

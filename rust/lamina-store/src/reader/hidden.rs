@@ -115,7 +115,10 @@ impl Hiding {
             for op in &commit.ops {
                 match op {
                     Op::Rewind(rewind) => hiding.rewinds.push((commit.n, rewind.clone())),
-                    Op::Delete(delete) => hiding.deletes.push((commit.n, delete.clone())),
+                    Op::Delete(delete) => {
+                        let (steps, rows) = (sorted(&delete.steps), sorted(&delete.rows));
+                        hiding.deletes.push((commit.n, Delete { steps, rows, ..delete.clone() }));
+                    }
                     _ => {}
                 }
             }
@@ -225,14 +228,64 @@ impl Snapshot {
     }
 }
 
+/// The same numbers as spans that ascend and have gaps between them: there may be as many as rows.
+fn sorted(spans: &[Span]) -> Vec<Span> {
+    let mut ascending: Vec<&Span> = spans.iter().filter(|span| span.first <= span.last).collect();
+    ascending.sort_by_key(|span| span.first);
+    let mut joined: Vec<Span> = Vec::with_capacity(ascending.len());
+    for span in ascending {
+        match joined.last_mut() {
+            Some(last) if span.first <= last.last.saturating_add(1) => last.last = last.last.max(span.last),
+            _ => joined.push(span.clone()),
+        }
+    }
+    // no spans stand for everything, spans that hold nothing do not
+    joined.extend(spans.first().filter(|_| joined.is_empty()).cloned());
+    joined
+}
+
+/// Whether one of these spans, as [`sorted`] leaves them, holds the number.
 fn holds(spans: &[Span], number: i64) -> bool {
-    spans.iter().any(|span| span.holds(number))
+    spans.get(spans.partition_point(|span| span.last < number)).is_some_and(|span| span.holds(number))
 }
 
 /// What least and greatest say alone.
 fn decided((least, greatest): (i64, i64), spans: &[Span]) -> Option<Mask> {
-    if spans.iter().any(|span| span.first <= least && greatest <= span.last) {
-        return Some(Mask::All);
+    match spans.get(spans.partition_point(|span| span.last < least)) {
+        Some(span) if span.first <= least && greatest <= span.last => Some(Mask::All),
+        Some(span) if span.first <= greatest => None,
+        _ => Some(Mask::None),
     }
-    spans.iter().all(|span| greatest < span.first || span.last < least).then_some(Mask::None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sorted_spans_hold_what_the_given_ones_hold(
+            given in proptest::collection::vec((-9i64..9, 0i64..4), 0..6), least in -12i64..12, more in 0i64..5,
+        ) {
+            let given: Vec<Span> = given.into_iter().map(|(first, more)| Span { first, last: first + more }).collect();
+            let spans = sorted(&given);
+            let held: Vec<bool> = (least..=least + more).map(|n| given.iter().any(|span| span.holds(n))).collect();
+            let found: Vec<bool> = (least..=least + more).map(|n| holds(&spans, n)).collect();
+            prop_assert_eq!(&found, &held);
+            match decided((least, least + more), &spans) {
+                Some(Mask::All) => prop_assert!(held.iter().all(|held| *held)),
+                Some(_) => prop_assert!(!held.iter().any(|held| *held)),
+                None => prop_assert!(held.iter().any(|held| *held) && !held.iter().all(|held| *held)),
+            }
+        }
+    }
+
+    #[test]
+    fn spans_may_reach_to_the_ends_of_all_numbers() {
+        let all = [Span { first: 0, last: i64::MAX }, Span { first: i64::MIN, last: -1 }];
+        assert_eq!(sorted(&all), [Span { first: i64::MIN, last: i64::MAX }]);
+        let nothing = sorted(&[Span { first: 3, last: 1 }, Span { first: 9, last: -9 }]);
+        assert!(!nothing.is_empty() && (-9..9).all(|number| !holds(&nothing, number)));
+    }
 }
