@@ -69,7 +69,8 @@ impl Error {
     /// Names the byte.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
-        self.offset = Some(offset);
+        // a record may name a place that no file reaches: the greatest offset stands for it
+        self.offset = Some(offset.min(i64::MAX as u64));
         self
     }
 

@@ -48,8 +48,18 @@ pub fn encode(generation: u32, seq: u64, previous: [u8; 32], ops: &[Op]) -> Resu
     Ok((bytes, hash))
 }
 
-/// The frame that starts at `offset`, and where it ends; None if no whole, valid frame starts there.
-fn parse(bytes: &[u8], offset: usize, generation: u32) -> Option<(Frame, usize, &[u8])> {
+/// Bytes that may be hashed in vain for each byte of a log: between damaged bytes each that looks like a frame's first
+/// is tried, and a log of nothing but such bytes must not keep its reader for hours.
+const IN_VAIN: usize = 16;
+
+/// The frame that starts at `offset`, and where it ends; None if no whole, valid frame starts there. What is hashed in vain
+/// is taken from `patience`.
+fn parse<'a>(
+    bytes: &'a [u8],
+    offset: usize,
+    generation: u32,
+    patience: &mut usize,
+) -> Option<(Frame, usize, &'a [u8])> {
     let head = bytes.get(offset..offset.checked_add(HEAD)?)?;
     let number = |range: std::ops::Range<usize>| {
         head[range].iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte))
@@ -63,7 +73,9 @@ fn parse(bytes: &[u8], offset: usize, generation: u32) -> Option<(Frame, usize, 
     }
     let end = offset + HEAD + length;
     let stored: [u8; 32] = bytes.get(end..end + TAIL)?.try_into().ok()?;
+    let left = patience.checked_sub(end - offset)?;
     if hash(&bytes[offset..end]) != stored {
+        *patience = left;
         return None;
     }
     let previous = head[24..56].try_into().ok()?;
@@ -88,9 +100,10 @@ pub struct Scan {
 pub fn scan(bytes: &[u8], generation: u32) -> Result<Scan> {
     let mut scan = Scan::default();
     let (mut offset, mut invalid_from) = (0, None);
+    let mut patience = LONGEST + IN_VAIN * bytes.len();
     while offset < bytes.len() {
         let chained = |frame: &Frame| scan.frames.last().is_none_or(|last: &Frame| frame.seq > last.seq);
-        match parse(bytes, offset, generation).filter(|(frame, ..)| chained(frame)) {
+        match parse(bytes, offset, generation, &mut patience).filter(|(frame, ..)| chained(frame)) {
             Some((mut frame, end, payload)) => {
                 frame.ops = cbor::decode(payload, "a frame").map_err(|e| e.at(offset as u64))?;
                 let expected = scan.frames.last().map_or((0, [0; 32]), |last| (last.seq + 1, last.hash));
@@ -184,5 +197,22 @@ mod tests {
         let (mut bytes, _) = log(&["a"]);
         bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(scan(&bytes, 3).expect("readable").frames.is_empty());
+    }
+
+    #[test]
+    fn bytes_that_all_look_like_frames_are_given_up() {
+        // each of these asks for a hash over the half of what follows
+        let head = [&MAGIC[..], &(1u32 << 20).to_le_bytes(), &3u32.to_le_bytes()].concat();
+        let mut bytes = head.repeat((2 << 20) / head.len());
+        let mut patience = IN_VAIN * bytes.len();
+        let before = patience;
+        for at in (0..bytes.len()).step_by(head.len()) {
+            assert!(parse(&bytes, at, 3, &mut patience).is_none());
+        }
+        assert!(before - patience > 15 * bytes.len(), "they were tried, and then no more");
+        let (good, _) = log(&["a"]);
+        bytes.splice(0..0, good);
+        let scan = scan(&bytes, 3).expect("readable");
+        assert!(scan.frames.len() == 1 && scan.tail, "what is lost by it is reported");
     }
 }

@@ -113,6 +113,11 @@ fn agree<T: PartialEq>(earlier: Option<&T>, declared: &T, name: &str) -> Result<
 
 /// What has to be written to seal a segment that holds `groups`, in order of offset, after `reserve` bytes.
 pub fn seal(declared: &Declared, groups: &[Group], reserve: u64) -> Result<Sealed> {
+    let follows = |end: u64, group: &Group| (group.offset >= end).then(|| group.offset.checked_add(group.length))?;
+    let end = groups.iter().try_fold(reserve, follows);
+    if end.is_none() || !(8..=LARGEST_RESERVE).contains(&reserve) {
+        return Err(Error::damaged("the row groups of a segment overlap, or begin at an impossible place"));
+    }
     let mut ops: Vec<Op> = Vec::new();
     let sites: HashSet<u32> = groups.iter().flat_map(Group::sites).collect();
     let constants = groups.iter().flat_map(|group| &group.constants).map(|constant| constant.id);

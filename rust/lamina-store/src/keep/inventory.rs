@@ -167,12 +167,18 @@ impl Inventory {
     }
 
     fn find_dtypes(&mut self, layouts: &HashMap<Key, LayoutContent>, saves: &[Save]) {
+        // tensors without chunks are looked at once, not once a save
+        let counts = |layout: &LayoutContent| -> Vec<(usize, DType)> {
+            let tensors = layout.tensors.iter();
+            let counts = tensors.map(|tensor| (chunk::count(tensor.bytes().unwrap_or(0)) as usize, tensor.dtype));
+            counts.filter(|(count, _)| *count > 0).collect()
+        };
+        let layouts: HashMap<&Key, Vec<(usize, DType)>> =
+            layouts.iter().map(|(key, layout)| (key, counts(layout))).collect();
         for part in saves.iter().flat_map(|save| &save.parts) {
-            let Some(layout) = layouts.get(&part.layout) else { continue };
             let mut keys = part.keys.as_chunks::<32>().0.iter();
-            for tensor in &layout.tensors {
-                let count = chunk::count(tensor.bytes().unwrap_or(0));
-                self.dtypes.extend(keys.by_ref().take(count as usize).map(|key| (*key, tensor.dtype)));
+            for &(count, dtype) in layouts.get(&part.layout).into_iter().flatten() {
+                self.dtypes.extend(keys.by_ref().take(count).map(|key| (*key, dtype)));
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::storage::{Ranges, Storage};
 use crate::{Opening, Snapshot};
 use lamina_format::checksum::{self, PIECE};
 use lamina_format::record::{Block, Chunk, Group, Role, Seal};
-use lamina_format::segment::{self, Declared};
+use lamina_format::segment::{self, Declared, LARGEST_RESERVE};
 use lamina_format::{Error, Result, Value, chunk};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -183,12 +183,19 @@ fn check_seal(files: &Files, declared: &Declared, seal: &Seal, groups: &[Group])
         return Err(Error::damaged("the file does not have the length that it was sealed with").at(seal.length));
     }
     let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return Ok(()) };
-    let mut table = vec![0; seal.length.saturating_sub(end(last)) as usize];
+    if end(last) > seal.length {
+        return Err(Error::damaged("a row group lies behind the end of its segment").at(last.offset));
+    }
+    let expected = segment::seal(declared, groups, first.offset)?;
+    let length = seal.length - end(last);
+    if length > LARGEST_RESERVE {
+        return Err(Error::damaged("the segment's .table is longer than its groups can make it").at(end(last)));
+    }
+    let mut table = vec![0; length as usize];
     file.read(end(last), &mut table)?;
     if checksum::hash(&table) != seal.root {
         return Err(Error::damaged("the segment's .table does not match its hash").at(end(last)));
     }
-    let expected = segment::seal(declared, groups, first.offset)?;
     let mut header = vec![0; first.offset as usize];
     file.read(0, &mut header)?;
     if let Some(at) = header.iter().zip(&expected.header).position(|(found, wanted)| found != wanted) {

@@ -171,7 +171,12 @@ impl<'a> BlockReader<'a> {
     /// All of the block.
     pub fn all(&self) -> Result<Vec<u8>> {
         let length = self.open.coding.as_ref().map_or(self.block.length as usize, Coding::raw);
-        let mut bytes = vec![0; length];
+        let mut bytes = Vec::new();
+        // coded rows may be many times longer than the file
+        if bytes.try_reserve_exact(length).is_err() {
+            return Err(self.damaged("the block's rows are longer than memory", 0));
+        }
+        bytes.resize(length, 0);
         self.read(0, &mut bytes, &mut Scratch::default())?;
         Ok(bytes)
     }

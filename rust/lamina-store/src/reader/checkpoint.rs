@@ -12,9 +12,28 @@ use std::sync::Arc;
 #[derive(Default)]
 pub struct Checkpoints {
     chunks: HashMap<Key, Vec<(Arc<str>, Chunk)>>,
-    layouts: HashMap<Key, Vec<u8>>,
+    layouts: HashMap<Key, Layout>,
     /// With the logs that hold them.
     saves: Vec<(Arc<str>, Save)>,
+}
+
+/// A layout: saves share it, and who loads a part asks for it tensor by tensor.
+struct Layout {
+    /// As it stands in the log.
+    bytes: Vec<u8>,
+    content: Result<LayoutContent>,
+    /// Bytes that the keys of a part take; None if that is impossible.
+    keys: Option<u64>,
+}
+
+impl Layout {
+    fn read(bytes: Vec<u8>) -> Self {
+        let content: Result<LayoutContent> = cbor::decode(&bytes, "a layout");
+        let chunks = |spec: &TensorSpec| spec.bytes().map(chunk::count);
+        let add = |sum: u64, spec: &TensorSpec| sum.checked_add(chunks(spec)?);
+        let count = content.as_ref().ok().and_then(|content| content.tensors.iter().try_fold(0u64, add));
+        Self { bytes, content, keys: count.and_then(|count| count.checked_mul(32)) }
+    }
 }
 
 /// A tensor of a checkpoint.
@@ -41,7 +60,7 @@ pub(crate) struct Kept<'a> {
     /// What its layout's key stands for.
     pub layout: &'a [u8],
     /// The same, decoded.
-    pub tensors: Vec<TensorSpec>,
+    pub tensors: &'a [TensorSpec],
 }
 
 impl Kept<'_> {
@@ -76,7 +95,10 @@ impl Checkpoints {
                     self.chunks.entry(chunk.key).or_default().push((Arc::clone(&pack), chunk));
                 }
             }
-            Op::Layout(layout) => drop(self.layouts.insert(checksum::hash(&layout.content), layout.content)),
+            Op::Layout(layout) => {
+                let key = checksum::hash(&layout.content);
+                self.layouts.entry(key).or_insert_with(|| Layout::read(layout.content));
+            }
             Op::Save(save) => self.saves.push((Arc::from(log), save)),
             _ => {}
         }
@@ -103,15 +125,14 @@ impl Checkpoints {
         self.saves.retain(|(_, save)| !save.parts.is_empty());
     }
 
-    fn layout(&self, part: &Part) -> Result<LayoutContent> {
+    fn layout(&self, part: &Part) -> Result<&LayoutContent> {
         let lost = || Error::damaged(format!("the layout of part {:?} is lost with a damaged record", part.name));
-        let layout: LayoutContent = cbor::decode(self.layouts.get(&part.layout).ok_or_else(lost)?, "a layout")?;
-        let chunks = |spec: &TensorSpec| spec.bytes().map(chunk::count);
-        let expected = layout.tensors.iter().try_fold(0u64, |sum, spec| sum.checked_add(chunks(spec)?));
-        if expected.and_then(|chunks| chunks.checked_mul(32)) != Some(part.keys.len() as u64) {
+        let layout = self.layouts.get(&part.layout).ok_or_else(lost)?;
+        let content = layout.content.as_ref().map_err(Error::clone)?;
+        if layout.keys != Some(part.keys.len() as u64) {
             return Err(Error::damaged(format!("the record of part {:?} does not fit its tensors", part.name)));
         }
-        Ok(layout)
+        Ok(content)
     }
 
     /// What is wrong with checkpoints: those without a layout are left out, those without a chunk do not load.
@@ -163,9 +184,9 @@ impl Snapshot {
             let writer = log.strip_prefix("logs/").and_then(names::parse_log).map_or(0, |(writer, _)| writer);
             let counts = |part: &&Part| last.get(&(save.step, part.name.as_str())) == Some(&(save.time, at));
             kept.extend(save.parts.iter().filter(counts).filter_map(|part| {
-                let tensors = store.layout(part).ok()?.tensors;
+                let tensors = store.layout(part).ok()?.tensors.as_slice();
                 let held = part.keys.as_chunks::<32>().0.iter().all(|key| store.chunks.contains_key(key));
-                let layout = store.layouts.get(&part.layout)?;
+                let layout = store.layouts.get(&part.layout)?.bytes.as_slice();
                 held.then_some(Kept { writer, step: save.step, time: save.time, part, layout, tensors })
             }));
         }
@@ -190,23 +211,26 @@ impl Snapshot {
         let store = &self.checkpoints;
         let mut saves: Vec<&Save> = store.saves.iter().map(|(_, save)| save).collect();
         saves.sort_by_key(|save| save.time);
+        let whole = saves.iter().flat_map(|save| save.parts.iter().map(|part| (save.step, part)));
+        let whole: Vec<_> = whole.filter_map(|(step, part)| Some((step, part, store.layout(part).ok()?))).collect();
+        let last: HashMap<(i64, &str), usize> =
+            whole.iter().enumerate().map(|(at, (step, part, _))| ((*step, part.name.as_str()), at)).collect();
         let (mut known, mut steps) = (HashSet::new(), BTreeMap::<i64, Vec<SavedPart>>::new());
-        for save in saves {
-            for part in &save.parts {
-                let Ok(layout) = store.layout(part) else { continue };
-                let mut keys = part.keys.as_chunks::<32>().0.iter();
-                let mut tensors = Vec::new();
-                for spec in layout.tensors {
-                    let bytes = spec.bytes().unwrap_or(0);
-                    let chunks = keys.by_ref().take(chunk::count(bytes) as usize);
-                    let new = chunks.filter(|key| known.insert(**key));
-                    let size = |key: &Key| store.chunks.get(key).map_or(0, |places| places[0].1.stored);
-                    tensors.push(SavedTensor { stored: new.map(size).sum(), bytes, spec });
-                }
-                let parts = steps.entry(save.step).or_default();
-                parts.retain(|earlier| earlier.name != part.name);
-                parts.push(SavedPart { name: part.name.clone(), tensors });
+        for (at, (step, part, layout)) in whole.into_iter().enumerate() {
+            let mut keys = part.keys.as_chunks::<32>().0.iter();
+            if last.get(&(step, part.name.as_str())) != Some(&at) {
+                known.extend(keys);
+                continue;
             }
+            let mut tensors = Vec::new();
+            for spec in &layout.tensors {
+                let bytes = spec.bytes().unwrap_or(0);
+                let chunks = keys.by_ref().take(chunk::count(bytes) as usize);
+                let new = chunks.filter(|key| known.insert(**key));
+                let size = |key: &Key| store.chunks.get(key).map_or(0, |places| places[0].1.stored);
+                tensors.push(SavedTensor { stored: new.map(size).sum(), bytes, spec: spec.clone() });
+            }
+            steps.entry(step).or_default().push(SavedPart { name: part.name.clone(), tensors });
         }
         steps
     }
@@ -214,8 +238,8 @@ impl Snapshot {
     /// Tree and scalars of a part, as saved, and the log that holds them.
     pub fn saved_part(&self, step: i64, name: &str) -> Result<(String, String, String)> {
         let (log, part) = self.checkpoints.part(step, name)?;
-        let tree = self.checkpoints.layout(part).map_err(|error| error.in_file(log))?.tree;
-        Ok((tree, part.scalars.clone(), log.to_owned()))
+        let tree = &self.checkpoints.layout(part).map_err(|error| error.in_file(log))?.tree;
+        Ok((tree.clone(), part.scalars.clone(), log.to_owned()))
     }
 
     /// The bytes of a tensor of a part, into `out` of just that size.

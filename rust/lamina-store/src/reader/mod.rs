@@ -9,6 +9,7 @@ mod gather;
 mod group;
 mod hidden;
 mod metrics;
+mod overlap;
 mod replaced;
 mod selection;
 mod verified;
@@ -31,11 +32,11 @@ use block::Blobs;
 use checkpoint::Checkpoints;
 pub(crate) use group::StoredGroup;
 use hidden::{Hiding, Origin};
-use lamina_format::record::{Close, Column, Dropped, Op, Open, Replace, Role, Site, Table};
+use lamina_format::record::{Close, Column, Dropped, DroppedSite, Op, Open, Replace, Role, Site, Table};
 use lamina_format::runfile::{RunFile, possible_time};
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, check, frame, names};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -149,6 +150,7 @@ impl Snapshot {
         reading.checkpoints.forget(&chain.doomed().dropped);
         reading.check_authors(&chain);
         reading.replace(&chain, &mut declared);
+        reading.check_overlaps();
         problems.extend(reading.problems);
         problems.extend(reading.checkpoints.problems());
         let sorted = |mut groups: Vec<StoredGroup>| {
@@ -335,6 +337,7 @@ impl Reading {
                 return Ok(());
             }
         };
+        self.problems.extend(storage.check_fence(writer).err());
         let scan = frame::scan(&bytes, generation).map_err(|error| error.in_file(&file))?;
         if scan.frames.is_empty() {
             self.silent.push(writer);
@@ -342,6 +345,7 @@ impl Reading {
         let metrics = self.metrics.steps.len()..0;
         let mut info =
             WriterInfo { ordinal: writer, open: None, close: None, dropped: Dropped::default(), alive: false, metrics };
+        let mut dropped = BTreeMap::new();
         let framed = scan.frames.into_iter().flat_map(|frame| frame.ops.into_iter().map(move |op| (frame.seq, op)));
         for (frame, op) in framed {
             let origin = Origin::Log { writer, frame };
@@ -354,7 +358,13 @@ impl Reading {
                 }
                 Op::Open(open) => info.open = Some(open),
                 Op::Close(close) => info.close = Some(close),
-                Op::Dropped(more) => info.dropped.add(more.rows, more.sites.iter().map(|site| (site.id, site.rows))),
+                Op::Dropped(more) => {
+                    info.dropped.rows = info.dropped.rows.saturating_add(more.rows);
+                    for site in more.sites {
+                        let rows: &mut u64 = dropped.entry(site.id).or_default();
+                        *rows = rows.saturating_add(site.rows);
+                    }
+                }
                 Op::Group(record) => {
                     let own = record.table == Table::Attached
                         || record.last.is_none() && record.first >> 40 == i64::from(writer);
@@ -387,6 +397,7 @@ impl Reading {
         let may_live = |open: &Open| clock::may_live(&open.host, open.pid);
         info.alive = info.close.is_none() && info.open.as_ref().is_some_and(may_live) && !storage.fenced(writer)?;
         info.metrics.end = self.metrics.steps.len();
+        info.dropped.sites = dropped.into_iter().map(|(id, rows)| DroppedSite { id, rows }).collect();
         for at in scan.damaged {
             let error = Error::damaged("a record of the log is damaged or missing; the records after it were read");
             self.problems.push(error.in_file(&file).at(at));

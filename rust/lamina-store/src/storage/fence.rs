@@ -25,7 +25,8 @@ impl Files {
             created => drop(created.map_err(fail)?),
         }
         self.sync_folder("fences")?;
-        if self.fence_end(writer).is_some() {
+        // a damaged end can be neither mended nor replaced
+        if !matches!(self.fence_end(writer), Ok(None)) {
             return Ok(());
         }
         let length = self.fs.open(&log).and_then(|file| file.length()).map_err(fail)?.to_le_bytes();
@@ -36,13 +37,18 @@ impl Files {
 
     /// How much of a writer's log counts; None for all of it. A fence without an end was raised by somebody who did not
     /// get further.
-    pub(super) fn fence_end(&self, writer: u32) -> Option<u64> {
+    pub(super) fn fence_end(&self, writer: u32) -> Result<Option<u64>> {
         let name = names::fence_end(writer);
         if !self.fs.exists(&self.root.join(&name)) {
-            return None;
+            return Ok(None);
         }
-        let bytes = self.read(&name).ok()?;
-        let (length, hash) = bytes.split_first_chunk::<8>()?;
-        (checksum::hash(length) == hash).then(|| u64::from_le_bytes(*length))
+        let bytes = self.read(&name, 8 + 32)?;
+        match bytes.split_first_chunk::<8>() {
+            Some((length, hash)) if checksum::hash(length) == hash => Ok(Some(u64::from_le_bytes(*length))),
+            _ => {
+                let error = Error::damaged("where the log of a fenced writer ends cannot be read");
+                Err(error.in_file(name).hint("all that the log holds is shown, what was never acknowledged too"))
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::stream::Stream;
 use super::{Blob, Fs, FsFile, Log, Mapped, Ranges, RealFs, Storage};
 use crate::clock;
-use lamina_format::{Error, ErrorKind, Result, names};
+use lamina_format::{Error, ErrorKind, Result, commit, names};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -55,11 +55,17 @@ impl Files {
         Self { fs, root: root.into() }
     }
 
-    pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {
+    /// All of a file that has no more than `most` bytes.
+    pub(super) fn read(&self, name: &str, most: usize) -> Result<Vec<u8>> {
         let fail = |error: io::Error| refused(&error, "cannot read", name);
         let file = self.fs.open(&self.root.join(name)).map_err(fail)?;
-        let length = usize::try_from(file.length().map_err(fail)?).map_err(|_| Error::damaged("a file is too long"))?;
-        let mut bytes = vec![0; length];
+        let length = usize::try_from(file.length().map_err(fail)?).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        // a file of holes may be longer than any memory
+        if length > most || bytes.try_reserve_exact(length).is_err() {
+            return Err(Error::damaged(format!("a file of {length} bytes is too long to be read")).in_file(name));
+        }
+        bytes.resize(length, 0);
         file.read_at(0, &mut bytes).map_err(fail)?;
         Ok(bytes)
     }
@@ -132,7 +138,7 @@ impl Storage for Files {
             return Err(Error::new(ErrorKind::NotARun, format!("{shown} is not a run: it has no run.json"))
                 .hint("give the folder that Run.create() made"));
         }
-        self.read("run.json")
+        self.read("run.json", commit::LONGEST)
     }
 
     fn commits(&self) -> Result<Vec<u64>> {
@@ -142,7 +148,7 @@ impl Storage for Files {
     }
 
     fn read_commit(&self, n: u64) -> Result<Vec<u8>> {
-        self.read(&names::commit(n))
+        self.read(&names::commit(n), commit::HEAD + commit::LONGEST + commit::TAIL)
     }
 
     fn publish(&self, n: u64, commit: &[u8]) -> Result<bool> {
@@ -160,14 +166,18 @@ impl Storage for Files {
     }
 
     fn read_log(&self, writer: u32, generation: u32) -> Result<Vec<u8>> {
-        let end = self.fence_end(writer);
-        let mut bytes = self.read(&names::log(writer, generation))?;
+        let end = self.fence_end(writer).unwrap_or(None);
+        let mut bytes = self.read(&names::log(writer, generation), usize::MAX)?;
         bytes.truncate(end.map_or(usize::MAX, |end| end as usize));
         Ok(bytes)
     }
 
     fn fence(&self, writer: u32) -> Result<()> {
         self.raise_fence(writer)
+    }
+
+    fn check_fence(&self, writer: u32) -> Result<()> {
+        self.fence_end(writer).map(drop)
     }
 
     fn fenced(&self, writer: u32) -> Result<bool> {

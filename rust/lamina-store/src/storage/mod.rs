@@ -44,6 +44,8 @@ pub trait Storage: Send + Sync {
     fn create_log(&self, writer: u32, generation: u32) -> Result<Option<Box<dyn Log>>>;
     /// Closes a writer to its owner, for good: what the log holds now counts, what comes after does not.
     fn fence(&self, writer: u32) -> Result<()>;
+    /// An error if the place where a fenced writer's log ends cannot be read; then all of the log counts.
+    fn check_fence(&self, writer: u32) -> Result<()>;
     /// Whether a writer is fenced. A writer whose frame is durable looks here before it acknowledges.
     fn fenced(&self, writer: u32) -> Result<bool>;
     /// Segments, packs, and drafts that somebody left behind.

@@ -5,7 +5,7 @@
 
 use crate::chain::Chain;
 use crate::storage::Storage;
-use lamina_format::chunk::Key;
+use lamina_format::chunk::{CHUNK, Key};
 use lamina_format::record::{Chunk, Op};
 use lamina_format::{Error, ErrorKind, Result, frame};
 use std::collections::{HashMap, HashSet};
@@ -96,7 +96,7 @@ impl Known {
 
 /// The bytes of a chunk in a pack that is condemned, and with luck still there.
 fn copy(storage: &dyn Storage, places: &[(Arc<str>, Chunk)]) -> Result<Vec<u8>> {
-    for (pack, chunk) in places {
+    for (pack, chunk) in places.iter().filter(|(_, chunk)| chunk.stored <= CHUNK as u64) {
         let mut bytes = vec![0; chunk.stored as usize];
         let read = storage.open_blob(pack).and_then(|file| file.read(chunk.offset, &mut bytes));
         let crcs: Vec<u8> = lamina_format::checksum::pieces(&bytes).into_iter().flat_map(u32::to_le_bytes).collect();
