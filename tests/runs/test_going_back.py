@@ -90,6 +90,16 @@ def test_a_part_of_a_site_is_deleted(run: Run) -> None:
     assert values(run) == [(step, step) for step in range(3, 7)]
 
 
+def test_steps_that_a_site_shows_nothing_of_do_not_count_in_a_compacted_group(run: Run) -> None:
+    run.compact(progress=False)
+    run.delete("a.output", steps=slice(0, 3))
+    assert dict(run.sites().select("site", "steps").iter_rows()) == {"a.output": 4, "b.output": 7}
+    assert run.steps() == list(range(7))
+    assert run.delete("b.output", steps=[1, 5]).steps() == [0, 2, 3, 4, 5, 6]
+    with pytest.raises(NotFoundError, match="step 1"):
+        run.rows("a.output", step=1)
+
+
 def test_going_back_pickles_and_nonsense_is_refused(run: Run) -> None:
     with pytest.raises(SchemaError, match="nothing says"):
         run.delete()

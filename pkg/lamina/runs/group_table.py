@@ -52,9 +52,14 @@ class GroupTable:
         """The sites that groups hold."""
         return set().union(*(self._sets[number] for number in np.unique(self._set_of[groups]).tolist()))
 
-    def steps(self, groups: np.ndarray) -> set[int]:
-        """The steps of the groups' rows. Attached groups know none."""
-        several = [self._several[number] for number in np.flatnonzero(groups & self._mixed).tolist()]
+    def steps(self, groups: np.ndarray, sites: Iterable[str] | None = None) -> set[int]:
+        """The steps of the groups' rows, or of those that show one of the sites. Attached groups know none."""
+        mixed = np.flatnonzero(groups & self._mixed).tolist()
+        if sites is None:
+            several = [self._several[number] for number in mixed]
+        else:
+            wanted = frozenset(sites)
+            several = [self._steps_of(number, wanted) for number in mixed]
         return set(np.unique(self._least[groups & self._single]).tolist()).union(*several)
 
     def with_steps(self, wanted: Steps) -> np.ndarray:
@@ -71,10 +76,22 @@ class GroupTable:
         """The steps of each group that has several; they are read."""
         return {number: self._read(number) for number in np.flatnonzero(self._mixed).tolist()}
 
-    def _read(self, number: int) -> frozenset[int]:
+    def _steps_of(self, number: int, sites: frozenset[str]) -> frozenset[int]:
+        """The steps of the rows of a group that show one of the sites."""
+        hidden = np.ones(1, bool)
+        for site in sites & self._sets[self._set_of[number]]:
+            mask = self._snapshot.hidden(number, site)
+            if mask is None:
+                return self._several[number]
+            hidden = hidden & np.frombuffer(mask, bool)
+        return self._read(number, hidden)
+
+    def _read(self, number: int, hidden: np.ndarray | None = None) -> frozenset[int]:
+        if hidden is None and (mask := self._snapshot.hidden(number)) is not None:
+            hidden = np.frombuffer(mask, bool)
         steps = pl.DataFrame(self._snapshot.metadata(number, ["step"]))["step"]
-        if (hidden := self._snapshot.hidden(number)) is not None:
-            steps = steps.filter(pl.Series(~np.frombuffer(hidden, bool)))
+        if hidden is not None:
+            steps = steps.filter(pl.Series(~hidden))
         return frozenset(steps.drop_nulls().unique().to_list())
 
     def groups(self, some: np.ndarray) -> list[Group]:

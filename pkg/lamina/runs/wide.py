@@ -51,7 +51,7 @@ class Wide:
     def steps_of(self, sites: Iterable[str]) -> set[int]:
         """The steps of the rows that have one of the sites."""
         sites, table = set(sites), self.table
-        found = table.steps(table.with_sites(sites))
+        found = table.steps(table.with_sites(sites), sites)
         attached = table.sites(table.attached)
         if "step" in self.columns and (attached := attached & sites):
             # their groups know no steps: those of the rows that they are attached to count
