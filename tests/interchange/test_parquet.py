@@ -145,7 +145,8 @@ def test_folders_and_patterns_in_order(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ({"a": [1, 2], "t": ["x", "y"]}, "no column of vectors.*a \\(int64\\)"),
-        ({"v": [[1.0, 2.0], [3.0]]}, "'v' are ragged: 2 numbers, and 1 about row 1"),
+        ({"v": [[1.0, 2.0], [3.0]]}, "'v' are ragged: 2 entries in the first row, 1 in row 1"),
+        ({"v": [[[1.0], [2.0]], [[3.0], [4.0, 5.0]]]}, "'v' are ragged: 1 entries in the first row, 2 in row 1"),
         ({"v": [[1.0, None], [3.0, 4.0]]}, "nulls inside the vectors of 'v'"),
         ({"v": [[1.0], [2.0]], "s": [{"a": 1}, {"a": 2}]}, "'s' has the type struct"),
         ({"v": [[1.0], None]}, "row 1 has none of the vectors"),

@@ -35,8 +35,10 @@ def plain(array: Any) -> Any:
 def vectors(array: Any, one: Vectors, path: Path, first: int) -> np.ndarray:
     """The vectors as [n, *shape]."""
     rows = len(array)
+    within = 1
     for length in one.given:
-        array = _flat(array, length, one, path, first)
+        array = _flat(array, length, one, path, first, within)
+        within *= length
     if array.null_count:
         raise SchemaError(f"there are nulls inside the vectors of {one.field!r}", str(path), hint="fill them first")
     values = array.to_numpy(zero_copy_only=False)
@@ -45,7 +47,8 @@ def vectors(array: Any, one: Vectors, path: Path, first: int) -> np.ndarray:
     return values.reshape(rows, *one.shape)
 
 
-def _flat(array: Any, length: int, one: Vectors, path: Path, first: int) -> Any:
+def _flat(array: Any, length: int, one: Vectors, path: Path, first: int, within: int = 1) -> Any:
+    """The entries of lists that are `length` long; of each row there are `within`."""
     import pyarrow as pa
 
     if array.null_count:
@@ -55,10 +58,10 @@ def _flat(array: Any, length: int, one: Vectors, path: Path, first: int) -> Any:
         if (lengths != length).any():
             at = int(np.argmax(lengths != length))
             raise SchemaError(
-                f"the lists of the column {one.field!r} are ragged: {length} numbers, and {lengths[at]} about row "
-                f"{first + at:,}",
+                f"the lists of {one.field!r} are ragged: {length} entries in the first row, {lengths[at]} in row "
+                f"{first + at // within:,}",
                 str(path),
-                hint="bring them to one length, or leave the column out with sites=",
+                hint="pad them to one length, or leave them out: name the others in sites= and columns=",
             )
     return plain(array.flatten())
 
