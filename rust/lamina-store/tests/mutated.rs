@@ -9,14 +9,18 @@ use lamina_format::record::{LayoutContent, Op, Table, TensorSpec};
 use lamina_format::runfile::RunFile;
 use lamina_format::segment::Declared;
 use lamina_format::{DType, cbor, check, checksum, commit, frame, names, segment};
-use lamina_store::writer::PartInput;
+use lamina_store::hide::{Deletion, delete, rewind};
+use lamina_store::keep::{GRACE, Progress, compact, gc, verify};
+use lamina_store::writer::{PartInput, RowSet, SiteInput};
 use lamina_store::{Opening, Snapshot, Writer, create};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Remembers the largest allocation of each thread.
 struct Counting;
@@ -63,10 +67,11 @@ struct Real {
     folder: tempfile::TempDir,
     run_json: Vec<u8>,
     commits: Vec<Vec<u8>>,
-    log: Vec<u8>,
+    /// By name.
+    logs: Vec<(String, Vec<u8>)>,
 }
 
-/// A run with every kind of record that a writer makes.
+/// A run with every kind of record that writers make, and those that keep a run.
 fn real() -> &'static Real {
     static REAL: OnceLock<Real> = OnceLock::new();
     REAL.get_or_init(|| {
@@ -81,10 +86,46 @@ fn real() -> &'static Real {
         writer.save(1, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).unwrap();
         wait(&append(&writer, storage(&path).as_ref(), 2, 3).unwrap()).unwrap();
         writer.close(None).unwrap();
+        let (store, cold) = (storage(&path), ["x".to_owned()]);
+        let writer = Writer::open(storage(&path), None).unwrap();
+        let bytes = 7f32.to_le_bytes();
+        let site = SiteInput { name: "code", dtype: DType::F32, shape: vec![1], bytes: &bytes };
+        writer
+            .append_sets(store.as_ref(), &[RowSet { rows: 1, sites: &[site], columns: &[], names: Some(&[1]) }])
+            .unwrap();
+        writer.close(None).unwrap();
+        compact(&store, &cold, &Progress::default()).unwrap();
+        delete(store.as_ref(), &Deletion { sites: &cold, steps: &[(1, 1)], rows: &[(0, 0), (2, 9)] }).unwrap();
+        gc(&store, Duration::ZERO, &Progress::default()).unwrap();
+        let writer = Writer::open(storage(&path), None).unwrap();
+        wait(&append(&writer, store.as_ref(), 3, 3).unwrap()).unwrap();
+        wait(&append(&writer, store.as_ref(), 4, 2).unwrap()).unwrap();
+        writer.close(None).unwrap();
+        rewind(store.as_ref(), 4).unwrap();
+        compact(&store, &[], &Progress::default()).unwrap();
+        gc(&store, GRACE, &Progress::default()).unwrap();
         let read = |name: &str| std::fs::read(path.join(name)).unwrap();
-        let commits = (0..2).map(|n| read(&names::commit(n))).collect();
-        Real { run_json: read("run.json"), commits, log: read(&names::log(0, 0)), folder }
+        let numbers = store.commits().unwrap().into_iter().rev();
+        let commits: Vec<Vec<u8>> = numbers.map(|n| read(&names::commit(n))).collect();
+        let ops = commits.iter().zip(0..).flat_map(|(bytes, n)| commit::decode(bytes, n).unwrap().0.ops);
+        let kinds: HashSet<_> = ops.map(|op| std::mem::discriminant(&op)).collect();
+        // create, site, column, rewind, delete, replace, seal, condemn, drop
+        assert_eq!(kinds.len(), 9);
+        let logs = store.logs().unwrap().into_iter().map(|(writer, generation)| names::log(writer, generation));
+        Real {
+            run_json: read("run.json"),
+            commits,
+            logs: logs.map(|name| (name.clone(), read(&name))).collect(),
+            folder,
+        }
     })
+}
+
+/// A commit with another body and a valid checksum.
+fn resealed(commit: &[u8], edits: &Edits) -> Vec<u8> {
+    let body = mutate(&commit[commit::HEAD..commit.len() - commit::TAIL], edits);
+    let head = [&commit[..8], &(body.len() as u32).to_le_bytes(), &body].concat();
+    [&head[..], &checksum::hash(&head)].concat()
 }
 
 #[derive(Clone, Debug)]
@@ -159,6 +200,10 @@ fn parse_ops(body: &[u8]) {
         let _ = declared.apply(&op);
         match op {
             Op::Group(group) if check::group(&group, &declared).is_ok() => groups.push(group),
+            Op::Replace(replace) => {
+                replace.old.iter().for_each(|old| drop(old.numbers().collect::<Vec<_>>()));
+                groups.extend(replace.new.into_iter().filter(|group| check::group(group, &declared).is_ok()));
+            }
             Op::Chunks(chunks) => drop(names::check_blob(&chunks.pack)),
             Op::Layout(layout) => drop(cbor::decode::<LayoutContent>(&layout.content, "a layout")),
             _ => {}
@@ -166,7 +211,11 @@ fn parse_ops(body: &[u8]) {
     }
     for group in &groups {
         let _ = segment::header_cost(&declared, group);
+        group.blocks.iter().for_each(|block| drop(block.spans()));
     }
+    // as if the header region were a page: a whole one would outgrow the cap
+    let reserve = groups.first().map_or(0, |group| group.offset).min(4096);
+    let _ = segment::seal(&declared, &groups, reserve);
 }
 
 /// Asks a run for everything that it says it has.
@@ -189,6 +238,7 @@ fn examine(path: &Path) {
         }
     }
     assert_eq!(snapshot.metrics().steps.len(), snapshot.metrics().values.len());
+    let _ = verify(&storage(path), &Progress::default());
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -206,25 +256,24 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn parsers_answer_any_bytes(edits in edits(), which in 0usize..2) {
+    fn parsers_answer_any_bytes(edits in edits(), which in any::<prop::sample::Index>()) {
         let real = real();
         let text = mutate(&real.run_json, &edits);
         let _ = capped(text.len(), || RunFile::decode(&text));
-        let whole = mutate(&real.commits[which], &edits);
-        let _ = capped(whole.len(), || commit::decode(&whole, which as u64));
-        let log = mutate(&real.log, &edits);
+        let n = which.index(real.commits.len());
+        let whole = mutate(&real.commits[n], &edits);
+        let _ = capped(whole.len(), || commit::decode(&whole, n as u64));
+        let log = mutate(&real.logs[which.index(real.logs.len())].1, &edits);
         let _ = capped(log.len(), || frame::scan(&log, 0));
     }
 
     #[test]
     fn parsers_answer_any_bytes_under_valid_checksums(edits in edits(), which in any::<prop::sample::Index>()) {
         let real = real();
-        let bytes = &real.commits[1];
-        let body = mutate(&bytes[12..bytes.len() - 32], &edits);
-        let head = [&bytes[..8], &(body.len() as u32).to_le_bytes(), &body].concat();
-        let whole = [&head[..], &checksum::hash(&head)].concat();
-        let _ = capped(whole.len(), || commit::decode(&whole, 1));
-        let all = bodies(&real.log);
+        let n = which.index(real.commits.len());
+        let whole = resealed(&real.commits[n], &edits);
+        let _ = capped(whole.len(), || commit::decode(&whole, n as u64));
+        let all = bodies(&real.logs[which.index(real.logs.len())].1);
         let body = mutate(&all[which.index(all.len())], &edits);
         capped(body.len(), || parse_ops(&body));
         let log = sealed(&[body]);
@@ -241,10 +290,17 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path: PathBuf = folder.path().join("run");
         copy(&real.folder.path().join("run"), &path);
-        let mut all = bodies(&real.log);
-        let at = which.index(all.len());
-        all[at] = mutate(&all[at], &edits);
-        std::fs::write(path.join(names::log(0, 0)), sealed(&all)).unwrap();
+        let frames = real.logs.iter().flat_map(|(name, log)| (0..bodies(log).len()).map(move |at| (name, log, at)));
+        let frames: Vec<_> = frames.collect();
+        match which.index(frames.len() + real.commits.len()).checked_sub(frames.len()) {
+            Some(n) => std::fs::write(path.join(names::commit(n as u64)), resealed(&real.commits[n], &edits)).unwrap(),
+            None => {
+                let (name, log, at) = frames[which.index(frames.len() + real.commits.len())];
+                let mut all = bodies(log);
+                all[at] = mutate(&all[at], &edits);
+                std::fs::write(path.join(name), sealed(&all)).unwrap();
+            }
+        }
         // the segment has a header region of a megabyte
         capped(1 << 20, || examine(&path));
     }
@@ -252,7 +308,8 @@ proptest! {
 
 #[test]
 fn a_log_that_is_sealed_again_is_itself() {
-    assert_eq!(sealed(&bodies(&real().log)), real().log);
+    assert!(real().logs.iter().all(|(_, log)| sealed(&bodies(log)) == *log));
+    assert!(real().commits.iter().all(|commit| resealed(commit, &Vec::new()) == *commit));
 }
 
 #[test]
