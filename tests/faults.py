@@ -919,6 +919,15 @@ def gc_removes_a_segment_that_counts(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def blocks_are_never_verified(patch: pytest.MonkeyPatch) -> None:
+    """Runs are opened as if nobody wanted vectors compared with their checksums."""
+    import lamina
+
+    whole = lamina.open
+    patch.setattr(lamina, "open", lambda path, **options: whole(path, **options | {"verify": "never"}))
+
+
+@fault
 def copying_loses_a_row(patch: pytest.MonkeyPatch) -> None:
     """A row of a copy, or of a merged run, is not there."""
     from lamina import _core

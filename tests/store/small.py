@@ -33,7 +33,7 @@ def make(path: Path) -> None:
     run = lamina.Run.create(living, config={"lr": 0.5})
     with run.writer() as writer:
         for step in (0, 1):
-            _append(writer, step)
+            append(writer, step)
         for step in (0, 1):
             writer.log({"loss": 0.5 + step}, step=step)
             writer.flush()
@@ -42,18 +42,18 @@ def make(path: Path) -> None:
         writer.save({"model": {"weight": torch.arange(6.0) + 1, "lr": 0.25}}, step=1).wait()
     with run.writer() as writer:
         for step in (2, 3):
-            _append(writer, step)
+            append(writer, step)
         shutil.copytree(living, path)
     shutil.rmtree(living)
     for file in (SEALED_LOG, OPEN_LOG):
-        forge.rewrite_log(path, _forget_process, name=Path(file).name)
+        forge.rewrite_log(path, forget_process, name=Path(file).name)
 
 
-def _forget_process(frames: list[list[Any]]) -> None:
+def forget_process(frames: list[list[Any]]) -> None:
     frames[0][0][1][1] = NOBODY
 
 
-def _append(writer: lamina.Writer, step: int) -> None:
+def append(writer: lamina.Writer, step: int) -> None:
     generator = np.random.default_rng(step)
     writer.append(
         {"wide": generator.normal(size=(4, 3)).astype(np.float32), "loss": generator.normal(size=4)},
@@ -72,7 +72,7 @@ QUESTIONS: dict[tuple[Any, ...], Callable[[lamina.Run], Any]] = {
     ("metrics",): lambda run: run.metrics().collect().rows(),
     ("examples",): lambda run: run.examples().collect().rows(),
     ("status",): lambda run: str(run.status),
-    **{("load", step): lambda run, step=step: _state(run.load(step)) for step in (0, 1)},
+    **{("load", step): lambda run, step=step: state(run.load(step)) for step in (0, 1)},
     **{
         ("bits", step, site): lambda run, step=step, site=site: _bits(run, step, site)
         for step in STEPS
@@ -96,8 +96,8 @@ def _cells(run: lamina.Run, step: int) -> list[tuple[Any, ...]]:
     return frame.select(COLUMNS).collect().rows()
 
 
-def _state(state: dict[str, Any]) -> tuple[bytes, float]:
-    return bits(state["weight"]), state["lr"]
+def state(saved: dict[str, Any]) -> tuple[bytes, float]:
+    return bits(saved["weight"]), saved["lr"]
 
 
 @dataclass
