@@ -89,7 +89,7 @@ fn real() -> &'static Real {
         let (store, cold) = (storage(&path), ["x".to_owned()]);
         let writer = Writer::open(storage(&path), None).unwrap();
         let bytes = 7f32.to_le_bytes();
-        let site = SiteInput { name: "code", dtype: DType::F32, shape: vec![1], bytes: &bytes };
+        let site = SiteInput { name: "code", dtype: DType::F32, shape: vec![1], bytes: &bytes, lent: None };
         writer
             .append_sets(store.as_ref(), &[RowSet { rows: 1, sites: &[site], columns: &[], names: Some(&[1]) }])
             .unwrap();
