@@ -1036,6 +1036,26 @@ def probes_leave_buffers_changed(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def gradients_before_the_closure(patch: pytest.MonkeyPatch) -> None:
+    """A parameter's gradient is taken when the optimizer's step begins, before its closure has computed it."""
+    from lamina.recording import parameters
+
+    def at_once(self: parameters.ParameterTaps, closure: object) -> object:
+        self._take_gradients()
+        return closure
+
+    patch.setattr(parameters.ParameterTaps, "_watched", at_once)
+
+
+@fault
+def trainer_gradients_are_taken_late(patch: pytest.MonkeyPatch) -> None:
+    """Raw gradients are taken when the optimizer steps, behind the clipping."""
+    from lamina.recording import recorder
+
+    patch.setattr(recorder.Recorder, "take_gradients", lambda self: None)
+
+
+@fault
 def attention_ignores_causality(patch: pytest.MonkeyPatch) -> None:
     """A call without a mask is read as one without causality."""
     import dataclasses

@@ -54,6 +54,20 @@ def test_a_site_that_is_due_less_often_misses_nothing():
     account.close()
 
 
+def test_what_a_later_micro_batch_fills_is_not_missed():
+    account = Account()
+    for _ in range(2):
+        account.begin_step()
+        account.add("train", ["a", "w.grad"], ["a"], awaited=["w.grad"])
+        account.add("train", ["a", "w.grad"], ["a", "w.grad"])
+    account.begin_step()
+    account.add("train", ["a", "w.grad"], ["a"], awaited=["w.grad"])
+    with pytest.warns(LaminaWarning, match=r"nothing was captured at w\.grad in a step"):
+        account.begin_step()
+    with pytest.warns(LaminaWarning, match=r"w\.grad in 2 of 3"):
+        account.close()
+
+
 def test_sites_that_were_never_due_are_not_missed():
     account = Account()
     account.add("train", [], [])

@@ -10,6 +10,7 @@ import lamina
 import lamina.recording as recording
 from lamina.errors import RecordingError
 from lamina.recording.resolve import resolve
+from lamina.runs import LaminaWarning
 from tests.recording.models import Net
 
 X = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -96,6 +97,80 @@ def test_clipped_gradients_are_what_the_optimizer_used(run):
         nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
         sgd.step()
     assert run.values("weight.grad")[0].norm().item() == pytest.approx(1, rel=1e-5)
+
+
+def test_gradients_that_are_taken_by_hand_are_not_clipped(run):
+    layer = nn.Linear(2, 1, bias=False)
+    sgd = torch.optim.SGD(layer.parameters(), lr=1.0)
+    with recording.record(layer, run, sites="weight.grad", optimizer=sgd, every=2) as recorder:
+        for step in range(3):
+            with recorder.step(step):
+                layer(X).sum().backward()
+                recorder.take_gradients()
+                nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+                sgd.step()
+                sgd.zero_grad()
+        with pytest.raises(RecordingError, match="outside of a step"):
+            recorder.take_gradients()
+    assert {step: one.tolist() for step, one in run.values("weight.grad").items()} == {0: [[4, 6]], 2: [[4, 6]]}
+
+
+def test_gradients_of_an_optimizer_with_a_closure_are_those_of_its_first_evaluation(run):
+    layer = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    lbfgs = torch.optim.LBFGS(layer.parameters(), max_iter=3)
+    seen = []
+
+    def closure():
+        lbfgs.zero_grad()
+        loss = (layer(X) - 1).square().sum()
+        loss.backward()
+        assert layer.weight.grad is not None
+        seen.append(layer.weight.grad.clone())
+        return loss
+
+    with recording.record(layer, run, sites=["weight.grad", "weight.update"], optimizer=lbfgs) as recorder:
+        for step, keyword in enumerate((False, True)):
+            first = len(seen)
+            with recorder.step(step):
+                loss = lbfgs.step(closure=closure) if keyword else lbfgs.step(closure)
+            assert loss.item() > 0
+            assert len(seen) > first + 1
+            assert torch.equal(run.values("weight.grad")[step], seen[first])
+    assert torch.equal(run.values("weight.update")[0] + run.values("weight.update")[1], layer.weight.detach())
+
+
+def test_micro_batches_await_the_step_of_the_optimizer(run):
+    layer = nn.Linear(2, 3, bias=False)
+    nn.init.ones_(layer.weight)
+    sgd = torch.optim.SGD(layer.parameters(), lr=0.5)
+    with recording.record(layer, run, sites=["weight.grad", "weight.update"], optimizer=sgd) as recorder:
+        for step in range(2):
+            for micro in range(2):
+                with recorder.step(step):
+                    layer(X).sum().backward()
+                    if micro:
+                        sgd.step()
+                        sgd.zero_grad()
+    assert torch.equal(run.values("weight.grad")[1], 2 * GRADIENT)
+    assert torch.equal(run.values("weight.update")[1], -GRADIENT)
+
+
+def test_an_optimizer_that_steps_outside_of_the_step_is_noticed(run):
+    layer = nn.Linear(2, 3, bias=False)
+    sgd = torch.optim.SGD(layer.parameters(), lr=0.5)
+
+    def train(steps):
+        with recording.record(layer, run, sites=["weight.grad", "weight.update"], optimizer=sgd) as recorder:
+            for step in range(steps):
+                with recorder.step(step):
+                    layer(X).sum().backward()
+                sgd.step()
+
+    with pytest.raises(RecordingError, match=r"weight\.grad, weight\.update in all steps.*optimizer steps in it"):
+        train(1)
+    with pytest.warns(LaminaWarning, match=r"weight\.grad, weight\.update in a step"), pytest.raises(RecordingError):
+        train(3)
 
 
 def test_a_number_is_one_row_and_a_vector_a_row_for_each_unit(run):

@@ -23,12 +23,26 @@ class Account:
         self._sources: set[str] = set()
         self._due: Counter[tuple[str, str]] = Counter()
         self._fired: Counter[tuple[str, str]] = Counter()
+        self._awaited: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, str]] = set()
 
-    def add(self, source: str, due: Iterable[str], fired: Iterable[str]) -> None:
-        """Book a step, or a pass over data: the sites that were due and those that captured something."""
-        due, fired = list(due), set(fired)
+    def add(self, source: str, due: Iterable[str], fired: Iterable[str], awaited: Iterable[str] = ()) -> None:
+        """Book a step or a micro-batch of it, or a pass over data.
+
+        Args:
+            source: What it was.
+            due: The sites that were due.
+            fired: The sites that captured something.
+            awaited: Of those that were due, the ones that a later micro-batch of the step may fill: they are missed
+                when the next step begins.
+        """
+        fired = set(fired)
+        awaited = set(awaited) - fired
+        due = [site for site in due if site not in awaited]
         self._due.update((source, site) for site in due)
         self._fired.update((source, site) for site in fired)
+        self._awaited -= {(source, site) for site in fired}
+        self._awaited |= {(source, site) for site in awaited}
         if not due or source in self._sources:
             return
         self._sources.add(source)
@@ -39,8 +53,21 @@ class Account:
             error = _nothing_captured(silent, f"in the first step that was due (source {source!r})")
             warnings.warn(str(error), LaminaWarning, stacklevel=2)
 
+    def begin_step(self) -> None:
+        """Warn, once a site, of what the step before awaited and did not get."""
+        if not self._awaited:
+            return
+        silent = sorted(site for _, site in self._awaited - self._warned)
+        self._warned |= self._awaited
+        self._due.update(sorted(self._awaited))
+        self._awaited.clear()
+        if silent:
+            error = _nothing_captured(silent, "in a step that was due and has ended")
+            warnings.warn(str(error), LaminaWarning, stacklevel=5)
+
     def close(self) -> None:
         """Warn of sites that captured in fewer steps than they were due in; raise RecordingError if one never did."""
+        self._due.update(sorted(self._awaited))
         fired = {site for _, site in self._fired}
         silent = list(dict.fromkeys(site for _, site in self._due if site not in fired))
         if silent:
@@ -61,11 +88,11 @@ class Account:
 
 
 def _nothing_captured(sites: list[str], when: str) -> RecordingError:
-    if all(site.endswith(".grad") for site in sites):
+    if all(site.endswith((".grad", ".update")) for site in sites):
         return RecordingError(
             f"nothing was captured at {', '.join(sites)} {when}",
             hint="gradients are there if the backward pass runs inside of the step and reaches the site; those of "
-            "parameters if the optimizer steps in it, or they still stand at its end",
+            "parameters, and updates, if the optimizer steps in it; without optimizer= they have to stand at its end",
         )
     return RecordingError(
         f"nothing was captured at {', '.join(sites)} {when}",

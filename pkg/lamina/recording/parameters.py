@@ -7,8 +7,8 @@ in it. Of a parameter that is divided among ranks, each records its own rows; wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.parameter import is_lazy
@@ -55,6 +55,8 @@ class ParameterTaps:
         self._collector = collector
         self._optimizer = optimizer
         self._handles: list[RemovableHandle] = []
+        self._stepped = False
+        self._taken = False
         for tap in self.taps:
             if is_lazy(tap.parameter):
                 raise RecordingError(
@@ -75,7 +77,7 @@ class ParameterTaps:
         """Watch the optimizer's steps."""
         if self.taps and self._optimizer is not None:
             self._handles = [
-                self._optimizer.register_step_pre_hook(lambda *_: self._before_update()),
+                self._optimizer.register_step_pre_hook(self._before_update),
                 self._optimizer.register_step_post_hook(lambda *_: self._after_update()),
             ]
 
@@ -99,27 +101,63 @@ class ParameterTaps:
             self._take_gradients()
         self.disarm()
 
+    def take_gradients(self) -> None:
+        """Take the gradients of the taps that are armed now, and not when the optimizer steps."""
+        self._take_gradients()
+        self._taken = True
+
+    @property
+    def awaited(self) -> list[str]:
+        """The sites that are armed and that only the optimizer's step fills: a later micro-batch may bring it."""
+        if self._optimizer is None or self._stepped:
+            return []
+        return [tap.site.name for tap in self._armed() if tap.site.what in ("grad", "update")]
+
     def disarm(self) -> None:
         """Make all taps idle."""
+        self._stepped = self._taken = False
         for tap in self.taps:
             tap.armed, tap.before = False, None
 
     def _armed(self) -> list[ParameterTap]:
         return [tap for tap in self._own if tap.armed]
 
-    def _before_update(self) -> None:
-        self._take_gradients()
+    def _before_update(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         for tap in self._armed():
             if tap.site.what == "update":
                 tap.before = tap.parameter.detach().clone()
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._take_gradients()
+            return None
+        return args[:1], kwargs | {"closure": self._watched(closure)}
+
+    def _watched(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Take the gradients that an optimizer's closure computes, when it is evaluated for the first time."""
+        seen = False
+
+        def watched() -> Any:
+            nonlocal seen
+            loss = closure()
+            if not seen:
+                self._take_gradients()
+            seen = True
+            return loss
+
+        return watched
 
     def _after_update(self) -> None:
+        self._stepped = True
         for tap in self._armed():
             if tap.before is not None:
                 self._take(tap, tap.parameter.detach() - tap.before)
                 tap.before = None
 
     def _take_gradients(self) -> None:
+        if self._taken:
+            return
         for tap in self._armed():
             if tap.site.what == "grad" and tap.parameter.grad is not None:
                 self._take(tap, tap.parameter.grad)
@@ -147,3 +185,10 @@ class ParameterTaps:
         own = own_rows(value)
         if own is not None:
             self._collector.take_units(tap.site.name, own[0], tap.site.options, start=own[1])
+
+
+def unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer of torch inside of one that Accelerate or Lightning made: it alone calls hooks."""
+    while not hasattr(optimizer, "_optimizer_step_pre_hooks") and hasattr(optimizer, "optimizer"):
+        optimizer = getattr(optimizer, "optimizer")  # noqa: B009 - no attribute of every optimizer
+    return optimizer

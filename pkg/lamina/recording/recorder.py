@@ -236,6 +236,32 @@ class Recorder:
             raise RecordingError(f"put({name!r}): a module's site has this name", hint="choose another")
         self._taps.collector.take(name, torch.as_tensor(value), given=True)
 
+    def take_gradients(self) -> None:
+        """Take the gradients of the parameters now, in a step, and not when the optimizer steps.
+
+        Called between the backward pass and clipping it records them as they are; without it they are what the
+        optimizer gets. Does nothing for sites that are not due.
+
+        Raises:
+            RecordingError: Outside of a step.
+
+        Example:
+            >>> import lamina, tempfile, torch
+            >>> model, run = torch.nn.Linear(4, 1), lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> with lamina.record(model, run, sites="weight.grad", optimizer=optimizer) as recorder:
+            ...     with recorder.step(0):
+            ...         model(torch.ones(3, 4)).sum().backward()
+            ...         recorder.take_gradients()
+            ...         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            ...         optimizer.step()
+            >>> run.rows("weight.grad").gather([0]).tolist()
+            [[3.0, 3.0, 3.0, 3.0]]
+        """
+        if not self._steps.open:
+            raise RecordingError("take_gradients() outside of a step", hint="call it inside `with recorder.step(...)`")
+        self._taps.take_gradients()
+
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record single numbers, at every step at which it is called. Never waits for a GPU.
 
@@ -304,6 +330,7 @@ class Recorder:
             raise RecordingError("step() outside of the recorder", hint="use it inside `with lamina.record(...)`")
         new = self._steps.begin(step, columns)
         if new:
+            self._account.begin_step()
             # Until checkpoint and probes are done there is no step to be recorded: they may raise.
             self._steps.open = False
             assert self._steps.last is not None
@@ -319,11 +346,12 @@ class Recorder:
 
     def _write(self, writer: GuardedWriter, columns: dict[str, Any]) -> None:
         expected = [tap.site.name for tap in self._due if tap.expected]
+        awaited = self._taps.awaited
         captured = self._taps.drain()
         now = {tap.site.name for tap in self._due}
         if self._own:
             now.update(one.site for one in captured if one.given)
-        self._account.add("train", expected, [one.site for one in captured if not one.given])
+        self._account.add("train", expected, [one.site for one in captured if not one.given], awaited=awaited)
         unnamed = "example" not in columns and any(one.form != "units" for one in captured)
         numbering = self._number() if unnamed else None
         if self._steps.micro:

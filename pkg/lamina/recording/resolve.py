@@ -192,7 +192,11 @@ def _never_called(module: nn.Module) -> bool:
     from torch import nn
 
     # TorchScript's classes have no `forward` to be looked at.
-    return getattr(type(module), "forward", None) is nn.Module.forward and "forward" not in vars(module)
+    if getattr(type(module), "forward", None) is not nn.Module.forward:
+        return False
+    # nnsight gives a forward of its own to every module that it wraps.
+    own = vars(module).get("forward")
+    return own is None or type(own).__module__.startswith("nnsight.")
 
 
 def _refuse_script(module: nn.Module, what: str) -> None:

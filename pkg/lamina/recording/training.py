@@ -9,6 +9,7 @@ from lamina.errors import RecordingError
 from lamina.recording.flight import Flight
 from lamina.recording.guarded import OnFailure
 from lamina.recording.numbers import Numbers
+from lamina.recording.parameters import unwrapped
 from lamina.recording.passes import Data
 from lamina.recording.probes import Probe, Probes
 from lamina.recording.ranks import is_divided
@@ -115,6 +116,7 @@ def record(
             "a flight recorder cannot keep the state of a model that is divided among ranks",
             hint="Flight(state=False) keeps rows and batches",
         )
+    optimizer = None if optimizer is None else unwrapped(optimizer)
     return Recorder(
         model,
         run,

@@ -94,6 +94,15 @@ class Taps:
         """The taps that a forward pass alone can fill: no gradients, no parameters."""
         return [*(tap for tap in self._modules if not tap.site.gradient), *self._statistics]
 
+    @property
+    def awaited(self) -> list[str]:
+        """The sites that are armed and that only the optimizer's step fills."""
+        return self._parameters.awaited
+
+    def take_gradients(self) -> None:
+        """Take the gradients of the parameters that are armed."""
+        self._parameters.take_gradients()
+
     def arm(self, taps: Iterable[AnyTap]) -> None:
         """Make some taps capture until `disarm`."""
         for tap in taps:

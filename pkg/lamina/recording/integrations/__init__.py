@@ -1,0 +1,6 @@
+"""Recording inside of other people's training loops.
+
+A file a library, imported only when it is named: `lamina.recording.integrations.lightning` and `.transformers` each
+hold a `LaminaCallback`. `following` is what they share: a recorder that is told what happens, one event at a time.
+Loops that are written out (plain, Accelerate) and models of TransformerLens and nnsight need nothing of this.
+"""
