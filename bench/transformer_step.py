@@ -59,7 +59,7 @@ def agree() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     quick = is_quick(__doc__, argv)
-    long, short, repetitions = (2, 1, 1) if quick else (PERIOD, PEER_STEPS, REPETITIONS)
+    long, short, repetitions = (1, 1, 1) if quick else (PERIOD, PEER_STEPS, REPETITIONS)
     shutil.rmtree(paths.SCRATCH, ignore_errors=True)
     (paths.SCRATCH / "agree").mkdir(parents=True)
     with warnings.catch_warnings(), ExitStack() as stack:
@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, way in WAYS.items():
             _, take, flush = stack.enter_context(way(paths.SCRATCH / str(len(cases))))
             cases[name] = partial(steps_of, take, flush, long if name in (BARE, RARE, EACH) else short)
-            steps_of(take, flush, 2)
+            if not quick:
+                steps_of(take, flush, 2)
         seconds = interleave(cases, repetitions, "training")
     shutil.rmtree(paths.SCRATCH)
     rows = []

@@ -33,6 +33,18 @@ def test_a_column_of_few_bits_keeps_its_values(run: lamina.Run, dtype: torch.dty
     assert run.refresh().activations().collect()["weight"].to_list() == [0.5, -1.5, 2.0]
 
 
+@pytest.mark.parametrize("given", [range(3), range(5, -4, -3), range(2**63 - 4, 2**63 - 1), range(2**63 - 3, 2**63)])
+def test_a_range_is_the_numbers_in_it(run: lamina.Run, given: range) -> None:
+    with run.writer() as writer:
+        writer.append({"x": ONES}, step=0, number=given)
+    assert run.refresh().activations().collect()["number"].to_list() == list(given)
+
+
+def test_a_range_beyond_63_bits_is_refused(run: lamina.Run) -> None:
+    with run.writer() as writer, pytest.raises(SchemaError, match="'number' has integers beyond 63 bits"):
+        writer.append({"x": ONES}, step=0, number=range(2**63 - 1, 2**63 + 2))
+
+
 def test_a_batch_that_has_no_value_in_a_column_reads_as_null(run: lamina.Run) -> None:
     with run.writer() as writer:
         writer.append({"x": ONES}, step=0, text=["a", None, "c"])

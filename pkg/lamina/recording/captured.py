@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +19,7 @@ LARGE = 2**18
 """Bytes from which on memory is worth being kept and lent."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Captured:
     """One tensor of one site.
 
@@ -147,8 +147,8 @@ class Collector:
         if key in self._captured:
             self._captured[key].value.add_(one.value)
             return
-        value, memory = self._copy(one.value, one.options.dtype or one.value.dtype)
-        self._captured[key] = replace(one, value=value, memory=memory)
+        one.value, one.memory = self._copy(one.value, one.options.dtype or one.value.dtype)
+        self._captured[key] = one
 
     def _copy(self, value: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, _core.Memory | None]:
         size = value.numel() * dtype.itemsize

@@ -101,10 +101,12 @@ def flatten(value: Any, what: str) -> Flat:
     Raises:
         SchemaError: It is neither, or its dtype has no name on disk.
     """
+    if type(value) is Lent:
+        if (name := _names_of_torch().get(value.tensor.dtype)) is not None:
+            return Flat(name, tuple(value.tensor.shape), value.memory)
+        value = value.tensor
     if is_tensor(value):
         return _flatten_tensor(value, what)
-    if isinstance(value, Lent):
-        return _flatten_tensor(value.tensor, what)._replace(bytes=value.memory)
     if not isinstance(value, np.ndarray | np.generic):
         raise SchemaError(f"{what} is a {type(value).__name__}", hint="give a torch tensor or a NumPy array")
     # between steps of a training the caches hold other things, and each further function costs tens of microseconds

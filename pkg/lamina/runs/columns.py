@@ -28,6 +28,9 @@ _MEANT: dict[str, tuple[ColumnType, ...]] = {
 }
 
 
+_LEAST, _MOST = -(2**63), 2**63 - 1
+
+
 def check_name(name: str) -> None:
     """Raises SchemaError if a user's column may not be called so."""
     if name in _COMPUTED:
@@ -39,7 +42,10 @@ def as_values(name: str, value: Any) -> Any:
 
     Points in time become datetime64[us], scalars too.
     """
-    if type(value) in _KINDS:
+    # first what comes most often: between steps of a training the caches hold other things, and each further function
+    # costs tens of microseconds
+    kind = type(value)
+    if kind in _KINDS or (kind is np.ndarray and value.ndim and value.dtype.kind in "biuf"):
         return value
     if isinstance(value, datetime | np.datetime64):
         return times.from_items(name, [value])[0]
@@ -55,9 +61,18 @@ def as_values(name: str, value: Any) -> Any:
         if isinstance(value.dtype, pl.Datetime):
             return times.from_series(name, value)
         value = value.to_list()
-    if isinstance(value, list | tuple | range):
+    if isinstance(value, range):
+        return from_range(value)
+    if isinstance(value, list | tuple):
         return _from_list(name, list(value))
     return value
+
+
+def from_range(value: range) -> np.ndarray:
+    """The numbers of a range, without a Python object for each."""
+    if _LEAST <= value.start <= _MOST and _LEAST <= value.stop <= _MOST and _LEAST <= value.step <= _MOST:
+        return np.arange(value.start, value.stop, value.step, dtype=np.int64)
+    return np.array(value, dtype=object)
 
 
 def _from_list(name: str, values: list[Any]) -> np.ndarray:
