@@ -14,7 +14,6 @@ from lamina.recording.kept import check_mask, examples, kept_columns, kept_value
 from lamina.recording.numbering import Numbering
 from lamina.recording.sites import Site
 from lamina.runs.buffers import Lent
-from lamina.runs.columns import from_range
 
 
 def appends(
@@ -44,7 +43,6 @@ def appends(
     captured = list(captured)
     if columns.get("mask") is not None:
         check_mask(columns["mask"])
-    columns = {name: from_range(column) if isinstance(column, range) else column for name, column in columns.items()}
     sizes = _batch_sizes(captured, columns)
     ends = dict(zip(sizes, accumulate(sizes.values()), strict=True))
     total = sum(sizes.values())

@@ -12,6 +12,7 @@ from lamina.errors import RecordingError
 from lamina.recording.captured import Captured
 from lamina.recording.sampling import sampled
 from lamina.runs.buffers import Lent
+from lamina.runs.columns import from_range
 
 
 def examples(one: Captured, columns: Mapping[str, Any]) -> int:
@@ -188,4 +189,6 @@ def _array(column: Any) -> Any:
         return (column.float() if column.dtype == torch.bfloat16 else column).detach().cpu().numpy()
     if hasattr(column, "to_numpy"):
         return column.to_numpy()
-    return np.asarray(column) if isinstance(column, (list, tuple, range)) else column
+    if isinstance(column, range):
+        return from_range(column)
+    return np.asarray(column) if isinstance(column, (list, tuple)) else column
