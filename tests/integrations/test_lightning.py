@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import lamina
 from lamina.errors import RecordingError
 from lamina.runs import LaminaWarning
 from tests.faults import broken
@@ -97,7 +98,8 @@ def test_a_training_is_recorded_and_goes_on_as_without(run):
     plain, recorded = Module(), Module()
     before = hooks(recorded)
     fit(plain)
-    fit(recorded, LaminaCallback(run, sites=SITES, columns=columns, checkpoint_every=2))
+    numbers = lamina.Numbers(norms=["gradient", "update"])
+    fit(recorded, LaminaCallback(run, sites=SITES, columns=columns, checkpoint_every=2, numbers=numbers))
     assert same(weights(recorded), weights(plain))
     assert hooks(recorded) == before
 
@@ -131,10 +133,24 @@ def test_an_update_is_what_the_optimizer_changed(run):
     assert torch.equal(rows(run, "model.0.weight.update"), torch.cat(updates))
 
 
-def test_gradients_of_the_step_before_are_noticed(run):
+def test_norms_are_those_of_the_gradients_that_the_optimizer_gets(run):
+    module = Module()
+    fit(module, LaminaCallback(run, sites=[], numbers=lamina.Numbers(norms=["gradient"], by="parameter")))
+    norms = run.refresh().metrics().filter(name="gradient_norm", site="model.0.weight").sort("step").collect()
+    assert norms["value"].to_list() == [pytest.approx(one.norm().item()) for one in module.clipped]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_a_training_is_recorded_and_goes_on_as_without",
+        "test_norms_are_those_of_the_gradients_that_the_optimizer_gets",
+    ],
+)
+def test_gradients_of_the_step_before_are_noticed(run, test):
     # Lightning computes gradients inside of optimizer.step, in a closure.
     with broken("gradients_before_the_closure"), pytest.raises(AssertionError):
-        test_a_training_is_recorded_and_goes_on_as_without(run)
+        globals()[test](run)
 
 
 def test_metrics_stand_at_the_step_that_they_belong_to(run):

@@ -7,7 +7,7 @@ in it. Of a parameter that is divided among ranks, each records its own rows; wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from lamina.errors import RecordingError
 from lamina.recording.captured import Collector
+from lamina.recording.closures import with_gradients
 from lamina.recording.ranks import is_replicated, own_rank
 from lamina.recording.sharded import check_rows, is_sharded, own_rows, reshard
 from lamina.recording.sites import ParameterSite
@@ -128,25 +129,7 @@ class ParameterTaps:
         for tap in self._armed():
             if tap.site.what == "update":
                 tap.before = tap.parameter.detach().clone()
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if closure is None:
-            self._take_gradients()
-            return None
-        return args[:1], kwargs | {"closure": self._watched(closure)}
-
-    def _watched(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """Take the gradients that an optimizer's closure computes, when it is evaluated for the first time."""
-        seen = False
-
-        def watched() -> Any:
-            nonlocal seen
-            loss = closure()
-            if not seen:
-                self._take_gradients()
-            seen = True
-            return loss
-
-        return watched
+        return with_gradients(self._take_gradients, args, kwargs)
 
     def _after_update(self) -> None:
         self._stepped = True

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lamina.errors import RecordingError
+from lamina.recording.closures import with_gradients
 from lamina.recording.numbers.backward import Backwards
 from lamina.recording.numbers.found import Found
 from lamina.recording.numbers.log_partition import LogPartitions
@@ -78,7 +79,9 @@ class Meters:
             tap.attach()
         if self._optimizer is not None and self._asked:
             self._handles = [
-                self._optimizer.register_step_pre_hook(lambda *_: self._before_update()),
+                self._optimizer.register_step_pre_hook(
+                    lambda _, args, kwargs: with_gradients(self._before_update, args, kwargs)
+                ),
                 self._optimizer.register_step_post_hook(lambda *_: self._after_update()),
             ]
 
