@@ -20,6 +20,7 @@ from torch import nn
 
 import lamina
 from lamina.errors import RecordingError, SchemaError
+from lamina.recording.sharded import is_sharded
 
 STEPS, BATCH, RANKS = 3, 8, 2
 SITES = ["**.output", "output.grad", "module.weight", "*.weight.grad", "head.bias.update", "*.weight.momentum_buffer"]
@@ -104,11 +105,14 @@ def in_shards(folder: Path, rank: int) -> None:
 
     run = open_together(folder / "fsdp", rank)
     model = net()
-    for module in (model.module, model.head, model):
+    for module in (model.head, model):
         fully_shard(module)
     with torch.no_grad():
         # FSDP2 keeps whole copies of some weights after this, and they are none to record.
         model(torch.zeros(2, 4, dtype=torch.float64))
+    assert not all(is_sharded(parameter) for parameter in model.parameters())
+    lamina.record(model, run, sites=[])
+    assert all(is_sharded(parameter) for parameter in model.parameters())
     train(model, run, rank, checkpoint_every=2, probes={"fixed": probe(rank)})
     final = {name: value.full_tensor() for name, value in model.state_dict().items()}
     lamina.capture(model, run, probe(rank), sites="**.output", steps=[0, 2], source="replayed", progress=False)

@@ -48,9 +48,8 @@ class ParameterTaps:
         collector: Collector,
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
-        sites = list(sites)
-        if sites:
-            reshard(model)
+        # Also for who looks at parameters after this: what FSDP2 gathered for a forward pass are others.
+        reshard(model)
         found = dict(plain_parameters(model))
         self.taps = [ParameterTap(site, found[site.parameter]) for site in sites]
         self._collector = collector
