@@ -22,11 +22,11 @@ from bench.table import Table, spread
 
 RATE = 500e6
 """Bytes a second."""
-SIZES = (2, 8, 32)
+SIZES = (2, 8, 32, 64)
 """MiB a step."""
 SECONDS = 2.0
 """Of emission a repetition."""
-REPETITIONS = 5
+REPETITIONS = 3
 WIDTH = 1024
 OUTPUTS = 8
 """Tensors that take turns, so that the cache does not hold the next one."""

@@ -19,7 +19,7 @@ from bench.table import Table, spread
 from bench.transformer import NAMES
 
 EXAMPLES, BATCH, POSITIONS = 1024, 64, 32
-REPETITIONS = 7
+REPETITIONS = 5
 NEVER = 10**9
 BARE, LAMINA, PLAIN = "forward pass", "lamina probe", "plain hooks + torch.save"
 Pass = Callable[[], None]
