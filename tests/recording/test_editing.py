@@ -384,6 +384,8 @@ def test_a_site_that_is_never_reached_raises_at_the_end():
         lamina.edit(model, {"0.output": ONES}),
     ):
         model[1](ONES)
+    with lamina.edit(model, {"0.output": torch.zeros(7)}), pytest.raises(RecordingError, match="does not broadcast"):
+        model(ONES)
     edit = lamina.edit(model, {})
     with edit:
         pass

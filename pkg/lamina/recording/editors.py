@@ -108,13 +108,13 @@ class Editor(Hook):
         return self._edited(output)
 
     def _edited(self, flows: Any) -> Any:
+        self.reached = True
         path, name, call = self.site.path, self.site.name, self._count()
         whole = select(flows, path, name)
         value = self._meant(whole)
         lead = () if value.is_nested else tuple(value.shape[: self._leading(value)])
         flow = Flow(name, value, lead, cache(lambda: self._names.of(lead, name, call)))
         new = changed(flow, self._change, self._where)
-        self.reached = True
         if value is not whole:
             new = put_part(whole, self._meant, new)
         return replace(flows, path, new, name)
