@@ -35,7 +35,7 @@ def test_due_steps_leave_their_rows_and_others_do_not(run):
     assert run.columns("output") == 3 * [{"example": range(3)}]
     assert run.written.closed
     assert run.written.error is None
-    assert run.refreshed == 1
+    assert run.refreshed == 2  # before the first step and at the end
 
 
 def test_log_then_linear_steps_are_recorded(run):

@@ -114,3 +114,42 @@ def test_texts_name_examples_as_well(run):
 def test_what_a_pass_does_not_have_raises(run, site):
     with pytest.raises(RecordingError, match="is none of a forward pass alone"):
         lamina.capture(Trips(), run, X, sites=site, progress=False)
+
+
+def train(run, steps, sites="output", **options):
+    model = linear()
+    with lamina.record(model, run, sites=sites, **options) as recorder:
+        for step in steps:
+            with recorder.step(step, example=range(2)):
+                model(X[:2])
+
+
+def test_a_training_that_comes_again_says_rewind(run):
+    train(run, range(5))
+    train(lamina.open(run.path), range(5, 7))
+    for first in (0, 4, 6):
+        with pytest.raises(RecordingError, match=rf"up to 6 .*begins at step {first} \(run.rewind\({first}\)"):
+            train(lamina.open(run.path), range(first, 9))
+    train(lamina.open(run.path), range(5), sites="input")
+    lamina.open(run.path).rewind(5)
+    train(lamina.open(run.path), range(5, 9))
+    again = lamina.open(run.path)
+    assert again.activations("output").collect().select("step", "example").rows() == [
+        (step, example) for step in range(9) for example in range(2)
+    ]
+
+
+def test_rows_of_other_sources_and_ranks_are_none_of_the_training(run):
+    with run.writer(rank=1) as writer:
+        writer.append({"output": X[:2]}, step=3, example=[0, 1], source="train")
+        writer.append({"output": X[:2]}, step=3, example=[0, 1], source="probe")
+    train(lamina.open(run.path), range(2))
+
+
+def test_a_training_that_is_refused_writes_nothing_and_fails(run):
+    train(run, range(3))
+    with pytest.raises(RecordingError, match="rewind"):
+        train(run, range(3), probes={"probe": X[:2]}, checkpoint_every=1)
+    again = lamina.open(run.path)
+    assert again.activations().collect()["source"].unique().to_list() == ["train"]
+    assert again.checkpoints().collect().is_empty()

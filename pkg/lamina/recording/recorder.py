@@ -21,6 +21,7 @@ from lamina.recording.probes import Probes
 from lamina.recording.progression import Progression
 from lamina.recording.ranks import own_rank
 from lamina.recording.resolve import Resolved
+from lamina.recording.resuming import refuse_again
 from lamina.recording.saving import save
 from lamina.recording.schedules import Schedule
 from lamina.recording.watching import AnyTap, Taps
@@ -173,8 +174,8 @@ class Recorder:
             Nothing.
 
         Raises:
-            RecordingError: If steps are nested or do not grow, if a column is reserved or does not fit, or if
-                nothing was captured in the first step that is due.
+            RecordingError: If steps are nested or do not grow, if the run holds such steps of these sites already,
+                if a column is reserved or does not fit, or if nothing was captured in the first step that is due.
 
         Example:
             >>> import lamina, tempfile, torch
@@ -328,12 +329,15 @@ class Recorder:
     def _begin(self, step: int, columns: dict[str, Any]) -> GuardedWriter:
         if self._writer is None:
             raise RecordingError("step() outside of the recorder", hint="use it inside `with lamina.record(...)`")
+        first = self._steps.last is None
         new = self._steps.begin(step, columns)
         if new:
             self._account.begin_step()
             # Until checkpoint and probes are done there is no step to be recorded: they may raise.
             self._steps.open = False
             assert self._steps.last is not None
+            if first:
+                refuse_again(self._run, self._names, self._steps.last, own_rank())
             self._own, self._due = self._plan.due(self._steps.last)
             self._meters.begin(self._steps.last, own=self._own)
             if self._ring is not None:

@@ -1,4 +1,4 @@
-"""What an interrupted capture has recorded already, so that the same call can go on behind it."""
+"""What a run holds already: a capture goes on behind it, and a training does not record it again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,27 @@ from lamina.recording.ranks import own_rank
 
 if TYPE_CHECKING:
     from lamina.runs import Run
+
+
+def refuse_again(run: Run, sites: Iterable[str], step: int, rank: int | None) -> None:
+    """Raise RecordingError if a run holds rows of a training that begins at `step`, of that step or later ones.
+
+    They would stand twice, under the same names. Costs next to nothing if the run ends before.
+    """
+    if not any(known >= step for known in run.refresh().steps()):
+        return
+    known = set(run.activations().collect_schema())
+    ours = [site for site in sites if site in known]
+    if not ours:
+        return
+    rows = run.activations(ours).filter(pl.col("step") >= step, pl.col("source") == "train")
+    again = rows.filter(pl.col("rank").eq_missing(pl.lit(rank, pl.Int64))) if "rank" in known else rows
+    last = again.select(pl.col("step").max()).collect().item()
+    if last is not None:
+        raise RecordingError(
+            f"the run holds steps up to {last} of these sites already, and this training begins at step {step}",
+            hint=f"run.rewind({step}) hides what came from there on; another training has a run of its own",
+        )
 
 
 class Recorded:
