@@ -10,6 +10,7 @@ notices what captured nothing, `guarded` outlives a store that fails, and `state
 as they came. `edit` (in `editing`) puts something else where a tensor flows, by hooks (`editors`): `changes` says what,
 `matching` which stored row belongs where. `numbers` logs norms and such, `saving` makes checkpoints. A model may be
 inside of `wrappers` (compiled, parallel), `lazy` (without shapes yet), shared by several `ranks` or `sharded`.
+`integrations` are callbacks for other people's loops.
 """
 
 from __future__ import annotations
