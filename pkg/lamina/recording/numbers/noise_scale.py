@@ -164,8 +164,9 @@ def _buffers(model: nn.Module) -> Iterator[None]:
     """Restore the buffers that passes in training mode change, without a trace in their version counters.
 
     Batch normalization changes its averages without counting versions, and a pass of the training that waits for its
-    backward pass may have saved them. Casts that autocast keeps belong to a graph that is gone.
+    backward pass may have saved them. Casts that autocast keeps belong to one graph, and to no other.
     """
+    torch.clear_autocast_cache()
     kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
