@@ -10,7 +10,7 @@ from torch import _foreach_norm, _foreach_sub  # pyright: ignore[reportPrivateIm
 ROW = 2**10
 """Elements that are summed in float32: a relative error of at most 1e-6. Sums of rows are added in float64."""
 
-PIECE = 2**19
+PIECE = 2**18
 """Elements a thread that are worked on at a time where something has to be computed first: they stay in its cache."""
 
 SMALL = 2**13
