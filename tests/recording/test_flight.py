@@ -304,3 +304,19 @@ def test_the_last_checkpoint_is_one_of_the_model(run: lamina.Run) -> None:
     before = copy.deepcopy(training.model)
     before.load_state_dict(run.load())
     assert run.load("last", part="batch")[0].abs().max() > 100
+
+
+def test_ranks_keep_their_batches_apart(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank in (0, 1):
+        monkeypatch.setattr("lamina.recording.flight.own_rank", lambda rank=rank: rank)
+        training = Training(network())
+        batch = torch.full((6, 4), float(rank))
+        flight = lamina.Flight(last=2, when=[lamina.NonFinite()])
+        with record(training, run, flight, sites=[]) as recorder:
+            for step in range(3):
+                with recorder.step(step, batch=batch):
+                    training.update(batch)
+            recorder.log({"loss": math.nan})
+    assert torch.equal(run.load(2, part="batch")[0], torch.zeros(6, 4))
+    assert torch.equal(run.load(2, part="batch.rank1")[0], torch.ones(6, 4))
+    assert set(run.load(0, part=None)) >= {"model", "optimizer", "model.rank1", "optimizer.rank1"}

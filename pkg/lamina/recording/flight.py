@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lamina.errors import RecordingError
+from lamina.recording.ranks import own_rank
 from lamina.recording.state import random_state
 from lamina.recording.triggers import Trigger, Watch
 from lamina.runs import LaminaWarning
@@ -50,7 +51,8 @@ class Flight:
 
     Cost: a capture of all sites at each step; a copy of model and optimizer to the CPU every
     `last` steps. Memory: rows of `last` steps, batches of at most twice as many, and two copies of model and
-    optimizer. In a distributed training every rank has its own and decides alone.
+    optimizer. In a distributed training every rank has its own and decides alone; the parts of rank r > 0 are called
+    `batch.rank<r>`, `model.rank<r>` and so on.
 
     Args:
         last: How many steps stay in memory, at least 1.
@@ -121,6 +123,7 @@ class FlightRing:
         self._moments: list[_Moment] = []
         self._states: deque[tuple[int, dict[str, Any]]] = deque(maxlen=2)
         self._saved = -1
+        self._rank = own_rank() or 0
 
     def begin(self, step: int) -> None:
         """Write what the steps before call for, and begin a step or a further micro-batch of it."""
@@ -164,14 +167,14 @@ class FlightRing:
             return
         if self._states and self._states[0][0] > self._saved:
             self._saved, parts = self._states[0]
-            self._writer.save(parts, step=self._saved)
+            self._save(parts, self._saved)
         for moment in self._moments:
             for sites, columns in moment.rows:
                 self._writer.append(sites, step=moment.step, source="train", **columns)
             moment.rows.clear()
             if len(moment.batches) > moment.saved:
                 moment.saved = len(moment.batches)
-                self._writer.save({"batch": moment.batches, "random": moment.random}, step=moment.step)
+                self._save({"batch": moment.batches, "random": moment.random}, moment.step)
         for name, step in reasons:
             self._writer.log({f"flight/{name}": 1.0}, step=step)
         told = ", ".join(f"{name} at step {step}" for name, step in reasons)
@@ -182,6 +185,11 @@ class FlightRing:
             LaminaWarning,
             stacklevel=2,
         )
+
+    def _save(self, parts: Mapping[str, Any], step: int) -> None:
+        # Other ranks save other batches at this step, and perhaps nothing: what each needs stands under its own names.
+        suffix = f".rank{self._rank}" if self._rank else ""
+        self._writer.save({name + suffix: part for name, part in parts.items()}, step=step)
 
     def crash(self, error: BaseException) -> None:
         """Write what led to an exception in the training; an interrupt by the user is none."""
