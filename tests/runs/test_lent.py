@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,16 @@ def test_a_pool_keeps_no_more_than_was_in_use_at_a_time():
 def test_a_pool_gives_no_empty_memory():
     with pytest.raises(ValueError, match="no bytes"):
         _core.Pool().take(0)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_fork_drops_memory_without_its_pool():
+    pool = _core.Pool()
+    memory = pool.take(4096)
+    child = os.fork()
+    if child == 0:
+        del memory
+        os._exit(0 if pool.held() == (4096, 0) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    del memory
+    assert pool.held() == (0, 4096)

@@ -83,6 +83,7 @@ struct Loan {
     block: Option<Block>,
     size: usize,
     pool: Weak<Mutex<Free>>,
+    process: u32,
 }
 
 impl AsRef<[u8]> for Loan {
@@ -95,6 +96,10 @@ impl AsRef<[u8]> for Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // a fork, in which nobody may ever open the lock: what this process has of the memory is just freed
+            return;
+        }
         if let (Some(block), Some(pool)) = (self.block.take(), self.pool.upgrade()) {
             lock(&pool).put(block);
         }
@@ -148,7 +153,8 @@ impl Pool {
             return Err(PyValueError::new_err("there is no memory of no bytes"));
         }
         let block = Some(lock(&self.0).take(size));
-        Ok(Memory(Arc::new(Loan { block, size, pool: Arc::downgrade(&self.0) })))
+        let (pool, process) = (Arc::downgrade(&self.0), std::process::id());
+        Ok(Memory(Arc::new(Loan { block, size, pool, process })))
     }
 
     /// Bytes in use, and bytes that wait to be used again.
