@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 import lamina
@@ -86,3 +87,15 @@ def test_an_epoch_goes_on_where_it_was_beyond_2_to_32(path: Path, order: Any) ->
     resumed.load_state_dict(batches.state_dict() | {"position": place})
     assert next(iter(resumed)).shape == (size, 1)
     assert resumed.state_dict()["position"] == place + size
+
+
+def test_a_query_finds_rows_beyond_2_to_32(path: Path) -> None:
+    run = lamina.open(path)
+    (count,) = run.sites().filter(pl.col("site") == "x")["rows"].to_list()
+    assert count == ROWS
+    # the last step has one group; zones pass over the others
+    found = run.activations("x", step=8).filter(pl.col("x") > 0).select("row", "x").collect()
+    assert found.rows() == [(2**33, 8), (ROWS - 1, 9)]
+    chosen = run.rows("x", where=(pl.col("step") == 8) & (pl.col("row") >= 2**33 + 5))
+    assert len(chosen) == GROUP - 5
+    assert int(chosen.gather([len(chosen) - 1])[0]) == len(PLANTED)

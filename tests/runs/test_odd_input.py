@@ -148,6 +148,19 @@ def test_asking_for_a_source_or_column_that_is_not_there_is_an_error_of_lamina(s
         steps.rows("x").metadata(["stap"])
 
 
+@pytest.mark.parametrize("where", ["step > 1", pl.col("step") + 1, pl.col("x"), True])
+def test_what_is_no_condition_is_refused(steps: lamina.Run, where: Any) -> None:
+    with pytest.raises(SchemaError, match=r"where= (is|gives)"):
+        steps.rows("x", where=where)
+
+
+def test_a_condition_may_look_at_the_site_alone(steps: lamina.Run) -> None:
+    rows = steps.rows("x", where=pl.col("x").arr.get(1) > 1)
+    assert rows.gather(range(len(rows))).tolist() == [[2.0, 2.0]] * 3 + [[3.0, 3.0]] * 3
+    assert len(steps.rows("x", where=pl.col("x").is_null())) == 0
+    assert len(steps.rows("x", where=pl.col("x").arr.get(0) == pl.col("step"))) == 12
+
+
 def test_a_condition_over_all_rows_sees_all_rows(steps: lamina.Run) -> None:
     rows = steps.rows("x", where=pl.col("step") == pl.col("step").max())
     assert rows.gather(range(3)).tolist() == [[3.0, 3.0]] * 3

@@ -176,7 +176,8 @@ def _header(file: IO[bytes], path: Path, name: str) -> _Header:
             raise ValueError(f"its shape is {shape}")
     except (ValueError, KeyError, IndexError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedError(f"{name!r} is no .npy array: {why}", str(path)) from error
+        hint = "from_npz reads archives" if path.suffix == ".npz" and name == path.name else None
+        raise DamagedError(f"{name!r} is no .npy array: {why}", str(path), hint=hint) from error
     return _Header(tuple(shape), "F" if fortran else "C", dtype)
 
 

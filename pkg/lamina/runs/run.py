@@ -7,6 +7,8 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import reduce
+from operator import and_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -363,11 +365,11 @@ class Run:
             site: The site's name.
             step: A step, several, or a slice of steps.
             source: Which source; needed where the rows come from several.
-            where: A Polars expression over the metadata columns.
+            where: A Polars expression over the metadata columns, or over the site itself, which is then read.
 
         Raises:
-            NotFoundError: There is no such site or step; the hint lists the nearest.
-            SchemaError: The rows come from several sources and none was chosen.
+            NotFoundError: There is no such site, step, or column in `where`; the hint lists the nearest.
+            SchemaError: The rows come from several sources and none was chosen, or `where` is no condition.
         """
         known = [name for name, *_ in self._snapshot.sites()]
         if site not in known:
@@ -375,8 +377,15 @@ class Run:
         scan, conditions = self._scan([site], step, source)
         schema = pl.Schema({"row": pl.Int64, **self._wide.columns, **self._wide.types([site])})
         if where is not None:
+            if not isinstance(where, pl.Expr):
+                raise SchemaError(f"where= is a {type(where).__name__}", hint='for example pl.col("example") < 100')
             if unknown := [name for name in where.meta.root_names() if name not in schema]:
                 raise NotFoundError(f"no column {unknown[0]!r}", hint=nearest_names(unknown[0], schema.names()))
+            types = pl.LazyFrame(schema=schema).select(where).collect_schema().dtypes()
+            if wrong := [kind for kind in types if kind not in (pl.Boolean, pl.Null, pl.Unknown)]:
+                raise SchemaError(
+                    f"where= gives {wrong[0]} for each row", hint="give a condition, which is true or false"
+                )
             if not is_separable(where, schema):
                 # it compares rows with each other: Polars sees all of them, and says which rows pass
                 found = _filtered(scan, [*conditions, where]).select("row").collect()["row"]
@@ -389,7 +398,8 @@ class Run:
                 raise SchemaError(
                     f"the rows of {site!r} come from several sources: {names}", hint="choose one with source="
                 )
-        selection = scan.selection(pl.all_horizontal(conditions) if conditions else None)
+        # joined by `&`, which is taken apart again, so that zones speak of each condition
+        selection = scan.selection(reduce(and_, conditions) if conditions else None)
         parts = ((group, None if at is None else at.view(np.uint8)) for group, at in selection)
         return self._stored(site, _core.SiteRows(self._snapshot, site, parts), conditions)
 

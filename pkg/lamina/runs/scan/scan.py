@@ -87,7 +87,9 @@ class Scan:
             for start in range(0, count, step := self._batch_rows([site] if terms.late else [], None)):
                 some = _slice(at, start, min(start + step, count))
                 if terms.late:
-                    batch = metadata.slice(start, step).with_columns(self._values.vectors(span, site, some))
+                    vectors = self._values.vectors(span, site, some)
+                    # a frame without columns has no rows
+                    batch = metadata.slice(start, step).with_columns(vectors) if cells else vectors.to_frame()
                     some = some[passing(batch, terms.late)]
                 groups, positions = self._values.places(span, site, some)
                 cuts = np.flatnonzero(np.diff(groups)) + 1
