@@ -924,7 +924,11 @@ def blocks_are_never_verified(patch: pytest.MonkeyPatch) -> None:
     import lamina
 
     whole = lamina.open
-    patch.setattr(lamina, "open", lambda path, **options: whole(path, **options | {"verify": "never"}))
+
+    def unverified(path: str, **options: Any) -> lamina.Run:
+        return whole(path, **{**options, "verify": "never"})
+
+    patch.setattr(lamina, "open", unverified)
 
 
 @fault
