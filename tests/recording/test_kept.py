@@ -24,9 +24,9 @@ def written(value: torch.Tensor, options: Site, **columns: Any) -> tuple[torch.T
     collector = Collector()
     collector.take("a", value, options=options)
     [(sites, own)] = appends(collector.drain(), columns)
-    value = sites["a"]
-    assert isinstance(value, torch.Tensor), "what is small is not lent"
-    return value, {name: np.asarray(column).tolist() for name, column in own.items()}
+    small = sites["a"]
+    assert isinstance(small, torch.Tensor), "what is small is not lent"
+    return small, {name: np.asarray(column).tolist() for name, column in own.items()}
 
 
 def test_chosen_positions_keep_their_numbers_and_columns():
