@@ -264,7 +264,7 @@ def test_parts_are_values():
 
 
 def documented() -> str:
-    """Return the table of docs/recording.md: the names by the models that have them, "blocks.3." left out."""
+    """Return the table of docs/models.md: the names by the models that have them, "blocks.3." left out."""
     models: dict[str, list[str]] = {}
     tables = {family["models"][0]: family for family in naming._families().values()}
     for family in tables.values():
@@ -282,7 +282,7 @@ def documented() -> str:
 
 
 def test_the_documentation_lists_what_the_table_offers():
-    text = (Path(__file__).parents[2] / "docs" / "recording.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     assert documented() in text
 
 

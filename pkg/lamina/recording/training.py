@@ -55,10 +55,11 @@ def record(
     step whose body raises leaves no rows, and the run's writer closes as failed. A step whose number comes again is a
     micro-batch of the same step: its rows get a column `micro`, 1 for the second.
 
-    Cost: about 1 microsecond for each call of a watched module in steps that are not due; a copy in the hook
-    and one in the writer where they are; the CPU memory of one step's captures is kept. Sites of torch.compile'd
-    models are captured if the recorder is entered before the first call; turning due and not due compiles nothing
-    anew. Recomputation by activation checkpointing does not count as a call.
+    Cost: about 1 microsecond for each call of a watched module in steps that are not due; where they are, one copy in
+    the hook, and of what is smaller than 256 KiB or on a GPU another in the writer; the CPU memory of one step's
+    captures is kept, and that of what waits to be written. Sites of torch.compile'd models are captured if the
+    recorder is entered before the first call; turning due and not due compiles nothing anew. Recomputation by
+    activation checkpointing does not count as a call.
 
     Args:
         model: Any `torch.nn.Module`.
