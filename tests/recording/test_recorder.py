@@ -197,6 +197,8 @@ def test_put_raises_outside_of_a_step_and_under_the_name_of_a_site(run):
             recorder.put("loss", torch.ones(2))
         with recorder.step(0, example=range(3)):
             model(X)
+            with pytest.raises(RecordingError, match=r"put\('name'\): str is no tensor"):
+                recorder.put("name", "text")
             with pytest.raises(RecordingError, match="a module's site has this name"):
                 recorder.put("output", torch.ones(2))
             with pytest.raises(RecordingError, match="a single number"):
@@ -364,3 +366,8 @@ def test_a_function_chooses_sites(run):
     assert set(run.written.appends[0].sites) == {"blocks.0.mlp.0.output", "blocks.1.mlp.0.output"}
     with pytest.raises(RecordingError, match="chooses none of"):
         recording.record(Net(), run, sites=lambda name: False)
+
+
+def test_a_path_is_no_run():
+    with pytest.raises(RecordingError, match=r"run= is a str \(.*Run.create"):
+        recording.record(linear(), "runs/mine", sites="output")  # pyright: ignore[reportArgumentType]

@@ -139,6 +139,19 @@ def test_a_training_that_comes_again_says_rewind(run):
     ]
 
 
+def test_probes_of_the_final_state_do_not_come_twice(run):
+    probes = {"probe": X[:2]}
+    train(run, range(3), probes=probes)
+    with pytest.raises(RecordingError, match=r"up to 3 .*begins at step 3 \(run.rewind\(3\)"):
+        train(lamina.open(run.path), range(3, 5), probes=probes)
+    lamina.open(run.path).rewind(3)
+    train(lamina.open(run.path), range(3, 5), probes=probes)
+    rows = lamina.open(run.path).activations().filter(source="probe").collect()
+    assert rows.sort("step", "example").select("step", "example").rows() == [
+        (step, example) for step in range(6) for example in range(2)
+    ]
+
+
 def test_rows_of_other_sources_and_ranks_are_none_of_the_training(run):
     with run.writer(rank=1) as writer:
         writer.append({"output": X[:2]}, step=3, example=[0, 1], source="train")

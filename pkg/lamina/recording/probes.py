@@ -52,6 +52,11 @@ class Probes:
             check_data(f"the probe {name!r}", probe.data)
             self._probes[name] = probe, None if probe.every is None else schedule_of(probe.every)
 
+    @property
+    def names(self) -> list[str]:
+        """What the probes are called."""
+        return list(self._probes)
+
     def run(
         self,
         model: nn.Module,

@@ -235,7 +235,11 @@ class Recorder:
             return
         if name in self._names:
             raise RecordingError(f"put({name!r}): a module's site has this name", hint="choose another")
-        self._taps.collector.take(name, torch.as_tensor(value), given=True)
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RecordingError(f"put({name!r}): {type(value).__name__} is no tensor, array or list") from error
+        self._taps.collector.take(name, tensor, given=True)
 
     def take_gradients(self) -> None:
         """Take the gradients of the parameters now, in a step, and not when the optimizer steps.
@@ -337,7 +341,8 @@ class Recorder:
             self._steps.open = False
             assert self._steps.last is not None
             if first:
-                refuse_again(self._run, self._names, self._steps.last, own_rank())
+                sources = ["train", *self._probes.names]
+                refuse_again(self._run, self._names, sources, self._steps.last, own_rank())
             self._own, self._due = self._plan.due(self._steps.last)
             self._meters.begin(self._steps.last, own=self._own)
             if self._ring is not None:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from lamina.runs import Run
 
 
-def refuse_again(run: Run, sites: Iterable[str], step: int, rank: int | None) -> None:
+def refuse_again(run: Run, sites: Iterable[str], sources: Iterable[str], step: int, rank: int | None) -> None:
     """Raise RecordingError if a run holds rows of a training that begins at `step`, of that step or later ones.
+
+    Those of its probes count: the final state of one training is where the next one begins.
 
     They would stand twice, under the same names. Costs next to nothing if the run ends before.
     """
@@ -26,7 +28,7 @@ def refuse_again(run: Run, sites: Iterable[str], step: int, rank: int | None) ->
     ours = [site for site in sites if site in known]
     if not ours:
         return
-    rows = run.activations(ours).filter(pl.col("step") >= step, pl.col("source") == "train")
+    rows = run.activations(ours).filter(pl.col("step") >= step, pl.col("source").is_in(list(sources)))
     again = rows.filter(pl.col("rank").eq_missing(pl.lit(rank, pl.Int64))) if "rank" in known else rows
     last = again.select(pl.col("step").max()).collect().item()
     if last is not None:

@@ -110,6 +110,8 @@ def record(
         >>> run.steps()
         [0, 2, 4]
     """
+    if not hasattr(run, "writer"):
+        raise RecordingError(f"run= is a {type(run).__name__}", hint="give a run: lamina.Run.create(path) makes one")
     if on_failure not in ("raise", "warn"):
         raise RecordingError(f"on_failure={on_failure!r} is neither 'raise' nor 'warn'")
     if flight is not None and flight.state and is_divided(model):
