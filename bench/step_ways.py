@@ -127,7 +127,11 @@ def by_transformer_lens(folder: Path) -> Opened:
 @contextmanager
 def by_nnsight(folder: Path) -> Opened:
     """A trace that saves the outputs of the same modules: they stay in memory until the next step."""
+    backward = torch.Tensor.backward
     import nnsight
+
+    # nnsight's own parses the source of whoever calls it: the other ways would pay for that too.
+    torch.Tensor.backward = backward
 
     training = Training()
     model = nnsight.NNsight(training.model)
