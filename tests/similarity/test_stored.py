@@ -122,9 +122,10 @@ assert estimate.n == {n}
 
 
 def test_memory_of_rbf_does_not_grow_with_the_pairs_or_the_rows() -> None:
-    # what the allocator holds differs by 8 MB from process to process: 300 bytes a row
+    # What the allocator holds differs from process to process by 8 MB, and was once seen to differ by 25. Rows that are
+    # kept would be there each time.
     small = max(peak_bytes(RBF.format(n=4_000), timeout=600) for _ in range(3))
-    large = peak_bytes(RBF.format(n=32_000), timeout=600)
+    large = min(peak_bytes(RBF.format(n=32_000), timeout=600) for _ in range(2))
     a_row = (large - small) / 28_000
     # a kernel matrix of 32,000 rows is 4 GB in float32, the rows themselves are 512 bytes
     assert a_row < 1000, f"{a_row:.0f} bytes a row"
