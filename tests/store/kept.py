@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 import lamina
 from tests.store import forge, reader, small
 from tests.store.planted import bits
-from tests.store.small import Examined
+from tests.store.small import Examined, Questions
 
 SITES = ("wide", "loss", "code")
 KILLED_LOG = "logs/000006.0000"
@@ -81,7 +80,7 @@ def values(run: lamina.Run, site: str) -> dict[int, bytes]:
     return {int(name): bits(gathered[at]) for at, name in enumerate(rows.ids)}
 
 
-QUESTIONS: dict[tuple[Any, ...], Callable[[lamina.Run], Any]] = {
+QUESTIONS: Questions = {
     ("config",): lambda run: (run.config, run.id, run.created),
     ("sites",): lambda run: run.sites().rows(),
     ("steps",): lambda run: run.steps(),
@@ -105,25 +104,6 @@ def seen(run: lamina.Run) -> Truth:
 def add(truth: Truth, more: Truth) -> None:
     for question, rows in more.items():
         truth[question] = truth.get(question, {}) | rows
-
-
-def examine(path: Path, **access: Any) -> Examined:
-    """Asks everything. Whatever is no `LaminaError` is raised."""
-    found = Examined()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", lamina.LaminaWarning)
-        try:
-            run = lamina.open(path, **access)
-        except lamina.LaminaError as error:
-            found.errors["open",] = error
-            return found
-    found.problems = run.problems
-    for question, ask in QUESTIONS.items():
-        try:
-            found.answers[question] = ask(run)
-        except lamina.LaminaError as error:
-            found.errors[question] = error
-    return found
 
 
 def assert_nothing_wrong(found: Examined, expected: Examined, truth: Truth, where: Any) -> None:

@@ -65,7 +65,9 @@ def append(writer: lamina.Writer, step: int) -> None:
     ).wait()
 
 
-QUESTIONS: dict[tuple[Any, ...], Callable[[lamina.Run], Any]] = {
+Questions = dict[tuple[Any, ...], Callable[[lamina.Run], Any]]
+
+QUESTIONS: Questions = {
     ("config",): lambda run: (run.config, run.id, run.created),
     ("sites",): lambda run: run.sites().rows(),
     ("steps",): lambda run: run.steps(),
@@ -117,18 +119,18 @@ class Examined:
         return {(found.file, found.offset) for found in (*self.errors.values(), *self.problems)}
 
 
-def examine(path: Path) -> Examined:
+def examine(path: Path, questions: Questions = QUESTIONS, **access: Any) -> Examined:
     """Asks everything. Whatever is no `LaminaError` is raised."""
     found = Examined()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", lamina.LaminaWarning)
         try:
-            run = lamina.open(path)
+            run = lamina.open(path, **access)
         except lamina.LaminaError as error:
             found.errors["open",] = error
             return found
     found.problems = run.problems
-    for question, ask in QUESTIONS.items():
+    for question, ask in questions.items():
         try:
             found.answers[question] = ask(run)
         except lamina.LaminaError as error:

@@ -13,7 +13,7 @@ import pytest
 
 import lamina
 from tests.faults import broken
-from tests.store import kept
+from tests.store import kept, small
 from tests.store.kept import KILLED_LOG, Truth
 
 ACCESS = [{}, {"io": "pread"}, {"verify": "always"}]
@@ -28,7 +28,7 @@ class Kept:
 
     def __init__(self, path: Path, truth: Truth) -> None:
         self.path, self.truth = path, truth
-        self.expected = kept.examine(path)
+        self.expected = small.examine(path, kept.QUESTIONS)
         assert not self.expected.noticed
         assert kept.verified(path)
         self.needed = kept.needed(path)
@@ -80,7 +80,8 @@ def told_or_harmless(run: Kept, files: list[str], stride: int) -> int:
         for at, known in places(run, file, stride):
             where = (file, at)
             flip(run.path / file, at)
-            found, verified = kept.examine(run.path, **ACCESS[at // stride % 3]), kept.verified(run.path)
+            found = small.examine(run.path, kept.QUESTIONS, **ACCESS[at // stride % 3])
+            verified = kept.verified(run.path)
             flip(run.path / file, at)
             if found.noticed:
                 told += 1
@@ -129,7 +130,7 @@ def test_the_run_has_files_of_every_kind(run: Kept) -> None:
     shutil.rmtree(run.path.with_name("bare"), ignore_errors=True)
     bare = Path(shutil.copytree(run.path, run.path.with_name("bare")))
     (bare / "fences/000006.end").unlink()
-    assert kept.examine(bare).answers != run.expected.answers
+    assert small.examine(bare, kept.QUESTIONS).answers != run.expected.answers
 
 
 def test_a_checksum_that_is_not_looked_at_would_be_noticed(run: Kept) -> None:
