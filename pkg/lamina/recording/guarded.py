@@ -37,9 +37,10 @@ class GuardedWriter:
     def append(self, sites: Mapping[str, Any], **columns: Any) -> None:
         """See `Writer.append`."""
         self._try(lambda: self._writer.append(sites, **columns))
-        if self.failure is None:
-            for site, value in sites.items():
-                self.rows[site] += row_count(value, columns.get("mask"))
+        if self.failure is None and sites:
+            # Sites of one append share their rows: a mask is looked at once.
+            rows = row_count(next(iter(sites.values())), columns.get("mask"))
+            self.rows.update(dict.fromkeys(sites, rows))
 
     def log(self, values: Mapping[str, Any], *, step: int, site: Sequence[str] | None = None) -> None:
         """See `Writer.log`."""

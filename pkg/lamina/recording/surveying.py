@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from lamina.errors import RecordingError
 from lamina.recording.account import Account
 from lamina.recording.elements import tensors
+from lamina.recording.kept import row_count
 from lamina.recording.layouts import as_items
 from lamina.recording.passes import Data, check_data, record_pass
 from lamina.recording.resolve import Resolved, places, resolve
@@ -123,10 +124,8 @@ class _Sizes:
     def append(self, sites: Mapping[str, torch.Tensor | Lent], /, **columns: Any) -> None:
         for name, given in sites.items():
             value = given.tensor if isinstance(given, Lent) else given
-            lead = value.shape[: 2 if value.ndim == 3 else 1]
-            mask = torch.as_tensor(columns.get("mask", True)).bool().cpu()
-            kept = int(mask.reshape(mask.shape + (1,) * (len(lead) - mask.ndim)).expand(lead).sum())
-            size = kept * (value.nbytes // max(lead.numel(), 1))
+            kept = row_count(value, columns.get("mask"))
+            size = kept * (value.nbytes // max(row_count(value), 1))
             _, _, _, calls, before, bytes_before = self.found.get(name, (name, "", "", 0, 0, 0))
             self.found[name] = (name, _shape(value), _dtype(value), calls + 1, before + kept, bytes_before + size)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from lamina.errors import RecordingError
 from lamina.recording.attention.inputs import Attention, lowest
-from lamina.recording.attention.watch import Detour, Watch
+from lamina.recording.attention.watch import Call, Detour, Watch
 
 _OPEN = (None, "eager", "sdpa")
 
@@ -63,15 +63,8 @@ class InterfaceWatch(Watch):
             query, key, (mask, bias), causal=causal, scaling=options.get("scaling"), softcap=options.get("softcap")
         )
 
-    def _attention(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        masks: tuple[torch.Tensor | None, torch.Tensor | None],
-        causal: bool,
-        scaling: float | None,
-        softcap: float | None,
-    ) -> Attention:
+    def _attention(self, call: Call) -> Attention:
+        q, k, masks, causal, scaling, softcap = call
         items = max(len(q), len(k))
         q, k = (x.expand(items, -1, -1, -1) for x in (q, k))
         given = tuple(mask[..., : k.shape[2]] for mask in masks if mask is not None)

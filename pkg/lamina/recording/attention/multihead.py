@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lamina.recording.attention.inputs import Attention
-from lamina.recording.attention.watch import Detour, Watch
+from lamina.recording.attention.watch import Call, Detour, Watch
 
 
 class MultiheadWatch(Watch):
@@ -23,16 +23,9 @@ class MultiheadWatch(Watch):
     reached = False
     length: int | None = None
 
-    def _attention(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        masks: tuple[torch.Tensor | None, torch.Tensor | None],
-        causal: bool,
-        scaling: float | None,
-        softcap: float | None,
-    ) -> Attention:
-        module, (mask, padding) = self.module, masks
+    def _attention(self, call: Call) -> Attention:
+        q, k, (mask, padding) = call.q, call.k, call.masks
+        module = self.module
         assert isinstance(module, nn.MultiheadAttention)
         if q.ndim == 2:
             q, k, padding = q[None], k[None], None if padding is None else padding[None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -42,12 +42,23 @@ def _attend(
 ) -> None:
     watch = _attached.get(int(key))
     if watch is not None and watch.due:
-        watch.receive(q, k, (mask, second_mask), causal, scaling, softcap)
+        watch.receive(Call(q, k, (mask, second_mask), causal, scaling, softcap))
 
 
 @_attend.register_fake
 def _(*_: object) -> None:
     return None
+
+
+class Call(NamedTuple):
+    """What one call of an attention module was given, in the module's own terms."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    masks: tuple[torch.Tensor | None, torch.Tensor | None]
+    causal: bool
+    scaling: float | None
+    softcap: float | None
 
 
 class Watch:
@@ -116,36 +127,20 @@ class Watch:
             first, second = (None if mask is None else mask.detach() for mask in masks)
             _attend(q.detach(), k.detach(), first, second, _order, self._key, causal, scaling, softcap)
         else:
-            self.receive(q, k, masks, causal, scaling, softcap)
+            self.receive(Call(q, k, masks, causal, scaling, softcap))
 
-    def receive(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        masks: tuple[torch.Tensor | None, torch.Tensor | None],
-        causal: bool,
-        scaling: float | None,
-        softcap: float | None,
-    ) -> None:
+    def receive(self, call: Call) -> None:
         """Hand out the statistics that are due."""
         # Inside a backward pass a forward pass can only be a recomputation (activation checkpointing).
         if torch._C._current_graph_task_id() != -1:
             return
         with torch.no_grad():
-            attention = self._attention(q, k, masks, causal, scaling, softcap)
+            attention = self._attention(call)
             found = attention_statistics(attention, self.due)
         for statistic, value in found.items():
             self._give(f"{self.name}.{statistic}" if self.name else statistic, self._rows(statistic, value))
 
-    def _attention(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        masks: tuple[torch.Tensor | None, torch.Tensor | None],
-        causal: bool,
-        scaling: float | None,
-        softcap: float | None,
-    ) -> Attention:
+    def _attention(self, call: Call) -> Attention:
         """Return what was given to the module in our terms."""
         raise NotImplementedError
 
