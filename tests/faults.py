@@ -1102,9 +1102,9 @@ def aliases_take_heads_together(patch: pytest.MonkeyPatch) -> None:
 @fault
 def flights_keep_references(patch: pytest.MonkeyPatch) -> None:
     """A flight recorder keeps the optimizer's and the model's own tensors."""
-    from lamina.recording import flight
+    from lamina.recording import ring
 
-    patch.setattr(flight, "copied", lambda value, *_: value)
+    patch.setattr(ring, "copied", lambda value, *_: value)
 
 
 @fault
@@ -1112,9 +1112,9 @@ def flights_forget_the_random_state(patch: pytest.MonkeyPatch) -> None:
     """A flight recorder keeps the state of the random generators at the first step alone."""
     import functools
 
-    from lamina.recording import flight
+    from lamina.recording import ring
 
-    patch.setattr(flight, "random_state", functools.cache(flight.random_state))
+    patch.setattr(ring, "random_state", functools.cache(ring.random_state))
 
 
 @fault

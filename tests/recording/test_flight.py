@@ -242,7 +242,7 @@ def test_memory_holds_no_more_than_was_asked(run: lamina.Run) -> None:
         for step, batch in zip(range(50), batches(), strict=False):
             with recorder.step(step, example=range(6), batch=batch):
                 training.update(batch)
-            ring = recorder._ring
+            ring = recorder._steps._ring
             assert ring is not None
             assert sum(bool(moment.rows) for moment in ring._moments) <= 3
             assert len(ring._moments) <= 6
@@ -250,11 +250,12 @@ def test_memory_holds_no_more_than_was_asked(run: lamina.Run) -> None:
 
 
 def test_without_batches_it_says_so(run: lamina.Run) -> None:
-    recorder = record(Training(network()), run, lamina.Flight(last=3, when=[lamina.NonFinite("loss")]))
+    training = Training(network())
+    recorder = record(training, run, lamina.Flight(last=3, when=[lamina.NonFinite("loss")]))
 
     def step() -> None:
         with recorder, recorder.step(0, example=range(6)):
-            recorder._model(torch.ones(6, 4))
+            training.model(torch.ones(6, 4))
             recorder.log({"loss": np.inf})
 
     with pytest.warns(lamina.LaminaWarning, match="batches are missing"):
@@ -308,7 +309,7 @@ def test_the_last_checkpoint_is_one_of_the_model(run: lamina.Run) -> None:
 
 def test_ranks_keep_their_batches_apart(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for rank in (0, 1):
-        monkeypatch.setattr("lamina.recording.flight.own_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("lamina.recording.ring.own_rank", lambda rank=rank: rank)
         training = Training(network())
         batch = torch.full((6, 4), float(rank))
         flight = lamina.Flight(last=2, when=[lamina.NonFinite()])

@@ -2,79 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lamina.errors import RecordingError
-from lamina.recording.account import Account
-from lamina.recording.appends import appends
-from lamina.recording.flight import Flight, FlightRing, Stateful
 from lamina.recording.guarded import GuardedWriter, OnFailure
-from lamina.recording.numbering import Numbering
-from lamina.recording.numbers import Meters, Numbers
-from lamina.recording.plan import Plan
-from lamina.recording.probes import Probes
-from lamina.recording.progression import Progression
 from lamina.recording.ranks import own_rank
-from lamina.recording.resolve import Resolved
-from lamina.recording.resuming import refuse_again
-from lamina.recording.saving import save
-from lamina.recording.schedules import Schedule
-from lamina.recording.watching import AnyTap, Taps
-from lamina.recording.wrappers import unwrapped
-from lamina.runs import LaminaWarning
+from lamina.recording.stepping import Stepping
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lamina.runs import Run
 
 
 class Recorder:
     """What `lamina.record` returns: enter it around the training loop, and `step` around each step."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        run: Run,
-        *,
-        sites: Resolved,
-        attention: Iterable[str],
-        every: Schedule,
-        checkpoint_every: Schedule | None,
-        probes: Probes,
-        optimizer: torch.optim.Optimizer | None,
-        flight: Flight | None,
-        numbers: Numbers | None,
-        on_failure: OnFailure,
-    ) -> None:
-        self._model = model
+    def __init__(self, run: Run, steps: Stepping, *, on_failure: OnFailure) -> None:
         self._run = run
-        self._checkpoint_every = checkpoint_every
-        self._probes = probes
-        self._stateful: dict[str, Stateful] = {"model": unwrapped(model)}
-        if optimizer is not None:
-            self._stateful["optimizer"] = optimizer
-        self._flight = flight
-        self._ring: FlightRing | None = None
+        self._steps = steps
         self._on_failure: OnFailure = on_failure
-        self._taps = Taps(model, sites, optimizer=optimizer, attention=attention)
-        self._names = dict.fromkeys(tap.site.name for tap in self._taps)
-        self._account = Account()
         self._writer: GuardedWriter | None = None
         self._rows: Mapping[str, int] = {}
         self._entered = False
-        self._numbering: Numbering | None = None
-        self._steps = Progression()
-        self._own = False
-        self._due: list[AnyTap] = []
-        self._plan = Plan(every, self._taps)
-        self._all = list(self._taps)
-        self._meters = Meters(model, numbers, optimizer, log=self._log)
 
     def __enter__(self) -> Recorder:
         """Open a writer and attach the hooks."""
@@ -84,15 +36,11 @@ class Recorder:
         self._writer = GuardedWriter(self._run.writer(rank=own_rank()), self._on_failure)
         self._rows = self._writer.rows
         try:
-            self._taps.__enter__()
-            self._meters.attach()
+            self._steps.attach(self._writer)
         except BaseException as error:
-            self._taps.__exit__()
-            self._meters.detach()
+            self._steps.detach()
             self._close(self._writer, error)
             raise
-        if self._flight is not None:
-            self._ring = FlightRing(self._flight, self._writer, self._stateful)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -100,22 +48,21 @@ class Recorder:
         assert self._writer is not None
         try:
             if error is None:
-                self._finish(self._writer)
-            elif self._ring is not None:
-                self._ring.crash(error)
+                self._steps.finish()
+            else:
+                self._steps.crash(error)
         except BaseException as failure:
             error = failure
             raise
         finally:
-            self._taps.__exit__()
-            self._meters.detach()
+            self._steps.detach()
             self._close(self._writer, error)
-            self._writer = self._ring = None
+            self._writer = None
 
     @property
     def sites(self) -> list[str]:
         """The names of the sites that are recorded."""
-        return list(self._names)
+        return list(self._steps.names)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -149,12 +96,11 @@ class Recorder:
             2 True
             3 False
         """
-        return self._own and self._steps.open
+        return self._steps.own and self._steps.open
 
-    @contextmanager
     def step(
         self, step: int, example: Any = None, mask: Any = None, batch: Any = None, **columns: Any
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Mark one training step: one optimizer update, with all the forward passes that belong to it.
 
         Columns describe the rows: one value for all, or one entry for each batch item, or [batch, positions] for
@@ -170,12 +116,13 @@ class Recorder:
             batch: What the step trains on, for a `Flight` to keep; without one it is not looked at.
             columns: Further columns, by name.
 
-        Yields:
-            Nothing.
+        Returns:
+            What `with` enters and leaves.
 
         Raises:
-            RecordingError: If steps are nested or do not grow, if the run holds such steps of these sites already,
-                if a column is reserved or does not fit, or if nothing was captured in the first step that is due.
+            RecordingError: On entry or on exit: if steps are nested or do not grow, if the run holds such steps of
+                these sites already, if a column is reserved or does not fit, or if nothing was captured in the first
+                step that is due.
 
         Example:
             >>> import lamina, tempfile, torch
@@ -186,29 +133,7 @@ class Recorder:
             >>> run.activations().select("step", "example", "epoch").collect().rows()
             [(0, 7, 0), (0, 8, 0), (0, 9, 0)]
         """
-        writer = self._begin(step, columns)
-        try:
-            if self._ring is not None:
-                self._ring.batch(batch)
-                self._taps.arm(self._all)
-            elif self._due or self._own:
-                self._taps.arm(self._due)
-            self._meters.arm()
-            yield
-        except BaseException:
-            self._taps.collector.drain()
-            self._meters.drop()
-            raise
-        else:
-            if self._due or self._own or self._ring is not None:
-                given = {"example": example, "mask": mask, **columns}
-                self._write(writer, {name: column for name, column in given.items() if column is not None})
-            self._meters.end(mask)
-            self._steps.completed = True
-        finally:
-            self._taps.disarm()
-            self._meters.disarm()
-            self._steps.open = False
+        return self._steps.at(step, {"example": example, "mask": mask, **columns}, batch)
 
     def put(self, name: str, value: Any) -> None:
         """Record a tensor of one's own as a site, if the step is due by the recorder's own schedule.
@@ -229,17 +154,8 @@ class Recorder:
             >>> run.activations().collect().columns
             ['row', 'step', 'example', 'source', 'output', 'size']
         """
-        if not self._steps.open:
-            raise RecordingError(f"put({name!r}) outside of a step", hint="call it inside `with recorder.step(...)`")
-        if not self._own and self._ring is None:
-            return
-        if name in self._names:
-            raise RecordingError(f"put({name!r}): a module's site has this name", hint="choose another")
-        try:
-            tensor = torch.as_tensor(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise RecordingError(f"put({name!r}): {type(value).__name__} is no tensor, array or list") from error
-        self._taps.collector.take(name, tensor, given=True)
+        self._inside(f"put({name!r})")
+        self._steps.put(name, value)
 
     def take_gradients(self) -> None:
         """Take the gradients of the parameters now, in a step, and not when the optimizer steps.
@@ -263,9 +179,8 @@ class Recorder:
             >>> run.rows("weight.grad").gather([0]).tolist()
             [[3.0, 3.0, 3.0, 3.0]]
         """
-        if not self._steps.open:
-            raise RecordingError("take_gradients() outside of a step", hint="call it inside `with recorder.step(...)`")
-        self._taps.take_gradients()
+        self._inside("take_gradients()")
+        self._steps.take_gradients()
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record single numbers, at every step at which it is called. Never waits for a GPU.
@@ -292,7 +207,7 @@ class Recorder:
             raise RecordingError("log() outside of the recorder", hint="use it inside `with lamina.record(...)`")
         if step is None:
             raise RecordingError("log() before the first step", hint="give step=")
-        self._log(metrics, step)
+        self._steps.log(metrics, step)
 
     def noise_scale(self, loss: Callable[..., torch.Tensor], *batch: Any) -> None:
         """Take the gradient noise scale from two halves of a batch, if the step is due by `lamina.Numbers`.
@@ -319,86 +234,12 @@ class Recorder:
             >>> run.metrics().select("name").collect()["name"].to_list()
             ['noise_scale/gradient_square', 'noise_scale/covariance_trace']
         """
+        self._inside("noise_scale()")
+        self._steps.halve(loss, batch)
+
+    def _inside(self, call: str) -> None:
         if not self._steps.open:
-            raise RecordingError("noise_scale() outside of a step", hint="call it inside `with recorder.step(...)`")
-        with self._taps.paused():
-            self._meters.halve(loss, batch)
-
-    def _log(self, metrics: Mapping[str, Any], step: int, site: Sequence[str] | None = None) -> None:
-        assert self._writer is not None
-        self._writer.log(metrics, step=step, site=site)
-        if self._ring is not None and site is None:
-            self._ring.log(metrics, step)
-
-    def _begin(self, step: int, columns: dict[str, Any]) -> GuardedWriter:
-        if self._writer is None:
-            raise RecordingError("step() outside of the recorder", hint="use it inside `with lamina.record(...)`")
-        first = self._steps.last is None
-        new = self._steps.begin(step, columns)
-        if new:
-            self._account.begin_step()
-            # Until checkpoint and probes are done there is no step to be recorded: they may raise.
-            self._steps.open = False
-            assert self._steps.last is not None
-            if first:
-                sources = ["train", *self._probes.names]
-                refuse_again(self._run, self._names, sources, self._steps.last, own_rank())
-            self._own, self._due = self._plan.due(self._steps.last)
-            self._meters.begin(self._steps.last, own=self._own)
-            if self._ring is not None:
-                self._ring.begin(self._steps.last)
-            if self._checkpoint_every is not None and self._checkpoint_every.due(self._steps.last):
-                self._save(self._writer, self._steps.last)
-            self._probe(self._writer, self._steps.last, self._due)
-            self._steps.open = True
-        return self._writer
-
-    def _write(self, writer: GuardedWriter, columns: dict[str, Any]) -> None:
-        expected = [tap.site.name for tap in self._due if tap.expected]
-        awaited = self._taps.awaited
-        captured = self._taps.drain()
-        now = {tap.site.name for tap in self._due}
-        if self._own:
-            now.update(one.site for one in captured if one.given)
-        self._account.add("train", expected, [one.site for one in captured if not one.given], awaited=awaited)
-        unnamed = "example" not in columns and any(one.form != "units" for one in captured)
-        numbering = self._number() if unnamed else None
-        if self._steps.micro:
-            columns["micro"] = self._steps.micro
-        # All of them before the first is written: columns that do not fit leave no part of the step behind.
-        for sites, own in list(appends(captured, columns, numbering)):
-            if due := {name: value for name, value in sites.items() if name in now}:
-                writer.append(due, step=self._steps.last, source="train", **own)
-            if self._ring is not None and len(due) < len(sites):
-                self._ring.rows({name: value for name, value in sites.items() if name not in now}, own)
-
-    def _number(self) -> Numbering:
-        if self._numbering is None:
-            warnings.warn(
-                "no example= was given to recorder.step: batch items are numbered through the run, and rows of "
-                "different steps cannot be paired",
-                LaminaWarning,
-                stacklevel=5,
-            )
-            self._numbering = Numbering.behind(self._run)
-        return self._numbering
-
-    def _probe(self, writer: GuardedWriter, step: int, due: list[AnyTap] | None) -> None:
-        self._probes.run(self._model, step, due, taps=self._taps, account=self._account, writer=writer)
-
-    def _save(self, writer: GuardedWriter, step: int) -> None:
-        save(writer, self._model, self._stateful, step)
-
-    def _finish(self, writer: GuardedWriter) -> None:
-        if self._steps.completed and self._steps.last is not None:
-            final = self._steps.last + 1
-            if self._checkpoint_every is not None:
-                self._save(writer, final)
-            self._probe(writer, final, None)
-        self._meters.finish()
-        self._account.close()
-        if self._ring is not None:
-            self._ring.close()
+            raise RecordingError(f"{call} outside of a step", hint="call it inside `with recorder.step(...)`")
 
     def _close(self, writer: GuardedWriter, error: BaseException | None) -> None:
         try:

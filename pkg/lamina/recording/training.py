@@ -17,6 +17,7 @@ from lamina.recording.recorder import Recorder
 from lamina.recording.resolve import resolve
 from lamina.recording.schedules import Every, schedule_of
 from lamina.recording.sites import Sites
+from lamina.recording.stepping import Stepping
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +121,7 @@ def record(
             hint="Flight(state=False) keeps rows and batches",
         )
     optimizer = None if optimizer is None else unwrapped(optimizer)
-    return Recorder(
+    steps = Stepping(
         model,
         run,
         sites=resolve(model, sites, optimizer=optimizer),
@@ -131,5 +132,5 @@ def record(
         optimizer=optimizer,
         flight=flight,
         numbers=numbers,
-        on_failure=on_failure,
     )
+    return Recorder(run, steps, on_failure=on_failure)
