@@ -169,9 +169,9 @@ def scan_ignores_the_number_of_rows(patch: pytest.MonkeyPatch) -> None:
 @fault
 def ties_are_cut(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint stores every name's tensor apart."""
-    from lamina.runs.tree import _Flattener
+    from lamina.runs import tree
 
-    patch.setattr(_Flattener, "_tensor", _Flattener._add)
+    patch.setattr(tree, "place", lambda tensors: [tensor.clone() for tensor in tensors])
 
 
 @fault
@@ -1430,3 +1430,11 @@ def numbers_are_the_same_on_every_rank(patch: pytest.MonkeyPatch) -> None:
         self._stride, self._next, self._step = 1, start, {}
 
     patch.setattr(Numbering, "__init__", alone)
+
+
+@fault
+def overlaps_are_cut(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint stores tensors that overlap apart."""
+    from lamina.runs import sharing
+
+    patch.setattr(sharing, "_join", lambda *arguments: None)

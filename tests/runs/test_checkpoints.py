@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import math
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,20 @@ import torch
 
 import lamina
 from lamina.errors import NotFoundError, SchemaError
-from lamina.runs.tree import put_together, take_apart
+from lamina.runs.rebuilt import put_together
+from lamina.runs.tree import take_apart
 from tests.faults import broken
 from tests.runs.test_writer import random_bits, same_bits
+
+
+class Mine(torch.Tensor):
+    """A tensor of one's own type."""
+
+
+class Kind(enum.IntEnum):
+    """A number with a name."""
+
+    ONE = 1
 
 
 def saved(run: lamina.Run, state: Any) -> Any:
@@ -137,7 +150,11 @@ def test_what_does_not_change_is_stored_once(run: lamina.Run) -> None:
     ("state", "says"),
     [
         ({"a": {"b": object()}}, "object at a.b"),
-        ({"a": [1, {2, 3}]}, "set at a.1"),
+        ({"a": [1, slice(2)]}, "slice at a.1"),
+        ({"a": defaultdict(lambda: 1)}, "defaultdict of .* at a"),
+        ({"a": Mine(torch.ones(2))}, "'a' is a Mine"),
+        ({"a": torch.ones(2, device="meta")}, "meta"),
+        ({"a": Kind.ONE}, "Kind at a"),
         ({(1, 2): 3}, "key of type tuple"),
         ({"a": torch.ones(2).to_sparse()}, "layout"),
         (lambda: None, "function at its root"),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
 import torch
 
 from tests.store.planted import bits
+from tests.store.reader import ELEMENTS
 
 
 def same(left: Any, right: Any) -> bool:
     """Equal, with one type, and floats with the same bits."""
     if isinstance(left, float) and isinstance(right, float):
         return np.float64(left).tobytes() == np.float64(right).tobytes()
+    if isinstance(left, complex) and isinstance(right, complex):
+        return np.complex128(left).tobytes() == np.complex128(right).tobytes()
     return type(left) is type(right) and left == right
 
 
@@ -40,17 +44,50 @@ def assert_same_state(found: Any, expected: Any, where: str) -> None:
 
 
 def put_together(tree: Any, scalars: list[Any], arrays: list[np.ndarray]) -> Any:
-    """The nested state."""
+    """The nested state, of plain dicts and arrays where docs/format.md speaks of torch."""
+
+    def items(pairs: list[Any]) -> dict[Any, Any]:
+        return {key: build(item) for key, item in pairs}
+
+    def view(at: int, dtype: str, offset: int, shape: list[int], strides: list[int]) -> np.ndarray:
+        flat = arrays[at].reshape(-1).view(ELEMENTS[dtype])[offset:]
+        return np.lib.stride_tricks.as_strided(flat, shape, [stride * flat.itemsize for stride in strides])
+
+    kinds: dict[str, Any] = {
+        "t": lambda at: arrays[at],
+        "n": lambda at: arrays[at],
+        "scalar": lambda at: arrays[at][()],
+        "bytes": lambda at: arrays[at].tobytes(),
+        "bytearray": lambda at: bytearray(arrays[at].tobytes()),
+        "view": lambda content: view(*content),
+        "s": lambda at: scalar(scalars[at]),
+        "constant": scalar,
+        "d": items,
+        "counter": items,
+        "ordered": items,
+        "default": lambda content: items(content[1]),
+        "l": lambda nodes: [build(node) for node in nodes],
+        "u": lambda nodes: tuple(build(node) for node in nodes),
+        "set": lambda nodes: {build(node) for node in nodes},
+        "frozenset": lambda nodes: frozenset(build(node) for node in nodes),
+        "size": tuple,
+        "dtype": str,
+        "device": str,
+    }
 
     def build(node: dict[str, Any]) -> Any:
-        ((kind, content),) = node.items()
-        if kind in "tn":
-            return arrays[content]
-        if kind == "s":
-            value = scalars[content]
-            return float.fromhex(value["f"]) if isinstance(value, dict) else value
-        if kind == "d":
-            return {key: build(item) for key, item in content}
-        return [build(item) for item in content] if kind == "l" else tuple(build(item) for item in content)
+        kind = next(iter(node))
+        assert node.keys() <= {kind, "stride", "as", "grad", "metadata"}, node
+        return kinds[kind](node[kind])
 
     return build(tree)
+
+
+def scalar(value: Any) -> Any:
+    """A scalar of a state."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "f":
+        return float.fromhex(content)
+    return complex(*map(scalar, content)) if kind == "c" else struct.unpack(">d", bytes.fromhex(content))[0]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import lamina
 from tests.faults import broken
+from tests.runs.test_states import STATES, views
 from tests.store import reader
 from tests.store.alike import assert_same, assert_same_state, put_together
 from tests.store.planted import CONFIG, Planted, plant
@@ -59,6 +61,20 @@ def test_the_reader_finds_the_checkpoints(read: reader.Recorded, planted: Plante
     assert found.keys() == planted.states.keys()
     for key, state in found.items():
         assert_same_state(state, planted.states[key], str(key))
+
+
+def test_the_reader_finds_views_scalars_and_containers_of_every_kind(tmp_path: Path) -> None:
+    with lamina.Run.create(tmp_path / "run").writer() as writer:
+        writer.save({"views": views(), **STATES}, step=0)
+    found = {part: put_together(*state) for part, state in reader.read(tmp_path / "run").checkpoints[0].items()}
+    assert_same_state(found["views"], views(), "views")
+    assert_same_state(found["scalars"], STATES["scalars"], "scalars")
+    assert_same_state(found["bytes"], STATES["bytes"], "bytes")
+    assert {key: list(value) for key, value in found["containers"].items()} == {
+        key: list(value) for key, value in STATES["containers"].items()
+    }
+    assert found["torch"] == [(2, 0, 3), "bfloat16", "cuda:1", ()]
+    assert found["numpy"][:3] == STATES["numpy"][:3]
 
 
 def test_the_reader_finds_what_became_of_each_writer(read: reader.Recorded) -> None:

@@ -91,6 +91,11 @@ def _names_of_torch() -> dict[torch.dtype, str]:
     return {getattr(torch, kind): name for name, kind in _TORCH_NAMES.items()}
 
 
+def name_of_torch(dtype: torch.dtype) -> str | None:
+    """The name of a torch dtype; None if it has none on disk."""
+    return _names_of_torch().get(dtype)
+
+
 def flatten(value: Any, what: str) -> Flat:
     """The value's bytes: a view where it is contiguous on the CPU, else one copy.
 
@@ -102,7 +107,7 @@ def flatten(value: Any, what: str) -> Flat:
         SchemaError: It is neither, or its dtype has no name on disk.
     """
     if type(value) is Lent:
-        if (name := _names_of_torch().get(value.tensor.dtype)) is not None:
+        if (name := name_of_torch(value.tensor.dtype)) is not None:
             return Flat(name, tuple(value.tensor.shape), value.memory)
         value = value.tensor
     if is_tensor(value):
@@ -124,12 +129,14 @@ def flatten(value: Any, what: str) -> Flat:
 def _flatten_tensor(tensor: torch.Tensor, what: str) -> Flat:
     import torch
 
-    if (name := _names_of_torch().get(tensor.dtype)) is None:
+    if (name := name_of_torch(tensor.dtype)) is None:
         raise SchemaError(f"{what} has the dtype {tensor.dtype}", hint=f"known are {', '.join(_TORCH_NAMES)}")
     if tensor.layout != torch.strided:
         raise SchemaError(f"{what} has the layout {tensor.layout}", hint="call .to_dense() first")
     if tensor.device.type == "meta":
         raise SchemaError(f"{what} is on the device meta, where tensors have no values")
+    if not tensor.numel():  # whose strides may be any
+        return Flat(name, tuple(tensor.shape), np.empty(0, np.uint8))
     # contiguous first: a tensor on a GPU is then put in order there, and copied to this side once
     tensor = tensor.detach().resolve_conj().resolve_neg().contiguous().cpu()
     return Flat(name, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy())

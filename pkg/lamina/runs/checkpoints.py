@@ -10,7 +10,8 @@ import polars as pl
 from lamina.errors import DamagedError, NotFoundError, SchemaError
 from lamina.runs.buffers import empty_tensor
 from lamina.runs.nearest import nearest_names, nearest_steps
-from lamina.runs.tree import put_together, take_apart
+from lamina.runs.rebuilt import put_together
+from lamina.runs.tree import take_apart
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot, Ticket, Writer
