@@ -60,6 +60,7 @@ class Recorded:
     metrics: list[tuple[Any, ...]] = field(default_factory=list)
     layouts: dict[bytes, dict[int, Any]] = field(default_factory=dict)
     chunks: dict[bytes, tuple[str, dict[int, Any]]] = field(default_factory=dict)
+    wholes: dict[bytes, tuple[str, dict[int, Any]]] = field(default_factory=dict)
     replaced: set[tuple[str, int]] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
     gone: set[bytes] = field(default_factory=set)
@@ -150,7 +151,8 @@ def read_commits(folder: Path) -> Iterator[dict[int, Any]]:
         check(data[:8] == b"LAMCOMM1" and len(data) == length + 44, "not a commit", file)
         check(digest(data[:-32]) == data[-32:], "wrong checksum", file)
         body = cbor2.loads(data[12:-32])
-        check((body[0], body.get(1), body[2], body[5]) == (number, parent, [], []), "wrong place in the chain", file)
+        check((body[0], body.get(1), body[2]) == (number, parent, []), "wrong place in the chain", file)
+        check(set(body[5]) <= {"coded-chunks"}, "unknown needs", file)
         parent = {0: number, 1: data[-32:]}
         yield body
 
@@ -222,17 +224,18 @@ def apply(run: Recorded, folder: Path, writer: int, frame: int, number: int, rec
             run.gone |= {chunk[0] for chunk in record[1]}
         else:
             run.chunks |= {chunk[0]: (record[0], chunk) for chunk in record[1]}
+            run.wholes |= {chunk[0]: (record[0], chunk) for chunk in record[1] if chunk[4] != 2}
     elif number == LAYOUT:
         run.layouts[digest(record[0])] = cbor2.loads(record[0])
     elif number == SAVE and record[0] <= back:
         run.saves.append(record)
 
 
-def block(folder: Path, file: str, offset: int, length: int, crcs: bytes) -> bytes:
+def block(folder: Path, file: str, offset: int, length: int, crcs: bytes, piece: int = 1 << 17) -> bytes:
     with (folder / file).open("rb") as stream:
         stream.seek(offset)
         data = stream.read(length)
-    pieces = [data[at : at + (1 << 17)] for at in range(0, len(data), 1 << 17)]
+    pieces = [data[at : at + piece] for at in range(0, len(data), piece)]
     found = b"".join(google_crc32c.value(piece).to_bytes(4, "little") for piece in pieces)
     check(len(data) == length and found == crcs, "wrong checksum", file, offset)
     return data
@@ -242,7 +245,7 @@ def coded(folder: Path, file: str, part: dict[int, Any], length: int, kind: np.d
     """The rows of a coded block."""
     data, at = b"", part[2]
     for number, size in enumerate(np.frombuffer(part[6], "<u4").tolist()):
-        stored = block(folder, file, at, size, part[4][4 * number : 4 * number + 4])
+        stored = block(folder, file, at, size, part[4][4 * number : 4 * number + 4], size)
         data += unplaned(stored, kind.itemsize, min(1 << 17, length - len(data)))
         at += size
     check(at == part[2] + part[3] and len(data) == length, "pieces do not fit", file, part[2])
@@ -311,6 +314,33 @@ def read_metrics(run: Recorded, rank: int | None, record: dict[int, Any], back: 
     ]
 
 
+def read_chunk(run: Recorded, folder: Path, file: str, place: dict[int, Any], dtype: str) -> bytes:
+    """The bytes that a chunk stands for."""
+    check(place[4] in {0, 1, 2} and (place[4] == 2) == (7 in place), "unknown codec", file, place[1])
+    if place[4] == 0:
+        raw = block(folder, file, place[1], place[2], place[5])
+    else:
+        kind = np.dtype(ELEMENTS[{"c64": "f32", "c128": "f64"}.get(dtype, dtype)])
+        raw = coded(folder, file, {2: place[1], 3: place[2], 4: place[5], 6: place[6]}, place[3], kind)
+        if place[4] == 2:
+            base = read_chunk(run, folder, *run.wholes[place[7]], dtype)
+            check(len(base) == len(raw), "a base of another length", file, place[1])
+            raw = undelta(raw, base, kind.itemsize, dtype[0] in "fbc" and dtype != "bool")
+    check(len(raw) == place[3], "wrong length", file, place[1])
+    return raw
+
+
+def undelta(differences: bytes, base: bytes, width: int, is_float: bool) -> bytes:
+    """The elements that differ from those of `base`; floats are counted in order."""
+    number, greatest = np.dtype(f"<i{width}"), np.array(2 ** (8 * width - 1) - 1, f"<i{width}")
+
+    def fold(x: np.ndarray) -> np.ndarray:
+        return x ^ (x >> (8 * width - 1) & greatest)
+
+    difference, before = fold(np.frombuffer(differences, number)), np.frombuffer(base, number)
+    return (fold(fold(before) + difference) if is_float else before + difference).tobytes()
+
+
 def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
     for part in record[2]:
         layout, keys = run.layouts[part[1]], iter(range(0, len(part[2]), 32))
@@ -323,8 +353,7 @@ def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
             while len(data) < kind.itemsize * int(np.prod(tensor[2])):
                 key = part[2][(at := next(keys)) : at + 32]
                 file, place = run.chunks[key]
-                data += (raw := block(folder, file, place[1], place[2], place[5]))
-                check(place[4] == 0 and len(raw) == place[3], "unknown codec", file, place[1])
+                data += (raw := read_chunk(run, folder, file, place, tensor[1]))
                 check(digest(tensor[1].encode() + b"\0" + raw) == key, "wrong key", file, place[1])
             tensors.append(np.frombuffer(data, kind).reshape(tensor[2]))
         check(next(keys, None) is None, "keys left over", "logs")

@@ -15,8 +15,10 @@ pub const HEAD: usize = 8 + 4;
 /// Bytes after it: the hash.
 pub const TAIL: usize = 32;
 
+/// The feature of runs with chunks of checkpoints that are coded.
+pub const CODED_CHUNKS: &str = "coded-chunks";
 /// Features that this implementation knows; a commit or run that needs another is refused by name.
-pub const KNOWN_NEEDS: &[&str] = &[];
+pub const KNOWN_NEEDS: &[&str] = &[CODED_CHUNKS];
 
 /// One commit.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

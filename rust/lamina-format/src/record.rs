@@ -7,7 +7,7 @@ use crate::checksum::PIECE;
 use crate::chunk::Key;
 use crate::dtype::{ColumnType, DType};
 use crate::value::Value;
-use minicbor::bytes::ByteVec;
+use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 
 /// One operation.
@@ -399,6 +399,12 @@ pub enum Codec {
     /// As it is.
     #[n(0)]
     Raw,
+    /// Byte planes of its elements.
+    #[n(1)]
+    Planes,
+    /// Byte planes of the elements' differences from those of another chunk.
+    #[n(2)]
+    Delta,
 }
 
 /// Body of [`Op::Chunks`].
@@ -433,10 +439,16 @@ pub struct Chunk {
     /// How it is coded.
     #[n(4)]
     pub codec: Codec,
-    /// CRC32C of every stored 128 KiB piece, u32 little-endian.
+    /// CRC32C of every 128 KiB block as it lies in the pack, u32 little-endian.
     #[n(5)]
     #[cbor(with = "minicbor::bytes")]
     pub crcs: Vec<u8>,
+    /// Of a coded chunk: bytes of every 128 KiB block in the pack, u32 little-endian.
+    #[n(6)]
+    pub lengths: Option<ByteVec>,
+    /// Of a delta: the chunk that it is the difference from, of the same type and length.
+    #[n(7)]
+    pub base: Option<ByteArray<32>>,
 }
 
 /// Body of [`Op::Layout`]. Its key is BLAKE3 of `content`.

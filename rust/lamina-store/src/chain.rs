@@ -145,6 +145,20 @@ pub fn publish_after(
     }
 }
 
+/// Makes sure, durably, that who does not know a feature refuses the run, before anything is written that needs it.
+pub fn require(storage: &dyn Storage, writer: Option<u32>, need: &str) -> Result<()> {
+    loop {
+        let chain = Chain::read(storage)?;
+        if chain.commits.iter().any(|(commit, _)| commit.needs.iter().any(|known| known == need)) {
+            return storage.settle_commits();
+        }
+        let commit = Commit { needs: vec![need.to_owned()], ..chain.next(writer, Vec::new()) };
+        if storage.publish(commit.n, &commit::encode(&commit)?.0)? {
+            return Ok(());
+        }
+    }
+}
+
 /// Files that commits condemned, with the time at which they did, and those that commits dropped.
 #[derive(Default)]
 pub struct Doomed {

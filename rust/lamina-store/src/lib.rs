@@ -10,6 +10,7 @@ mod crew;
 pub mod hide;
 pub mod keep;
 pub mod order;
+mod places;
 pub mod reader;
 pub mod storage;
 pub mod writer;

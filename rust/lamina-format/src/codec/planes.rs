@@ -37,11 +37,19 @@ impl Planes {
     /// The piece coded: for each plane, the least significant byte's first, its length as u32 (the top bit set if it is as
     /// it was), and then the planes. `raw` holds whole elements, at most 128 KiB of them.
     pub fn encode(&mut self, dtype: DType, raw: &[u8]) -> Result<Vec<u8>> {
-        let width = dtype.size() as usize;
+        let mut out = Vec::new();
+        self.encode_into(dtype, raw, &mut out)?;
+        Ok(out)
+    }
+
+    /// The same, added to `out`.
+    pub fn encode_into(&mut self, dtype: DType, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let width = width(dtype);
         if !raw.len().is_multiple_of(width) || raw.len() > PIECE {
             return Err(Error::schema(format!("a piece of {} bytes cannot be coded as {}", raw.len(), dtype.name())));
         }
-        let (mut lengths, mut bodies) = (Vec::new(), Vec::new());
+        let table = out.len();
+        out.resize(table + 4 * width, 0);
         for byte in 0..width {
             self.plane.clear();
             split(width, byte, raw, &mut self.plane);
@@ -58,16 +66,15 @@ impl Planes {
             let keep = coded + whole * 3 / 100 < whole;
             let body = if keep { &self.frame[..coded] } else { &self.plane };
             let length = body.len() as u32 | if keep { 0 } else { RAW };
-            lengths.extend(length.to_le_bytes());
-            bodies.extend_from_slice(body);
+            out[table + 4 * byte..][..4].copy_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(body);
         }
-        lengths.append(&mut bodies);
-        Ok(lengths)
+        Ok(())
     }
 
     /// The reverse: fills `out`, which has the length of the raw piece. Any other bytes are an error, never more memory.
     pub fn decode(&mut self, dtype: DType, stored: &[u8], out: &mut [u8]) -> Result<()> {
-        let width = dtype.size() as usize;
+        let width = width(dtype);
         let broken = || Error::damaged("a coded piece does not decode");
         if !out.len().is_multiple_of(width) || out.len() > PIECE {
             return Err(broken());
@@ -102,6 +109,15 @@ impl Planes {
     }
 }
 
+/// Bytes of an element; complex numbers are two.
+fn width(dtype: DType) -> usize {
+    match dtype {
+        DType::C64 => 4,
+        DType::C128 => 8,
+        dtype => dtype.size() as usize,
+    }
+}
+
 fn refused(code: usize) -> Error {
     Error::new(ErrorKind::Format, format!("zstd refuses: {}", zstd_safe::get_error_name(code)))
 }
@@ -118,8 +134,7 @@ fn split(width: usize, byte: usize, raw: &[u8], plane: &mut Vec<u8>) {
         1 => plane.extend(raw.iter().map(|byte| byte.rotate_left(1))),
         2 => split!(u16),
         4 => split!(u32),
-        8 => split!(u64),
-        _ => split!(u128),
+        _ => split!(u64),
     }
 }
 
@@ -136,8 +151,7 @@ fn merge(width: usize, byte: usize, plane: &[u8], out: &mut [u8]) {
         1 => out.copy_from_slice(plane),
         2 => merge!(2),
         4 => merge!(4),
-        8 => merge!(8),
-        _ => merge!(16),
+        _ => merge!(8),
     }
 }
 
@@ -153,8 +167,7 @@ fn rotate_back(width: usize, out: &mut [u8]) {
         1 => out.iter_mut().for_each(|byte| *byte = byte.rotate_right(1)),
         2 => rotate!(u16),
         4 => rotate!(u32),
-        8 => rotate!(u64),
-        _ => rotate!(u128),
+        _ => rotate!(u64),
     }
 }
 

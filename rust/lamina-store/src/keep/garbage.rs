@@ -1,6 +1,7 @@
 //! Which files of a run nothing needs any more.
 
 use super::inventory::{Inventory, Trust};
+use crate::places::readable;
 use crate::storage::Storage;
 use crate::{Opening, Snapshot};
 use lamina_format::chunk::Key;
@@ -24,8 +25,12 @@ pub struct Survey<'a> {
     settled: &'a HashSet<u32>,
     /// Chunks of checkpoints that are not hidden.
     live: HashSet<Key>,
-    /// Chunks in packs that nobody condemned.
+    /// Chunks that others, which checkpoints name, are the difference from.
+    bases: HashSet<Key>,
+    /// Chunks that can be read from packs that nobody condemned.
     safe: HashSet<Key>,
+    /// Those of them that are no differences there.
+    whole: HashSet<Key>,
 }
 
 impl<'a> Survey<'a> {
@@ -41,9 +46,18 @@ impl<'a> Survey<'a> {
             return Err(Error::damaged(format!("commit {lost} is missing")).in_file(names::commit(lost)).hint(hint));
         }
         let live = Snapshot::open(Arc::clone(storage), Opening::default())?.needed_chunks();
-        let safe = inventory.packs.iter().filter(|(pack, _)| !inventory.doomed.holds(pack));
-        let safe = safe.flat_map(|(_, chunks)| chunks.iter().map(|chunk| chunk.key)).collect();
-        Ok(Self { inventory, settled, live, safe })
+        let there = inventory.packs.iter().filter(|(pack, _)| !inventory.doomed.dropped.contains(*pack));
+        let there: Vec<(bool, &Chunk)> = there
+            .flat_map(|(pack, chunks)| chunks.iter().map(|chunk| (!inventory.doomed.holds(pack), chunk)))
+            .collect();
+        let standing = there.iter().filter(|(stands, _)| *stands).map(|(_, chunk)| *chunk);
+        let safe = readable(standing.clone());
+        // a difference in a condemned pack counts only if it stands nowhere else
+        let counts =
+            |(stands, chunk): &&(bool, &Chunk)| live.contains(&chunk.key) && (*stands || !safe.contains(&chunk.key));
+        let bases = there.iter().filter(counts).filter_map(|(_, chunk)| chunk.base().copied()).collect();
+        let whole = standing.filter(|chunk| chunk.base.is_none()).map(|chunk| chunk.key).collect();
+        Ok(Self { inventory, settled, live, bases, safe, whole })
     }
 
     /// Why a file stays; None if nothing needs it.
@@ -73,7 +87,11 @@ impl<'a> Survey<'a> {
         }
         // who finds a pack condemned that a save leans on writes the chunk again
         let condemned = inventory.doomed.holds(file);
-        let needed = |chunk: &Chunk| self.live.contains(&chunk.key) && !(condemned && self.safe.contains(&chunk.key));
+        let elsewhere = |keys: &HashSet<Key>, chunk: &Chunk| condemned && keys.contains(&chunk.key);
+        let needed = |chunk: &Chunk| {
+            self.live.contains(&chunk.key) && !elsewhere(&self.safe, chunk)
+                || self.bases.contains(&chunk.key) && !elsewhere(&self.whole, chunk)
+        };
         chunks.iter().any(needed).then_some(Stays::Needed)
     }
 }

@@ -30,6 +30,8 @@ pub struct Inventory {
     pub seals: HashMap<String, Seal>,
     /// Chunks by pack.
     pub packs: BTreeMap<String, Vec<Chunk>>,
+    /// Where chunks stand that others are the difference from, and are no differences themselves: pack and index in it.
+    pub bases: HashMap<Key, Vec<(String, usize)>>,
     /// What each chunk's bytes are elements of, as far as a checkpoint says so.
     pub dtypes: HashMap<Key, DType>,
     /// Groups that count no longer, by segment.
@@ -62,6 +64,7 @@ impl Inventory {
             groups: BTreeMap::new(),
             seals: HashMap::new(),
             packs: BTreeMap::new(),
+            bases: HashMap::new(),
             dtypes: HashMap::new(),
             replaced: HashMap::new(),
             doomed: chain.doomed(),
@@ -115,6 +118,7 @@ impl Inventory {
             groups.dedup_by_key(|group| group.number);
         }
         inventory.find_dtypes(&layouts, &saves);
+        inventory.find_bases();
         Ok(inventory)
     }
 
@@ -163,6 +167,17 @@ impl Inventory {
             }
             Op::Open(Open { time, .. }) | Op::Close(Close { time, .. }) => self.latest = self.latest.max(time),
             _ => {}
+        }
+    }
+
+    fn find_bases(&mut self) {
+        let bases: HashSet<&Key> = self.packs.values().flatten().filter_map(Chunk::base).collect();
+        for (pack, chunks) in &self.packs {
+            let found =
+                chunks.iter().enumerate().filter(|(_, chunk)| chunk.base.is_none() && bases.contains(&chunk.key));
+            for (at, chunk) in found {
+                self.bases.entry(chunk.key).or_default().push((pack.clone(), at));
+            }
         }
     }
 

@@ -6,9 +6,11 @@ use crate::chain::Chain;
 use crate::storage::{Ranges, Storage};
 use crate::{Opening, Snapshot};
 use lamina_format::checksum::{self, PIECE};
+use lamina_format::chunk::Key;
+use lamina_format::codec::Coder;
 use lamina_format::record::{Block, Chunk, Group, Role, Seal};
 use lamina_format::segment::{self, Declared, LARGEST_RESERVE};
-use lamina_format::{Error, Result, Value, chunk};
+use lamina_format::{DType, Error, Result, Value, chunk};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,7 +119,8 @@ impl Job<'_> {
             Self::Chunk { pack, chunk } => {
                 let affected = "the checkpoints that hold this chunk".to_owned();
                 let found = check_chunk(files, inventory, pack, chunk).err();
-                found.map(|error| Damage { error: error.in_file(*pack), affected }).into_iter().collect()
+                let within = |error: Error| if error.file.is_none() { error.in_file(*pack) } else { error };
+                found.map(|error| Damage { error: within(error), affected }).into_iter().collect()
             }
         }
     }
@@ -205,22 +208,17 @@ fn check_seal(files: &Files, declared: &Declared, seal: &Seal, groups: &[Group])
 }
 
 fn check_chunk(files: &Files, inventory: &Inventory, pack: &str, chunk: &Chunk) -> Result<()> {
-    if chunk.raw != chunk.stored || chunk.stored > chunk::CHUNK as u64 {
-        return Err(Error::damaged("a chunk's record has impossible lengths").at(chunk.offset));
+    let stored = files.chunk(pack, chunk)?;
+    let Some(&dtype) = inventory.dtypes.get(&chunk.key) else { return Ok(()) };
+    let (mut coder, mut base) = (Coder::default(), None);
+    if let Some(key) = chunk.base() {
+        base = Some(files.base(inventory, key, dtype, chunk.raw, &mut coder)?);
     }
-    let mut bytes = vec![0; chunk.stored as usize];
-    files.get(pack)?.read(chunk.offset, &mut bytes)?;
-    for (at, piece) in bytes.chunks(PIECE).enumerate() {
-        if chunk.crcs.get(4 * at..4 * at + 4) != Some(&crc32c::crc32c(piece).to_le_bytes()) {
-            let error = Error::damaged("the bytes do not match their checksum");
-            return Err(error.at(chunk.offset + (at * PIECE) as u64));
-        }
-    }
-    match inventory.dtypes.get(&chunk.key) {
-        Some(&dtype) if chunk::key(dtype, &bytes) != chunk.key => {
-            Err(Error::damaged("a chunk's bytes do not match its key").at(chunk.offset))
-        }
-        _ => Ok(()),
+    let mut raw = vec![0; chunk.raw as usize];
+    coder.decode_chunk(chunk, dtype, &stored, base.as_deref(), &mut raw)?;
+    match chunk::key(dtype, &raw) == chunk.key {
+        true => Ok(()),
+        false => Err(Error::damaged("a chunk's bytes do not match its key").at(chunk.offset)),
     }
 }
 
@@ -239,5 +237,29 @@ impl Files<'_> {
         let file: Arc<dyn Ranges> = Arc::from(self.storage.open_blob(name)?);
         open.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
+    }
+    /// A chunk as it lies in a pack.
+    fn chunk(&self, pack: &str, chunk: &Chunk) -> Result<Vec<u8>> {
+        chunk.check()?;
+        let mut stored = vec![0; chunk.stored as usize];
+        self.get(pack)?.read(chunk.offset, &mut stored)?;
+        chunk.verify(&stored)?;
+        Ok(stored)
+    }
+
+    /// The bytes that a delta is the difference from, of whatever place is good.
+    fn base(&self, inventory: &Inventory, key: &Key, dtype: DType, length: u64, coder: &mut Coder) -> Result<Vec<u8>> {
+        let mut failure = Error::damaged("the chunk that a delta is the difference from is not there");
+        let places = inventory.bases.get(key).into_iter().flatten();
+        let places = places.map(|(pack, at)| (pack, &inventory.packs[pack][*at]));
+        for (pack, chunk) in places.filter(|(_, chunk)| chunk.raw == length) {
+            let mut raw = vec![0; length as usize];
+            let read = self.chunk(pack, chunk);
+            match read.and_then(|stored| coder.decode_chunk(chunk, dtype, &stored, None, &mut raw)) {
+                Ok(()) => return Ok(raw),
+                Err(error) => failure = error.in_file(pack),
+            }
+        }
+        Err(failure)
     }
 }

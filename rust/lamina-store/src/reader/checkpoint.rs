@@ -1,17 +1,18 @@
 //! Checkpoints of a snapshot.
 
 use super::Snapshot;
-use lamina_format::checksum::{self, PIECE};
+use crate::places::{Places, readable};
 use lamina_format::chunk::{self, CHUNK, Key};
-use lamina_format::record::{Chunk, LayoutContent, Op, Part, Save, TensorSpec};
-use lamina_format::{Error, ErrorKind, Result, cbor, names};
+use lamina_format::codec::Coder;
+use lamina_format::record::{Chunk, Codec, LayoutContent, Op, Part, Save, TensorSpec};
+use lamina_format::{DType, Error, ErrorKind, Result, cbor, checksum, names};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// What the logs say of checkpoints.
 #[derive(Default)]
 pub struct Checkpoints {
-    chunks: HashMap<Key, Vec<(Arc<str>, Chunk)>>,
+    chunks: Places,
     layouts: HashMap<Key, Layout>,
     /// With the logs that hold them.
     saves: Vec<(Arc<str>, Save)>,
@@ -111,13 +112,15 @@ impl Checkpoints {
         if dropped.is_empty() {
             return;
         }
+        let stands = |(pack, _): &&(Arc<str>, Chunk)| !dropped.contains(pack.as_ref());
+        let readable = readable(self.chunks.values().flatten().filter(stands).map(|(_, chunk)| chunk));
         let mut gone: HashSet<Key> = HashSet::new();
         self.chunks.retain(|key, places| {
             places.retain(|(pack, _)| !dropped.contains(pack.as_ref()));
-            if places.is_empty() {
+            if !readable.contains(key) {
                 gone.insert(*key);
             }
-            !places.is_empty()
+            readable.contains(key)
         });
         for (_, save) in &mut self.saves {
             save.parts.retain(|part| !part.keys.as_chunks::<32>().0.iter().any(|key| gone.contains(key)));
@@ -193,10 +196,16 @@ impl Snapshot {
         kept
     }
 
+    /// Whether each place of a chunk holds it coded.
+    pub(crate) fn is_coded(&self, key: &Key) -> bool {
+        let places = self.checkpoints.chunks.get(key);
+        places.is_some_and(|places| places.iter().all(|(_, chunk)| chunk.codec != Codec::Raw))
+    }
+
     /// A chunk, with its key verified.
     pub(crate) fn chunk(&self, key: &Key, spec: &TensorSpec, length: usize, writer: u32) -> Result<Vec<u8>> {
         let (mut bytes, log) = (vec![0; length], names::log(writer, 0));
-        self.read_chunk(key, &spec.name, &log, &mut bytes)?;
+        self.read_chunk(key, spec, &log, &mut Coder::default(), &mut bytes)?;
         match chunk::key(spec.dtype, &bytes) == *key {
             true => Ok(bytes),
             false => {
@@ -227,7 +236,9 @@ impl Snapshot {
                 let bytes = spec.bytes().unwrap_or(0);
                 let chunks = keys.by_ref().take(chunk::count(bytes) as usize);
                 let new = chunks.filter(|key| known.insert(**key));
-                let size = |key: &Key| store.chunks.get(key).map_or(0, |places| places[0].1.stored);
+                let least =
+                    |places: &Vec<(Arc<str>, Chunk)>| places.iter().map(|(_, chunk)| chunk.stored).min().unwrap_or(0);
+                let size = |key: &Key| store.chunks.get(key).map_or(0, least);
                 tensors.push(SavedTensor { stored: new.map(size).sum(), bytes, spec: spec.clone() });
             }
             steps.entry(step).or_default().push(SavedPart { name: part.name.clone(), tensors });
@@ -252,20 +263,21 @@ impl Snapshot {
             return Err(Error::schema(format!("tensor {:?} does not fit {} bytes", spec.name, out.len())));
         }
         let before: u64 = layout.tensors[..index].iter().map(|spec| chunk::count(spec.bytes().unwrap_or(0))).sum();
-        let keys = part.keys.as_chunks::<32>().0;
+        let (keys, mut coder) = (part.keys.as_chunks::<32>().0, Coder::default());
         for (at, piece) in out.chunks_mut(CHUNK).enumerate() {
             let short = || Error::damaged(format!("the record of tensor {:?} lacks a chunk", spec.name));
-            self.read_chunk(keys.get(before as usize + at).ok_or_else(short)?, &spec.name, log, piece)?;
+            self.read_chunk(keys.get(before as usize + at).ok_or_else(short)?, spec, log, &mut coder, piece)?;
         }
         Ok(())
     }
 
     /// A chunk may lie in several places: if one is damaged the next is tried.
-    fn read_chunk(&self, key: &Key, tensor: &str, log: &str, out: &mut [u8]) -> Result<()> {
+    fn read_chunk(&self, key: &Key, spec: &TensorSpec, log: &str, coder: &mut Coder, out: &mut [u8]) -> Result<()> {
+        let tensor = &spec.name;
         let lost = format!("a chunk of tensor {tensor:?} is lost with a damaged record");
         let mut failure = Error::damaged(lost).in_file(log);
         for (pack, chunk) in self.checkpoints.chunks.get(key).into_iter().flatten() {
-            match self.read_place(pack, chunk, out) {
+            match self.read_place(pack, chunk, spec.dtype, coder, out) {
                 Ok(()) => return Ok(()),
                 Err(error) => failure = error,
             }
@@ -273,17 +285,36 @@ impl Snapshot {
         Err(failure.hint(format!("tensor {tensor:?} is affected; other steps and tensors are readable")))
     }
 
-    fn read_place(&self, pack: &str, chunk: &Chunk, out: &mut [u8]) -> Result<()> {
-        let damaged = |text: &str, at: u64| Error::damaged(text).in_file(pack).at(chunk.offset + at);
-        if chunk.raw != out.len() as u64 || chunk.stored != chunk.raw {
-            return Err(damaged("a chunk's record does not fit its tensor", 0));
+    fn read_place(&self, pack: &str, chunk: &Chunk, dtype: DType, coder: &mut Coder, out: &mut [u8]) -> Result<()> {
+        if chunk.raw != out.len() as u64 {
+            return Err(Error::damaged("a chunk's record does not fit its tensor").in_file(pack).at(chunk.offset));
         }
-        self.blobs.get(self.storage.as_ref(), pack)?.read(chunk.offset, out)?;
-        for (at, piece) in out.chunks(PIECE).enumerate() {
-            if chunk.crcs.get(4 * at..4 * at + 4) != Some(&crc32c::crc32c(piece).to_le_bytes()) {
-                return Err(damaged("the bytes do not match their checksum", (at * PIECE) as u64));
+        let within = |error: Error| if error.file.is_none() { error.in_file(pack) } else { error };
+        chunk.check().map_err(within)?;
+        let file = self.blobs.get(self.storage.as_ref(), pack)?;
+        if chunk.codec == Codec::Raw {
+            file.read(chunk.offset, out)?;
+            return chunk.verify(out).map_err(within);
+        }
+        let mut stored = vec![0; chunk.stored as usize];
+        file.read(chunk.offset, &mut stored)?;
+        chunk.verify(&stored).map_err(within)?;
+        let base = chunk.base().map(|base| self.read_base(base, dtype, coder, out.len())).transpose()?;
+        coder.decode_chunk(chunk, dtype, &stored, base.as_deref(), out).map_err(within)
+    }
+
+    /// The chunk that a delta is the difference from: one that is no delta itself.
+    fn read_base(&self, key: &Key, dtype: DType, coder: &mut Coder, length: usize) -> Result<Vec<u8>> {
+        let (mut bytes, mut failure) = (vec![0; length], Error::damaged("the base of a delta is lost"));
+        for (pack, chunk) in self.checkpoints.chunks.get(key).into_iter().flatten() {
+            if chunk.codec == Codec::Delta {
+                continue;
+            }
+            match self.read_place(pack, chunk, dtype, coder, &mut bytes) {
+                Ok(()) => return Ok(bytes),
+                Err(error) => failure = error,
             }
         }
-        Ok(())
+        Err(failure)
     }
 }

@@ -4,11 +4,12 @@
 //! removes anything, and a writer looks for what was condemned after its save is durable: one of the two finds out.
 
 use crate::chain::Chain;
+use crate::places::{Places, readable};
 use crate::storage::Storage;
-use lamina_format::chunk::{CHUNK, Key};
+use lamina_format::chunk::Key;
 use lamina_format::record::{Chunk, Op};
 use lamina_format::{Error, ErrorKind, Result, frame};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The chunks that a writer may lean on.
@@ -26,8 +27,6 @@ pub struct Known {
     pub latest: i64,
 }
 
-type Places = HashMap<Key, Vec<(Arc<str>, Chunk)>>;
-
 impl Known {
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let (own, others, leaned) = Default::default();
@@ -44,8 +43,8 @@ impl Known {
         let doomed = chain.doomed();
         self.condemned = doomed.condemned.len();
         let there: HashSet<String> = storage.files()?.into_iter().collect();
-        let stands = |(pack, _): &(Arc<str>, Chunk)| there.contains(pack.as_ref()) && !doomed.holds(pack);
-        Ok(places.iter().filter(|(_, of_key)| of_key.iter().any(stands)).map(|(key, _)| *key).collect())
+        let stands = |(pack, _): &&(Arc<str>, Chunk)| there.contains(pack.as_ref()) && !doomed.holds(pack);
+        Ok(readable(places.values().flatten().filter(stands).map(|(_, chunk)| chunk)))
     }
 
     /// The run's chunks, if something was condemned since the last look.
@@ -77,31 +76,38 @@ impl Known {
         !self.own.insert(key)
     }
 
-    /// What must be stored after all, after a save became durable: each chunk with its bytes.
-    pub fn lost(&mut self, storage: &dyn Storage) -> Result<Vec<(Key, Vec<u8>)>> {
+    /// What must be stored after all, after a save became durable: each chunk's record, and its bytes as they lie in a pack.
+    pub fn lost(&mut self, storage: &dyn Storage) -> Result<Vec<(Chunk, Vec<u8>)>> {
         let leaned = std::mem::take(&mut self.leaned);
         if leaned.is_empty() {
             return Ok(Vec::new());
         }
         let Some(places) = self.look(storage)? else { return Ok(Vec::new()) };
-        let lost = leaned.into_iter().filter(|key| !self.others.contains(key)).collect::<Vec<_>>();
-        lost.into_iter()
-            .map(|key| {
-                self.own.insert(key);
-                Ok((key, copy(storage, places.get(&key).map_or(&[], Vec::as_slice))?))
-            })
-            .collect()
+        let mut copies = Vec::new();
+        for key in leaned.into_iter().filter(|key| !self.others.contains(key)) {
+            self.own.insert(key);
+            copies.extend(copy(storage, &places, &key)?);
+        }
+        Ok(copies)
     }
 }
 
-/// The bytes of a chunk in a pack that is condemned, and with luck still there.
-fn copy(storage: &dyn Storage, places: &[(Arc<str>, Chunk)]) -> Result<Vec<u8>> {
-    for (pack, chunk) in places.iter().filter(|(_, chunk)| chunk.stored <= CHUNK as u64) {
+/// A chunk in a pack that is condemned, and with luck still there; of a delta the base as well.
+fn copy(storage: &dyn Storage, places: &Places, key: &Key) -> Result<Vec<(Chunk, Vec<u8>)>> {
+    let of = |key: &Key| places.get(key).map_or(&[][..], Vec::as_slice);
+    let read = |(pack, chunk): &(Arc<str>, Chunk)| {
+        chunk.check().ok()?;
         let mut bytes = vec![0; chunk.stored as usize];
-        let read = storage.open_blob(pack).and_then(|file| file.read(chunk.offset, &mut bytes));
-        let crcs: Vec<u8> = lamina_format::checksum::pieces(&bytes).into_iter().flat_map(u32::to_le_bytes).collect();
-        if read.is_ok() && crcs == *chunk.crcs {
-            return Ok(bytes);
+        storage.open_blob(pack).and_then(|file| file.read(chunk.offset, &mut bytes)).ok()?;
+        chunk.verify(&bytes).ok()?;
+        Some((chunk.clone(), bytes))
+    };
+    for place in of(key) {
+        let base = place.1.base().map(|base| of(base).iter().filter(|(_, chunk)| chunk.base.is_none()).find_map(read));
+        match (read(place), base) {
+            (Some(chunk), None) => return Ok(vec![chunk]),
+            (Some(chunk), Some(Some(base))) => return Ok(vec![base, chunk]),
+            _ => {}
         }
     }
     let text = "a chunk was collected as garbage while a save that names it was being written";

@@ -2,10 +2,13 @@
 
 use super::known::Known;
 use super::stage::SaveJob;
+use crate::chain;
 use crate::storage::{Blob, Storage};
 use lamina_format::chunk::{self, CHUNK, Key};
+use lamina_format::codec::Coder;
+use lamina_format::commit::CODED_CHUNKS;
 use lamina_format::record::{Chunk, Chunks, Codec, Layout, LayoutContent, Op, Part, Save, TensorSpec};
-use lamina_format::{Result, cbor, checksum, names};
+use lamina_format::{DType, Result, cbor, checksum, names};
 use std::collections::HashSet;
 
 /// Bytes at which a new pack is begun.
@@ -20,6 +23,15 @@ struct Current {
     synced: bool,
 }
 
+/// How a chunk shall lie in its pack.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Raw,
+    /// As byte planes, if that saves enough.
+    Planes,
+}
+
 /// Writes checkpoints into packs.
 pub struct PackWriter {
     ordinal: u32,
@@ -29,11 +41,15 @@ pub struct PackWriter {
     /// The greatest time of a save that the run held or that was written since.
     latest: i64,
     layouts: HashSet<Key>,
+    coder: Coder,
+    /// The run says that it holds coded chunks.
+    coded: bool,
 }
 
 impl PackWriter {
     pub fn new(ordinal: u32) -> Self {
-        Self { ordinal, next_pack: 0, current: None, known: None, latest: 0, layouts: HashSet::new() }
+        let (current, known, layouts, coder) = Default::default();
+        Self { ordinal, next_pack: 0, current, known, latest: 0, layouts, coder, coded: false }
     }
 
     /// Writes the chunks that the run does not hold; returns what must stand in the log.
@@ -50,7 +66,7 @@ impl PackWriter {
                     let key = chunk::key(spec.dtype, raw);
                     keys.extend_from_slice(&key);
                     if !self.known.as_mut().is_some_and(|known| known.lean(key)) {
-                        self.put(storage, key, raw, &mut ops)?;
+                        self.put(storage, key, spec.dtype, raw, Form::Raw, &mut ops)?;
                     }
                 }
             }
@@ -73,15 +89,36 @@ impl PackWriter {
     pub fn confirm(&mut self, storage: &dyn Storage) -> Result<Vec<Op>> {
         let lost = self.known.as_mut().map_or(Ok(Vec::new()), |known| known.lost(storage))?;
         let mut ops = Vec::new();
-        for (key, raw) in lost {
-            self.put(storage, key, &raw, &mut ops)?;
+        for (chunk, bytes) in lost {
+            self.place(storage, chunk, &bytes, &mut ops)?;
         }
         Ok(ops)
     }
 
     /// Writes a chunk that the run does not hold; what must stand in the log is added to `ops`.
-    pub fn put(&mut self, storage: &dyn Storage, key: Key, raw: &[u8], ops: &mut Vec<Op>) -> Result<()> {
-        if self.current.as_ref().is_some_and(|current| current.end + raw.len() as u64 > LONGEST) {
+    pub fn put(
+        &mut self,
+        storage: &dyn Storage,
+        key: Key,
+        dtype: DType,
+        raw: &[u8],
+        form: Form,
+        ops: &mut Vec<Op>,
+    ) -> Result<()> {
+        let coded = if form == Form::Planes { self.coder.encode_chunk(dtype, raw, None)? } else { None };
+        match coded {
+            Some(coded) => self.place(storage, coded.record(key, raw.len(), None), &coded.bytes, ops),
+            None => self.place(storage, Chunk::raw(key, raw), raw, ops),
+        }
+    }
+
+    /// Writes a chunk's bytes as they shall lie in the pack. The record's offset is given here.
+    pub fn place(&mut self, storage: &dyn Storage, mut chunk: Chunk, bytes: &[u8], ops: &mut Vec<Op>) -> Result<()> {
+        if chunk.codec != Codec::Raw && !self.coded {
+            chain::require(storage, Some(self.ordinal), CODED_CHUNKS)?;
+            self.coded = true;
+        }
+        if self.current.as_ref().is_some_and(|current| current.end + bytes.len() as u64 > LONGEST) {
             self.sync()?;
             self.current = None;
             self.next_pack += 1;
@@ -93,11 +130,9 @@ impl PackWriter {
                 none.insert(Current { blob: storage.create_blob(&file)?, file, end: 0, synced: true })
             }
         };
-        current.blob.write(current.end, raw)?;
-        let crcs = checksum::pieces(raw).into_iter().flat_map(u32::to_le_bytes).collect();
-        let length = raw.len() as u64;
-        let chunk = Chunk { key, offset: current.end, stored: length, raw: length, codec: Codec::Raw, crcs };
-        current.end += length;
+        current.blob.write(current.end, bytes)?;
+        chunk.offset = current.end;
+        current.end += chunk.stored;
         current.synced = false;
         match ops.last_mut() {
             Some(Op::Chunks(last)) if last.pack == current.file && last.chunks.len() < MOST_CHUNKS => {
@@ -150,5 +185,52 @@ mod tests {
         assert_eq!(saved_at(&mut first, storage.as_ref(), 6000).0, 6000);
         // the next writer's clock is behind what the run holds
         assert_eq!(saved_at(&mut PackWriter::new(1), storage.as_ref(), 10).0, 5001);
+    }
+    #[test]
+    fn coded_chunks_are_read_and_who_does_not_know_them_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage: Arc<dyn Storage> = Arc::new(Files::new(folder.path().join("run")));
+        crate::create(storage.as_ref(), "{}").expect("a run");
+        let weights = (0..300_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 8) as f32 * 1e-8 + 0.05);
+        let after = weights.clone().map(|x| x * 1.0001).flat_map(f32::to_le_bytes).collect();
+        let states: [Vec<u8>; 2] = [weights.flat_map(f32::to_le_bytes).collect(), after];
+        let mut packs = PackWriter::new(0);
+        let mut ops = Vec::new();
+        let spec = TensorSpec { name: "w".to_owned(), dtype: DType::F32, shape: vec![300_000] };
+        let content = cbor::encode(&LayoutContent { tree: "{}".to_owned(), tensors: vec![spec] });
+        let layout = checksum::hash(&content);
+        ops.push(Op::Layout(Layout { content }));
+        for (step, state) in states.iter().enumerate() {
+            let mut keys = Vec::new();
+            for (at, raw) in state.chunks(CHUNK).enumerate() {
+                let key = chunk::key(DType::F32, raw);
+                keys.extend_from_slice(&key);
+                if step == 0 {
+                    packs.put(storage.as_ref(), key, DType::F32, raw, Form::Planes, &mut ops).expect("room");
+                    continue;
+                }
+                let base = &states[0][at * CHUNK..at * CHUNK + raw.len()];
+                let coded = packs.coder.encode_chunk(DType::F32, raw, Some(base)).expect("codes").expect("shrinks");
+                let record = coded.record(key, raw.len(), Some(chunk::key(DType::F32, base)));
+                packs.place(storage.as_ref(), record, &coded.bytes, &mut ops).expect("room");
+            }
+            let part = Part { name: "model".to_owned(), layout, keys, scalars: "[]".to_owned() };
+            ops.push(Op::Save(Save { step: step as i64, time: step as i64, parts: vec![part] }));
+        }
+        packs.sync().expect("room");
+        let log = storage.create_log(0, 0).expect("a log").expect("it is free");
+        Journal::new(Arc::clone(&storage), 0, log).append(ops).expect("room");
+        let chain = chain::Chain::read(storage.as_ref()).expect("a chain");
+        assert_eq!(chain.commits.last().expect("a commit").0.needs, [CODED_CHUNKS]);
+        let snapshot = crate::Snapshot::open(Arc::clone(&storage), crate::Opening::default()).expect("a run");
+        for (step, state) in states.iter().enumerate() {
+            let mut out = vec![0; state.len()];
+            snapshot.saved_tensor(step as i64, "model", 0, &mut out).expect("reads");
+            assert!(out == *state, "step {step}");
+        }
+        let stored: Vec<u64> = snapshot.checkpoints().values().map(|parts| parts[0].tensors[0].stored).collect();
+        assert!(stored[1] < stored[0] && stored[0] < 1_164_000, "{stored:?}");
+        let verified = crate::keep::verify(&storage, &crate::keep::Progress::default()).expect("verifies");
+        assert!(verified.damages.is_empty(), "{:?}", verified.damages);
     }
 }

@@ -12,7 +12,7 @@ use crate::reader::{StoredGroup, WriterInfo};
 use crate::storage::{Log, Storage};
 use crate::writer::journal::Journal;
 use crate::writer::metrics::MetricStage;
-use crate::writer::pack::PackWriter;
+use crate::writer::pack::{Form, PackWriter};
 use crate::writer::segment::SegmentWriter;
 use lamina_format::chunk::Key;
 use lamina_format::record::{Close, Dropped, DroppedSite, Group, Layout, Op, Open, Replace, Save, Table};
@@ -176,7 +176,9 @@ impl Target<'_> {
                 self.progress.check()?;
                 if self.chunks.insert(*key) {
                     let raw = moving.snapshot.chunk(key, spec, length, writer)?;
-                    packs.put(self.storage.as_ref(), *key, &raw, &mut ops)?;
+                    // what was coded stays so; the base of a difference may not be here
+                    let form = if moving.snapshot.is_coded(key) { Form::Planes } else { Form::Raw };
+                    packs.put(self.storage.as_ref(), *key, spec.dtype, &raw, form, &mut ops)?;
                     self.progress.add(length as u64);
                 }
             }
