@@ -1438,3 +1438,25 @@ def overlaps_are_cut(patch: pytest.MonkeyPatch) -> None:
     from lamina.runs import sharing
 
     patch.setattr(sharing, "_join", lambda *arguments: None)
+
+
+@fault
+def choices_go_by_row(patch: pytest.MonkeyPatch) -> None:
+    """Splits and samples choose rows, whatever their groups."""
+    import numpy as np
+    import polars as pl
+
+    from lamina.rows import choosing
+    from lamina.rows.groups import Groups
+
+    patch.setattr(choosing, "independent", lambda rows, groups: Groups.of(pl.Series(np.arange(len(rows)))))
+
+
+@fault
+def choices_follow_what_is_there(patch: pytest.MonkeyPatch) -> None:
+    """A group's lot follows from its place among the groups that are there."""
+    import numpy as np
+
+    from lamina.rows import choosing
+
+    patch.setattr(choosing, "lots", lambda groups, seed: np.random.default_rng(0).random(len(groups)))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BUCKETS = 32
 """Groups up to this number are themselves when they are left out in turn; more are hashed into as many buckets."""
+_COPRIME = (255, 254, 253, 251, 247, 241, 239)
+"""Their residues together say as much as the number modulo their product, 5.8e16."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,19 @@ class Groups:
         left, codes = np.unique(codes, return_inverse=True)
         return Groups(codes, self.labels.gather(left), np.bincount(codes, minlength=left.size))
 
+    def hashes(self) -> np.ndarray:
+        """Return a number for each group, uint64 [groups], that follows from its label alone.
+
+        It is made of the first eight bytes of the label's BLAKE3 (as in `buckets`): of what they leave modulo 255, 254,
+        253, 251, 247, 241 and 239, as the digits of one number.
+        """
+        data, offsets = _canonical(self.labels)
+        hashes = np.zeros(len(self), np.uint64)
+        for modulus in _COPRIME:
+            residues = np.frombuffer(hash_buckets(data, offsets, modulus), np.uint8)
+            hashes = hashes * np.uint64(modulus) + residues.astype(np.uint64)
+        return hashes
+
     def buckets(self) -> tuple[np.ndarray, list[Any]]:
         """Return the bucket of each group, int64 [groups], and the buckets' keys.
 
@@ -101,19 +116,19 @@ def groups_of(rows: Rows, groups: Any) -> Groups:
     return Groups.of(labels_of(groups, len(rows)))
 
 
-def labels_of(groups: Any, n: int | None = None) -> pl.Series:
-    """Return labels given as an array, list, series or tensor as a series of length `n`."""
+def labels_of(groups: Any, n: int | None = None, option: str = "groups") -> pl.Series:
+    """Return labels given for `option` as an array, list, series or tensor as a series of length `n`."""
     if hasattr(groups, "detach"):
         groups = groups.detach().cpu().numpy()
     if not isinstance(groups, Iterable):
-        raise SchemaError(f"groups={groups!r}", hint="give the name of a column, or a label for each row")
+        raise SchemaError(f"{option}={groups!r}", hint="give the name of a column, or a label for each row")
     try:
         series = groups if isinstance(groups, pl.Series) else pl.Series("group", groups)
     except TypeError as error:
-        raise SchemaError(f"groups: {error}", hint="give numbers or texts, one a row") from None
+        raise SchemaError(f"{option}: {error}", hint="give numbers or texts, one a row") from None
     if series.dtype.is_nested() or (n is not None and len(series) != n):
         wanted = "" if n is None else f", there are {n} rows"
-        raise SchemaError(f"groups has {len(series)} labels of {series.dtype}{wanted}", hint="give one label a row")
+        raise SchemaError(f"{option} has {len(series)} labels of {series.dtype}{wanted}", hint="give one label a row")
     return series
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,9 +10,12 @@ import numpy as np
 import polars as pl
 
 from lamina.errors import SchemaError
-from lamina.rows import pool
+from lamina.rows import choosing, pool
 from lamina.rows.batches import Batches
+from lamina.rows.converted import Converted
 from lamina.rows.epochs import WINDOW_BYTES, OrderName, Plan
+from lamina.rows.groups import labels_of
+from lamina.rows.memory import Memory
 
 if TYPE_CHECKING:
     import torch
@@ -81,9 +84,21 @@ class Rows:
         self.shape = source.shape
 
     @staticmethod
-    def of(value: Any) -> Rows:
-        """Rows of a torch tensor or NumPy array [n, d] or [n]; more dimensions are flattened behind the first."""
-        return value if isinstance(value, Rows) else Rows(_Memory(value))
+    def of(value: Any, metadata: pl.DataFrame | Mapping[str, Any] | None = None) -> Rows:
+        """Rows of a torch tensor, NumPy array or memory map [n, d] or [n]; Rows are returned as they are.
+
+        Args:
+            value: The matrix; more dimensions are flattened behind the first.
+            metadata: Columns of n values, by name or as a frame. `example` names what is independent, as in a run.
+
+        Raises:
+            SchemaError: It is no matrix, or a column has another length.
+        """
+        if isinstance(value, Rows):
+            if metadata is not None:
+                raise SchemaError("metadata= for Rows, which have their own", hint="give groups= or labels= instead")
+            return value
+        return Rows(Memory(value, metadata))
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -94,6 +109,13 @@ class Rows:
     def dtype(self) -> torch.dtype:
         """The dtype that blocks come in."""
         return self._source.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device that blocks come on: the CPU, unless `to` chose another."""
+        import torch
+
+        return getattr(self._source, "device", torch.device("cpu"))
 
     @property
     def columns(self) -> list[str]:
@@ -128,9 +150,13 @@ class Rows:
 
     def __reduce__(self) -> tuple[Callable[..., Rows], tuple[Any, ...]]:
         """Rows of a run pickle by path and by which rows they are; unpickling opens the run and evaluates nothing."""
+        if isinstance(source := self._source, Converted):
+            inner = Rows(source.inner, stored=self._stored, reopen=self._reopen)
+            return Rows.to, (inner, source.device, source.dtype)
         if self._reopen is not None:
-            return self._reopen(self._source)
-        return Rows.of, (self.gather(range(len(self))),)
+            return self._reopen(source)
+        given = source.given if isinstance(source, Memory) and source.given.width else None
+        return Rows.of, (self.gather(range(len(self))), given)
 
     def __getitem__(self, index: Any) -> Rows:
         """Some of the rows.
@@ -177,7 +203,8 @@ class Rows:
         if out is None:
             import torch
 
-            out = pool.empty(shape, self.dtype) if self._stored else torch.empty(shape, dtype=self.dtype)
+            pooled = self._stored and self.device.type == "cpu"
+            out = pool.empty(shape, self.dtype) if pooled else torch.empty(shape, dtype=self.dtype, device=self.device)
         elif tuple(out.shape) != shape or out.dtype != self.dtype:
             raise SchemaError(f"out is {out.dtype} {list(out.shape)}, the rows are {self.dtype} {list(shape)}")
         if threads is not None and threads < 1:
@@ -281,50 +308,111 @@ class Rows:
         """These metadata columns of all rows, in order."""
         return self._source.metadata([columns] if isinstance(columns, str) else list(columns))
 
+    def labels(self, given: Any) -> pl.Series:
+        """One label a row, none of them missing.
 
-class _Memory:
-    def __init__(self, value: Any) -> None:
-        import torch
+        Args:
+            given: The name of a column, of the rows or of the run's examples; or an array, list, series or tensor.
 
-        try:
-            tensor = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
-        except (TypeError, ValueError) as error:
+        Raises:
+            NotFoundError: There is no such column.
+            SchemaError: Not one label a row, or a label is missing.
+
+        Example:
+            >>> import torch
+            >>> rows = Rows.of(torch.zeros(3, 2), {"digit": [7, 1, 7]})
+            >>> rows.labels("digit").to_list()
+            [7, 1, 7]
+        """
+        series = self.metadata([given])[given] if isinstance(given, str) else labels_of(given, len(self), "labels")
+        series = series if isinstance(given, str) else series.alias("label")
+        if missing := series.null_count():
             raise SchemaError(
-                f"rows of a {type(value).__name__}: {error}", hint="give an (n, d) tensor or array"
-            ) from None
-        if tensor.ndim == 0:
-            raise SchemaError("rows need at least one dimension", hint="give an (n, d) tensor or array")
-        self._tensor = (
-            tensor.reshape(tensor.shape[0], -1) if tensor.numel() else tensor.reshape(tensor.shape[0], tensor.shape[-1])
-        )
-        self.shape = (self._tensor.shape[0], self._tensor.shape[1])
+                f"{missing} of {len(series)} rows have no {series.name or 'label'}",
+                hint="leave them out with where=, or give labels for all",
+            )
+        return series
 
-    @property
-    def ids(self) -> np.ndarray:
-        return np.arange(self.shape[0], dtype=np.int64)
+    def where(self, condition: pl.Expr) -> Rows:
+        """The rows whose metadata satisfy a Polars expression; of stored rows `Run.rows(…, where=)` reads less.
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._tensor.dtype
+        Args:
+            condition: An expression over `columns` that is true or false for each row.
 
-    def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
-        out.copy_(self._tensor[self._index(positions)])
+        Raises:
+            SchemaError: It is no condition.
+            NotFoundError: It names a column that the rows do not have.
+        """
+        names = condition.meta.root_names() if isinstance(condition, pl.Expr) else []
+        if not names:
+            raise SchemaError(f"where({condition})", hint='for example rows.where(pl.col("position") > 0)')
+        found = self.metadata(list(dict.fromkeys(names))).select(condition.alias("kept"))["kept"]
+        if found.dtype != pl.Boolean or len(found) != len(self):
+            raise SchemaError(f"where() gives {len(found)} values of {found.dtype}", hint="give a condition")
+        return self[found.fill_null(False).to_numpy()]
 
-    def narrow(self, positions: np.ndarray | range) -> _Memory:
-        return _Memory(self._tensor[self._index(positions)])
+    def split(self, fraction: float, *, seed: int, groups: Any = None) -> tuple[Rows, Rows]:
+        """Two parts that share no group, in stored order; nothing is read.
 
-    def _index(self, positions: np.ndarray | range) -> Any:
+        On which side a group falls follows from its label and the seed alone: it is the same at every step, site and
+        run. So the first part has about, not exactly, this fraction of the groups.
+
+        Args:
+            fraction: The part of the groups that the first is expected to get, between 0 and 1.
+            seed: An integer; another one makes another split.
+            groups: The name of a column, or a label for each row; None takes `example` where there is one, else each
+                row by itself.
+
+        Raises:
+            SchemaError: The fraction is impossible, or all groups fall on one side.
+
+        Example:
+            >>> import torch
+            >>> rows = Rows.of(torch.arange(100.0), {"example": [row // 10 for row in range(100)]})
+            >>> train, held_out = rows.split(0.8, seed=0)
+            >>> len(train) + len(held_out), set(train.labels("example")) & set(held_out.labels("example"))
+            (100, set())
+        """
+        first, second = choosing.split(self, fraction, seed, groups)
+        return self[first], self[second]
+
+    def sample(self, n: int, *, seed: int, groups: Any = None) -> Rows:
+        """As many whole groups as n rows have room for, in stored order; nothing is read.
+
+        Groups come in an order that follows from their labels and the seed alone: the same ones at every step, site
+        and run, and a larger sample holds a smaller one. Where every row is a group, it has exactly n rows.
+
+        Args:
+            n: The most rows; all are taken if there are no more.
+            seed: An integer.
+            groups: As in `split`.
+
+        Raises:
+            SchemaError: There is no room for a group.
+
+        Example:
+            >>> import torch
+            >>> rows = Rows.of(torch.arange(100.0), {"example": [row // 10 for row in range(100)]})
+            >>> len(rows.sample(35, seed=0)), len(rows.sample(35, seed=0, groups="row"))
+            (30, 35)
+        """
+        return self[choosing.sample(self, n, seed, groups)]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Rows:
+        """The same rows, on another device or in another dtype as they are read.
+
+        Args:
+            device: Where blocks come; None leaves them where they came.
+            dtype: What blocks come in; None leaves it.
+
+        Example:
+            >>> import torch
+            >>> Rows.of(torch.ones(2, 3)).to(dtype=torch.float64).gather([0]).dtype
+            torch.float64
+        """
         import torch
 
-        if isinstance(positions, range):
-            return slice(positions.start, max(positions.start, positions.stop))
-        return torch.tensor(positions, device=self._tensor.device)
-
-    @property
-    def columns(self) -> list[str]:
-        return ["row"]
-
-    def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
-        if unknown := [name for name in columns if name != "row"]:
-            raise SchemaError(f"rows in memory have no column {unknown[0]!r}", hint="they have row alone")
-        return pl.DataFrame({"row": self.ids}).select(columns)
+        source = self._source.inner if isinstance(self._source, Converted) else self._source
+        there = self.device if device is None else torch.device(device)
+        made = Converted(source, there, self.dtype if dtype is None else dtype)
+        return Rows(made, stored=self._stored, reopen=self._reopen)

@@ -17,7 +17,7 @@ import polars as pl
 
 from lamina import _core
 from lamina.errors import LaminaWarning, NotFoundError, SchemaError, StorageError
-from lamina.runs import checkpoints, frames, garbage, globs, keeping, preshuffled
+from lamina.runs import checkpoints, frames, garbage, globs, keeping, parameters, preshuffled
 from lamina.runs import status as statuses
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
@@ -361,6 +361,9 @@ class Run:
     ) -> Rows:
         """The rows of one site as an (n, d) matrix, lazily.
 
+        The name of a parameter that was not recorded as a site gives its rows (units) in the checkpoint of that step,
+        part "model", with `position` their number.
+
         Args:
             site: The site's name.
             step: A step, several, or a slice of steps.
@@ -373,6 +376,11 @@ class Run:
         """
         known = [name for name, *_ in self._snapshot.sites()]
         if site not in known:
+            if isinstance(step, int) and source is None and parameters.is_saved(self, site, step):
+                from lamina.rows import Rows
+
+                saved = Rows(parameters.Parameter(self, site, step))
+                return saved if where is None else saved.where(where)
             raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, known))
         scan, conditions = self._scan([site], step, source)
         schema = pl.Schema({"row": pl.Int64, **self._wide.columns, **self._wide.types([site])})
