@@ -200,12 +200,13 @@ def test_one_pass_by_one_rank_says_what_to_do_instead(run):
 # What one of two ranks does: a step of a DistributedDataParallel regression, with some micro-batches and maybe a fault,
 # after the other; it prints what it found.
 RANK = """
-import json, sys, torch
+import json, pathlib, sys, time, torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 import lamina.recording as recording
 from lamina.errors import RecordingError
+from lamina.recording.numbers.backward import Backwards
 from tests.recording import test_noise_scale as shared
 from tests.recording.fakes import fake_run
 
@@ -223,6 +224,8 @@ def step(passes, fault):
     else:
         raise AssertionError("a model that hides its ranks was taken")
     with shared.injected(fault), recording.record(model, run, sites=[], numbers=numbers, optimizer=sgd) as recorder:
+        if fault:
+            one_after_the_other()
         for micro, batch in enumerate(shared.of_rank(rank, passes)):
             model.require_backward_grad_sync = last = micro == passes - 1
             with recorder.step(0):
@@ -232,6 +235,13 @@ def step(passes, fault):
                     sgd.step()
     names = (shared.SQUARE, shared.TRACE, "raw_gradient_norm", "gradient_norm")
     return [run.metric(name)[0] for name in names]
+
+def one_after_the_other():
+    # Rank 1 begins when rank 0 has looked: what rank 0 looked at cannot be an average.
+    looked, behind = pathlib.Path(store + ".looked"), Backwards._behind
+    while rank == 1 and not looked.exists():
+        time.sleep(0.01)
+    Backwards._behind = lambda self: (behind(self), looked.touch())
 
 def sharded():
     model, run = shared.regression()[0], fake_run()
