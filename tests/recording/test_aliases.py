@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 import lamina
+from lamina.errors import RecordingError
 from lamina.recording import aliases as naming
 from lamina.recording import capture
 from lamina.recording.aliases import Heads, Third, aliases
+from lamina.recording.resolve import resolve
 from tests.faults import broken
 from tests.recording.families import FAMILIES, batch, model, tensors
 
@@ -225,6 +227,13 @@ def test_a_recorded_name_holds_what_transformerlens_gives(run):
     names = ["hook_embed", *(f"blocks.{i}.attn.hook_{one}" for i in range(2) for one in "kq")]
     for name in names:
         torch.testing.assert_close(run.values(name, "capture")[0], reference("gpt_neox")[name])
+
+
+def test_the_nearest_names_are_among_the_hints():
+    with pytest.raises(RecordingError, match=r"a name of TransformerLens; nearest: blocks\.0\.hook_resid_post"):
+        resolve(model("gpt2"), "blocks.0.hook_resid_pos")
+    with pytest.raises(RecordingError, match="or a parameter; there are"):
+        resolve(nn.Linear(2, 2), "blocks.0.hook_resid_pos")
 
 
 def test_nothing_runs(monkeypatch):

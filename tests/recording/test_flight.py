@@ -194,6 +194,24 @@ def test_micro_batches_are_kept_one_by_one(run: lamina.Run) -> None:
     assert rows.rows() == [(1, 0, 3), (1, 1, 3), (2, 0, 3), (2, 1, 3)]
 
 
+def test_random_states_are_those_of_the_batches_that_were_given(run: lamina.Run) -> None:
+    training = Training(network())
+    drawn = []
+    with record(training, run, lamina.Flight(last=2, when=[lamina.Above("loss", 0.5)])) as recorder:
+        for micro in range(4):
+            batch = torch.full((6, 4), float(micro)) if micro % 2 else None
+            with recorder.step(0, example=range(6), batch=batch):
+                drawn.append(torch.rand(1).item())
+                training.model(torch.ones(6, 4))
+        recorder.log({"loss": 1.0})
+    assert [one[0, 0].item() for one in run.load(0, part="batch")] == [1.0, 3.0]
+    again = []
+    for state in run.load(0, part="random"):
+        set_random_state(state)
+        again.append(torch.rand(1).item())
+    assert again == [drawn[1], drawn[3]]
+
+
 def test_what_a_schedule_wrote_is_not_written_twice(run: lamina.Run) -> None:
     training = Training(network())
     with record(training, run, lamina.Flight(last=4, when=[lamina.Above("largest", 100.0)]), every=2) as recorder:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import UserDict
+from typing import Any
 
 import pytest
 import torch
@@ -188,6 +189,42 @@ def test_a_probe_that_gives_other_data_raises(run):
 
     with pytest.raises(RecordingError, match="'validation' gives other data at step 1 than before"):
         train()
+    assert list(run.values("output", "validation")) == [0]
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    ("second", "written"),
+    [([0, 1, 2], None), ([0, 2, 1], [0]), ([0, 1], [0, 1]), ([0, 1, 2, 2], [0, 1, 2]), ([0, 1, 1], [0, 1])],
+)
+def test_of_a_probe_that_changes_no_row_of_other_data_is_written(run, second, written, named):
+    def batch(value: int) -> Any:
+        x = torch.full((2, 2), float(value))
+        return {"input": x, "example": torch.tensor([2 * value, 2 * value + 1])} if named else x
+
+    class Changing:
+        now = (0, 1, 2)
+
+        def __iter__(self):
+            return map(batch, self.now)
+
+    model, probe = linear(), Changing()
+
+    def train() -> None:
+        with recording.record(model, run, sites="output", every={0, 1}, probes={"validation": probe}) as recorder:
+            for step in range(2):
+                with recorder.step(step, example=range(5)):
+                    model(X)
+                probe.now = second
+
+    # Examples with names may come in another order.
+    if written is None or (named and sorted(second) == [0, 1, 2]):
+        train()
+        return
+    with pytest.raises(RecordingError, match="gives other data at step 1 than before"):
+        train()
+    rows = run.values("output", "validation").get(1, torch.zeros(0, 2))
+    assert rows[::2, 0].tolist() == [2.0 * value for value in written]
 
 
 def test_a_shuffled_loader_with_examples_may_change_its_order(run):

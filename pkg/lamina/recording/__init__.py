@@ -2,16 +2,16 @@
 
 `record` (in `training`, with `recorder`) goes around a training loop, `capture` (in `capturing`) makes one pass over
 data. `sites` says how something is recorded, `resolve` what a name stands for, `schedules` and `plan` when it is due.
-`taps` watch modules and `parameters` the optimizer, `elements` finds the tensor in what they give, `layouts` reads
-its axes, `captured` copies it. `appends` adds metadata columns (`numbering` those that nobody gave), and `kept`
-leaves out the rows that a mask, `positions=` or a sample (`sampling`) does. `passes` run a model over data, `probes`
-at many steps; `stepping` is what happens at a step (which one it is tells `progression`), the `ring` of a `flight`
-keeps the last ones for when `triggers` fire, `account`
-notices what captured nothing, `guarded` outlives a store that fails, and `state` leaves model and random generators
-as they came. `edit` (in `editing`) puts something else where a tensor flows, by hooks (`editors`): `changes` says what,
-`matching` which stored row belongs where. `numbers` logs norms and such, `saving` makes checkpoints. A model may be
-inside of `wrappers` (compiled, parallel), `lazy` (without shapes yet), shared by several `ranks` or `sharded`.
-`integrations` are callbacks for other people's loops.
+`taps` watch modules and `parameters` the optimizer, `elements` finds the tensor in what they give, `layouts` reads its
+axes, `captured` copies it. `appends` adds metadata columns (`numbering` those that nobody gave), and `kept` leaves out
+the rows that a mask, `positions=` or a sample (`sampling`) does. `passes` run a model over data, `probes` at many steps
+(of the same data: `sameness`); `stepping` is what happens at a step (which one it is tells `progression`), the `ring`
+of a `flight` keeps the last ones for when `triggers` fire, `account` notices what captured nothing, `guarded` outlives
+a store that fails, and `state` leaves model and random generators as they came. `edit` (in `editing`) puts something
+else where a tensor flows, by hooks (`editors`): `changes` says what, `matching` which stored row belongs where.
+`numbers` logs norms and such, `saving` makes checkpoints. A model may be inside of `wrappers` (compiled, parallel),
+`lazy` (without shapes yet), shared by several `ranks` or `sharded`. `integrations` are callbacks for other people's
+loops.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Flight:
     go through these steps again:
 
     - `run.load(s, part="batch")`: the micro-batches given to `recorder.step(s, batch=…)`, a list;
-    - `run.load(s, part="random")`: the state of the random generators before each, a list, for
+    - `run.load(s, part="random")`: the state of the random generators before each of these, a list, for
       `lamina.recording.set_random_state`;
     - `run.load(s)`, `run.load(s, part="optimizer")` and those of `also`, at one step s: the state at its begin, from
       which at least `last` steps lead to the trigger, if there were as many.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from lamina.progress import track
 from lamina.recording.account import Account
 from lamina.recording.appends import appends
 from lamina.recording.lazy import check_shapes
+from lamina.recording.sameness import Sameness
 from lamina.recording.sharded import reshard
 from lamina.recording.state import buffers, evaluation, generators, random_states
 from lamina.recording.watching import PassTap, Taps
@@ -46,30 +46,7 @@ class _Batch:
     kwargs: dict[str, Any]
     columns: dict[str, Any]
     size: int
-
     named: bool
-
-    def signature(self) -> list[str]:
-        """Return what the batch is: the examples if they have names, else the first 64 KiB of what the model gets."""
-        if self.named:
-            example = self.columns["example"]
-            return [repr(one) for one in (example.tolist() if hasattr(example, "tolist") else example)]
-        digest = blake2b(digest_size=16)
-        for value in (*self.args, *self.kwargs.values()):
-            for part in _dense(value):
-                digest.update(repr((part.dtype, part.shape)).encode())
-                head = part.detach().reshape(-1)[: 65536 // max(part.itemsize, 1)]
-                digest.update(head.cpu().contiguous().view(torch.uint8).numpy().data)
-        return [digest.hexdigest()]
-
-
-def _dense(value: Any) -> tuple[torch.Tensor, ...]:
-    """Return what can be looked at: a tensor, those of a nested one, nothing of any other."""
-    if not isinstance(value, torch.Tensor) or value.device.type == "meta":
-        return ()
-    if value.is_nested:
-        return value.unbind()
-    return (value,) if value.layout == torch.strided and not value.is_quantized else ()
 
 
 def check_data(name: str, data: Data) -> None:
@@ -103,31 +80,29 @@ def record_pass(
     step: int,
     source: str,
     mask: str | None = None,
+    sameness: Sameness | None = None,
     skips: Callable[[Any], bool] | None = None,
     progress: bool = False,
     description: str = "",
-) -> list[str]:
+) -> None:
     """Run `model` over `data` and write what the taps that are due capture.
 
     The model runs in evaluation mode without gradients; modes, buffers and random states are restored. Batches are
     moved to the device of the model's first parameter. Batches whose examples `skips` is true of are left out.
 
-    Returns:
-        What the model saw: the examples, if they have names, else a digest of each batch.
-
     Raises:
-        RecordingError: If there is no batch, if a shuffled loader gives batches without `example`, or if no tap
-            captured anything.
+        RecordingError: If there is no batch, if a shuffled loader gives batches without `example`, if no tap captured
+            anything, or if `sameness` says that it is other data than before; none of that is written.
     """
     check_shapes(model, source)
     due, fired = list(due), set()
-    found = named = skipped = False
-    seen: list[str] = []
+    found = skipped = False
     with random_states(*generators(data)), evaluation(model), buffers(model):
         batches = _batches(data, _device(model), source, mask)
         for batch in track(batches, description, total=count_batches(data), progress=progress):
-            found, named = True, batch.named
-            seen += batch.signature()
+            found = True
+            if sameness is not None:
+                sameness.see((*batch.args, *batch.kwargs.values()), batch.columns["example"] if batch.named else None)
             if skips is not None and skips(batch.columns["example"]):
                 skipped = True
                 continue
@@ -142,8 +117,8 @@ def record_pass(
         raise RecordingError(f"{source}: there is no batch to run the model on")
     if not skipped:
         account.add(source, [tap.site.name for tap in due], fired)
-    # The order of examples with names may change: their rows are found by name.
-    return sorted(seen) if named else seen
+    if sameness is not None:
+        sameness.end()
 
 
 def _batches(data: Data, device: torch.device | None, source: str, mask: str | None) -> Iterator[_Batch]:

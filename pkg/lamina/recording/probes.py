@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lamina.errors import RecordingError
 from lamina.recording.account import Account
 from lamina.recording.passes import Data, check_data, record_pass
+from lamina.recording.sameness import Sameness
 from lamina.recording.schedules import Every, Schedule, schedule_of
 from lamina.recording.watching import AnyTap, PassTap, Taps
 
@@ -43,14 +44,13 @@ class Probes:
     """The probes of one recorder, by name."""
 
     def __init__(self, given: Mapping[str, Data | Probe]) -> None:
-        self._probes: dict[str, tuple[Probe, Schedule | None]] = {}
-        self._seen: dict[str, list[str]] = {}
+        self._probes: dict[str, tuple[Probe, Schedule | None, Sameness]] = {}
         for name, one in given.items():
             probe = one if isinstance(one, Probe) else Probe(one)
             if name in ("train", "capture"):
                 raise RecordingError(f"a probe cannot be named {name!r}", hint="that is the source of other rows")
             check_data(f"the probe {name!r}", probe.data)
-            self._probes[name] = probe, None if probe.every is None else schedule_of(probe.every)
+            self._probes[name] = probe, None if probe.every is None else schedule_of(probe.every), Sameness(name)
 
     @property
     def names(self) -> list[str]:
@@ -78,10 +78,11 @@ class Probes:
             writer: Where to write.
 
         Raises:
-            RecordingError: If a probe is empty, captures nothing, or gives other data than the time before.
+            RecordingError: If a probe is empty, captures nothing, or gives other data than the first time; of these
+                nothing is written.
         """
         every = taps.of_passes
-        for name, (probe, schedule) in self._probes.items():
+        for name, (probe, schedule, sameness) in self._probes.items():
             asked: list[PassTap] = every
             if due is not None:
                 if schedule is None:
@@ -90,7 +91,8 @@ class Probes:
                     asked = []
             if not asked:
                 continue
-            seen = record_pass(
+            sameness.begin(step)
+            record_pass(
                 model,
                 probe.data,
                 taps=taps,
@@ -100,9 +102,5 @@ class Probes:
                 step=step,
                 source=name,
                 mask=probe.mask,
+                sameness=sameness,
             )
-            if self._seen.setdefault(name, seen) != seen:
-                raise RecordingError(
-                    f"the probe {name!r} gives other data at step {step} than before",
-                    hint="a probe is the same examples in the same order each time: no shuffling, no random crops",
-                )

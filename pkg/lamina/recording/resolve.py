@@ -163,8 +163,10 @@ class _Found:
     def _nearest(self, pattern: str, glob: str, elements: str) -> str:
         if any(matches(f"{glob}.output", name) for name in self.places):
             return f"a site ends in its kind: {glob}.output{elements} or {glob}.input{elements}"
-        names = [*self.places, *(name for name, _ in plain_parameters(self.model))]
-        return f"a site is a module's path and .input or .output, or a parameter; {nearest_names(pattern, names)}"
+        known = list(aliases(self.model))
+        names = [*self.places, *(name for name, _ in plain_parameters(self.model)), *known]
+        others = ", a parameter or a name of TransformerLens" if known else ", or a parameter"
+        return f"a site is a module's path and .input or .output{others}; {nearest_names(pattern, names)}"
 
 
 def places(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, Literal["input", "output"]]]]:

@@ -68,10 +68,10 @@ class FlightRing:
             del self._moments[0]
 
     def batch(self, batch: Any) -> None:
-        """Take the batch that the current step is about to train on."""
-        self._moments[-1].random.append(random_state())
+        """Take the batch that the current step is about to train on, with the random state that it meets."""
         if batch is not None:
             self._moments[-1].batches.append(copied(batch, "batch"))
+            self._moments[-1].random.append(random_state())
 
     def rows(self, sites: Mapping[str, torch.Tensor | Lent], columns: Mapping[str, Any]) -> None:
         """Take rows of the current step that no schedule wrote."""
