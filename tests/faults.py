@@ -1460,3 +1460,21 @@ def choices_follow_what_is_there(patch: pytest.MonkeyPatch) -> None:
     from lamina.rows import choosing
 
     patch.setattr(choosing, "lots", lambda groups, seed: np.random.default_rng(0).random(len(groups)))
+
+
+@fault
+def import_skips_a_block(patch: pytest.MonkeyPatch) -> None:
+    """The first chunk of a large tensor is read in the place of its second."""
+    from lamina.interchange import checkpoint_parts
+
+    whole = checkpoint_parts._blocks_of_file
+
+    def again(tensor: Any) -> Any:
+        def blocks() -> Any:
+            for block in whole(tensor)():
+                block[1 << 20 : 1 << 21] = block[: max(0, min(1 << 20, block.size - (1 << 20)))]
+                yield block
+
+        return blocks
+
+    patch.setattr(checkpoint_parts, "_blocks_of_file", again)

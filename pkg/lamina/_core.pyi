@@ -51,6 +51,38 @@ def rewind(path: str, step: int) -> None:
 def delete(path: str, sites: Sequence[str], steps: Sequence[tuple[int, int]], rows: Sequence[tuple[int, int]]) -> None:
     """Hide rows, or what they hold of some sites: those that satisfy all of what is given (spans hold both ends)."""
 
+def positions(path: str) -> list[tuple[int, int]]:
+    """Where every log ends now: writer and number of frames."""
+
+def discard(
+    path: str, what: Sequence[tuple[Sequence[str], Sequence[tuple[int, int]]]], before: Sequence[tuple[int, int]]
+) -> None:
+    """Hide parts of checkpoints (names, spans of steps that hold both ends) that were saved before these positions."""
+
+@final
+class CheckpointStream:
+    """Writes checkpoints that come piece by piece, with a log of its own.
+
+    They are all there once `commit` returns, and none of them before.
+    """
+
+    def __init__(self, path: str) -> None: ...
+    def put(self, dtype: str, data: Buffer) -> bytes:
+        """Write the chunks of some bytes of a tensor; return their keys. All pieces of a tensor but the last are whole
+        numbers of MiB."""
+
+    def save(
+        self, step: int, parts: Sequence[tuple[str, str, str, Sequence[tuple[str, str, Sequence[int]]], bytes]]
+    ) -> None:
+        """Take up a checkpoint whose chunks were put: of each part name, tree, scalars, tensors (name, dtype, shape),
+        and the keys of their chunks."""
+
+    def commit(self) -> None:
+        """Make the checkpoints durable, which shows them."""
+
+    def close(self, error: str | None = None) -> None:
+        """End the log; what was not committed is not there."""
+
 def hash_buckets(data: Buffer, offsets: Buffer, count: int) -> bytes:
     """For each text `data[offsets[i]:offsets[i + 1]]` (offsets as i64) the first eight bytes of its BLAKE3, as a
     little-endian number, modulo `count` (at most 255): one byte a text."""

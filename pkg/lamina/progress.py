@@ -92,7 +92,7 @@ def watch(work: Callable[[Progress], Answer], description: str, progress: bool =
     thread = Thread(target=run, name="lamina-watched")
     try:
         thread.start()
-        with _byte_bar(description, progress) as show:
+        with byte_bar(description, progress) as show:
             while thread.is_alive():
                 thread.join(0.1)
                 show(*state.bytes)
@@ -105,7 +105,8 @@ def watch(work: Callable[[Progress], Answer], description: str, progress: bool =
 
 
 @contextmanager
-def _byte_bar(description: str, progress: bool) -> Iterator[Callable[[int, int], None]]:
+def byte_bar(description: str, progress: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, if that is a terminal; called with the bytes done and those in all, it shows them."""
     if not (progress and sys.stderr.isatty()):
         yield lambda done, total: None
         return

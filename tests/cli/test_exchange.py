@@ -90,3 +90,35 @@ def test_what_cannot_be_exported_says_why(
     assert done.code == 1
     assert message in done.err
     assert not (tmp_path / arguments[0]).exists()
+
+
+def test_checkpoints_come_in_and_go_out(command: Callable, tmp_path: Path, recorded: Path) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    for step in (5, 10, 20):
+        torch.save({"model": {"w": torch.full((2,), step)}}, suite / f"step_{step}.pt")
+    done = command("import", suite, tmp_path / "run", "--step", "10:20", "--part", "model=weights")
+    assert (done.code, done.out) == (0, f"2 checkpoints in {tmp_path / 'run'}\n")
+    run = lamina.open(tmp_path / "run")
+    assert run.load(20, part="weights")["w"].tolist() == [20, 20]
+    # a run of checkpoints alone, and one with rows beside them
+    done = command("export", run.path, tmp_path / "w.safetensors", "--part", "weights")
+    assert (done.code, done.out) == (0, f"step 20 in {tmp_path / 'w.safetensors'}\n")
+    assert load_file(tmp_path / "w.safetensors")["w"].tolist() == [20, 20]
+    assert command("export", recorded, tmp_path / "r.safetensors", "--step", "10", "--part", "model").code == 0
+    assert load_file(tmp_path / "r.safetensors")["weight"].tolist() == [[10, 10], [10, 10]]
+    assert command("export", recorded, tmp_path / "r.pt", "--step", "0").code == 0
+    assert (torch.load(tmp_path / "r.pt", weights_only=False)["weight"] == 0).all()
+    done = command("export", recorded, tmp_path / "out", "--step", "all", "--format", "folder")
+    assert done.out == f"step 0, 10, 20 in {tmp_path / 'out'}\n"
+    assert command("import", tmp_path / "out", tmp_path / "again").code == 0
+    assert lamina.open(tmp_path / "again").load(20)["weight"].tolist() == [[20, 20], [20, 20]]
+    for arguments, message in {
+        ("export", recorded, tmp_path / "x.pt", "--site", "mlp"): "checkpoints have no sites",
+        ("export", recorded, tmp_path / "x.zarr", "--part", "model"): "checkpoints are not exported to zarr",
+        ("export", recorded, tmp_path / "x.pt", "--step", "4"): "no checkpoint at step 4",
+        ("import", suite, tmp_path / "x", "--site", "a"): "checkpoints have no sites",
+        ("import", suite, tmp_path / "x", "--step", "a"): "give a step",
+    }.items():
+        done = command(*arguments)
+        assert (done.code, message in done.err) == (1, True), done.err

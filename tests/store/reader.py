@@ -26,7 +26,8 @@ _TABLE = (
 ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.split())}  # noqa: C416 - for pyright
 VALUES = {"int": "<i8", "float": "<f8", "bool": "?", "time": "<i8"}
 CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE, REPLACE = range(14)
-DROP = 15
+DROP, DISCARD = 15, 17
+KNOWN = {"coded-chunks", "discard"}
 
 
 class BrokenError(Exception):
@@ -152,7 +153,7 @@ def read_commits(folder: Path) -> Iterator[dict[int, Any]]:
         check(digest(data[:-32]) == data[-32:], "wrong checksum", file)
         body = cbor2.loads(data[12:-32])
         check((body[0], body.get(1), body[2]) == (number, parent, []), "wrong place in the chain", file)
-        check(set(body[5]) <= {"coded-chunks"}, "unknown needs", file)
+        check({*body[5]} <= KNOWN, f"it needs {body[5]}", file)
         parent = {0: number, 1: data[-32:]}
         yield body
 
@@ -181,11 +182,11 @@ def declare(run: Recorded, number: int, record: dict[int, Any]) -> None:
 
 
 def rules(run: Recorded, wanted: int, writer: int, frame: int | None, commit: int = 0) -> list[dict[int, Any]]:
-    """The rewinds or deletes that hold for a frame, or for the groups of a commit."""
+    """The rewinds, deletes or discards that hold for a frame, or for the groups of a commit."""
     found = [(body[0], record) for body in run.commits for number, record in body[6] if number == wanted]
     if frame is None:
         return [record for n, record in found if n > commit]
-    before = 1 if wanted == REWIND else 3
+    before = {REWIND: 1, DELETE: 3, DISCARD: 2}[wanted]
     return [record for _, record in found if any(at[0] == writer and frame < at[1] for at in record[before])]
 
 
@@ -228,7 +229,11 @@ def apply(run: Recorded, folder: Path, writer: int, frame: int, number: int, rec
     elif number == LAYOUT:
         run.layouts[digest(record[0])] = cbor2.loads(record[0])
     elif number == SAVE and record[0] <= back:
-        run.saves.append(record)
+        step = np.array([record[0]])
+        hidden = [rule[0] for rule in rules(run, DISCARD, writer, frame) if holds(rule[1], step)[0]]
+        parts = [part for part in record[2] if not any(part[0] in names for names in hidden)]
+        if parts or not record[2]:
+            run.saves.append(record | {2: parts})
 
 
 def block(folder: Path, file: str, offset: int, length: int, crcs: bytes, piece: int = 1 << 17) -> bytes:

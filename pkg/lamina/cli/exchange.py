@@ -23,6 +23,7 @@ class From(StrEnum):
     safetensors = "safetensors"
     parquet = "parquet"
     datasets = "datasets"
+    checkpoint = "checkpoint"
 
 
 class To(StrEnum):
@@ -31,6 +32,9 @@ class To(StrEnum):
     safetensors = "safetensors"
     parquet = "parquet"
     zarr = "zarr"
+    torch = "torch"
+    lightning = "lightning"
+    folder = "folder"
 
 
 def import_(
@@ -44,16 +48,36 @@ def import_(
     column: Annotated[list[str] | None, typer.Option(help="What becomes a column: a glob, or NAME=COLUMN.")] = None,
     example: Annotated[str | None, typer.Option(help="What says which example a row is of.")] = None,
     position: Annotated[str | None, typer.Option(help="What says at which position.")] = None,
-    step: Annotated[int, typer.Option(help="The step of rows that name none.")] = 0,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The step of rows that name none, by default 0; of a checkpoint whose name tells none. Of a folder of "
+            "checkpoints: which of them, a step or FIRST:LAST; may be given again."
+        ),
+    ] = None,
     row_source: Annotated[str, typer.Option("--source", help="Their source; '' for none.")] = "capture",
     shape: Annotated[str | None, typer.Option(help="Of a raw file, such as -1,768.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Of a raw file, such as bf16.")] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Checkpoints: a part, or PART=NAME to give it another name; may be given again."),
+    ] = None,
 ) -> None:
-    """Import activations: npy, npz, raw files, safetensors, Parquet, folders of Hugging Face datasets."""
+    """Import activations (npy, npz, raw, safetensors, Parquet, Hugging Face datasets) or checkpoints.
+
+    Checkpoints are safetensors files (with --part or --format checkpoint), files of torch.save, folders of Hugging Face
+    models, and folders of such with names that tell the step: step_100, checkpoint-100, iter_0000100.pt.
+    """
     from lamina import interchange
 
-    kind = format or _format_of(source)
-    options: dict[str, Any] = {"step": step, "source": row_source or None}
+    kind = format or (From.checkpoint if part else _format_of(source))
+    if kind == From.checkpoint:
+        if column or example or position or site or shape or dtype:
+            raise SchemaError("checkpoints have no sites or columns", hint="--part chooses what of them is imported")
+        steps = interchange.from_checkpoints(run, source, step=_steps(step), parts=_names(part))
+        out().print(f"{len(steps):,} checkpoint{'s' * (len(steps) != 1)} in {run}", soft_wrap=True)
+        return
+    options: dict[str, Any] = {"step": _one_step(step), "source": row_source or None}
     if kind in (From.npy, From.raw):
         if column or example or position or (site and len(site) > 1):
             raise SchemaError(f"a file of the format {kind.value} is one site and has no columns")
@@ -81,20 +105,41 @@ def export(
     target: Annotated[Path, typer.Argument(metavar="DEST", help="What is to be written; nothing is overwritten.")],
     format: Annotated[To | None, typer.Option(help="By default by the ending.")] = None,  # noqa: A002
     site: Annotated[list[str] | None, typer.Option(help="A site, or a glob.")] = None,
-    step: Annotated[list[int] | None, typer.Option(help="A step.")] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(help="A step, or FIRST:LAST; may be given again. Of checkpoints also last, or all."),
+    ] = None,
     source: Annotated[list[str] | None, typer.Option(help="A source.")] = None,
     where: Annotated[str | None, typer.Option(help='A condition in SQL, such as "example < 100".')] = None,
     bits: Annotated[bool, typer.Option("--bits", help="Parquet: keep the bits of bf16 and f8.")] = False,
     shard_bytes: Annotated[int | None, typer.Option(help="safetensors: a folder of files of this size.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="A checkpoint's part, such as model; may be given again for a folder.")
+    ] = None,
 ) -> None:
-    """Export sites and their metadata: safetensors, Parquet, zarr."""
+    """Export sites and their metadata (safetensors, Parquet, zarr), or checkpoints.
+
+    A checkpoint is meant where --part is given, where DEST ends in .pt, .pth, .bin or .ckpt, where the format is
+    torch, lightning or folder, and where the run holds nothing else. It is the last one unless --step says which.
+    """
     import lamina
     from lamina import interchange
 
-    kind = format or next((kind for kind in To if target.suffix == f".{kind.value}"), None)
+    opened = lamina.open(run)
+    kind = format or _format_to(target)
+    if part or kind in _CHECKPOINTS or (kind in (None, To.safetensors) and not opened.steps()):
+        if site or source or where is not None or bits:
+            raise SchemaError("checkpoints have no sites, sources or rows", hint="--part and --step choose")
+        if kind not in (None, To.safetensors, *_CHECKPOINTS):
+            raise SchemaError(f"checkpoints are not exported to {kind.value}", hint="to .safetensors, .pt or a folder")
+        given: dict[str, Any] = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
+        given |= {} if kind is None else {"format": kind.value}
+        steps = interchange.to_checkpoint(opened, target, step=_checkpoint(step), parts=part or None, **given)
+        out().print(f"step {', '.join(map(str, steps))} in {target}", soft_wrap=True)
+        return
     if kind is None:
         raise SchemaError(f"{target} has no ending that names a format", hint="give --format, or end in .safetensors")
-    options: dict[str, Any] = {"sites": site or None, "step": step or None, "source": source or None}
+    options: dict[str, Any] = {"sites": site or None, "step": _steps(step), "source": source or None}
     if where is not None:
         options["where"] = _condition(where)
     if bits:
@@ -110,8 +155,19 @@ def export(
         To.parquet: interchange.to_parquet,
         To.zarr: interchange.to_zarr,
     }
-    rows = writers[kind](lamina.open(run), target, **options)
+    rows = writers[kind](opened, target, **options)
     out().print(f"{rows:,} rows in {target}", soft_wrap=True)
+
+
+_CHECKPOINTS = (To.torch, To.lightning, To.folder)
+
+
+def _format_to(target: Path) -> To | None:
+    if target.suffix in (".pt", ".pth", ".bin"):
+        return To.torch
+    if target.suffix == ".ckpt":
+        return To.lightning
+    return next((kind for kind in To if target.suffix == f".{kind.value}"), None)
 
 
 _ENDINGS = {
@@ -120,6 +176,9 @@ _ENDINGS = {
     ".safetensors": From.safetensors,
     ".parquet": From.parquet,
     ".arrow": From.datasets,
+    ".pt": From.checkpoint,
+    ".pth": From.checkpoint,
+    ".ckpt": From.checkpoint,
 }
 
 
@@ -129,6 +188,8 @@ def _format_of(source: str) -> From:
         found = _ENDINGS.get(path.suffix)
     elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         found = From.datasets
+    elif _holds_checkpoints(path):
+        found = From.checkpoint
     else:
         holds = {file.suffix for file in path.iterdir()}
         found = next((kind for ending, kind in _ENDINGS.items() if ending in holds and kind not in _SINGLE), None)
@@ -138,6 +199,46 @@ def _format_of(source: str) -> From:
             f"{source} does not show its format", hint=f"give --format: {', '.join(k.value for k in From)}"
         )
     return found
+
+
+def _holds_checkpoints(folder: Path) -> bool:
+    """Whether it is a folder of a model, or one of checkpoints whose names tell their steps.
+
+    Other safetensors files may hold activations as well, so they say nothing.
+    """
+    from lamina.interchange.checkpoint_steps import suite_of
+
+    model = (*folder.glob("*.index.json"), folder / "model.safetensors", folder / "pytorch_model.bin")
+    return any(file.exists() for file in model) or any(
+        found.path.suffix != ".safetensors" for found in suite_of(folder)[0]
+    )
+
+
+def _steps(given: list[str] | None) -> Any:
+    """What `step=` takes, for steps and spans."""
+    if not given:
+        return None
+    try:
+        spans = [[int(number) for number in one.split(":")] for one in given]
+        if len(spans) == 1 and len(spans[0]) == 2:
+            return slice(spans[0][0], spans[0][1] + 1)
+        steps = [number for (number,) in spans]
+    except ValueError:
+        raise SchemaError(f"--step {' '.join(given)}", hint="give a step (again for several), or FIRST:LAST") from None
+    return steps[0] if len(steps) == 1 else steps
+
+
+def _one_step(given: list[str] | None) -> int:
+    step = _steps(given)
+    if step is not None and not isinstance(step, int):
+        raise SchemaError("the rows of a file are of one step", hint="give --step once, with a number")
+    return step or 0
+
+
+def _checkpoint(given: list[str] | None) -> Any:
+    if not given or given == ["last"]:
+        return "last"
+    return None if given == ["all"] else _steps(given)
 
 
 _SINGLE = (From.npy, From.npz)

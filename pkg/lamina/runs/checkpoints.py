@@ -73,6 +73,11 @@ def _load_part(snapshot: Snapshot, step: int, part: str, tensors: list[Any]) -> 
         raise DamagedError(f"the state of part {part!r} at step {step} is not understood", log) from error
 
 
+def parts_by_step(snapshot: Snapshot) -> dict[int, list[str]]:
+    """The names of the parts at each step, also of those without tensors."""
+    return {step: [name for name, _ in parts] for step, parts in snapshot.checkpoints()}
+
+
 def frame(snapshot: Snapshot) -> pl.LazyFrame:
     """One row a step, part and tensor."""
     rows = [

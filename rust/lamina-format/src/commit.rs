@@ -17,8 +17,10 @@ pub const TAIL: usize = 32;
 
 /// The feature of runs with chunks of checkpoints that are coded.
 pub const CODED_CHUNKS: &str = "coded-chunks";
+/// What a commit with a [`Discard`](crate::record::Discard) needs.
+pub const DISCARD: &str = "discard";
 /// Features that this implementation knows; a commit or run that needs another is refused by name.
-pub const KNOWN_NEEDS: &[&str] = &[CODED_CHUNKS];
+pub const KNOWN_NEEDS: &[&str] = &[CODED_CHUNKS, DISCARD];
 
 /// One commit.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

@@ -65,6 +65,9 @@ pub enum Op {
     /// Rows that a writer left out.
     #[n(16)]
     Dropped(#[n(0)] Dropped),
+    /// Checkpoints are hidden and may be reclaimed.
+    #[n(17)]
+    Discard(#[n(0)] Discard),
 }
 
 /// Body of [`Op::Create`].
@@ -588,6 +591,21 @@ pub struct Delete {
     pub rows: Vec<Span>,
     /// As in [`Rewind::before`].
     #[n(3)]
+    pub before: Vec<Position>,
+}
+
+/// Body of [`Op::Discard`]: parts of checkpoints.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Discard {
+    /// Names of parts.
+    #[n(0)]
+    pub parts: Vec<String>,
+    /// Steps whose saves lose these parts.
+    #[n(1)]
+    pub steps: Vec<Span>,
+    /// As in [`Rewind::before`].
+    #[n(2)]
     pub before: Vec<Position>,
 }
 

@@ -1,7 +1,8 @@
-//! Going back: `rewind` and `delete`.
+//! Going back: `rewind`, `delete`, `discard`.
 
 use crate::errors::raise;
-use lamina_store::hide::{self, Deletion};
+use lamina_format::record::Position;
+use lamina_store::hide::{self, Deletion, Discarded};
 use lamina_store::storage::Files;
 use pyo3::prelude::*;
 
@@ -22,4 +23,18 @@ pub fn delete(
 ) -> PyResult<()> {
     let what = Deletion { sites: &sites, steps: &steps, rows: &rows };
     py.detach(|| hide::delete(&Files::new(path), &what)).map_err(raise)
+}
+
+/// Where every log ends now: writer and frames.
+#[pyfunction]
+pub fn positions(py: Python<'_>, path: &str) -> PyResult<Vec<(u32, u64)>> {
+    let ends = py.detach(|| hide::positions(&Files::new(path))).map_err(raise)?;
+    Ok(ends.into_iter().map(|end| (end.writer, end.frames)).collect())
+}
+
+/// Hide parts of checkpoints that were saved before these places.
+#[pyfunction]
+pub fn discard(py: Python<'_>, path: &str, what: Vec<Discarded>, before: Vec<(u32, u64)>) -> PyResult<()> {
+    let before: Vec<Position> = before.into_iter().map(|(writer, frames)| Position { writer, frames }).collect();
+    py.detach(|| hide::discard(&Files::new(path), &what, &before)).map_err(raise)
 }

@@ -12,6 +12,7 @@ mod memory;
 mod order;
 mod site_rows;
 mod snapshot;
+mod stream;
 mod ticket;
 mod wide;
 mod writer;
@@ -48,6 +49,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<keeping::Progress>()?;
     module.add_function(wrap_pyfunction!(hide::rewind, module)?)?;
     module.add_function(wrap_pyfunction!(hide::delete, module)?)?;
+    module.add_function(wrap_pyfunction!(hide::positions, module)?)?;
+    module.add_function(wrap_pyfunction!(hide::discard, module)?)?;
+    module.add_class::<stream::CheckpointStream>()?;
     module.add_function(wrap_pyfunction!(wide::column_zones, module)?)?;
     module.add_function(wrap_pyfunction!(wide::metadata_of, module)?)?;
     module.add_function(wrap_pyfunction!(wide::vectors_at, module)?)?;

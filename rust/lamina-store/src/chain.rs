@@ -108,7 +108,9 @@ impl Chain {
         let skipped = self.unreadable.iter().copied().filter(|&skipped| skipped >= above).rev().collect();
         // a clock that was set back must not make a commit older than what it builds on
         let time = self.commits.iter().map(|(commit, _)| commit.time).fold(clock::now(), i64::max);
-        Commit { n, parent, skipped, writer, time, needs: Vec::new(), ops }
+        // an operation that older readers do not know: they are to refuse the run, not to lose their way in it
+        let needs = ops.iter().any(|op| matches!(op, Op::Discard(_))).then(|| commit::DISCARD.to_owned());
+        Commit { n, parent, skipped, writer, time, needs: needs.into_iter().collect(), ops }
     }
 }
 

@@ -1,8 +1,8 @@
-//! Going back: what was recorded is hidden by a commit, and stays where it is until it is compacted away.
+//! Going back: what was recorded is hidden by a commit, and stays where it is until it is compacted or collected.
 
 use crate::chain;
 use crate::storage::Storage;
-use lamina_format::record::{Delete, Op, Position, Rewind, Span};
+use lamina_format::record::{Delete, Discard, Op, Position, Rewind, Span};
 use lamina_format::{Error, ErrorKind, Result, frame};
 
 /// Which values `delete` hides: those that satisfy all of what is given.
@@ -30,13 +30,6 @@ pub fn delete(storage: &dyn Storage, what: &Deletion) -> Result<()> {
     if what.sites.is_empty() && what.steps.is_empty() && what.rows.is_empty() {
         return Err(Error::schema("nothing says what to delete").hint("give sites, steps or rows"));
     }
-    let spans = |spans: &[(i64, i64)]| -> Result<Vec<Span>> {
-        let span = |&(first, last): &(i64, i64)| match first <= last {
-            true => Ok(Span { first, last }),
-            false => Err(Error::schema(format!("a span from {first} to {last} holds nothing"))),
-        };
-        spans.iter().map(span).collect()
-    };
     let (steps, rows, before) = (spans(what.steps)?, spans(what.rows)?, positions(storage)?);
     let parts = if rows.is_empty() { vec![rows.as_slice()] } else { rows.chunks(AT_ONCE).collect() };
     let publish = |rows: &[Span]| {
@@ -53,8 +46,31 @@ pub fn delete(storage: &dyn Storage, what: &Deletion) -> Result<()> {
     parts.into_iter().try_for_each(|rows| publish(rows).map(drop))
 }
 
+/// Parts of checkpoints that [`discard`] hides: their names, and first and last step of each span.
+pub type Discarded = (Vec<String>, Vec<(i64, i64)>);
+
+/// Hides parts of checkpoints that were saved before these places of the logs, in one commit.
+pub fn discard(storage: &dyn Storage, what: &[Discarded], before: &[Position]) -> Result<()> {
+    let op = |(parts, steps): &Discarded| {
+        if parts.is_empty() || steps.is_empty() {
+            return Err(Error::schema("nothing says what to discard").hint("give parts and steps"));
+        }
+        Ok(Op::Discard(Discard { parts: parts.clone(), steps: spans(steps)?, before: before.to_vec() }))
+    };
+    let ops = what.iter().map(op).collect::<Result<Vec<_>>>()?;
+    chain::publish(storage, None, |_, _| Ok(ops.clone())).map(drop)
+}
+
+fn spans(spans: &[(i64, i64)]) -> Result<Vec<Span>> {
+    let span = |&(first, last): &(i64, i64)| match first <= last {
+        true => Ok(Span { first, last }),
+        false => Err(Error::schema(format!("a span from {first} to {last} holds nothing"))),
+    };
+    spans.iter().map(span).collect()
+}
+
 /// Where every log ends now.
-fn positions(storage: &dyn Storage) -> Result<Vec<Position>> {
+pub fn positions(storage: &dyn Storage) -> Result<Vec<Position>> {
     let end = |(writer, generation)| {
         let frames = frame::scan(&storage.read_log(writer, generation)?, generation)?.frames;
         Ok(Position { writer, frames: frames.last().map_or(0, |frame| frame.seq + 1) })

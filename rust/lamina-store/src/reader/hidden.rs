@@ -1,4 +1,4 @@
-//! What `rewind` and `delete` hide: rows, what they hold of some sites, metrics and checkpoints.
+//! What `rewind`, `delete` and `discard` hide: rows, what they hold of some sites, metrics and checkpoints.
 //!
 //! Such an operation names steps or rows, never files, and a place in every log: what was recorded before it is hidden,
 //! what is recorded again is not.
@@ -7,7 +7,7 @@ use super::Snapshot;
 use super::column::ColumnData;
 use super::group::StoredGroup;
 use crate::chain::Chain;
-use lamina_format::record::{Delete, Op, Position, Rewind, Span, Table};
+use lamina_format::record::{Delete, Discard, Op, Part, Position, Rewind, Span, Table};
 use lamina_format::{Result, Value};
 use std::collections::HashSet;
 
@@ -44,6 +44,7 @@ impl Origin {
 pub struct Hiding {
     rewinds: Vec<(u64, Rewind)>,
     deletes: Vec<(u64, Delete)>,
+    discards: Vec<Discard>,
 }
 
 /// Which of some rows are hidden.
@@ -119,6 +120,9 @@ impl Hiding {
                         let (steps, rows) = (sorted(&delete.steps), sorted(&delete.rows));
                         hiding.deletes.push((commit.n, Delete { steps, rows, ..delete.clone() }));
                     }
+                    Op::Discard(discard) => {
+                        hiding.discards.push(Discard { steps: sorted(&discard.steps), ..discard.clone() });
+                    }
                     _ => {}
                 }
             }
@@ -130,6 +134,23 @@ impl Hiding {
     pub fn hidden_step(&self, origin: Origin) -> Option<i64> {
         let covering = self.rewinds.iter().filter(|(n, rewind)| covers(*n, &rewind.before, origin));
         covering.map(|(_, rewind)| rewind.step).min()
+    }
+
+    /// Takes out what is hidden of the parts of a save; false if nothing is left of them.
+    pub fn keep(&self, parts: &mut Vec<Part>, step: i64, origin: Origin) -> bool {
+        if self.hidden_step(origin).is_some_and(|hidden| step > hidden) {
+            return false;
+        }
+        let covers = |discard: &&Discard| match origin {
+            Origin::Log { writer, frame } => {
+                discard.before.iter().any(|at| at.writer == writer && frame < at.frames) && holds(&discard.steps, step)
+            }
+            // saves stand in logs alone
+            Origin::Commit { .. } => false,
+        };
+        let discards: Vec<&Discard> = self.discards.iter().filter(covers).collect();
+        parts.retain(|part| !discards.iter().any(|discard| discard.parts.contains(&part.name)));
+        !parts.is_empty() || discards.is_empty()
     }
 
     fn deletes(&self, origin: Origin) -> impl Iterator<Item = &Delete> {

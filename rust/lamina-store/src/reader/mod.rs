@@ -383,15 +383,21 @@ impl Reading {
                         self.problems.push(error.in_file(&file));
                     }
                 }
-                Op::Save(save) if self.hiding.hidden_step(origin).is_some_and(|step| save.step > step) => {}
-                Op::Chunks(_) | Op::Layout(_) | Op::Save(_) => {
+                Op::Save(mut save) => {
+                    if self.hiding.keep(&mut save.parts, save.step, origin)
+                        && let Err(error) = self.checkpoints.apply(Op::Save(save), &file)
+                    {
+                        self.problems.push(error.in_file(&file));
+                    }
+                }
+                Op::Chunks(_) | Op::Layout(_) => {
                     if let Err(error) = self.checkpoints.apply(op, &file) {
                         self.problems.push(error.in_file(&file));
                     }
                 }
                 Op::Replace(copy) => self.copies.push(copy),
                 Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) => {}
-                Op::Rewind(_) | Op::Delete(_) | Op::Condemn(_) | Op::Drop(_) => {}
+                Op::Rewind(_) | Op::Delete(_) | Op::Discard(_) | Op::Condemn(_) | Op::Drop(_) => {}
             }
         }
         let may_live = |open: &Open| clock::may_live(&open.host, open.pid);

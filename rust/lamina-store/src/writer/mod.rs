@@ -17,12 +17,14 @@ pub(crate) mod rows;
 pub(crate) mod segment;
 mod shared;
 mod stage;
+mod stream;
 mod ticket;
 mod worker;
 
 pub use column::{ColumnInput, Values};
 pub use options::{Durability, Full, Options};
 pub use rows::Lent;
+pub use stream::{CheckpointStream, StreamedPart};
 pub use ticket::{Callback, State, Ticket};
 
 use crate::clock;

@@ -54,34 +54,65 @@ impl PackWriter {
 
     /// Writes the chunks that the run does not hold; returns what must stand in the log.
     pub fn write(&mut self, storage: &dyn Storage, job: SaveJob) -> Result<Vec<Op>> {
-        match &mut self.known {
-            Some(known) => known.refresh(storage)?,
-            none => self.latest = none.insert(Known::read(storage)?).latest,
-        }
+        self.look(storage)?;
         let (mut ops, mut parts) = (Vec::new(), Vec::new());
         for part in job.parts {
             let mut keys = Vec::new();
             for (spec, bytes) in &part.tensors {
-                for raw in bytes.chunks(CHUNK) {
-                    let key = chunk::key(spec.dtype, raw);
-                    keys.extend_from_slice(&key);
-                    if !self.known.as_mut().is_some_and(|known| known.lean(key)) {
-                        self.put(storage, key, spec.dtype, raw, Form::Raw, &mut ops)?;
-                    }
-                }
+                self.chunks(storage, spec.dtype, bytes, &mut keys, &mut ops)?;
             }
-            let tensors: Vec<TensorSpec> = part.tensors.into_iter().map(|(spec, _)| spec).collect();
-            let content = cbor::encode(&LayoutContent { tree: part.tree, tensors });
-            let layout = checksum::hash(&content);
-            if self.layouts.insert(layout) {
-                ops.push(Op::Layout(Layout { content }));
-            }
+            let tensors = part.tensors.into_iter().map(|(spec, _)| spec).collect();
+            let layout = self.layout(part.tree, tensors, &mut ops);
             parts.push(Part { name: part.name, layout, keys, scalars: part.scalars });
         }
-        // of two saves of a step the greater time counts: a clock that was set back must not bring the older one back
-        self.latest = job.time.max(self.latest.saturating_add(1));
-        ops.push(Op::Save(Save { step: job.step, time: self.latest, parts }));
+        ops.push(Op::Save(self.save(job.step, job.time, parts)));
         Ok(ops)
+    }
+
+    /// Looks at what the run holds, and forgets what was condemned since; before chunks are written.
+    pub fn look(&mut self, storage: &dyn Storage) -> Result<()> {
+        match &mut self.known {
+            Some(known) => known.refresh(storage)?,
+            none => self.latest = none.insert(Known::read(storage)?).latest,
+        }
+        Ok(())
+    }
+
+    /// Writes those chunks of a tensor's bytes that the run does not hold; appends the keys of all, and what must stand in
+    /// the log.
+    pub fn chunks(
+        &mut self,
+        storage: &dyn Storage,
+        dtype: DType,
+        bytes: &[u8],
+        keys: &mut Vec<u8>,
+        ops: &mut Vec<Op>,
+    ) -> Result<()> {
+        for raw in bytes.chunks(CHUNK) {
+            let key = chunk::key(dtype, raw);
+            keys.extend_from_slice(&key);
+            if !self.known.as_mut().is_some_and(|known| known.lean(key)) {
+                self.put(storage, key, dtype, raw, Form::Raw, ops)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The key of a layout; it is added to `ops` if this log does not hold it.
+    pub fn layout(&mut self, tree: String, tensors: Vec<TensorSpec>, ops: &mut Vec<Op>) -> Key {
+        let content = cbor::encode(&LayoutContent { tree, tensors });
+        let layout = checksum::hash(&content);
+        if self.layouts.insert(layout) {
+            ops.push(Op::Layout(Layout { content }));
+        }
+        layout
+    }
+
+    /// The record of a save.
+    pub fn save(&mut self, step: i64, time: i64, parts: Vec<Part>) -> Save {
+        // of two saves of a step the greater time counts: a clock that was set back must not bring the older one back
+        self.latest = time.max(self.latest.saturating_add(1));
+        Save { step, time: self.latest, parts }
     }
 
     /// Stores what a save leaned on that has become durable, and was condemned meanwhile; returns what must stand in the
