@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias, final
 
 from numpy.typing import NDArray
 
+from lamina.errors import LaminaError
+
 Buffer: TypeAlias = NDArray[Any] | Memory
 """Whatever lends its bytes will do; Lamina hands over NumPy arrays. Python 3.11 has no type for the protocol."""
 
@@ -244,6 +246,10 @@ class Snapshot:
     def bytes_read(self) -> tuple[int, int]:
         """Bytes of metadata blocks and of site blocks read from segments since opening."""
 
+    @property
+    def chunk_bytes_read(self) -> int:
+        """Bytes of chunks of checkpoints read since opening."""
+
     def writers(self) -> list[dict[str, Any]]:
         """A dict a writer: ordinal, host, pid, rank, opened and closed (microseconds), error, dropped_rows, dropped
         (rows by site), and state: `finished`, `failed` (closed with an error), `running` (not closed; its process may
@@ -288,14 +294,21 @@ class Snapshot:
     def metrics(self) -> ArrowArray:
         """A record batch: step, time (timestamp, us, UTC), name, site, source, rank, value, in order of writing."""
 
-    def checkpoints(self) -> list[tuple[int, list[tuple[str, list[tuple[str, DType, tuple[int, ...], int, int]]]]]]:
-        """For every step the parts, and for every part the tensors: name, dtype, shape, bytes, newly stored bytes."""
+    def checkpoints(
+        self,
+    ) -> tuple[list[list[tuple[str, DType, tuple[int, ...], int]]], list[tuple[int, str, int, list[tuple[int, int]]]]]:
+        """The layouts, and the parts in order of their steps. A layout is its tensors: name, dtype, shape, bytes. A
+        part is its step, its name, the number of its layout, and for the tensors of which a chunk is new their number
+        and how many bytes that are."""
 
     def part(self, step: int, part: str) -> tuple[str, str, str]:
         """The tree and the scalars of a part, as saved, and the log that holds them."""
 
-    def tensor(self, step: int, part: str, index: int, out: Buffer) -> None:
-        """The bytes of tensor `index` of a part into a writable buffer of exactly the right size."""
+    def stretches(
+        self, part: str, wanted: Sequence[tuple[int, int, int, Buffer]], threads: int
+    ) -> list[tuple[int, LaminaError]]:
+        """Fills writable buffers with stretches of tensors of a part: for each the step, the tensor's number, its first
+        byte that is wanted, and the buffer. Returns those that could not be read, by their numbers, and why."""
 
 def metadata_of(snapshot: Snapshot, groups: Sequence[int], columns: Sequence[str]) -> ArrowArray:
     """A record batch of metadata columns (`row` is none) over several groups, one behind the other."""

@@ -17,7 +17,6 @@ from lamina.interchange.drafts import draft_of, publish
 from lamina.interchange.sharded import read_json
 from lamina.progress import byte_bar
 from lamina.runs import Run
-from lamina.runs.checkpoints import parts_by_step
 from lamina.runs.nearest import nearest_steps
 from lamina.runs.steps import Steps, has_step, plain_steps
 
@@ -122,7 +121,7 @@ def _step_of_one(path: Path) -> int:
 
 def _import(run: Run, found: list[Found], parts: Parts, what: str, progress: bool) -> None:
     """Everything, or nothing that anybody sees."""
-    held = parts_by_step(run._snapshot)
+    held = run._saved.parts_by_step()
     stream = _core.CheckpointStream(str(run.path))
     total = sum(_size(one.path) for one in found)
     try:

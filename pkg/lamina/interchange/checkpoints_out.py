@@ -14,7 +14,6 @@ from lamina.interchange.drafts import check_free, drafted
 from lamina.interchange.torch_files import ENDINGS
 from lamina.interchange.weights_out import named_tensors, write_shards, write_weights
 from lamina.progress import byte_bar
-from lamina.runs.checkpoints import parts_by_step
 from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.steps import Steps, has_step, plain_steps
 
@@ -84,7 +83,7 @@ def to_checkpoint(
     check_free(path)
     if shard_bytes < 1:
         raise SchemaError(f"shard_bytes={shard_bytes}", hint="give a size in bytes, such as 1 << 30")
-    saved = parts_by_step(run._snapshot)
+    saved = run._saved.parts_by_step()
     if not saved:
         raise NotFoundError(f"{run.path} holds no checkpoint to export")
     steps, single = _steps(step, saved)

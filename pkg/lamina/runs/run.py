@@ -17,10 +17,11 @@ import polars as pl
 
 from lamina import _core
 from lamina.errors import LaminaWarning, NotFoundError, SchemaError, StorageError
-from lamina.runs import checkpoints, frames, garbage, globs, keeping, parameters, preshuffled
+from lamina.runs import frames, garbage, globs, keeping, loading, parameters, preshuffled
 from lamina.runs import status as statuses
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
+from lamina.runs.saved import Saved
 from lamina.runs.scan import Scan
 from lamina.runs.separable import is_separable
 from lamina.runs.spans import spans_of_rows, spans_of_steps
@@ -74,6 +75,7 @@ class Run:
     def _load(self) -> None:
         self._snapshot = _core.Snapshot(str(self.path), **self._options)
         self._wide = Wide(self._snapshot)
+        self._saved = Saved(self._snapshot)
         for problem in self.problems:
             place = problem.file if problem.offset is None else f"{problem.file}, byte {problem.offset}"
             warnings.warn(f"{self.path}: {problem.message} [{place}]", LaminaWarning, stacklevel=4)
@@ -310,7 +312,7 @@ class Run:
 
     def checkpoints(self) -> pl.LazyFrame:
         """One row a step, part and tensor: step, part, tensor, shape, dtype, bytes, stored (newly, by this save)."""
-        return checkpoints.frame(self._snapshot)
+        return self._saved.frame()
 
     def load(self, step: int | Literal["last"] = "last", *, part: str | None = "model") -> Any:
         """A checkpoint's part as it was saved, with torch tensors on the CPU.
@@ -323,7 +325,7 @@ class Run:
             NotFoundError: There is no such checkpoint or part; the hint lists the nearest.
             DamagedError: Its bytes do not match their checksum.
         """
-        return checkpoints.load(self._snapshot, step, part)
+        return loading.load(self._saved, step, part)
 
     def activations(
         self,

@@ -77,7 +77,7 @@ class StoredRows:
             out.copy_(staged)
             return
         data = out.detach().reshape(-1).view(torch.uint8).numpy()
-        threads = threads or _threads()
+        threads = threads or available_threads()
         if isinstance(positions, range) and positions.step == 1:
             self._rows.read(positions.start, data, threads)
         else:
@@ -124,7 +124,7 @@ class StoredRows:
         return found.select(columns)
 
 
-def _threads() -> int:
+def available_threads() -> int:
     """How many threads torch would take; without torch, as many as this process may run on."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch is not None else len(os.sched_getaffinity(0))

@@ -6,9 +6,9 @@ use crate::errors::raise;
 use arrow_array::builder::StringBuilder;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow_buffer::MutableBuffer;
-use lamina_format::record::{Column, Table};
+use lamina_format::record::{Column, Table, TensorSpec};
 use lamina_format::{Error, Value};
-use lamina_store::reader::{Access, GroupInfo, Kind, Mask};
+use lamina_store::reader::{Access, GroupInfo, Kind, Mask, Stretch};
 use lamina_store::storage::Files;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -23,8 +23,8 @@ pub struct Snapshot(pub Arc<lamina_store::Snapshot>);
 
 type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64);
 type GroupRow<'py> = (usize, i64, u64, Bound<'py, PyTuple>, Option<i64>, Option<i64>, &'static str, i64);
-type TensorRow = (String, &'static str, Vec<u64>, u64, u64);
-type PartRow = (String, Vec<TensorRow>);
+type TensorRow = (String, &'static str, Vec<u64>, u64);
+type PartRow = (i64, String, usize, Vec<(usize, u64)>);
 
 fn table(name: &str) -> PyResult<Table> {
     match name {
@@ -91,6 +91,11 @@ impl Snapshot {
     #[getter]
     fn bytes_read(&self) -> (u64, u64) {
         self.0.bytes_read()
+    }
+
+    #[getter]
+    fn chunk_bytes_read(&self) -> u64 {
+        self.0.chunk_bytes_read()
     }
 
     fn writers<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
@@ -277,23 +282,41 @@ impl Snapshot {
         ArrowArray::batch(metrics.steps.len(), columns)
     }
 
-    fn checkpoints(&self) -> Vec<(i64, Vec<PartRow>)> {
-        let tensor = |tensor: lamina_store::reader::SavedTensor| {
-            let spec = tensor.spec;
-            (spec.name, spec.dtype.name(), spec.shape, tensor.bytes, tensor.stored)
-        };
-        let part = |part: lamina_store::reader::SavedPart| (part.name, part.tensors.into_iter().map(tensor).collect());
-        let steps = self.0.checkpoints().into_iter();
-        steps.map(|(step, parts)| (step, parts.into_iter().map(part).collect())).collect()
+    fn checkpoints(&self) -> (Vec<Vec<TensorRow>>, Vec<PartRow>) {
+        let (mut layouts, mut numbers, mut rows) = (Vec::new(), HashMap::new(), Vec::new());
+        for (step, parts) in self.0.checkpoints() {
+            for part in parts {
+                let tensor = |spec: &TensorSpec| {
+                    (spec.name.clone(), spec.dtype.name(), spec.shape.clone(), spec.bytes().unwrap_or(0))
+                };
+                // many saves share a layout, which is told once
+                let number = *numbers.entry(part.layout()).or_insert_with(|| {
+                    layouts.push(part.specs().iter().map(tensor).collect());
+                    layouts.len() - 1
+                });
+                rows.push((step, part.name.to_owned(), number, part.stored().to_vec()));
+            }
+        }
+        (layouts, rows)
     }
 
     fn part(&self, step: i64, part: &str) -> PyResult<(String, String, String)> {
         self.0.saved_part(step, part).map_err(raise)
     }
 
-    fn tensor(&self, py: Python<'_>, step: i64, part: &str, index: usize, out: Bound<'_, PyAny>) -> PyResult<()> {
-        let mut out = BytesMut::get(&out)?;
-        let out = out.as_mut_slice();
-        py.detach(|| self.0.saved_tensor(step, part, index, out)).map_err(raise)
+    fn stretches<'py>(
+        &self,
+        py: Python<'py>,
+        part: &str,
+        wanted: Vec<(i64, usize, u64, Bound<'py, PyAny>)>,
+        threads: usize,
+    ) -> PyResult<Vec<(usize, Py<PyAny>)>> {
+        let buffer = |(step, tensor, start, out): &(i64, usize, u64, Bound<'py, PyAny>)| {
+            Ok((Stretch { step: *step, tensor: *tensor, start: *start }, BytesMut::get(out)?))
+        };
+        let mut buffers = wanted.iter().map(buffer).collect::<PyResult<Vec<_>>>()?;
+        let outs = buffers.iter_mut().map(|(stretch, out)| (*stretch, out.as_mut_slice())).collect();
+        let failed = py.detach(|| self.0.saved_stretches(part, outs, threads)).map_err(raise)?;
+        Ok(failed.into_iter().map(|(number, error)| (number, raise(error).into_value(py).into_any())).collect())
     }
 }

@@ -99,7 +99,7 @@ fn a_checkpoint_comes_back_and_equal_chunks_are_stored_once() {
     writer.close(None).unwrap();
 
     let snapshot = Snapshot::open(storage(&path), Opening::STRICT).unwrap();
-    let stored: Vec<u64> = snapshot.checkpoints().values().map(|parts| parts[0].tensors[0].stored).collect();
+    let stored: Vec<u64> = snapshot.checkpoints().values().map(|parts| parts[0].tensors()[0].stored).collect();
     assert_eq!(stored, [3 << 20, 1 << 20]);
     let mut out = vec![0; 3 << 20];
     snapshot.saved_tensor(1, "model", 0, &mut out).unwrap();
@@ -109,8 +109,8 @@ fn a_checkpoint_comes_back_and_equal_chunks_are_stored_once() {
     let another = Writer::open(storage(&path), None).unwrap();
     wait(&another.save(3, &[part(spec("w"), &bytes)]).unwrap()).unwrap();
     another.close(None).unwrap();
-    let again = Snapshot::open(storage(&path), Opening::STRICT).unwrap().checkpoints();
-    assert_eq!(again[&3][0].tensors[0].stored, 0, "another writer's chunks count too");
+    let again = Snapshot::open(storage(&path), Opening::STRICT).unwrap();
+    assert_eq!(again.checkpoints()[&3][0].tensors()[0].stored, 0, "another writer's chunks count too");
 }
 
 #[test]

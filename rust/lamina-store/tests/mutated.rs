@@ -234,7 +234,7 @@ fn examine(path: &Path) {
     }
     for (step, parts) in snapshot.checkpoints() {
         for part in parts {
-            let _ = snapshot.saved_part(step, &part.name);
+            let _ = snapshot.saved_part(step, part.name);
         }
     }
     assert_eq!(snapshot.metrics().steps.len(), snapshot.metrics().values.len());

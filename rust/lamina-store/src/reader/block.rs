@@ -19,6 +19,7 @@ pub struct Blobs {
     open: Mutex<HashMap<String, Arc<dyn Ranges>>>,
     metadata_bytes: AtomicU64,
     site_bytes: AtomicU64,
+    chunk_bytes: AtomicU64,
 }
 
 /// A file that is open for reading a block of it.
@@ -68,6 +69,14 @@ impl Blobs {
 
     pub fn bytes_read(&self) -> (u64, u64) {
         (self.metadata_bytes.load(Ordering::Relaxed), self.site_bytes.load(Ordering::Relaxed))
+    }
+
+    pub fn chunk_bytes_read(&self) -> u64 {
+        self.chunk_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn count_chunks(&self, bytes: usize) {
+        self.chunk_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub fn count(&self, role: Role, bytes: usize) {

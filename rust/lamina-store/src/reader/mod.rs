@@ -16,7 +16,7 @@ mod verified;
 mod zones;
 
 pub use access::{Access, Io, Verify};
-pub use checkpoint::{SavedPart, SavedTensor};
+pub use checkpoint::{SavedPart, SavedTensor, Stretch};
 pub use column::ColumnData;
 pub use gather::{SiteRows, Wanted};
 pub use group::{GroupInfo, Kind};
@@ -273,6 +273,11 @@ impl Snapshot {
     /// Bytes of metadata blocks and of site blocks read so far.
     pub fn bytes_read(&self) -> (u64, u64) {
         self.blobs.bytes_read()
+    }
+
+    /// Bytes of chunks read so far.
+    pub fn chunk_bytes_read(&self) -> u64 {
+        self.blobs.chunk_bytes_read()
     }
 }
 

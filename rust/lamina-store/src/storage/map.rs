@@ -69,6 +69,25 @@ impl Mapped {
     }
 }
 
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
+/// Asks the kernel to back memory that will be filled by huge pages: fresh memory costs a fault for each page, and of
+/// small ones several times what the copy costs. What has its pages already keeps them.
+pub fn will_fill(out: &mut [u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        let from = out.as_ptr().align_offset(HUGE);
+        if let Some(length) = out.len().checked_sub(from).map(|left| left / HUGE * HUGE).filter(|&length| length > 0) {
+            // SAFETY: the range lies in the slice and consists of whole pages; the advice changes no byte. It is only
+            // advice, so a refusal is no error.
+            let _ = unsafe { madvise(out.as_mut_ptr().add(from).cast(), length, Advice::LinuxHugepage) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = out;
+}
+
 /// Asks the processor for bytes ahead of their use.
 #[inline]
 pub fn prefetch(bytes: &[u8]) {

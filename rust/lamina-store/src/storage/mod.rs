@@ -14,7 +14,7 @@ mod stream;
 
 pub use files::Files;
 pub use fs::{Fs, FsFile, RealFs, syncs};
-pub use map::{Mapped, prefetch};
+pub use map::{Mapped, prefetch, will_fill};
 
 use lamina_format::Result;
 use std::ops::Range;

@@ -259,7 +259,7 @@ mod tests {
             snapshot.saved_tensor(step as i64, "model", 0, &mut out).expect("reads");
             assert!(out == *state, "step {step}");
         }
-        let stored: Vec<u64> = snapshot.checkpoints().values().map(|parts| parts[0].tensors[0].stored).collect();
+        let stored: Vec<u64> = snapshot.checkpoints().values().map(|parts| parts[0].tensors()[0].stored).collect();
         assert!(stored[1] < stored[0] && stored[0] < 1_164_000, "{stored:?}");
         let verified = crate::keep::verify(&storage, &crate::keep::Progress::default()).expect("verifies");
         assert!(verified.damages.is_empty(), "{:?}", verified.damages);

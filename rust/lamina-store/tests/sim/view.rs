@@ -199,9 +199,9 @@ pub fn found(snapshot: &Snapshot, known: &Known) -> Result<Found, String> {
     }
     for (step, parts) in snapshot.checkpoints() {
         for part in parts {
-            for (index, tensor) in part.tensors.iter().enumerate() {
+            for (index, tensor) in part.tensors().iter().enumerate() {
                 let mut bytes = vec![0; tensor.bytes as usize];
-                snapshot.saved_tensor(step, &part.name, index, &mut bytes).map_err(text)?;
+                snapshot.saved_tensor(step, part.name, index, &mut bytes).map_err(text)?;
                 let name = tensor.spec.name.clone();
                 found.views[step as usize / 1000].tensors.insert((step, name), brief(&bytes));
             }
