@@ -1359,15 +1359,48 @@ def pool_gives_out_what_is_lent(patch: pytest.MonkeyPatch) -> None:
     from lamina import _core
 
     class Careless:
-        def __init__(self) -> None:
+        def __init__(self, allocate: Any = None) -> None:
             self.memory: dict[int, _core.Memory] = {}
-            self.pool = whole()
+            self.pool = whole(allocate)
 
         def take(self, size: int) -> _core.Memory:
             return self.memory.setdefault(size, self.pool.take(size))
 
     whole = _core.Pool
     patch.setattr(_core, "Pool", Careless)
+
+
+@fault
+def writers_write_in_a_python_thread(patch: pytest.MonkeyPatch) -> None:
+    """What makes rows durable after a while is a thread of Python's."""
+    from contextlib import suppress
+    from threading import Timer
+
+    from lamina.errors import WriterError
+    from lamina.runs.writer import Writer
+
+    opened = Writer.__init__
+
+    def lazily(self: Writer, path: Any, *, durable_seconds: float, **options: Any) -> None:
+        opened(self, path, durable_seconds=None, **options)
+
+        def flush() -> None:
+            with suppress(WriterError):
+                self.flush()
+
+        Timer(durable_seconds, flush).start()
+
+    patch.setattr(Writer, "__init__", lazily)
+
+
+@fault
+def staging_copies_in_order_of_memory(patch: pytest.MonkeyPatch) -> None:
+    """What is put in order keeps the order in which it lay."""
+    from lamina.runs.staging import Staging
+
+    whole, whole_array = Staging.of_tensor, Staging.of_array
+    patch.setattr(Staging, "of_tensor", lambda self, tensor: whole(self, tensor.flip(-1)))
+    patch.setattr(Staging, "of_array", lambda self, array, dtype: whole_array(self, array[..., ::-1], dtype))
 
 
 @fault

@@ -5,7 +5,7 @@ Nothing here is public; `lamina.runs` is the face over it. Every error is a chil
 reads, writes, copies or hashes holds the GIL.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 from numpy.typing import NDArray
@@ -148,9 +148,12 @@ class Memory:
 
 @final
 class Pool:
-    """Memory that is used again, on the CPU; never more than was in use at one time. Thread-safe."""
+    """Memory that is used again, on the CPU; never more than was in use at one time. Thread-safe.
 
-    def __init__(self) -> None: ...
+    `allocate` makes memory of so many bytes, as an object with a writable buffer that stays where it is.
+    """
+
+    def __init__(self, allocate: Callable[[int], Buffer] | None = None) -> None: ...
     def take(self, size: int) -> Memory:
         """Memory of so many bytes, whose contents are arbitrary. ValueError for none."""
 

@@ -28,3 +28,19 @@ def test_integers_of_any_kind_are_positions(indices: Any) -> None:
 def test_what_is_no_matrix_is_refused(value: Any) -> None:
     with pytest.raises(SchemaError):
         Rows.of(value)
+
+
+@pytest.mark.parametrize("indices", [[[1, 2]], np.array([[1], [2]]), torch.tensor([[1, 2]]), [[]]])
+def test_positions_of_several_dimensions_are_refused_and_not_flattened(indices: Any) -> None:
+    rows = Rows.of(torch.arange(6.0).reshape(3, 2))
+    with pytest.raises(SchemaError, match=r"the indices have the shape \[") as error:
+        rows.gather(indices)
+    assert str(list(np.asarray(indices).shape)) in str(error.value)
+    with pytest.raises(SchemaError, match="rows"):
+        rows[indices]
+
+
+@pytest.mark.parametrize("read", [lambda rows, at: rows.gather(at), lambda rows, at: rows[at]])
+def test_ragged_positions_are_refused(read: Any) -> None:
+    with pytest.raises(SchemaError, match="the indices are no array"):
+        read(Rows.of(torch.ones(3, 2)), [[1], [1, 2]])

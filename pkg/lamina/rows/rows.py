@@ -171,7 +171,7 @@ class Rows:
         if isinstance(index, slice):
             chosen = range(*index.indices(len(self)))
             positions = chosen if chosen.step == 1 else np.arange(chosen.start, chosen.stop, chosen.step)
-        elif (given := np.asarray(index)).dtype == np.bool_:
+        elif (given := _as_array(index)).dtype == np.bool_:
             if given.shape != (len(self),):
                 raise SchemaError(f"a mask of {list(given.shape)} for {len(self)} rows", hint="give one boolean a row")
             positions = np.flatnonzero(given)
@@ -195,7 +195,7 @@ class Rows:
 
         Raises:
             IndexError: An index is outside of 0 to n - 1.
-            SchemaError: `out` has another shape or dtype, or the indices are no integers.
+            SchemaError: `out` has another shape or dtype, or the indices are no integers or have several dimensions.
             DamagedError: Bytes of the rows do not match their checksum.
         """
         positions = self._positions(indices)
@@ -220,10 +220,15 @@ class Rows:
         if isinstance(indices, range) and indices.step == 1:
             positions, least, greatest = indices, indices.start, indices.stop - 1
         else:
-            given = np.asarray(indices)
+            given = _as_array(indices)
             if given.size and given.dtype.kind not in "iu":
                 raise SchemaError(
                     f"the indices are {given.dtype}", hint="give positions; numpy.flatnonzero makes them of a mask"
+                )
+            if given.ndim > 1:
+                raise SchemaError(
+                    f"the indices have the shape {list(given.shape)}",
+                    hint="give a list of positions; gather(indices.reshape(-1)) reads them one after the other",
                 )
             positions = given.astype(np.int64, copy=False).reshape(-1)
             least, greatest = (positions.min(), positions.max()) if positions.size else (0, -1)
@@ -416,3 +421,10 @@ class Rows:
         there = self.device if device is None else torch.device(device)
         made = Converted(source, there, self.dtype if dtype is None else dtype)
         return Rows(made, stored=self._stored, reopen=self._reopen)
+
+
+def _as_array(indices: Any) -> np.ndarray:
+    try:
+        return np.asarray(indices)
+    except ValueError as error:
+        raise SchemaError(f"the indices are no array: {error}", hint="give a list of positions") from None

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lamina.errors import SchemaError
+from lamina.runs.staging import LARGE, is_remote
 
 if TYPE_CHECKING:
     import torch
 
     from lamina._core import Memory
+    from lamina.runs.staging import Staging
 
 NUMPY_DTYPES = {
     "f64": np.float64,
@@ -96,12 +98,13 @@ def name_of_torch(dtype: torch.dtype) -> str | None:
     return _names_of_torch().get(dtype)
 
 
-def flatten(value: Any, what: str) -> Flat:
+def flatten(value: Any, what: str, staging: Staging | None = None) -> Flat:
     """The value's bytes: a view where it is contiguous on the CPU, else one copy.
 
     Args:
         value: A torch tensor (any device, stride and dtype, with or without gradient) or a NumPy array.
         what: What it is, for errors.
+        staging: Where a large copy goes, for a writer to keep.
 
     Raises:
         SchemaError: It is neither, or its dtype has no name on disk.
@@ -111,7 +114,7 @@ def flatten(value: Any, what: str) -> Flat:
             return Flat(name, tuple(value.tensor.shape), value.memory)
         value = value.tensor
     if is_tensor(value):
-        return _flatten_tensor(value, what)
+        return _flatten_tensor(value, what, staging)
     if not isinstance(value, np.ndarray | np.generic):
         raise SchemaError(f"{what} is a {type(value).__name__}", hint="give a torch tensor or a NumPy array")
     # between steps of a training the caches hold other things, and each further function costs tens of microseconds
@@ -120,13 +123,17 @@ def flatten(value: Any, what: str) -> Flat:
     if (name := _NAMES.get(array.dtype)) is None:
         if (name := _NAMES.get(array.dtype.newbyteorder("="))) is None:
             raise SchemaError(f"{what} has the dtype {array.dtype}", hint=f"known are {', '.join(NUMPY_DTYPES)}")
+        if staging and array.nbytes >= LARGE:
+            return Flat(name, shape, staging.of_array(array, array.dtype.newbyteorder("=")))
         array = array.astype(array.dtype.newbyteorder("="))
     if not array.flags.c_contiguous:
+        if staging and array.nbytes >= LARGE:
+            return Flat(name, shape, staging.of_array(array, array.dtype))
         array = np.ascontiguousarray(array)
     return Flat(name, shape, array.reshape(-1).view(np.uint8))
 
 
-def _flatten_tensor(tensor: torch.Tensor, what: str) -> Flat:
+def _flatten_tensor(tensor: torch.Tensor, what: str, staging: Staging | None) -> Flat:
     import torch
 
     if (name := name_of_torch(tensor.dtype)) is None:
@@ -137,8 +144,12 @@ def _flatten_tensor(tensor: torch.Tensor, what: str) -> Flat:
         raise SchemaError(f"{what} is on the device meta, where tensors have no values")
     if not tensor.numel():  # whose strides may be any
         return Flat(name, tuple(tensor.shape), np.empty(0, np.uint8))
+    tensor = tensor.detach()
+    as_it_lies = tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg()) and not is_remote(tensor)
+    if staging and not as_it_lies and tensor.nbytes >= LARGE:
+        return Flat(name, tuple(tensor.shape), staging.of_tensor(tensor))
     # contiguous first: a tensor on a GPU is then put in order there, and copied to this side once
-    tensor = tensor.detach().resolve_conj().resolve_neg().contiguous().cpu()
+    tensor = tensor.resolve_conj().resolve_neg().contiguous().cpu()
     return Flat(name, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy())
 
 

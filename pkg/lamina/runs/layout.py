@@ -15,9 +15,11 @@ import numpy as np
 from lamina.errors import SchemaError
 from lamina.runs.buffers import flatten
 from lamina.runs.columns import RESERVED_ORDER, as_values, column, is_blank
+from lamina.runs.staging import LARGE
 
 if TYPE_CHECKING:
     from lamina._core import Column, Memory
+    from lamina.runs.staging import Staging
 
 Site = tuple[str, str, tuple[int, ...], "np.ndarray | Memory"]
 
@@ -32,13 +34,16 @@ class RowSet(NamedTuple):
     """Names of rows that exist, to which the sites are attached; then there are no columns."""
 
 
-def row_sets(sites: Mapping[str, Any], metadata: Mapping[str, Any], mask: Any = None) -> list[RowSet]:
+def row_sets(
+    sites: Mapping[str, Any], metadata: Mapping[str, Any], mask: Any = None, *, staging: Staging | None = None
+) -> list[RowSet]:
     """Splits one append into row sets.
 
     Args:
         sites: Tensors by site.
         metadata: Columns: a scalar, [B], or [B, T].
         mask: [B] or [B, T]; rows where it is false are dropped.
+        staging: Where what cannot be stored as it lies is put in order.
 
     Raises:
         SchemaError: A tensor without rows, a ragged column, or one that fits no site.
@@ -47,17 +52,17 @@ def row_sets(sites: Mapping[str, Any], metadata: Mapping[str, Any], mask: Any = 
     for name, value in sites.items():
         if not isinstance(name, str):
             raise SchemaError(f"the site {name!r} is a {type(name).__name__}", hint="the names of sites are texts")
-        flat = flatten(value, f"site {name!r}")
+        flat = flatten(value, f"site {name!r}", staging)
         if not flat.shape:
             raise SchemaError(f"site {name!r} has no rows: it is a single number", hint="log() takes single numbers")
         lead = flat.shape[:2] if len(flat.shape) == 3 else flat.shape[:1]
         leads.setdefault(lead, []).append((name, flat.dtype, flat.shape[len(lead) :], flat.bytes))
     given = {name: as_values(name, value) for name, value in metadata.items()}
     _check_fits(given if mask is None else given | {"mask": as_values("mask", mask)}, list(leads))
-    return [_row_set(lead, members, given, mask) for lead, members in leads.items()]
+    return [_row_set(lead, members, given, mask, staging) for lead, members in leads.items()]
 
 
-def attached(sites: Mapping[str, Any], row: Any) -> list[RowSet]:
+def attached(sites: Mapping[str, Any], row: Any, *, staging: Staging | None = None) -> list[RowSet]:
     """Sites that are attached to rows that exist, row by row in the order of their names.
 
     Raises:
@@ -67,7 +72,7 @@ def attached(sites: Mapping[str, Any], row: Any) -> list[RowSet]:
     if not isinstance(names, np.ndarray) or (names.size and names.dtype.kind not in "iu"):
         raise SchemaError(f"row= is given as {type(row).__name__}", hint="give names of rows, such as run.rows(…).ids")
     names = np.ascontiguousarray(names.reshape(-1), dtype=np.int64)
-    sets = row_sets(sites, {})
+    sets = row_sets(sites, {}, staging=staging)
     for rows, members, _, _ in sets:
         if rows != names.size:
             raise SchemaError(f"site {members[0][0]!r} has {rows} rows, row= names {names.size}")
@@ -82,7 +87,9 @@ def _check_fits(given: Mapping[str, Any], leads: list[tuple[int, ...]]) -> None:
             raise SchemaError(f"column {name!r} has the shape {list(values.shape)}, the sites have rows {rows}")
 
 
-def _row_set(lead: tuple[int, ...], sites: list[Site], given: Mapping[str, Any], mask: Any) -> RowSet:
+def _row_set(
+    lead: tuple[int, ...], sites: list[Site], given: Mapping[str, Any], mask: Any, staging: Staging | None
+) -> RowSet:
     spread = {name: _spread(values, lead, name) for name, values in given.items()}
     spread = {name: values for name, values in spread.items() if values is not _OTHER}
     if len(lead) == 2 and "position" not in spread:
@@ -92,7 +99,7 @@ def _row_set(lead: tuple[int, ...], sites: list[Site], given: Mapping[str, Any],
     if keep is not _OTHER:
         keep = np.broadcast_to(np.asarray(keep, dtype=bool), (rows,))
         spread = {name: values[keep] if isinstance(values, np.ndarray) else values for name, values in spread.items()}
-        sites = [(name, dtype, item, _kept(data, keep)) for name, dtype, item, data in sites]
+        sites = [(name, dtype, item, _kept(data, keep, staging)) for name, dtype, item, data in sites]
         rows = int(keep.sum())
     names = sorted(spread, key=lambda name: _ORDER.get(name, len(_ORDER)))
     columns = [column(name, spread[name]) for name in names if not is_blank(spread[name])]
@@ -116,6 +123,8 @@ def _spread(values: Any, lead: tuple[int, ...], name: str) -> Any:
     return _OTHER
 
 
-def _kept(data: np.ndarray | Memory, keep: np.ndarray) -> np.ndarray:
+def _kept(data: np.ndarray | Memory, keep: np.ndarray, staging: Staging | None) -> np.ndarray | Memory:
     data = np.asarray(data)
+    if staging and data.size and data.nbytes // keep.size * int(keep.sum()) >= LARGE:
+        return staging.of_rows(data, keep)
     return np.ascontiguousarray(data.reshape(keep.size, -1)[keep] if keep.size else data).reshape(-1)

@@ -18,6 +18,7 @@ from lamina.runs import checkpoints
 from lamina.runs.columns import as_values, columns
 from lamina.runs.device_log import DeviceLog
 from lamina.runs.layout import attached, row_sets
+from lamina.runs.staging import Staging
 from lamina.runs.steps import plain_step
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Writer:
         self._path = path
         self._rank = rank
         self._device_log = DeviceLog()
+        self._staging = Staging()
 
     def __repr__(self) -> str:
         state = "closed" if self._core.closed else "open"
@@ -112,7 +114,8 @@ class Writer:
             QueueFullError: The queue is full, and the writer was opened with `full="raise"`; nothing was staged.
 
         Cost:
-            One copy of the bytes on the caller's thread; two where a tensor is not contiguous on the CPU.
+            One copy of the bytes on the caller's thread, from any strides, and from a GPU into pinned memory. Where a
+            mask chooses rows of a tensor that is not contiguous on the CPU, these rows are copied twice.
         """
         self._core.check()
         if row is not None:
@@ -121,11 +124,11 @@ class Writer:
                 raise SchemaError(f"{given!r} is given beside row=", hint="rows that exist have their metadata")
             if not sites:
                 raise SchemaError("an append needs at least one site")
-            return self._core.append(attached(sites, row))
+            return self._core.append(attached(sites, row, staging=self._staging))
         metadata = {"step": plain_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         if not sites:
             raise SchemaError("an append needs at least one site")
-        return self._core.append(row_sets(sites, metadata, mask))
+        return self._core.append(row_sets(sites, metadata, mask, staging=self._staging))
 
     def examples(self, frame: pl.DataFrame | Mapping[str, Any]) -> Ticket:
         """Records what is known of the examples: labels, texts, topics, keyed by `example` (and `position`).

@@ -6,17 +6,21 @@
 #![allow(unsafe_code)]
 
 use lamina_store::writer::Lent;
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use std::any::Any;
 use std::os::raw::c_int;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Bytes whose place in memory does not change.
 struct Block {
-    /// Not touched as long as `start` is used.
-    owner: Vec<u8>,
     start: *mut u8,
+    length: usize,
+    /// Whose memory it is; not touched as long as the block is used. An object of Python's may be dropped without the
+    /// GIL, and goes when somebody has it.
+    _owner: Box<dyn Any + Send + Sync>,
 }
 
 // SAFETY: whoever writes through `start` does so before the block is lent, under the rules of `Memory`
@@ -28,7 +32,19 @@ impl Block {
     fn new(size: usize) -> Self {
         // zeroed memory costs nothing until it is touched
         let mut owner = vec![0; size];
-        Self { start: owner.as_mut_ptr(), owner }
+        Self { start: owner.as_mut_ptr(), length: size, _owner: Box::new(owner) }
+    }
+
+    /// Memory that `allocate` gives.
+    fn made(allocate: &Bound<'_, PyAny>, size: usize) -> PyResult<Self> {
+        let object = allocate.call1((size,))?;
+        let buffer = PyBuffer::<u8>::get(&object)?;
+        if buffer.readonly() || !buffer.is_c_contiguous() || buffer.len_bytes() < size {
+            return Err(PyValueError::new_err(format!("no {size} writable bytes were allocated")));
+        }
+        let (start, length) = (buffer.buf_ptr().cast(), buffer.len_bytes());
+        // the view ends here: the memory stays where it is as long as the object is there
+        Ok(Self { start, length, _owner: Box::new(object.unbind()) })
     }
 }
 
@@ -44,32 +60,33 @@ struct Free {
 }
 
 impl Free {
-    /// The smallest block that is large enough and not far too large, else a new one.
-    fn take(&mut self, size: usize) -> Block {
-        let fits = |block: &Block| (size..=2 * size).contains(&block.owner.len());
+    /// The smallest block that is large enough and not far too large, if there is one.
+    fn find(&mut self, size: usize) -> Option<Block> {
+        let fits = |block: &Block| (size..=2 * size).contains(&block.length);
         let fitting = self.blocks.iter().enumerate().filter(|(_, block)| fits(block));
-        let block = match fitting.min_by_key(|(_, block)| block.owner.len()).map(|(at, _)| at) {
-            Some(at) => self.blocks.remove(at),
-            None => Block::new(size),
-        };
-        self.free = self.blocks.iter().map(|block| block.owner.len()).sum();
-        self.used += block.owner.len();
+        let at = fitting.min_by_key(|(_, block)| block.length).map(|(at, _)| at)?;
+        let block = self.blocks.remove(at);
+        self.free -= block.length;
+        Some(block)
+    }
+
+    /// Counts a block that is used from now on. What is too much is returned, to be dropped without the lock.
+    fn hand_out(&mut self, block: &Block) -> Vec<Block> {
+        self.used += block.length;
         self.most = self.most.max(self.used);
-        self.shrink();
-        block
+        let mut dropped = Vec::new();
+        while self.used + self.free > self.most && !self.blocks.is_empty() {
+            let block = self.blocks.remove(0);
+            self.free -= block.length;
+            dropped.push(block);
+        }
+        dropped
     }
 
     fn put(&mut self, block: Block) {
-        self.used -= block.owner.len();
-        self.free += block.owner.len();
+        self.used -= block.length;
+        self.free += block.length;
         self.blocks.push(block);
-        self.shrink();
-    }
-
-    fn shrink(&mut self) {
-        while self.used + self.free > self.most && !self.blocks.is_empty() {
-            self.free -= self.blocks.remove(0).owner.len();
-        }
     }
 }
 
@@ -139,27 +156,39 @@ impl Memory {
 
 /// Memory that is used again: fresh memory costs a page fault for each page, several times what a copy costs.
 #[pyclass(frozen, module = "lamina._core")]
-pub struct Pool(Arc<Mutex<Free>>);
+pub struct Pool {
+    free: Arc<Mutex<Free>>,
+    allocate: Option<Py<PyAny>>,
+}
 
 #[pymethods]
 impl Pool {
     #[new]
-    fn new() -> Self {
-        Self(Arc::default())
+    #[pyo3(signature = (allocate=None))]
+    fn new(allocate: Option<Py<PyAny>>) -> Self {
+        Self { free: Arc::default(), allocate }
     }
 
-    fn take(&self, size: usize) -> PyResult<Memory> {
+    fn take(&self, py: Python<'_>, size: usize) -> PyResult<Memory> {
         if size == 0 {
             return Err(PyValueError::new_err("there is no memory of no bytes"));
         }
-        let block = Some(lock(&self.0).take(size));
-        let (pool, process) = (Arc::downgrade(&self.0), std::process::id());
-        Ok(Memory(Arc::new(Loan { block, size, pool, process })))
+        let found = lock(&self.free).find(size);
+        // without the lock: what Python does may let another thread in, which may ask for memory too
+        let block = match (found, &self.allocate) {
+            (Some(block), _) => block,
+            (None, None) => Block::new(size),
+            (None, Some(allocate)) => Block::made(allocate.bind(py), size)?,
+        };
+        let dropped = lock(&self.free).hand_out(&block);
+        drop(dropped);
+        let (pool, process) = (Arc::downgrade(&self.free), std::process::id());
+        Ok(Memory(Arc::new(Loan { block: Some(block), size, pool, process })))
     }
 
     /// Bytes in use, and bytes that wait to be used again.
     fn held(&self) -> (usize, usize) {
-        let free = lock(&self.0);
+        let free = lock(&self.free);
         (free.used, free.free)
     }
 }

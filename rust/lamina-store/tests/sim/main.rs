@@ -13,4 +13,5 @@ mod interrupted;
 mod kept;
 mod random;
 mod scene;
+mod unasked;
 mod view;
