@@ -1511,3 +1511,19 @@ def import_skips_a_block(patch: pytest.MonkeyPatch) -> None:
         return blocks
 
     patch.setattr(checkpoint_parts, "_blocks_of_file", again)
+
+
+@fault
+def discards_have_no_place(patch: pytest.MonkeyPatch) -> None:
+    """Retention hides whatever is there when it acts, also what was saved since it was shown."""
+    from lamina import _core
+    from lamina.runs import retention
+
+    class Late:
+        positions = staticmethod(_core.positions)
+
+        @staticmethod
+        def discard(path: str, what: Any, before: Any) -> None:
+            _core.discard(path, what, _core.positions(path))
+
+    patch.setattr(retention, "_core", Late)

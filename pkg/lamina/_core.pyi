@@ -304,6 +304,9 @@ class Snapshot:
         part is its step, its name, the number of its layout, and for the tensors of which a chunk is new their number
         and how many bytes that are."""
 
+    def held_alone(self, parts: set[tuple[int, str]]) -> int:
+        """Bytes of the chunks that nothing needs but these parts of checkpoints: step and name."""
+
     def part(self, step: int, part: str) -> tuple[str, str, str]:
         """The tree and the scalars of a part, as saved, and the log that holds them."""
 

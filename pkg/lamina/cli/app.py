@@ -208,6 +208,44 @@ def delete(
         out().print(f"{one.name}: deleted")
 
 
+@app.command()
+def checkpoints(
+    run: Target, step: Annotated[int | None, typer.Option(help="Show the tensors of this one.")] = None
+) -> None:
+    """List the checkpoints: steps, parts, bytes, and what each stored that was not there before."""
+    from lamina.cli.checkpoints import show_checkpoints
+    from lamina.cli.target import members, open_target, warn_of_problems
+
+    opened = open_target(run)
+    warn_of_problems(opened)
+    show_checkpoints(members(opened), step, out())
+
+
+@app.command()
+def retain(
+    run: Target,
+    every: Annotated[int | None, typer.Option(help="Keep steps that are multiples of this.")] = None,
+    per_decade: Annotated[int | None, typer.Option(help="Keep so many between 1 and 10, 10 and 100, …")] = None,
+    last: Annotated[int | None, typer.Option(help="Keep the last so many.")] = None,
+    lowest: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC[:N]", help="Keep the N at which this is lowest.")
+    ] = None,
+    highest: Annotated[list[str] | None, typer.Option(metavar="METRIC[:N]", help="The same for the highest.")] = None,
+    step: Annotated[list[int] | None, typer.Option(help="Keep this step; may be given again.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="A part that is thinned out, or a glob; by default all are.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Thin out checkpoints: show which stay by any of the rules, and hide the others if you say so."""
+    from lamina.cli.checkpoints import counted, show_retention
+    from lamina.cli.target import members, open_target
+
+    rules = {"every": every, "per_decade": per_decade, "last": last, "steps": step or None, "parts": part or None}
+    best = {"lowest": counted(lowest), "highest": counted(highest)}
+    show_retention(members(open_target(run)), rules | best, yes, out())
+
+
 app.command("import")(import_)
 app.command()(export)
 

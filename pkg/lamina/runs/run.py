@@ -17,7 +17,7 @@ import polars as pl
 
 from lamina import _core
 from lamina.errors import LaminaWarning, NotFoundError, SchemaError, StorageError
-from lamina.runs import frames, garbage, globs, keeping, loading, parameters, preshuffled
+from lamina.runs import frames, garbage, globs, keeping, loading, parameters, preshuffled, retention
 from lamina.runs import status as statuses
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
@@ -281,6 +281,62 @@ class Run:
         names = [] if sites is None else sorted(self._select(sites))
         _core.delete(str(self.path), names, spans_of_steps(steps, self.steps()), spans_of_rows(rows))
         return self.refresh()
+
+    def retain(
+        self,
+        *,
+        every: int | None = None,
+        per_decade: int | None = None,
+        last: int | None = None,
+        lowest: str | Mapping[str, int] | None = None,
+        highest: str | Mapping[str, int] | None = None,
+        steps: Steps = None,
+        parts: str | Sequence[str] | None = None,
+    ) -> retention.Retention:
+        """Says which checkpoints stay by some rules, and which go; its `apply()` hides the latter.
+
+        A checkpoint stays if any of the rules keeps it. Applied again, the same rules keep the same, and what came
+        since. Every part has the rules for itself, so that a part that not every checkpoint has is thinned out apart.
+
+        Args:
+            every: Keeps the steps that are multiples of this.
+            per_decade: Keeps so many between 1 and 10, 10 and 100, and so on: the first of each stretch of equal ratio,
+                and step 0.
+            last: Keeps the last so many.
+            lowest: Keeps the checkpoint at whose step this metric is lowest; or so many of them: `{"loss": 3}`.
+            highest: The same for the highest.
+            steps: Keeps these: a step, several, or a slice.
+            parts: Globs of the parts that are thinned out, such as "optimizer"; all by default.
+
+        Returns:
+            What would be kept and why, and how many bytes can be reclaimed. Nothing is hidden yet.
+
+        Raises:
+            NotFoundError: There is no checkpoint, or no such part, metric or step; the hint lists the nearest.
+            SchemaError: No rule is given, or the rules keep nothing.
+
+        Example:
+            >>> import lamina, numpy as np, tempfile
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> with run.writer() as writer:
+            ...     for step in range(0, 60, 10):
+            ...         ticket = writer.save({"model": {"w": np.full(1000, step)}}, step=step)
+            >>> plan = run.retain(every=30, last=1)
+            >>> str(plan)
+            'of 6 checkpoints (model) 3 stay; 24,000 bytes can be reclaimed'
+            >>> plan.apply().checkpoints().collect()["step"].to_list()
+            [0, 30, 50]
+        """
+        return retention.retain(
+            self,
+            every=every,
+            per_decade=per_decade,
+            last=last,
+            lowest=lowest,
+            highest=highest,
+            steps=steps,
+            parts=parts,
+        )
 
     # what there is
 

@@ -14,7 +14,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// What a run held when it was opened.
@@ -298,6 +298,10 @@ impl Snapshot {
             }
         }
         (layouts, rows)
+    }
+
+    fn held_alone(&self, py: Python<'_>, parts: HashSet<(i64, String)>) -> u64 {
+        py.detach(|| self.0.held_alone(&parts))
     }
 
     fn part(&self, step: i64, part: &str) -> PyResult<(String, String, String)> {

@@ -1,5 +1,6 @@
 //! Checkpoints of a snapshot: what the logs say of them.
 
+mod alone;
 mod chunks;
 mod layout;
 mod listing;
