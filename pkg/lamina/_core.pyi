@@ -8,6 +8,7 @@ reads, writes, copies or hashes holds the GIL.
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, final
 
+import polars as pl
 from numpy.typing import NDArray
 
 from lamina.errors import LaminaError
@@ -318,6 +319,9 @@ class Snapshot:
 
 def metadata_of(snapshot: Snapshot, groups: Sequence[int], columns: Sequence[str]) -> ArrowArray:
     """A record batch of metadata columns (`row` is none) over several groups, one behind the other."""
+
+def where_true(mask: pl.Series) -> bytes:
+    """Where a Boolean series is true: positions, i64 each, ascending."""
 
 def column_zones(snapshot: Snapshot, column: str) -> ArrowArray:
     """A record batch with a row a group, in order of `Snapshot.groups()`: least, greatest (of the column's type, null

@@ -8,6 +8,7 @@ mod hash;
 mod hide;
 mod input;
 mod keeping;
+mod mask;
 mod memory;
 mod order;
 mod site_rows;
@@ -52,6 +53,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(hide::positions, module)?)?;
     module.add_function(wrap_pyfunction!(hide::discard, module)?)?;
     module.add_class::<stream::CheckpointStream>()?;
+    module.add_function(wrap_pyfunction!(mask::where_true, module)?)?;
     module.add_function(wrap_pyfunction!(wide::column_zones, module)?)?;
     module.add_function(wrap_pyfunction!(wide::metadata_of, module)?)?;
     module.add_function(wrap_pyfunction!(wide::vectors_at, module)?)?;

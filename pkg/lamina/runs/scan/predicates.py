@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from lamina import _core
+
 # Polars 1.40 to 1.43 hand over a term that it cannot evaluate itself: a hint of which rows a `top_k` can do without.
 _HINT = re.compile(r'col\(".*"\)\.dynamic_pred: [0-9a-f-]{36}\(\)', re.DOTALL)
 
@@ -54,4 +56,4 @@ def passing(frame: pl.DataFrame, terms: Sequence[pl.Expr]) -> np.ndarray:
     if mask.len() != frame.height:  # a constant
         mask = mask.new_from_index(0, frame.height)
     # not arg_true(): Polars would make a query of its own of it
-    return np.flatnonzero((mask.fill_null(False) if mask.null_count() else mask).to_numpy())
+    return np.frombuffer(_core.where_true(mask), dtype=np.int64)

@@ -14,7 +14,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from lamina.runs.scan.attached import Attached
-from lamina.runs.scan.cells import Cells
+from lamina.runs.scan.cells import Cells, taken
 from lamina.runs.scan.groups import Group, Span, spans
 from lamina.runs.scan.predicates import names_in, passing, split
 from lamina.runs.scan.types import row_bytes
@@ -174,4 +174,4 @@ def _taken(frame: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:
     """Rows of a frame at ascending positions; neighbors are not copied."""
     if at.size and at[-1] - at[0] + 1 == at.size:
         return frame.slice(at[0], at.size)
-    return frame[at]
+    return pl.DataFrame([taken(series, at) for series in frame.get_columns()])
