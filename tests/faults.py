@@ -592,6 +592,7 @@ def hsic_tiles_are_half(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(blocked, "accumulation_dtype", lambda dtype: dtype)
 
 
+@fault
 def _hsic_launch(patch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Replace arguments and constants of the Triton kernel behind `hsic_sums`."""
     from lamina_kernels.gram.hsic import launch
@@ -703,6 +704,7 @@ def hsic_kernel_hides_broken_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(score, "KEEP_NAN", tl.constexpr(tl.PropagateNan.NONE))
 
 
+@fault
 def _hsic_tiling(patch: pytest.MonkeyPatch, **changes: int) -> None:
     """Change the sizes of the tiles of the Triton kernel behind `hsic_sums`."""
     from lamina_kernels.gram.hsic import launch
@@ -777,6 +779,7 @@ def zone_maps_off(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scan, "_promising", lambda self, early: self._groups)
 
 
+@fault
 def _zones_say(patch: pytest.MonkeyPatch, *, change: Callable[[Any], Any]) -> None:
     """What a wide frame knows of its columns is changed before it is used."""
     from lamina.runs.scan import Cells
@@ -1527,3 +1530,20 @@ def discards_have_no_place(patch: pytest.MonkeyPatch) -> None:
             _core.discard(path, what, _core.positions(path))
 
     patch.setattr(retention, "_core", Late)
+
+
+@fault
+def saves_keep_what_they_are_given(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint is copied when somebody waits for it, not when `save` is called."""
+    from lamina.runs import writer
+
+    late: list[Any] = []
+    save, close = writer.checkpoints.save, writer.Writer.close
+    patch.setattr(writer.checkpoints, "save", lambda *given: late.append(given))
+
+    def close_late(self: Any, error: Any = None) -> None:
+        while late:
+            save(*late.pop())
+        close(self, error)
+
+    patch.setattr(writer.Writer, "close", close_late)

@@ -4,11 +4,12 @@ use crate::buffer::Bytes;
 use crate::committers;
 use crate::errors::raise;
 use crate::input::{ColumnArgument, HeldColumn, HeldSet, SetArgument};
+use crate::memory::Memory;
 use crate::ticket::Ticket;
 use lamina_format::record::TensorSpec;
 use lamina_format::{DType, Error};
 use lamina_store::storage::{Files, Storage};
-use lamina_store::writer::{Durability, Full, Options, PartInput, RowSet};
+use lamina_store::writer::{Durability, Full, Lent, Options, PartInput, RowSet, TensorBytes};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,27 +25,45 @@ pub struct Writer {
 type TensorArgument<'py> = (String, String, Vec<u64>, Bound<'py, PyAny>);
 type PartArgument<'py> = (String, String, String, Vec<TensorArgument<'py>>);
 
-/// A part with its tensors' bytes borrowed.
+/// A part with its tensors' bytes borrowed, or lent if they are memory of a pool.
 struct HeldPart {
     name: String,
     tree: String,
     scalars: String,
-    tensors: Vec<(TensorSpec, Bytes)>,
+    tensors: Vec<(TensorSpec, HeldBytes)>,
+}
+
+enum HeldBytes {
+    Borrowed(Bytes),
+    Lent(Lent),
 }
 
 impl HeldPart {
     fn hold((name, tree, scalars, tensors): PartArgument<'_>) -> PyResult<Self> {
         let tensor = |(name, dtype, shape, bytes): TensorArgument<'_>| {
             let dtype = DType::parse(&dtype).map_err(raise)?;
-            Ok((TensorSpec { name, dtype, shape }, Bytes::get(&bytes)?))
+            let held = match bytes.cast::<Memory>() {
+                Ok(memory) => HeldBytes::Lent(memory.get().lent()),
+                Err(_) => HeldBytes::Borrowed(Bytes::get(&bytes)?),
+            };
+            Ok((TensorSpec { name, dtype, shape }, held))
         };
         let tensors = tensors.into_iter().map(tensor).collect::<PyResult<_>>()?;
         Ok(Self { name, tree, scalars, tensors })
     }
 
     fn input(&self) -> PartInput<'_> {
-        let tensors = self.tensors.iter().map(|(spec, bytes)| (spec.clone(), bytes.as_slice())).collect();
+        let tensors = self.tensors.iter().map(|(spec, held)| (spec.clone(), held.input())).collect();
         PartInput { name: &self.name, tree: &self.tree, scalars: &self.scalars, tensors }
+    }
+}
+
+impl HeldBytes {
+    fn input(&self) -> TensorBytes<'_> {
+        match self {
+            Self::Borrowed(bytes) => TensorBytes::Copy(bytes.as_slice()),
+            Self::Lent(memory) => TensorBytes::Lend(Lent::clone(memory)),
+        }
     }
 }
 

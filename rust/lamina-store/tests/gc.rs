@@ -45,7 +45,7 @@ const STEPS: [f32; 6] = [0.0, 0.0, 1.0, 1.0, 2.0, 2.0];
 fn save(writer: &Writer, step: i64, value: u8) -> Ticket {
     let spec = TensorSpec { name: "w".to_owned(), dtype: DType::U8, shape: vec![3000] };
     let bytes = [value; 3000];
-    let tensors = vec![(spec, bytes.as_slice())];
+    let tensors = vec![(spec, bytes.as_slice().into())];
     writer.save(step, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).unwrap()
 }
 

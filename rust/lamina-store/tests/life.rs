@@ -91,7 +91,7 @@ fn a_checkpoint_comes_back_and_equal_chunks_are_stored_once() {
     let mut bytes: Vec<u8> = (0..(3u32 << 20)).map(|at| (at >> 20) as u8).collect();
     let spec = |name: &str| TensorSpec { name: name.to_owned(), dtype: DType::U8, shape: vec![3, 1 << 20] };
     fn part(spec: TensorSpec, bytes: &[u8]) -> PartInput<'_> {
-        PartInput { name: "model", tree: "{}", scalars: "[]", tensors: vec![(spec, bytes)] }
+        PartInput { name: "model", tree: "{}", scalars: "[]", tensors: vec![(spec, bytes.into())] }
     }
     writer.save(1, &[part(spec("w"), &bytes)]).unwrap();
     bytes[0] = 9; // the saved copy keeps the old value

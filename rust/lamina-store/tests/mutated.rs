@@ -82,7 +82,7 @@ fn real() -> &'static Real {
         append(&writer, storage(&path).as_ref(), 1, 3).unwrap();
         writer.log(1, 1, &[("loss".to_owned(), 0.5)], Some("x"), None).unwrap();
         let spec = TensorSpec { name: "w".to_owned(), dtype: DType::U8, shape: vec![10] };
-        let tensors = vec![(spec, &b"0123456789"[..])];
+        let tensors = vec![(spec, b"0123456789"[..].into())];
         writer.save(1, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).unwrap();
         wait(&append(&writer, storage(&path).as_ref(), 2, 3).unwrap()).unwrap();
         writer.close(None).unwrap();

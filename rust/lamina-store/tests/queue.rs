@@ -4,10 +4,11 @@
 mod common;
 
 use common::{CountingFs, append, storage, wait};
+use lamina_format::record::TensorSpec;
 use lamina_format::{ColumnType, DType, ErrorKind, Result, Value};
 use lamina_store::reader::Opening;
 use lamina_store::storage::{Files, Storage};
-use lamina_store::writer::{ColumnInput, Full, Options, RowSet, SiteInput, State, Values};
+use lamina_store::writer::{ColumnInput, Full, Options, PartInput, RowSet, SiteInput, State, Values};
 use lamina_store::{Snapshot, Ticket, Writer, create};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -134,4 +135,36 @@ fn examples_wait_even_where_rows_are_dropped() {
     let snapshot = Snapshot::open(storage(&path), Opening::STRICT).unwrap();
     assert_eq!(snapshot.example_groups(), 1);
     assert_eq!(snapshot.sites().iter().map(|site| site.rows).collect::<Vec<_>>(), [2, 100, 100]);
+}
+
+/// Saves a tensor of so many MiB.
+fn save(writer: &Writer, step: i64, size: usize, value: u8) -> Result<Ticket> {
+    let bytes = vec![value; size << 20];
+    let spec = TensorSpec { name: "w".into(), dtype: DType::U8, shape: vec![bytes.len() as u64] };
+    let tensors = vec![(spec, bytes.as_slice().into())];
+    writer.save(step, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }])
+}
+
+#[test]
+fn rows_do_not_wait_for_checkpoints_and_checkpoints_wait_for_each_other() {
+    let Stalled { _folder, path, fs, store, writer } = stalled(Full::Raise);
+    let held = fs.hold();
+    append(&writer, store.as_ref(), 1, 1).unwrap();
+    until(|| fs.waiting() > 0);
+    save(&writer, 1, 300, 1).unwrap();
+    wide(&writer, store.as_ref(), 60).expect("rows have a queue of their own");
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| save(&writer, 2, 1, 2).unwrap());
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(!second.is_finished(), "300 MiB of checkpoints wait");
+        drop(held);
+        assert!(wait(&second.join().unwrap()).unwrap());
+    });
+    writer.close(None).unwrap();
+    let snapshot = Snapshot::open(storage(&path), Opening::STRICT).unwrap();
+    for (step, size, value) in [(1, 300, 1), (2, 1, 2)] {
+        let mut out = vec![0; size << 20];
+        snapshot.saved_tensor(step, "model", 0, &mut out).unwrap();
+        assert!(out.iter().all(|&byte| byte == value));
+    }
 }

@@ -16,7 +16,9 @@ pub(crate) mod pack;
 pub(crate) mod rows;
 pub(crate) mod segment;
 mod shared;
+mod spare;
 mod stage;
+mod staged;
 mod stream;
 mod ticket;
 mod worker;
@@ -24,6 +26,7 @@ mod worker;
 pub use column::{ColumnInput, Values};
 pub use options::{Durability, Full, Options};
 pub use rows::Lent;
+pub use staged::TensorBytes;
 pub use stream::{CheckpointStream, StreamedPart};
 pub use ticket::{Callback, State, Ticket};
 
@@ -33,7 +36,7 @@ use committer::Committer;
 use lamina_format::record::{Table, TensorSpec};
 use lamina_format::segment::WIDEST;
 use lamina_format::{DType, Error, ErrorKind, Result};
-use stage::{Job, SaveJob, SavePart, Stage};
+use stage::{Job, Stage};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -109,7 +112,7 @@ pub struct PartInput<'a> {
     /// JSON of the scalars.
     pub scalars: &'a str,
     /// Tensors in order, with their bytes.
-    pub tensors: Vec<(TensorSpec, &'a [u8])>,
+    pub tensors: Vec<(TensorSpec, TensorBytes<'a>)>,
 }
 
 /// A handle on the log that all writers of this process share, if they agree in their options.
@@ -271,7 +274,7 @@ impl Writer {
         let mut from = 0;
         while from < set.rows {
             if wait {
-                stage = shared.with_room(stage, 0)?;
+                stage = shared.with_room(stage, |stage| stage.is_full(0))?;
             }
             from += stage.fill(table, from, set, ids);
             if !stage.queue.is_empty() {
@@ -311,20 +314,20 @@ impl Writer {
                 }
             }
         }
-        let size: usize = parts.iter().flat_map(|part| &part.tensors).map(|(_, bytes)| bytes.len()).sum();
-        let shared = &self.committer.shared;
+        let (shared, size) = (&self.committer.shared, staged::size(parts));
         // the room is taken before the bytes are copied, which takes a while
-        shared.with_room(shared.lock(), size)?.queued += size;
-        let copy = |part: &PartInput| SavePart {
-            name: part.name.to_owned(),
-            tree: part.tree.to_owned(),
-            scalars: part.scalars.to_owned(),
-            tensors: part.tensors.iter().map(|(spec, bytes)| (spec.clone(), bytes.to_vec())).collect(),
-        };
-        let job = SaveJob { step, time: clock::now(), parts: parts.iter().map(copy).collect() };
+        shared.with_room(shared.lock(), |stage| stage.is_saving(size))?.saving += size;
+        let copied = staged::stage(step, clock::now(), parts, &shared.spare);
         let mut stage = shared.lock();
         stage.check()?;
-        stage.queue.push_back(Job::Save(job));
+        match copied {
+            Ok(job) => stage.queue.push_back(Job::Save(job)),
+            Err(error) => {
+                stage.saving -= size;
+                shared.room.notify_all();
+                return Err(error);
+            }
+        }
         stage.note(0, size as u64);
         Ok(self.staged(stage))
     }

@@ -1,7 +1,7 @@
 //! The pack that a writer is filling.
 
 use super::known::Known;
-use super::stage::SaveJob;
+use super::staged::SaveJob;
 use crate::chain;
 use crate::storage::{Blob, Storage};
 use lamina_format::chunk::{self, CHUNK, Key};
@@ -52,14 +52,16 @@ impl PackWriter {
         Self { ordinal, next_pack: 0, current, known, latest: 0, layouts, coder, coded: false }
     }
 
-    /// Writes the chunks that the run does not hold; returns what must stand in the log.
-    pub fn write(&mut self, storage: &dyn Storage, job: SaveJob) -> Result<Vec<Op>> {
+    /// Writes the chunks that the run does not hold, which lie in the buffers; returns what must stand in the log.
+    pub fn write(&mut self, storage: &dyn Storage, job: SaveJob, buffers: &[Vec<u8>]) -> Result<Vec<Op>> {
         self.look(storage)?;
         let (mut ops, mut parts) = (Vec::new(), Vec::new());
         for part in job.parts {
             let mut keys = Vec::new();
-            for (spec, bytes) in &part.tensors {
-                self.chunks(storage, spec.dtype, bytes, &mut keys, &mut ops)?;
+            for (spec, staged) in &part.tensors {
+                for bytes in staged.slices(buffers) {
+                    self.chunks(storage, spec.dtype, bytes, &mut keys, &mut ops)?;
+                }
             }
             let tensors = part.tensors.into_iter().map(|(spec, _)| spec).collect();
             let layout = self.layout(part.tree, tensors, &mut ops);
@@ -197,7 +199,8 @@ mod tests {
     use std::sync::Arc;
 
     fn saved_at(writer: &mut PackWriter, storage: &dyn Storage, time: i64) -> (i64, Vec<Op>) {
-        let ops = writer.write(storage, SaveJob { step: 1, time, parts: vec![] }).expect("an empty save");
+        let job = SaveJob { step: 1, time, parts: vec![], buffers: vec![], size: 0 };
+        let ops = writer.write(storage, job, &[]).expect("an empty save");
         let Some(Op::Save(save)) = ops.last() else { panic!("no save") };
         (save.time, ops)
     }

@@ -1,6 +1,7 @@
 //! The stage behind its lock, and the conditions on it.
 
 use super::options::Options;
+use super::spare::Spare;
 use super::stage::Stage;
 use lamina_format::{Error, ErrorKind, Result};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,8 @@ pub struct Shared {
     process: u32,
     pub options: Options,
     stage: Mutex<Stage>,
+    /// Memory for checkpoints.
+    pub spare: Mutex<Spare>,
     /// There is work, or a request.
     pub work: Condvar,
     /// The queue became shorter.
@@ -22,8 +25,8 @@ pub struct Shared {
 impl Shared {
     pub fn new(options: Options) -> Self {
         let stage = Mutex::new(Stage::new(options.durable));
-        let (work, room, done) = Default::default();
-        Self { process: std::process::id(), options, stage, work, room, done }
+        let (spare, work, room, done) = Default::default();
+        Self { process: std::process::id(), options, stage, spare, work, room, done }
     }
 
     /// Whether this process is a fork of the one that opened the log. It has no thread that works, and a thread that is
@@ -52,10 +55,14 @@ impl Shared {
         self.lock().check()
     }
 
-    /// Waits until `more` bytes fit beside what is queued.
-    pub fn with_room<'a>(&self, stage: MutexGuard<'a, Stage>, more: usize) -> Result<MutexGuard<'a, Stage>> {
-        let full = |stage: &mut Stage| stage.failure.is_none() && !stage.closing && stage.is_full(more);
-        let stage = self.room.wait_while(stage, full).unwrap_or_else(PoisonError::into_inner);
+    /// Waits as long as the queue is too full.
+    pub fn with_room<'a>(
+        &self,
+        stage: MutexGuard<'a, Stage>,
+        full: impl Fn(&Stage) -> bool,
+    ) -> Result<MutexGuard<'a, Stage>> {
+        let must_wait = |stage: &mut Stage| stage.failure.is_none() && !stage.closing && full(stage);
+        let stage = self.room.wait_while(stage, must_wait).unwrap_or_else(PoisonError::into_inner);
         stage.check()?;
         Ok(stage)
     }

@@ -5,8 +5,9 @@ use super::declare::Ids;
 use super::group::OpenGroup;
 use super::metrics::MetricStage;
 use super::options::{Durability, Fresh};
+use super::staged::SaveJob;
 use super::ticket::Watchers;
-use lamina_format::record::{Dropped, Table, TensorSpec};
+use lamina_format::record::{Dropped, Table};
 use lamina_format::segment::MOST_ROWS;
 use lamina_format::{Error, ErrorKind, Result};
 use std::collections::VecDeque;
@@ -14,8 +15,10 @@ use std::time::{Duration, Instant};
 
 /// Bytes at which a row group is cut.
 pub const GROUP: usize = 16 << 20;
-/// Staged bytes beyond which callers wait.
+/// Bytes of staged rows beyond which callers wait.
 const MOST_QUEUED: usize = 4 * GROUP;
+/// Bytes of staged checkpoints beyond which another one waits; rows do not wait for checkpoints.
+const MOST_SAVING: usize = 256 << 20;
 
 /// Work for the committer's thread.
 pub enum Job {
@@ -23,21 +26,6 @@ pub enum Job {
     Group(OpenGroup),
     /// A checkpoint.
     Save(SaveJob),
-}
-
-/// A staged checkpoint.
-pub struct SaveJob {
-    pub step: i64,
-    pub time: i64,
-    pub parts: Vec<SavePart>,
-}
-
-/// A staged part.
-pub struct SavePart {
-    pub name: String,
-    pub tree: String,
-    pub scalars: String,
-    pub tensors: Vec<(TensorSpec, Vec<u8>)>,
 }
 
 /// Everything behind the lock.
@@ -49,8 +37,10 @@ pub struct Stage {
     pub open: Vec<OpenGroup>,
     /// Full groups and checkpoints.
     pub queue: VecDeque<Job>,
-    /// Bytes in `queue` and in the thread's hands.
+    /// Bytes of rows in `queue` and in the thread's hands.
     pub queued: usize,
+    /// Bytes of checkpoints there.
+    pub saving: usize,
     /// Metric values.
     pub metrics: MetricStage,
     /// Calls so far.
@@ -86,6 +76,7 @@ impl Stage {
             open: Vec::new(),
             queue: VecDeque::new(),
             queued: 0,
+            saving: 0,
             metrics: MetricStage::default(),
             staged: 0,
             requested: 0,
@@ -140,12 +131,17 @@ impl Stage {
         self.failure = Some(error);
         self.queue.clear();
         self.open.clear();
-        self.queued = 0;
+        (self.queued, self.saving) = (0, 0);
     }
 
-    /// Whether `more` bytes must wait. What is larger than the whole queue is let in when that is empty.
+    /// Whether `more` bytes of rows must wait. What is larger than the whole queue is let in when that is empty.
     pub fn is_full(&self, more: usize) -> bool {
         self.queued > 0 && self.queued + more > MOST_QUEUED
+    }
+
+    /// Whether a checkpoint of `more` bytes must wait, likewise.
+    pub fn is_saving(&self, more: usize) -> bool {
+        self.saving > 0 && self.saving + more > MOST_SAVING
     }
 
     /// Puts as many of the rows from `from` into an open group as it takes, and cuts it if it is full.

@@ -95,7 +95,7 @@ impl Worker {
     }
 
     fn write(&mut self, job: Job) -> Result<()> {
-        let (size, buffers) = match job {
+        match job {
             Job::Group(group) => {
                 let size = group.bytes();
                 let declared = self.declarations();
@@ -107,20 +107,19 @@ impl Worker {
                     self.repeat_declarations(&declared, sites.chain(columns).chain(constants));
                 }
                 self.pending.extend(ops);
-                (size, buffers)
+                self.mark(|stage| {
+                    stage.queued -= size;
+                    stage.recycle(buffers);
+                });
             }
-            Job::Save(save) => {
-                let tensors = save.parts.iter().flat_map(|part| &part.tensors);
-                let size = tensors.map(|(_, bytes)| bytes.len()).sum();
-                let ops = self.packs.write(self.storage.as_ref(), save)?;
+            Job::Save(mut save) => {
+                let (size, buffers) = (save.size, std::mem::take(&mut save.buffers));
+                let ops = self.packs.write(self.storage.as_ref(), save, &buffers)?;
                 self.pending.extend(ops);
-                (size, Vec::new())
+                self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner).give_back(buffers);
+                self.mark(|stage| stage.saving -= size);
             }
-        };
-        let mut stage = self.shared.lock();
-        stage.queued -= size;
-        stage.recycle(buffers);
-        drop(stage);
+        }
         self.shared.room.notify_all();
         Ok(())
     }

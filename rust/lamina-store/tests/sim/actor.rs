@@ -49,7 +49,7 @@ impl Actor {
             Call::Save { bytes } => {
                 let tensors = history::tensors(tag, bytes);
                 let tensors =
-                    tensors.iter().map(|(spec, bytes): &(TensorSpec, _)| (spec.clone(), &bytes[..])).collect();
+                    tensors.iter().map(|(spec, bytes): &(TensorSpec, _)| (spec.clone(), bytes[..].into())).collect();
                 self.writer.save(tag, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).err()
             }
         };
