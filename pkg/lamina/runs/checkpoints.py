@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lamina._core import Ticket, Writer
 
 
-def save(writer: Writer, parts: Mapping[str, Any], step: int) -> Ticket:
+def save(writer: Writer, parts: Mapping[str, Any], step: int, staging: Staging | None = None) -> Ticket:
     """Stages the parts: every state is taken apart before anything is staged."""
     if not parts:
         raise SchemaError("a checkpoint needs at least one part", hint='for example {"model": model.state_dict()}')
@@ -20,7 +20,7 @@ def save(writer: Writer, parts: Mapping[str, Any], step: int) -> Ticket:
     for name, state in parts.items():
         if not isinstance(name, str) or not name:
             raise SchemaError(f"a checkpoint's part is named {name!r}", hint="the names of parts are texts")
-        pieces = take_apart(state)
+        pieces = take_apart(state, staging)
         tensors = [(path, *flat) for path, flat in zip(pieces.names, pieces.tensors, strict=True)]
         staged.append((name, pieces.tree, pieces.scalars, tensors))
     return writer.save(step, staged)

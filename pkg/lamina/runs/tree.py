@@ -24,6 +24,8 @@ from lamina.runs.sharing import dense_strides, place
 if TYPE_CHECKING:
     import torch
 
+    from lamina.runs.staging import Staging
+
 FACTORIES = {kind.__name__: kind for kind in (dict, list, set, int, float, str, bool, tuple)}
 """What a defaultdict may make its values with."""
 _SEQUENCES = {list: "l", tuple: "u", set: "set", frozenset: "frozenset"}
@@ -197,8 +199,12 @@ def _scalar(value: Any) -> Any:
     return {"f": value.hex()} if value == value else {"nan": struct.pack(">d", value).hex()}
 
 
-def take_apart(state: Any) -> Flattened:
+def take_apart(state: Any, staging: Staging | None = None) -> Flattened:
     """Takes a state apart; nothing is copied but what is not contiguous on the CPU.
+
+    Args:
+        state: What a part of a checkpoint holds.
+        staging: Where large copies go, for a writer to keep.
 
     Raises:
         SchemaError: It holds something that a checkpoint cannot; the message names its path.
@@ -210,7 +216,7 @@ def take_apart(state: Any) -> Flattened:
     except RecursionError:
         raise SchemaError("the state is nested too deeply, or contains itself") from None
     names = [name.encode(errors="backslashreplace").decode() for name in flattener.names]
-    tensors = [flatten(value, f"tensor {name!r}") for name, value in zip(names, flattener.values, strict=True)]
+    tensors = [flatten(value, f"tensor {name!r}", staging) for name, value in zip(names, flattener.values, strict=True)]
     return Flattened(_json(tree), _json(flattener.scalars), names, tensors)
 
 

@@ -179,11 +179,36 @@ class Writer:
 
         Returns when the bytes are copied; the old values are stored even if the tensors change right after.
 
+        Args:
+            parts: A state a part: tensors, arrays, numbers, texts, bytes, None, and mappings, lists, tuples and sets of
+                them, as the states of modules, optimizers, schedules and random generators are. They come back as they
+                were (dtypes, shapes, order in memory, every bit), tied tensors tied and overlapping ones overlapping.
+                Any other mapping than torch's and Python's own comes back as a dict.
+            step: The number of optimizer updates before this state.
+
+        Returns:
+            A ticket, as of `append`. Readers see the checkpoint when it is durable.
+
         Raises:
-            SchemaError: A part holds something that is no tensor, array, number, text, None or container of them.
+            SchemaError: A part holds something else; it is named, and nothing was staged.
+            WriterError: The writer is closed, has failed, comes from before a fork, or there is no memory to copy into.
+
+        Cost:
+            One copy by up to four threads, into memory that later saves use again: the writer keeps as much as was
+            on its way to the disk at once. A save waits while more than 256 MiB of earlier ones are on their way.
+
+        Example:
+            >>> import lamina, tempfile, torch
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> weight = torch.ones(2)
+            >>> with run.writer() as writer:
+            ...     ticket = writer.save({"model": {"weight": weight}}, step=10)
+            ...     _ = weight.zero_()
+            >>> run.refresh().load(10, part="model")["weight"]
+            tensor([1., 1.])
         """
         self._core.check()
-        return checkpoints.save(self._core, parts, plain_step(step))
+        return checkpoints.save(self._core, parts, plain_step(step), self._staging)
 
     def flush(self) -> None:
         """Returns when everything appended, logged and saved so far is durable."""

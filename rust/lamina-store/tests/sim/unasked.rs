@@ -41,7 +41,7 @@ impl Planted {
 
     fn save(&self, bytes: usize) -> Ticket {
         let spec = TensorSpec { name: "w".to_owned(), dtype: DType::U8, shape: vec![bytes as u64] };
-        let tensors = vec![(spec, &[7; 1 << 12][..bytes])];
+        let tensors = vec![(spec, [7; 1 << 12][..bytes].into())];
         self.writer.save(1, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).unwrap()
     }
 
