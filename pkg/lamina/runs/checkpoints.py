@@ -10,6 +10,7 @@ from lamina.runs.tree import take_apart
 
 if TYPE_CHECKING:
     from lamina._core import Ticket, Writer
+    from lamina.runs.staging import Staging
 
 
 def save(writer: Writer, parts: Mapping[str, Any], step: int, staging: Staging | None = None) -> Ticket:
