@@ -1547,3 +1547,50 @@ def saves_keep_what_they_are_given(patch: pytest.MonkeyPatch) -> None:
         close(self, error)
 
     patch.setattr(writer.Writer, "close", close_late)
+
+
+@fault
+def regression_fits_what_it_scores(patch: pytest.MonkeyPatch) -> None:
+    """The fold that is scored is among those that the map is fitted to."""
+    from lamina.similarity.least_squares import Moments
+
+    whole = Moments.fitted_without
+
+    def with_all(self: Any, fold: int) -> Any:
+        import torch
+
+        blank = Moments(1, self.x.shape[1], self.y.shape[1])
+        for name in ("n", "yy", "x", "y", "xx", "xy"):
+            each = getattr(self, name)
+            setattr(blank, name, torch.cat([torch.zeros_like(each[:1]), each]))
+        return whole(blank, 0)
+
+    patch.setattr(Moments, "fitted_without", with_all)
+
+
+@fault
+def discoveries_are_adjusted_one_by_one(patch: pytest.MonkeyPatch) -> None:
+    """Each p-value is multiplied by the number of tests over its rank, and no more."""
+    import numpy as np
+
+    from lamina.measures import multiple
+
+    class Forgetful:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(np, name)
+
+        class minimum:  # noqa: N801 - stands for numpy.minimum
+            accumulate = staticmethod(lambda values: values)
+
+            def __new__(cls, a: Any, b: Any) -> Any:
+                return np.minimum(a, b)
+
+    patch.setattr(multiple, "np", Forgetful())
+
+
+@fault
+def permutations_move_rows(patch: pytest.MonkeyPatch) -> None:
+    """Single rows trade places, whatever their groups."""
+    from lamina.measures.permutation import _Moves
+
+    patch.setattr(_Moves, "draw", lambda self, generator: generator.permutation(self._n))

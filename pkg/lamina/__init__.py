@@ -15,7 +15,8 @@ from lamina.rows import Rows
 from lamina.runs import LaminaWarning, Run, Runs, Writer, merge, open, open_runs  # noqa: A004 - the face's name
 
 if TYPE_CHECKING:
-    from lamina import interchange
+    from lamina import interchange, measures
+    from lamina.measures import list_measures, summarize
     from lamina.recording import (
         Above,
         Flight,
@@ -47,12 +48,14 @@ _LATER = {
     "Survey": "lamina.recording",
     "capture": "lamina.recording",
     "edit": "lamina.recording",
+    "list_measures": "lamina.measures",
     "log_then_linear": "lamina.recording",
     "record": "lamina.recording",
     "sites": "lamina.recording",
+    "summarize": "lamina.measures",
 }
 
-_ROOMS = ("interchange",)
+_ROOMS = ("interchange", "measures")
 
 __all__ = [
     "Above",
@@ -75,12 +78,15 @@ __all__ = [
     "edit",
     "errors",
     "interchange",
+    "list_measures",
     "log_then_linear",
+    "measures",
     "merge",
     "open",
     "open_runs",
     "record",
     "sites",
+    "summarize",
 ]
 
 

@@ -77,3 +77,41 @@ def test_it_is_frozen_and_is_a_number() -> None:
         estimate.value = 1.0  # type: ignore[misc]
     assert float(estimate) == A.mean()
     assert "12 rows in 12 groups" in repr(estimate)
+
+
+def arrays(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """The means of two columns."""
+    left = np.array([[np.delete(side, at).mean() for side in (a, b)] for at in range(len(a))])
+    replicates = Replicates.of(range(len(a)), [1] * len(a), left)
+    value = np.array([a.mean(), b.mean()])
+    axes = {"side": ("left", "right")}
+    return Estimate("means", value, replicates.stderr(value), n=12, n_groups=12, replicates=replicates, axes=axes)
+
+
+def test_an_array_has_the_errors_of_its_numbers() -> None:
+    both = arrays(A, B)
+    for side, values in (("left", A), ("right", B)):
+        number = both.at(side=side)
+        assert (number.value, number.stderr) == (mean_of(values).value, pytest.approx(mean_of(values).stderr))
+        assert number.interval() == pytest.approx(mean_of(values).interval())
+    difference = arrays(A, B) - arrays(B, A)
+    assert difference.at(side="left").stderr == pytest.approx((mean_of(A) - mean_of(B)).stderr)
+    assert (both / 2).at(side="right").stderr == pytest.approx(mean_of(B).stderr / 2)
+    assert both.to_frame().select("part", "value").rows() == [("left", A.mean()), ("right", B.mean())]
+    assert both == arrays(A, B) != arrays(B, A)
+    assert "side: 2" in repr(both)
+    with pytest.raises(ValueError, match="read-only"):
+        both.value[0] = 1
+
+
+def test_arrays_that_do_not_fit() -> None:
+    with pytest.raises(SchemaError, match="axes are"):
+        Estimate("m", np.zeros(2), np.zeros(2))
+    with pytest.raises(SchemaError, match="other axes"):
+        _ = arrays(A, B) - mean_of(A)
+    with pytest.raises(LookupError, match="no axis 'top'"):
+        arrays(A, B).at(top=1)
+    with pytest.raises(LookupError, match="no side 'up'"):
+        arrays(A, B).at(side="up")
+    with pytest.raises(TypeError, match="has axes side"):
+        float(arrays(A, B))

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lamina import similarity
-from lamina.similarity import centering, hsic, kernelized
+from lamina.rows import centering
+from lamina.similarity import hsic, kernelized
 from tests.faults import broken
 from tests.similarity import dense
 

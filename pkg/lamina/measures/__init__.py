@@ -1,8 +1,22 @@
-"""What measures have in common: the estimate that they return, and its error."""
+"""What measures have in common: the estimate that they return, its error, and the register that they stand in."""
 
 from __future__ import annotations
 
 from lamina.measures.estimate import Estimate
 from lamina.measures.jackknife import Replicates
+from lamina.measures.multiple import benjamini_hochberg
+from lamina.measures.permutation import PermutationTest, permutation_test
+from lamina.measures.registry import Measure, list_measures, measure
+from lamina.measures.summary import summarize
 
-__all__ = ["Estimate", "Replicates"]
+__all__ = [
+    "Estimate",
+    "Measure",
+    "PermutationTest",
+    "Replicates",
+    "benjamini_hochberg",
+    "list_measures",
+    "measure",
+    "permutation_test",
+    "summarize",
+]

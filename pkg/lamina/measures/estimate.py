@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from lamina.errors import NotFoundError, SchemaError
+from lamina.measures import tidy
 from lamina.measures.jackknife import Replicates
 from lamina.measures.student import t_quantile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate:
     """A measure's value, its error bar, and how both came about.
 
@@ -23,30 +25,34 @@ class Estimate:
 
     Attributes:
         measure: The measure's name.
-        value: The value.
-        stderr: Its standard error; NaN where none can be given.
+        value: The value: a number, or an array whose axes `axes` names.
+        stderr: Its standard error, of the same shape; NaN where none can be given.
         unit: The value's unit; "1" for a number without one.
         n: Rows that it stands on.
         n_groups: Groups of rows that are independent of each other.
         dropped: Rows that were left out, by reason.
         estimator: Which estimator it is.
-        error: How the standard error was found.
+        error: How the standard error was found: a closed form, a delete-a-group jackknife, or weights on whole groups.
         options: The measure's options as they were used.
         dtype: The dtype of the arithmetic.
         seed: The seed of what was drawn at random, or None.
         parts: Values on the way, by name.
         replicates: The value with a bucket of groups left out at a time.
+        axes: The labels along each axis of an array, by the axis's name, in order; empty for a number.
 
     Example:
         >>> whole = Replicates(("a", "b", "c"), (1, 1, 1), (2.5, 2.0, 1.5))
         >>> mean = Estimate("mean", 2.0, whole.stderr(2.0), n=3, n_groups=3, estimator="mean", replicates=whole)
         >>> round(mean.stderr, 4), (mean - mean).stderr
         (0.5774, 0.0)
+        >>> pair = Estimate("norm", np.array([1.0, 2.0]), np.array([0.1, 0.2]), axes={"side": ("left", "right")})
+        >>> pair.at(side="right").value, pair.to_frame()["part"].to_list()
+        (2.0, ['left', 'right'])
     """
 
     measure: str
-    value: float
-    stderr: float
+    value: Any
+    stderr: Any
     unit: str = "1"
     n: int = 0
     n_groups: int = 0
@@ -58,42 +64,80 @@ class Estimate:
     seed: int | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     replicates: Replicates | None = None
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = tuple(len(labels) for labels in self.axes.values())
+        for name in ("value", "stderr"):
+            given = np.asarray(getattr(self, name), np.float64)
+            if given.shape != shape:
+                raise SchemaError(f"the {name} of {self.measure} is {list(given.shape)}, its axes are {list(shape)}")
+            given.flags.writeable = False
+            object.__setattr__(self, name, given if shape else float(given))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Estimate):
+            return NotImplemented
+        pairs = ((getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+        return all(np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a == b) for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment] # it holds dicts
 
     def __float__(self) -> float:
+        if self.axes:
+            raise TypeError(f"{self.measure} has axes {', '.join(self.axes)}: at(…) picks a number")
         return self.value
 
     def __repr__(self) -> str:
+        stands = f"({self.estimator}; {self.n} rows in {self.n_groups} groups)"
+        if self.axes:
+            shape = ", ".join(f"{name}: {len(labels)}" for name, labels in self.axes.items())
+            return f"{self.measure}[{shape}] {stands}"
         error = "" if math.isnan(self.stderr) else f" ± {self.stderr:.2g}"
-        return f"{self.measure} = {self.value:.4g}{error} ({self.estimator}; {self.n} rows in {self.n_groups} groups)"
+        return f"{self.measure} = {self.value:.4g}{error} {stands}"
 
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
+    def at(self, **labels: Any) -> Estimate:
+        """Return the estimate at these labels: a number if all axes are named, else an array of what is left.
+
+        Args:
+            labels: A label by the name of its axis.
+
+        Raises:
+            NotFoundError: There is no such axis or label.
+        """
+        picks: list[Any] = [slice(None)] * len(self.axes)
+        for axis, label in labels.items():
+            if axis not in self.axes:
+                raise NotFoundError(f"{self.measure} has no axis {axis!r}", hint=f"it has {', '.join(self.axes)}")
+            along = list(self.axes[axis])
+            if label not in along:
+                raise NotFoundError(f"{self.measure} has no {axis} {label!r}", hint=f"there are {along}")
+            picks[list(self.axes).index(axis)] = along.index(label)
+        left = {name: along for name, along in self.axes.items() if name not in labels}
+        pick = tuple(picks)
+        replicates = self.replicates and self.replicates.map(lambda values: values[(slice(None), *pick)])
+        value, stderr = np.asarray(self.value)[pick], np.asarray(self.stderr)[pick]
+        return replace(self, value=value, stderr=stderr, replicates=replicates, axes=left)
+
+    def interval(self, level: float = 0.95) -> tuple[Any, Any]:
         """Return the ends of the confidence interval of Student's t; its degrees of freedom are buckets - 1.
 
         Args:
             level: The probability that the interval covers the estimator's mean.
         """
-        if math.isnan(self.stderr):
-            return math.nan, math.nan
-        buckets = len(self.replicates.values) if self.replicates else self.n_groups
+        buckets = len(self.replicates.keys) if self.replicates else self.n_groups
+        if buckets < 2:
+            return self.value * math.nan, self.value * math.nan
         reach = t_quantile(level, buckets - 1) * self.stderr
         return self.value - reach, self.value + reach
 
     def to_frame(self) -> pl.DataFrame:
-        """Return one row: measure, part, estimator, options, value, unit, stderr, n, n_groups, dropped, seed."""
-        row = {
-            "measure": self.measure,
-            "part": "value",
-            "estimator": self.estimator,
-            "options": json.dumps(dict(self.options), default=str),
-            "value": self.value,
-            "unit": self.unit,
-            "stderr": self.stderr,
-            "n": self.n,
-            "n_groups": self.n_groups,
-            "dropped": json.dumps(dict(self.dropped)),
-            "seed": self.seed,
-        }
-        return pl.DataFrame([row], schema_overrides={"seed": pl.Int64})
+        """Return a row for each number.
+
+        Columns: measure, part ("value", or for arrays the labels, joined by "/"), estimator, options, value, unit,
+        stderr, n, n_groups, dropped, seed.
+        """
+        return tidy.frame_of(self)
 
     def __add__(self, other: Estimate) -> Estimate:
         return self._combined(other, 1.0, "+") if isinstance(other, Estimate) else NotImplemented
@@ -104,17 +148,13 @@ class Estimate:
     def __mul__(self, factor: float) -> Estimate:
         if not isinstance(factor, (int, float)):
             return NotImplemented
-        left = self.replicates and replace(
-            self.replicates, values=tuple(factor * value for value in self.replicates.values)
-        )
-        name = f"{factor:g} * {self.measure}"
         return replace(
             self,
-            measure=name,
+            measure=f"{factor:g} * {self.measure}",
             value=factor * self.value,
             stderr=abs(factor) * self.stderr,
             parts={},
-            replicates=left,
+            replicates=self.replicates and self.replicates.map(lambda values: factor * values),
         )
 
     __rmul__ = __mul__
@@ -123,8 +163,14 @@ class Estimate:
         return self * (1 / divisor) if isinstance(divisor, (int, float)) else NotImplemented
 
     def _combined(self, other: Estimate, sign: float, symbol: str) -> Estimate:
+        if {name: list(along) for name, along in self.axes.items()} != {
+            name: list(along) for name, along in other.axes.items()
+        }:
+            raise SchemaError(
+                f"{self.measure} and {other.measure} have other axes", hint="at(…) picks what is to be compared"
+            )
         value = self.value + sign * other.value
-        replicates, stderr = None, math.nan
+        replicates, stderr = None, value * math.nan
         if self.replicates and other.replicates:
             replicates = self.replicates.combine(other.replicates, 1.0, sign)
             stderr = replicates.stderr(value)

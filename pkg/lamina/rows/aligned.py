@@ -79,6 +79,13 @@ class Aligned:
         same = self.x is self.y and self._at[0] is self._at[1]
         return Block(x, x if same else self.y.gather(self._at[1][rows]), self.groups.codes[rows])
 
+    def narrowed(self) -> tuple[Rows, Rows]:
+        """The rows of x and of y in the order in which they are read, which pair by order."""
+        assert self._at is not None, "a stream cannot be read in any order"
+        assert isinstance(self.x, Rows)
+        assert isinstance(self.y, Rows)
+        return self.x[self._at[0]], self.y[self._at[1]]
+
     def _streamed(self, size: int, wanted: np.ndarray | None) -> Iterator[Block]:
         import torch
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from lamina.similarity.cka import cka
+from lamina.similarity.linear_regression import linear_regression
 
-__all__ = ["cka"]
+__all__ = ["cka", "linear_regression"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lamina.errors import SchemaError
-from lamina.measures import Estimate, Replicates
+from lamina.measures import Estimate, Replicates, measure
 from lamina.rows.aligned import align
 
 if TYPE_CHECKING:
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from lamina.similarity.hsic import Hsic
 
 
+@measure(
+    "similarity",
+    takes="two rows",
+    invariant=["rotation", "permutation", "scale", "shift"],
+    larger_is_more_similar=True,
+    streams=True,
+    cost="linear: 6 n d^2, memory d^2; RBF: 4 n^2 d, memory flat",
+    catalogue=["S020", "S154"],
+    source="Kornblith, Norouzi, Lee, Hinton 2019",
+)
 def cka(
     x: Any,
     y: Any,
@@ -40,10 +50,12 @@ def cka(
     invariant to a scale for each feature, nor to other linear maps.
 
     **Debiased** (the default): each HSIC is the average over four rows of four distinct groups
-    (`lamina.similarity.independence`), whose mean is the truth whatever happens within groups. Their ratio has a bias
-    of the order of 1 / groups; it may be negative where the truth is near 0, and above 1 near 1. **Biased**
-    (`debiased=False`): all pairs of rows, repeated ones too; it grows with d / n towards 1 even for independent data
-    and is there to compare with what others have published.
+    (`lamina.similarity.independence`), whose mean is the truth whatever happens within groups. It may be negative where
+    the truth is near 0, and above 1 near 1. **Biased** (`debiased=False`): all pairs of rows, repeated ones too, to
+    compare with what others have published.
+
+    **Bias**: of the debiased ratio, of the order of 1 / groups. The biased one grows with d / n towards 1 even for
+    independent data.
 
     Rows of one group are not independent of each other. Taking them for independent turns a document's own flavor
     into similarity: two independent representations of 20 documents with 100 tokens each then get a CKA of 0.28, with

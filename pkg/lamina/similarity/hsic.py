@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lamina.rows.centering import centered, rows_at_a_time
 from lamina.rows.groups import BUCKETS
-from lamina.similarity.centering import centered, rows_at_a_time
 from lamina.similarity.independence import Sums, biased_hsic, debiased_hsic
 from lamina.similarity.linear import PAIRS, LinearState
 from lamina.similarity.moment_sums import sums_of, whole_sums_of

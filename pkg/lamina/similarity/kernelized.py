@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lamina.errors import SchemaError
-from lamina.similarity.centering import center, centered
+from lamina.rows.centering import center, centered
 from lamina.similarity.hsic import Hsic, hsic_of, result_of
 from lamina.similarity.linear import PAIRS
 from lamina.similarity.panels import Columns, Panel, PanelState

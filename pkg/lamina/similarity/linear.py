@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lamina.errors import SchemaError
-from lamina.similarity.centering import center
+from lamina.rows.centering import center
 from lamina.similarity.moments import Moments, Side
 
 if TYPE_CHECKING:
