@@ -1594,3 +1594,70 @@ def permutations_move_rows(patch: pytest.MonkeyPatch) -> None:
     from lamina.measures.permutation import _Moves
 
     patch.setattr(_Moves, "draw", lambda self, generator: generator.permutation(self._n))
+
+
+@fault
+def nearest_trusts_products(patch: pytest.MonkeyPatch) -> None:
+    """Distances are what the products of single precision say."""
+    import torch
+
+    from lamina.geometry import nearest
+
+    whole = nearest._few
+
+    def trusting(aligned: Any, queries: Any, k: int, by: Any, within: bool) -> Any:
+        every, codes = torch.arange(len(aligned)).numpy(), aligned.groups.codes
+        q, r = (aligned.gather(at).x - by for at in (queries, every))
+        _, rows, certain = whole(aligned, queries, k, by, within)
+        d2 = (q.square().sum(1)[:, None] + r.square().sum(1) - 2 * q @ r.T).clamp_min(0)
+        nearest._hide(d2, queries, every, codes[queries], codes, within)
+        return d2.sort(1).values[:, :k].sqrt().double(), rows, certain & False
+
+    patch.setattr(nearest, "_few", trusting)
+
+
+@fault
+def nearest_forgets_the_last_tile(patch: pytest.MonkeyPatch) -> None:
+    """Of the rows of a block the last few are never looked at."""
+    from lamina.geometry import nearest
+
+    whole = nearest._smallest
+    patch.setattr(nearest, "_smallest", lambda d, k: whole(d[:, : -nearest.TILE], k))
+
+
+@fault
+def twonn_takes_ratios_for_independent(patch: pytest.MonkeyPatch) -> None:
+    """Rows that are each other's neighbors count as independent."""
+    from importlib import import_module
+
+    twonn = import_module("lamina.geometry.twonn")  # the room's own name for it is the function
+    whole = twonn._stderr
+    patch.setattr(twonn, "_stderr", lambda logs, codes, rows, neighbors: whole(logs, codes, rows, neighbors * 0 - 1))
+
+
+@fault
+def twonn_keeps_zero_distances(patch: pytest.MonkeyPatch) -> None:
+    """Rows that coincide count as near each other."""
+    from lamina.geometry import nearest
+
+    whole = nearest.nearest
+
+    def apart(*arguments: Any, **options: Any) -> Any:
+        found = whole(*arguments, **options)
+        return found._replace(distances=found.distances.clamp_min(1e-12))
+
+    patch.setattr(nearest, "nearest", apart)
+
+
+@fault
+def twonn_swaps_the_neighbors(patch: pytest.MonkeyPatch) -> None:
+    """The ratio is that of the third neighbor to the first."""
+    from lamina.geometry import nearest
+
+    whole = nearest.nearest
+
+    def third(aligned: Any, queries: Any, k: int, **options: Any) -> Any:
+        found = whole(aligned, queries, 3, **options)
+        return found._replace(distances=found.distances[:, [0, 2]], rows=found.rows[:, [0, 2]])
+
+    patch.setattr(nearest, "nearest", third)

@@ -49,6 +49,12 @@ def unrelated(seed: int) -> dict[str, Any]:
     return {"x": normal(2 * seed, 120, 30), "y": normal(2 * seed + 1, 120, 4), "groups": np.arange(120)}
 
 
+def torus(seed: int) -> dict[str, Any]:
+    """Rows spread evenly over a flat torus of two dimensions, in four."""
+    angles = 2 * np.pi * torch.rand(600, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return {"x": torch.cat([angles.cos(), angles.sin()], 1), "groups": np.arange(600)}
+
+
 def cka_merged(parts: Parts) -> float:
     from tests.similarity.test_cka import SIZES
     from tests.similarity.test_merging import linear
@@ -72,6 +78,7 @@ def linear_regression_merged(parts: Parts) -> float:
 
 
 CASES = {
+    "geometry.twonn": Case(torus, 2.0, "twonn_swaps_the_neighbors"),
     "similarity.cka": Case(documents, 0.0, "cka_ignores_groups", merged=cka_merged),
     # 96 rows fit 30 features and an intercept: -30 / (96 - 30 - 2)
     "similarity.linear_regression": Case(
