@@ -12,7 +12,8 @@ PEERS := .venv-peers
 QUESTIONS := machine store_append durable blocking open_run query gather scan epoch recording_overhead emitting transformer_step \
 	probing capturing norms hsic_sums cka
 AGES := oldest pinned newest
-WIDE_FRAME := tests/runs/test_scan_contract*.py tests/runs/test_zone_maps.py tests/runs/test_attached.py
+WIDE_FRAME := tests/runs/test_scan_contract*.py tests/runs/test_zone_maps.py tests/runs/test_attached.py \
+	tests/runs/test_taking_cells.py
 POLARS_TESTS := blake3 cbor2 cloudpickle google-crc32c hypothesis numpy pytest pytest-timeout
 # All but `bench`: what peers need must not decide what Lamina is tested with.
 EXTRAS := report interchange demo loops dev docs

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import _thread
 import io
+import re
 import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
+from rich.cells import cell_len
 
 from lamina import _core, progress
-from lamina.progress import track, watch
+from lamina.progress import byte_bar, track, watch
 
 
 class Terminal(io.StringIO):
@@ -42,6 +44,45 @@ def test_a_total_serves_an_iterable_without_a_length(terminal):
 def test_an_unknown_total_still_counts(terminal):
     list(track((letter for letter in "ab"), "letters"))
     assert "2/?" in terminal.getvalue()
+
+
+LONG = "importing " + "a_file_whose_name_tells_everything" * 4 + ".npy"
+
+
+def last_line(terminal: Terminal) -> str:
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    return re.split(r"[\r\n]+", text.rstrip("\r\n"))[-1]
+
+
+@pytest.mark.parametrize("columns", [28, 40, 59, 60, 80, 120])
+@pytest.mark.parametrize("description", ["reading", LONG, "読" * 60])
+def test_the_count_is_there_however_narrow_the_terminal_and_long_the_description(
+    terminal, monkeypatch, columns, description
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    list(track(range(1234), description))
+    line = last_line(terminal)
+    assert "1234/1234" in line
+    assert cell_len(line) <= columns
+    assert line.startswith(description[:3])
+    assert "━" in line
+    assert ("left" in line) == (columns >= 60)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_bytes_are_there_however_narrow_the_terminal(terminal, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with byte_bar(LONG) as show:
+        show(300_000_000, 400_000_000)
+        show(400_000_000, 400_000_000)
+    line = last_line(terminal)
+    assert "400.0/400.0 MB" in line
+    assert cell_len(line) <= columns
+
+
+def test_names_are_shown_as_they_are_and_steer_no_terminal(terminal):
+    list(track(range(3), "preshuffling lstm.output[hidden] [/b] \x1b[2J\n"))
+    assert "lstm.output[hidden] [/b] \N{REPLACEMENT CHARACTER}[2J" in last_line(terminal)
 
 
 def test_no_terminal_sees_nothing(capsys):

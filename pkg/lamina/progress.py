@@ -54,18 +54,20 @@ def track(
         TimeRemainingColumn,
     )
 
+    # What the loop prints goes above the bar, but only if it went to the terminal anyway.
+    console = Console(file=sys.stderr)
+    shown, width = _fitted(description, console.width, 36)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(width),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    # What the loop prints goes above the bar, but only if it went to the terminal anyway.
-    console = Console(file=sys.stderr)
+    columns = columns if console.width >= _NARROW else columns[:3]
     with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as bar:
-        yield from bar.track(iterable, total=total, description=description)
+        yield from bar.track(iterable, total=total, description=shown)
 
 
 def watch(work: Callable[[Progress], Answer], description: str, progress: bool = True) -> Answer:
@@ -113,7 +115,27 @@ def byte_bar(description: str, progress: bool = True) -> Iterator[Callable[[int,
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task(description, total=None)
+    console = Console(file=sys.stderr)
+    shown, width = _fitted(description, console.width, 44)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(width), DownloadColumn())
+    if console.width >= _NARROW:
+        columns = (*columns, TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(shown, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+_NARROW = 60
+"""Columns of a terminal below which there is no room for times."""
+
+
+def _fitted(description: str, columns: int, numbers: int) -> tuple[str, int]:
+    """The description, cut where it leaves no room for a bar and the numbers behind it, and the width of the bar."""
+    from rich.cells import cell_len, chop_cells
+
+    # names of files and sites stand in it, and a terminal does as it is told
+    description = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in description)
+    room = max(8, columns - (16 if columns < _NARROW else numbers) - 8)
+    if cell_len(description) > room:
+        description = chop_cells(description, room - 1)[0] + "…"
+    return description, max(4, min(40, room + 8 - cell_len(description) - 2))
