@@ -1,4 +1,4 @@
-//! Compaction: small groups become large ones, and what was hidden is left behind.
+//! Compaction: small groups become large ones, what was hidden is left behind, and checkpoints are coded.
 //!
 //! It goes round by round. Each reads what it rewrites, writes a segment, and publishes one commit that puts the new groups
 //! in the place of the old; a round that was not published left nothing that counts.
@@ -6,6 +6,7 @@
 use super::Progress;
 use super::compactor::Compactor;
 use super::plan::{self, Batch, Name};
+use super::recode::recode;
 use super::rewrite::{rewrite, used};
 use super::settle::settle;
 use crate::chain::Chain;
@@ -35,13 +36,19 @@ pub struct Compaction {
     pub bytes_before: u64,
     /// Bytes of those that replaced them.
     pub bytes_after: u64,
-    /// Writers whose groups were left alone, since they may be at work.
+    /// Chunks of checkpoints that were coded anew.
+    pub chunks: u64,
+    /// Their bytes before.
+    pub chunk_bytes_before: u64,
+    /// Their bytes after.
+    pub chunk_bytes_after: u64,
+    /// Writers whose groups and chunks were left alone, since they may be at work.
     pub working: Vec<u32>,
-    /// Why groups were left as they are: damage.
+    /// Why groups or chunks were left as they are: damage.
     pub damages: Vec<Error>,
 }
 
-/// Compacts a run until nothing is worth it any more. Rows of the sites of these names become cold.
+/// Compacts a run until nothing is worth it any more, and its checkpoints. Rows of the sites of these names become cold.
 pub fn compact(storage: &Arc<dyn Storage>, cold: &[String], progress: &Progress) -> Result<Compaction> {
     let writers = settle(storage.as_ref())?;
     let mut done = Compaction { working: writers.working, ..Compaction::default() };
@@ -49,10 +56,14 @@ pub fn compact(storage: &Arc<dyn Storage>, cold: &[String], progress: &Progress)
     let result = loop {
         match round(storage, cold, &writers.settled, &mut left, &mut compactor, &mut done, progress) {
             Ok(true) => {}
-            Ok(false) => break Ok(()),
+            Ok(false) => break recode(storage, &writers.settled, &mut compactor, progress),
             Err(error) => break Err(error),
         }
     };
+    let result = result.map(|coded| {
+        (done.chunks, done.chunk_bytes_before, done.chunk_bytes_after) = (coded.chunks, coded.before, coded.after);
+        done.damages.extend(coded.damages);
+    });
     if let Some(compactor) = compactor {
         let why = result.as_ref().err().map(|error: &Error| error.message.clone());
         // the first error is the one to tell

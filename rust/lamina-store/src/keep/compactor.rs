@@ -5,17 +5,19 @@ use crate::clock;
 use crate::storage::{Log, Storage};
 use crate::writer::committer::claim;
 use crate::writer::journal::Journal;
+use crate::writer::pack::PackWriter;
 use crate::writer::segment::SegmentWriter;
 use lamina_format::Result;
 use lamina_format::record::{Close, Op, Open};
 use std::sync::Arc;
 
-/// Its log, and the segment that it fills.
+/// Its log, and the segment and the pack that it fills.
 pub struct Compactor {
     storage: Arc<dyn Storage>,
     ordinal: u32,
     journal: Journal,
     pub segments: SegmentWriter,
+    pub packs: PackWriter,
 }
 
 impl Compactor {
@@ -30,7 +32,8 @@ impl Compactor {
         let (host, pid, work) = (clock::host(), std::process::id(), Some("compact".to_owned()));
         let open = Open { host, pid, rank: None, time: clock::now(), uuid: clock::unique(), work };
         journal.append(vec![Op::Open(open)])?;
-        Ok(Self { storage, ordinal, journal, segments: SegmentWriter::new(ordinal) })
+        let (segments, packs) = (SegmentWriter::new(ordinal), PackWriter::new(ordinal));
+        Ok(Self { storage, ordinal, journal, segments, packs })
     }
 
     /// Publishes what was made from the run as it was at commit `base`, unless `spoils` finds an operation of a later
@@ -40,6 +43,12 @@ impl Compactor {
             Some(n) => self.copy(n, ops).map(|()| true),
             None => Ok(false),
         }
+    }
+
+    /// Makes the chunks that it wrote durable, and then these records of them.
+    pub fn log(&mut self, ops: Vec<Op>) -> Result<()> {
+        self.packs.sync()?;
+        self.journal.append(ops)
     }
 
     /// Repeats a commit in the log, so that nothing is lost if the commit is damaged.

@@ -60,6 +60,16 @@ impl<'a> Survey<'a> {
         Ok(Self { inventory, settled, live, bases, safe, whole })
     }
 
+    /// Chunks of checkpoints that are not hidden.
+    pub fn live(&self) -> &HashSet<Key> {
+        &self.live
+    }
+
+    /// Whether a checkpoint, or a difference that a checkpoint names, needs a chunk.
+    pub fn needs(&self, key: &Key) -> bool {
+        self.live.contains(key) || self.bases.contains(key)
+    }
+
     /// Why a file stays; None if nothing needs it.
     pub fn stays(&self, file: &str) -> Option<Stays> {
         // a draft is nothing yet, and who makes one makes another if it is gone

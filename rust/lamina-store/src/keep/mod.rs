@@ -10,6 +10,7 @@ mod inventory;
 mod merge;
 mod plan;
 mod progress;
+mod recode;
 mod rewrite;
 mod settle;
 mod verify;

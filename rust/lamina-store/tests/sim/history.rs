@@ -241,8 +241,20 @@ pub fn input(kind: ColumnType, values: &[Value]) -> (Values<'static>, Option<Vec
 
 /// The tensors of a save: one that all writers share, one of its own.
 pub fn tensors(tag: i64, count: u64) -> Vec<(TensorSpec, Vec<u8>)> {
-    let spec = |name: &str, length| TensorSpec { name: name.to_owned(), dtype: DType::U8, shape: vec![length] };
-    vec![(spec("shared", 3000), bytes(-1, "shared", 3000)), (spec("own", count), bytes(tag, "own", count))]
+    let spec = |name: &str, dtype, length| TensorSpec { name: name.to_owned(), dtype, shape: vec![length] };
+    vec![
+        (spec("shared", DType::U8, 3000), bytes(-1, "shared", 3000)),
+        (spec("own", DType::U8, count), bytes(tag, "own", count)),
+        (spec("trained", DType::F32, 250), trained(tag)),
+    ]
+}
+
+/// Numbers from 1 to 2 that differ a little from save to save: what differences are made for.
+fn trained(tag: i64) -> Vec<u8> {
+    let of =
+        |tag| bytes(tag, "trained", 1000).as_chunks().0.iter().map(|&x| u32::from_le_bytes(x)).collect::<Vec<u32>>();
+    let elements = of(-1).into_iter().zip(of(tag)).map(|(all, own)| 0x3f80_0000 | all >> 10 << 1 | own >> 31);
+    elements.flat_map(u32::to_le_bytes).collect()
 }
 
 /// What a call writes; of rows that something is attached to this follows from the rows.

@@ -5,6 +5,8 @@ use super::hide::What;
 use super::history::{Call, Set, tag};
 use super::interrupted::every_interruption;
 use super::scene::Scene;
+use lamina_store::keep::{Progress, gc};
+use std::time::Duration;
 
 const SEEDS: u64 = 2;
 
@@ -204,4 +206,70 @@ fn record_little(scene: &Scene) {
 
 fn compact(scene: &Scene) {
     scene.compact(&[]);
+}
+
+/// Checkpoints of three writers: the second goes on from the first, the third is at work. Saves in the middle are rewound.
+fn checkpoints(scene: &Scene) {
+    for saves in [4, 2] {
+        let mut writer = scene.open();
+        for _ in 0..saves {
+            writer.stage(Call::Save { bytes: 40 });
+            writer.wait();
+        }
+        writer.close();
+        assert!(scene.compact(&[]).chunks > 0);
+    }
+}
+
+#[test]
+fn no_cut_of_a_compaction_of_checkpoints_loses_one() {
+    let scene = Scene::new(Lies::default());
+    checkpoints(&scene);
+    let mut writer = scene.open();
+    writer.stage(Call::Save { bytes: 40 });
+    writer.wait();
+    scene.hide(What::Rewind(tag(0, 2)));
+    scene.compact(&[]);
+    assert!(!gc(&scene.storage(), Duration::ZERO, &Progress::default()).unwrap().removed.is_empty());
+    writer.stage(Call::Save { bytes: 41 });
+    writer.close();
+    nothing_is_lost(&scene, SEEDS);
+}
+
+#[test]
+fn syncs_that_do_nothing_lose_checkpoints_that_are_compacted_and_collected() {
+    let scene = Scene::new(Lies::default());
+    let mut writer = scene.open();
+    for _ in 0..3 {
+        writer.stage(Call::Save { bytes: 40 });
+        writer.wait();
+    }
+    writer.close();
+    let scene = scene.lying_from_here(Lies { of_files: true, of_folders: false });
+    assert!(scene.compact(&[]).chunks > 0);
+    gc(&scene.storage(), Duration::ZERO, &Progress::default()).unwrap();
+    assert!(scene.every_cut(SEEDS).is_err());
+}
+
+#[test]
+#[ignore = "slow: `make test-slow` runs it"]
+fn no_checkpoint_is_lost_that_leans_on_what_is_coded_and_collected_meanwhile() {
+    fn saved(scene: &Scene) {
+        let mut writer = scene.open();
+        for _ in 0..2 {
+            writer.stage(Call::Save { bytes: 40 });
+            writer.wait();
+        }
+        writer.close();
+        scene.begin_here();
+    }
+    fn save(scene: &Scene) {
+        let mut writer = scene.open();
+        writer.stage(Call::Save { bytes: 10 });
+        writer.wait();
+    }
+    every_interruption(saved, save, |scene| {
+        scene.compact(&[]);
+        gc(&scene.storage(), Duration::ZERO, &Progress::default()).unwrap();
+    });
 }
