@@ -137,7 +137,7 @@ def compact(
         list[str] | None, typer.Option(help="A site whose rows are coded as well, or a pattern; may be given again.")
     ] = None,
 ) -> None:
-    """Merge small row groups into large ones, and leave behind what was rewound or deleted."""
+    """Merge small row groups into large ones, leave behind what was rewound or deleted, and code checkpoints."""
     from lamina.cli.keeping import show_compaction
     from lamina.cli.target import members, open_target
 

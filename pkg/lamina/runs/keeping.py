@@ -80,8 +80,11 @@ class Compaction:
         rows_dropped: Rows that `rewind` or `delete` had hidden, and that are gone.
         bytes_before: Bytes of the replaced groups; their files stay.
         bytes_after: Bytes of those that replaced them.
-        working: Writers (ordinals) whose rows were left alone, since they may be at work.
-        problems: One row a group that was left as it is because of damage: file, offset, problem.
+        chunks: Chunks of checkpoints that were coded anew.
+        chunk_bytes_before: Their bytes before; their files go with the next `gc` whose grace is over.
+        chunk_bytes_after: Their bytes after.
+        working: Writers (ordinals) whose rows and checkpoints were left alone, since they may be at work.
+        problems: One row a group or chunk that was left as it is because of damage: file, offset, problem.
     """
 
     groups_before: int
@@ -89,27 +92,33 @@ class Compaction:
     rows_dropped: int
     bytes_before: int
     bytes_after: int
+    chunks: int
+    chunk_bytes_before: int
+    chunk_bytes_after: int
     working: tuple[int, ...]
     problems: pl.DataFrame
 
     def __str__(self) -> str:
         """What was done, in a sentence."""
-        if not self.groups_before:
-            text = "nothing to compact"
-        else:
+        parts = []
+        if self.groups_before:
             text = f"{self.groups_before:,} row groups became {self.groups_after:,}"
-            text += f" ({self.bytes_before:,} bytes became {self.bytes_after:,})"
+            parts.append(f"{text} ({self.bytes_before:,} bytes became {self.bytes_after:,})")
+        if self.chunks:
+            text = f"{self.chunks:,} chunks of checkpoints were coded"
+            parts.append(f"{text} ({self.chunk_bytes_before:,} bytes became {self.chunk_bytes_after:,})")
+        text = "; ".join(parts) or "nothing to compact"
         if self.rows_dropped:
             text += f"; {self.rows_dropped:,} hidden rows are gone"
         if self.working:
             text += f"; left alone: {len(self.working)} writers that may be at work"
         if not self.problems.is_empty():
-            text += f"; {self.problems.height} damaged groups stay as they are"
+            text += f"; {self.problems.height} damaged groups or chunks stay as they are"
         return text
 
 
 def compact(path: str | Path, *, cold: Sequence[str] = (), progress: bool = True) -> Compaction:
-    """Merges small row groups into groups of 16 to 64 MiB, and leaves behind what `rewind` and `delete` hide.
+    """Merges small row groups into groups of 16 to 64 MiB, leaves behind what `rewind` and `delete` hide, and codes checkpoints.
 
     Rows keep their names, values and columns. Only groups of writers that are done are touched: closed ones, and those
     whose process is gone, which are fenced first (a process that only seemed to be gone then finds out before it
@@ -121,8 +130,12 @@ def compact(path: str | Path, *, cold: Sequence[str] = (), progress: bool = True
     bf16 and five sixths in f16 and f32, bit for bit the same when read. Whatever reads them decodes whole pieces of
     128 KiB: cheap for blocks, epochs in block order and scans, dear for single rows from all over. What is cold stays.
 
-    Metrics, and chunks of checkpoints, are left as they are. Costs one reading (every byte is verified) and one
-    writing of what is merged, and some 200 MiB of memory.
+    Checkpoints are coded as well, without a loss of a bit: of nine saves of a tensor the middle one as byte planes, the others as
+    differences from it, each where that saves 3 % or more. Tensors come back from two decodings at most. The bytes that they took
+    before are there until `gc` removes them.
+
+    Metrics are left as they are. Costs one reading (every byte is verified) and one writing of what is merged or coded, on all
+    cores, and some 200 MiB of memory.
 
     Args:
         path: The run's folder.

@@ -48,6 +48,9 @@ pub fn compact<'py>(
     dict.set_item("rows_dropped", done.rows)?;
     dict.set_item("bytes_before", done.bytes_before)?;
     dict.set_item("bytes_after", done.bytes_after)?;
+    dict.set_item("chunks", done.chunks)?;
+    dict.set_item("chunk_bytes_before", done.chunk_bytes_before)?;
+    dict.set_item("chunk_bytes_after", done.chunk_bytes_after)?;
     dict.set_item("working", done.working)?;
     dict.set_item("damages", done.damages.into_iter().map(row).collect::<Vec<_>>())?;
     Ok(dict)
