@@ -118,10 +118,10 @@ class Compaction:
 
 
 def compact(path: str | Path, *, cold: Sequence[str] = (), progress: bool = True) -> Compaction:
-    """Merges small row groups into groups of 16 to 64 MiB, leaves behind what `rewind` and `delete` hide, and codes checkpoints.
+    """Merges small row groups, leaves behind what `rewind` and `delete` hide, and codes checkpoints.
 
-    Rows keep their names, values and columns. Only groups of writers that are done are touched: closed ones, and those
-    whose process is gone, which are fenced first (a process that only seemed to be gone then finds out before it
+    Groups become 16 to 64 MiB; rows keep their names, values and columns. Only groups of writers that are done are
+    touched: closed ones, and those whose process is gone, which are fenced first (a process that only seemed to be gone then finds out before it
     acknowledges anything). Others may write meanwhile, and readers go on with what they opened: the files of replaced
     groups stay where they are. It works in rounds of up to 1 GiB: whatever stops it, the rounds that were published
     stay, and the rest is as it was.
@@ -130,12 +130,12 @@ def compact(path: str | Path, *, cold: Sequence[str] = (), progress: bool = True
     bf16 and five sixths in f16 and f32, bit for bit the same when read. Whatever reads them decodes whole pieces of
     128 KiB: cheap for blocks, epochs in block order and scans, dear for single rows from all over. What is cold stays.
 
-    Checkpoints are coded as well, without a loss of a bit: of nine saves of a tensor the middle one as byte planes, the others as
-    differences from it, each where that saves 3 % or more. Tensors come back from two decodings at most. The bytes that they took
-    before are there until `gc` removes them.
+    Checkpoints are coded as well, without a loss of a bit: of nine saves of a tensor the middle one as byte planes,
+    the others as differences from it, each where that saves 3 % or more. Two decodings at most bring a tensor back. The
+    bytes that they took before are there until `gc` removes them.
 
-    Metrics are left as they are. Costs one reading (every byte is verified) and one writing of what is merged or coded, on all
-    cores, and some 200 MiB of memory.
+    Metrics are left as they are. Costs one reading (every byte is verified) and one writing of what is merged or coded,
+    and some 200 MiB of memory.
 
     Args:
         path: The run's folder.

@@ -183,7 +183,7 @@ class Run:
         return keeping.verify(self.path, progress=progress)
 
     def compact(self, *, cold: str | Sequence[str] = (), progress: bool = True) -> keeping.Compaction:
-        """Merges small row groups, leaves hidden rows behind and codes checkpoints, then refreshes: see `lamina.runs.keeping.compact`.
+        """Merges small row groups, leaves hidden rows behind, codes checkpoints: see `lamina.runs.keeping.compact`.
 
         Rows of the sites that match `cold` (globs or names) become smaller on disk and dearer to read one by one.
         """
