@@ -109,8 +109,8 @@ def verify(path: str, progress: Progress) -> tuple[int, int, list[tuple[str, str
 def compact(path: str, cold: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Merge small row groups of writers that are done, leave hidden rows behind, code the rows of the sites in
     `cold`, and checkpoints. What was done: groups_before, groups_after, rows_dropped, bytes_before, bytes_after,
-    chunks, chunk_bytes_before, chunk_bytes_after, working (ordinals of writers left alone), damages (message, file, offset of
-    groups and chunks left as they are)."""
+    chunks, chunk_bytes_before, chunk_bytes_after, working (ordinals of writers left alone), damages (message, file,
+    offset of groups and chunks left as they are)."""
 
 def gc(path: str, grace: float | None, progress: Progress) -> dict[str, Any]:
     """Condemn the files that nothing needs any more, drop those that were condemned `grace` seconds ago (None: a day),

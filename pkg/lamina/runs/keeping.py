@@ -121,10 +121,10 @@ def compact(path: str | Path, *, cold: Sequence[str] = (), progress: bool = True
     """Merges small row groups, leaves behind what `rewind` and `delete` hide, and codes checkpoints.
 
     Groups become 16 to 64 MiB; rows keep their names, values and columns. Only groups of writers that are done are
-    touched: closed ones, and those whose process is gone, which are fenced first (a process that only seemed to be gone then finds out before it
-    acknowledges anything). Others may write meanwhile, and readers go on with what they opened: the files of replaced
-    groups stay where they are. It works in rounds of up to 1 GiB: whatever stops it, the rounds that were published
-    stay, and the rest is as it was.
+    touched: closed ones, and those whose process is gone, which are fenced first (a process that only seemed to be gone
+    then finds out before it acknowledges anything). Others may write meanwhile, and readers go on with what they
+    opened: the files of replaced groups stay where they are. It works in rounds of up to 1 GiB: whatever stops it, the
+    rounds that were published stay, and the rest is as it was.
 
     Rows of the sites in `cold` are coded: byte planes in zstd frames, which take about two thirds of the space in
     bf16 and five sixths in f16 and f32, bit for bit the same when read. Whatever reads them decodes whole pieces of
