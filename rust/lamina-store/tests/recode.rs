@@ -96,7 +96,7 @@ fn open(path: &Path) -> Snapshot {
 
 fn save(writer: &Writer, step: i64, elements: u64) {
     let state = state(step, elements);
-    let tensors = state.iter().map(|(spec, bytes)| (spec.clone(), &bytes[..])).collect();
+    let tensors = state.iter().map(|(spec, bytes)| (spec.clone(), (&bytes[..]).into())).collect();
     let part = PartInput { name: "model", tree: "{}", scalars: "[]", tensors };
     wait(&writer.save(step, &[part]).unwrap()).unwrap();
 }
