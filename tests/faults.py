@@ -1661,3 +1661,99 @@ def twonn_swaps_the_neighbors(patch: pytest.MonkeyPatch) -> None:
         return found._replace(distances=found.distances[:, [0, 2]], rows=found.rows[:, [0, 2]])
 
     patch.setattr(nearest, "nearest", third)
+
+
+@fault
+def slices_begin_at_their_block(patch: pytest.MonkeyPatch) -> None:
+    """A slice of a stored tensor begins where its block of 128 KiB does."""
+    from lamina.runs import slices
+    from lamina.runs.saved import Saved
+
+    class Cut:
+        def __init__(self, snapshot: Any) -> None:
+            self._snapshot = snapshot
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._snapshot, name)
+
+        def stretches(self, part: str, wanted: list[Any], threads: int) -> Any:
+            moved = [(step, number, start // 131072 * 131072, out) for step, number, start, out in wanted]
+            return self._snapshot.stretches(part, moved, threads)
+
+    read = slices._read
+
+    def cut(saved: Saved, *arguments: Any) -> Any:
+        whole, saved.snapshot = saved.snapshot, Cut(saved.snapshot)  # type: ignore[assignment]
+        try:
+            return read(saved, *arguments)
+        finally:
+            saved.snapshot = whole
+
+    patch.setattr(slices, "_read", cut)
+
+
+@fault
+def slices_read_whole_tensors(patch: pytest.MonkeyPatch) -> None:
+    """A slice of a stored tensor reads all of it."""
+    from lamina.runs import slices
+
+    read = slices._read
+
+    def whole(saved: Any, part: str, found: Any, order: Any, first: Any, spans: Any) -> Any:
+        read(saved, part, found, order, first, [(0, first.shape[0])])
+        return read(saved, part, found, order, first, spans)
+
+    patch.setattr(slices, "_read", whole)
+
+
+@fault
+def a_layout_is_lost(patch: pytest.MonkeyPatch) -> None:
+    """The tree of the part `model` cannot be read."""
+    from lamina.errors import DamagedError
+    from lamina.runs import loading
+
+    load_part = loading._load_part
+
+    def lost(saved: Any, part: Any, *arguments: Any) -> Any:
+        if part.name == "model":
+            raise DamagedError("planted")
+        return load_part(saved, part, *arguments)
+
+    patch.setattr(loading, "_load_part", lost)
+
+
+@fault
+def maps_are_shared(patch: pytest.MonkeyPatch) -> None:
+    """Tensors that are loaded as maps are the same memory each time."""
+    from lamina.runs import loading
+
+    inner, made = loading._map, {}
+
+    def shared(saved: Any, part: Any, tensors: list[Any], threads: int) -> None:
+        inner(saved, part, tensors, threads)
+        for at, tensor in enumerate(tensors):
+            tensors[at] = made.setdefault(at, tensor)
+
+    patch.setattr(loading, "_map", shared)
+
+
+@fault
+def only_the_model_is_restored(patch: pytest.MonkeyPatch) -> None:
+    """Restoring a checkpoint leaves the optimizer as it was."""
+    from lamina.runs import restoring
+
+    prepared = restoring._prepared
+    patch.setattr(
+        restoring,
+        "_prepared",
+        lambda saved, step, part, *rest: (lambda: None) if part == "optimizer" else prepared(saved, step, part, *rest),
+    )
+
+
+@fault
+def differences_stop_after_a_piece(patch: pytest.MonkeyPatch) -> None:
+    """Of two tensors the first piece alone is compared."""
+    from lamina.runs import differences
+
+    patch.setattr(differences, "_AT_ONCE", 10_000)
+    patch.setattr(differences, "range", lambda *of: range(*of)[:1] if len(of) == 3 else range(*of), raising=False)

@@ -217,6 +217,12 @@ class Writer:
         closed with one. Idempotent; nothing in a fork."""
 
 @final
+class Mapped:
+    """Bytes of a pack in memory of this process alone, by the buffer protocol: writing to them changes no file."""
+
+    def __len__(self) -> int: ...
+
+@final
 class Snapshot:
     """What a run held when it was opened. Immutable; open again to see more."""
 
@@ -316,6 +322,9 @@ class Snapshot:
     ) -> list[tuple[int, LaminaError]]:
         """Fills writable buffers with stretches of tensors of a part: for each the step, the tensor's number, its first
         byte that is wanted, and the buffer. Returns those that could not be read, by their numbers, and why."""
+
+    def map(self, step: int, part: str, tensor: int, threads: int) -> Mapped | str:
+        """A tensor of a part as a map of its pack, verified, or why it has to be copied."""
 
 def metadata_of(snapshot: Snapshot, groups: Sequence[int], columns: Sequence[str]) -> ArrowArray:
     """A record batch of metadata columns (`row` is none) over several groups, one behind the other."""

@@ -182,6 +182,25 @@ def merge(
 
 
 @app.command()
+def diff(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    step: Annotated[int, typer.Argument(metavar="STEP", help="The step of a checkpoint.")],
+    other: Annotated[int, typer.Argument(metavar="STEP", help="That of another.")],
+    part: Annotated[str, typer.Option(help="The part of both that is compared.")] = "model",
+) -> None:
+    """Compare two checkpoints tensor by tensor: norm, relative change, and how many elements and bits stayed."""
+    from lamina.cli.diff import show_differences
+    from lamina.cli.target import open_target, warn_of_problems
+    from lamina.runs import Run
+
+    opened = open_target(str(run))
+    if not isinstance(opened, Run):
+        raise LaminaError("checkpoints of several runs cannot be compared", hint="name one of them")
+    warn_of_problems(opened)
+    show_differences(opened, step, other, part, out())
+
+
+@app.command()
 def rewind(run: Target, step: Annotated[int, typer.Argument(help="The step of the checkpoint to go back to.")]) -> None:
     """Hide what was recorded from a step on: rows and metrics of it and later ones, checkpoints of later ones."""
     from lamina.cli.target import members, open_target

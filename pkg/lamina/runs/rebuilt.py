@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina.runs.buffers import torch_dtype
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 def put_together(tree: str, scalars: str, tensors: Sequence[Any]) -> Any:
     """The state again. `tensors` are torch tensors in order; those that were NumPy arrays become arrays.
 
+    A tensor may be None: then it is left out of the mapping that holds it, and in a list None stands in its place.
+
     Raises a plain Python error if the texts are none that `take_apart` made.
     """
     stored = json.loads(scalars)
@@ -26,10 +28,16 @@ def put_together(tree: str, scalars: str, tensors: Sequence[Any]) -> Any:
         raise TypeError("the scalars are no array")
     try:
         return _Builder([_scalar(value) for value in stored], list(tensors)).build(json.loads(tree))
+    except _MissingError:  # all of the state is one tensor
+        return None
     except RecursionError:
         raise
     except RuntimeError as error:  # torch's way to refuse
         raise ValueError(error) from error
+
+
+class _MissingError(Exception):
+    """A tensor that could not be read."""
 
 
 class _Builder:
@@ -38,24 +46,6 @@ class _Builder:
         self._tensors = tensors
         # by place, so that tensors that were one are one again
         self._made: dict[str, torch.Tensor] = {}
-        self._kinds: dict[str, Callable[[Any], Any]] = {
-            "s": lambda index: _at(self._scalars, index),
-            "constant": _scalar,
-            "n": lambda index: _at(self._tensors, index).numpy(),
-            "scalar": lambda index: _at(self._tensors, index).numpy()[()],
-            "bytes": lambda index: _at(self._tensors, index).numpy().tobytes(),
-            "bytearray": lambda index: bytearray(_at(self._tensors, index).numpy()),
-            "d": lambda items: dict(self._items(items)),
-            "counter": lambda items: Counter(dict(self._items(items))),
-            "default": self._default,
-            "l": lambda items: [self.build(item) for item in items],
-            "u": lambda items: tuple(self.build(item) for item in items),
-            "set": lambda items: {self.build(item) for item in items},
-            "frozenset": lambda items: frozenset(self.build(item) for item in items),
-            "size": _size,
-            "dtype": _dtype,
-            "device": _device,
-        }
 
     def build(self, node: dict[str, Any]) -> Any:
         kind = next(iter(node), None)
@@ -67,10 +57,26 @@ class _Builder:
         if kind == "ordered":
             return self._ordered(**node)
         ((kind, content),) = node.items()
-        return self._kinds[kind](content)
+        return _KINDS[kind](self, content)
 
-    def _items(self, items: list[Any]) -> Any:
-        return ((key, self.build(item)) for key, item in items)
+    def _items(self, items: list[Any]) -> Iterator[tuple[Any, Any]]:
+        for key, item in items:
+            try:
+                built = self.build(item)
+            except _MissingError:
+                continue
+            yield key, built
+
+    def _or_none(self, item: dict[str, Any]) -> Any:
+        try:
+            return self.build(item)
+        except _MissingError:
+            return None
+
+    def _stored(self, index: int) -> torch.Tensor:
+        if (tensor := _at(self._tensors, index)) is None:
+            raise _MissingError
+        return tensor
 
     def _ordered(self, ordered: list[Any], metadata: dict[str, Any] | None = None) -> Any:
         state = OrderedDict(self._items(ordered))
@@ -99,7 +105,7 @@ class _Builder:
     def _whole(self, t: int, stride: list[int] | None = None) -> torch.Tensor:
         import torch
 
-        tensor = _at(self._tensors, t)
+        tensor = self._stored(t)
         if stride is None:
             return tensor
         if not is_dense(tensor.shape, stride):
@@ -107,7 +113,7 @@ class _Builder:
         return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
 
     def _view(self, index: int, dtype: str, offset: int, shape: list[int], strides: list[int]) -> torch.Tensor:
-        whole = _at(self._tensors, index).reshape(-1)
+        whole = self._stored(index).reshape(-1)
         kind = torch_dtype(dtype)
         if whole.dtype != kind:
             if whole.storage_offset() * whole.element_size() % kind.itemsize:
@@ -159,3 +165,24 @@ def _device(name: str) -> torch.device:
     import torch
 
     return torch.device(name)
+
+
+# not of the builder: what refers to itself would keep the tensors until Python next looks for such things
+_KINDS: dict[str, Callable[[_Builder, Any], Any]] = {
+    "s": lambda builder, index: _at(builder._scalars, index),
+    "constant": lambda _, value: _scalar(value),
+    "n": lambda builder, index: builder._stored(index).numpy(),
+    "scalar": lambda builder, index: builder._stored(index).numpy()[()],
+    "bytes": lambda builder, index: builder._stored(index).numpy().tobytes(),
+    "bytearray": lambda builder, index: bytearray(builder._stored(index).numpy()),
+    "d": lambda builder, items: dict(builder._items(items)),
+    "counter": lambda builder, items: Counter(dict(builder._items(items))),
+    "default": _Builder._default,
+    "l": lambda builder, items: [builder._or_none(item) for item in items],
+    "u": lambda builder, items: tuple(builder._or_none(item) for item in items),
+    "set": lambda builder, items: {builder.build(item) for item in items},
+    "frozenset": lambda builder, items: frozenset(builder.build(item) for item in items),
+    "size": lambda _, lengths: _size(lengths),
+    "dtype": lambda _, name: _dtype(name),
+    "device": lambda _, name: _device(name),
+}

@@ -57,6 +57,8 @@ class Saved:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.passed_over: list[tuple[str, str, int | None]] = []
+        """What was found damaged while it was loaded, and left out: message, file, offset."""
 
     @cached_property
     def _listed(self) -> tuple[list[list[SavedTensor]], dict[int, dict[str, SavedPart]]]:

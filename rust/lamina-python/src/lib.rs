@@ -8,6 +8,7 @@ mod hash;
 mod hide;
 mod input;
 mod keeping;
+mod mapped;
 mod mask;
 mod memory;
 mod order;
@@ -60,6 +61,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wide::in_order_of_writing, module)?)?;
     module.add_function(wrap_pyfunction!(wide::hiding_groups, module)?)?;
     module.add_function(wrap_pyfunction!(wide::group_table, module)?)?;
+    module.add_class::<mapped::Mapped>()?;
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;

@@ -3,12 +3,13 @@
 use crate::arrow::{self, ArrowArray};
 use crate::buffer::{Bytes, BytesMut};
 use crate::errors::raise;
+use crate::mapped::Mapped;
 use arrow_array::builder::StringBuilder;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow_buffer::MutableBuffer;
 use lamina_format::record::{Column, Table, TensorSpec};
 use lamina_format::{Error, Value};
-use lamina_store::reader::{Access, GroupInfo, Kind, Mask, Stretch};
+use lamina_store::reader::{Access, GroupInfo, Kind, Mapping, Mask, Stretch};
 use lamina_store::storage::Files;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -322,5 +323,12 @@ impl Snapshot {
         let outs = buffers.iter_mut().map(|(stretch, out)| (*stretch, out.as_mut_slice())).collect();
         let failed = py.detach(|| self.0.saved_stretches(part, outs, threads)).map_err(raise)?;
         Ok(failed.into_iter().map(|(number, error)| (number, raise(error).into_value(py).into_any())).collect())
+    }
+
+    fn map(&self, py: Python<'_>, step: i64, part: &str, tensor: usize, threads: usize) -> PyResult<Py<PyAny>> {
+        match py.detach(|| self.0.map_tensor(step, part, tensor, threads)).map_err(raise)? {
+            Mapping::Mapped(private) => Mapped(private).into_py_any(py),
+            Mapping::Copied(why) => why.into_py_any(py),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A run as a folder of files: where each thing lies, and in which order it becomes durable.
 
 use super::stream::Stream;
-use super::{Blob, Fs, FsFile, Log, Mapped, Ranges, RealFs, Storage};
+use super::{Blob, Fs, FsFile, Log, Mapped, Private, Ranges, RealFs, Storage};
 use crate::clock;
 use lamina_format::{Error, ErrorKind, Result, commit, names};
 use std::io;
@@ -315,6 +315,10 @@ impl Ranges for OpenRanges {
         let map = self.file.map(least).map_err(|error| refused(&error, "cannot map", &self.name))?;
         *latest = map.map(Arc::new);
         Ok(latest.clone())
+    }
+
+    fn map_private(&self, range: Range<u64>) -> Result<Option<Private>> {
+        self.file.map_private(range).map_err(|error| refused(&error, "cannot map", &self.name))
     }
 
     fn is_remote(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The seam below the file implementation: the few calls that touch a file system.
 
-use super::map::Mapped;
+use super::map::{Mapped, Private};
 use super::remote;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -45,6 +45,10 @@ pub trait FsFile: Send + Sync {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
     /// All that the file holds now, `least` bytes or more, in memory; None where files cannot be mapped.
     fn map(&self, _least: u64) -> io::Result<Option<Mapped>> {
+        Ok(None)
+    }
+    /// A range of it in memory for this process alone; None where files cannot be mapped.
+    fn map_private(&self, _range: Range<u64>) -> io::Result<Option<Private>> {
         Ok(None)
     }
     /// Whether the file lies on another machine.
@@ -154,6 +158,10 @@ impl FsFile for File {
 
     fn map(&self, least: u64) -> io::Result<Option<Mapped>> {
         Mapped::new(self, least).map(Some)
+    }
+
+    fn map_private(&self, range: Range<u64>) -> io::Result<Option<Private>> {
+        Private::new(self, range).map(Some)
     }
 
     fn is_remote(&self) -> bool {

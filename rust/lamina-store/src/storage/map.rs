@@ -69,6 +69,62 @@ impl Mapped {
     }
 }
 
+/// Bytes of a file, mapped for this process alone: what is written there is seen by nobody else, and never by the file.
+pub struct Private {
+    start: NonNull<u8>,
+    length: usize,
+    /// Where the bytes that were asked for begin: a map begins at a page.
+    from: usize,
+}
+
+// SAFETY: the map belongs to this value; whoever writes to it does so under the rules of who holds the value.
+unsafe impl Send for Private {}
+// SAFETY: as above; all methods only read.
+unsafe impl Sync for Private {}
+
+impl Private {
+    /// Maps a range, which the file must hold.
+    pub fn new(file: &File, range: Range<u64>) -> io::Result<Self> {
+        let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        if range.is_empty() || file.metadata()?.len() < range.end {
+            return Err(short());
+        }
+        let page = rustix::param::page_size() as u64;
+        let first = range.start / page * page;
+        let length = usize::try_from(range.end - first).map_err(|_| short())?;
+        // SAFETY: a new map at an address that the kernel chooses touches no memory that anybody has. It is private:
+        // the kernel copies a page before the first write to it.
+        let start =
+            unsafe { mmap(null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE, file, first)? };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::Unsupported)?;
+        Ok(Self { start, length, from: (range.start - first) as usize })
+    }
+
+    /// The first of the bytes.
+    pub fn start(&self) -> *mut u8 {
+        // SAFETY: `new` mapped `length` bytes, and `from` is less.
+        unsafe { self.start.as_ptr().add(self.from) }
+    }
+
+    /// How many there are.
+    pub fn length(&self) -> usize {
+        self.length - self.from
+    }
+
+    /// The bytes, as long as nobody was given the place to write to.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the range lies in the map, which lives as long as `self`; committed bytes of a file do not change.
+        unsafe { std::slice::from_raw_parts(self.start(), self.length()) }
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped this range, nothing else unmaps it, and no slice outlives `self`.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}
+
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
 
@@ -113,6 +169,22 @@ impl Drop for Mapped {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn what_is_written_to_a_private_map_stays_there() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 9000]).unwrap();
+        assert!(Private::new(&file, 5000..9001).is_err());
+        assert!(Private::new(&file, 5000..5000).is_err());
+        let (one, other) = (Private::new(&file, 4999..9000).unwrap(), Private::new(&file, 4999..9000).unwrap());
+        assert_eq!((one.bytes(), one.length()), (&[7; 4001][..], 4001));
+        // SAFETY: the first of the bytes; nobody holds a slice of them.
+        unsafe { one.start().write(8) };
+        assert_eq!((one.bytes()[0], one.bytes()[1], other.bytes()[0]), (8, 7, 7));
+        let mut byte = [0];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, 4999).unwrap();
+        assert_eq!(byte, [7]);
+    }
 
     #[test]
     fn a_map_shows_the_file_and_refuses_what_lies_behind() {

@@ -14,7 +14,7 @@ mod stream;
 
 pub use files::Files;
 pub use fs::{Fs, FsFile, RealFs, syncs};
-pub use map::{Mapped, prefetch, will_fill};
+pub use map::{Mapped, Private, prefetch, will_fill};
 
 use lamina_format::Result;
 use std::ops::Range;
@@ -84,6 +84,10 @@ pub trait Ranges: Send + Sync {
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<()>;
     /// The file in memory, its first `least` bytes or more; None where that cannot be had.
     fn map(&self, _least: u64) -> Result<Option<Arc<Mapped>>> {
+        Ok(None)
+    }
+    /// A range of it in memory for this process alone, which may write there; None where that cannot be had.
+    fn map_private(&self, _range: Range<u64>) -> Result<Option<Private>> {
         Ok(None)
     }
     /// Whether the file lies on another machine, where mapping it is not safe.

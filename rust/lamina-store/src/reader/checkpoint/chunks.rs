@@ -34,7 +34,7 @@ impl Place {
     }
 
     /// Compares a block, as it lies at `at` of the pack, with its checksum, unless that was done before.
-    fn check(&self, block: usize, at: u64, stored: &[u8], verify: Verify) -> Result<()> {
+    pub fn check(&self, block: usize, at: u64, stored: &[u8], verify: Verify) -> Result<()> {
         if self.is_trusted(block, verify) {
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl Place {
     }
 
     /// Refuses a record that cannot be true of a chunk of `raw` bytes.
-    fn check_record(&self, raw: usize) -> Result<()> {
+    pub fn check_record(&self, raw: usize) -> Result<()> {
         if self.chunk.raw != raw as u64 {
             return Err(self.damaged("a chunk's record does not fit its tensor", self.chunk.offset));
         }

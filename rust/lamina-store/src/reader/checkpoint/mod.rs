@@ -4,10 +4,12 @@ mod alone;
 mod chunks;
 mod layout;
 mod listing;
+mod mapped;
 mod stretches;
 
 pub(crate) use listing::Kept;
 pub use listing::{SavedPart, SavedTensor};
+pub use mapped::Mapping;
 pub use stretches::Stretch;
 
 use crate::places::readable;
