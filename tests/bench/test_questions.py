@@ -28,6 +28,9 @@ ANSWERS = {
     "gather": ["memcpy", "lamina, out=", "torch map[index], fresh"],
     "scan": ["memcpy", "lamina, out="],
     "epoch": ["memcpy", "lamina, rows.batches", "lamina, rows.dataset", "np.take(memmap)"],
+    "saving": ["lamina, save", "DCP async_save + fsync", "zarr v3, not compressed, + fsync"],
+    "small_saves": ["lamina, durable at the end", "torch.save, one file each"],
+    "training_with_saves": ["no saves", "lamina, save"],
     "open_run": ["open, warm", "sites(), first, warm"],
 }
 
