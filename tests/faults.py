@@ -592,7 +592,6 @@ def hsic_tiles_are_half(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(blocked, "accumulation_dtype", lambda dtype: dtype)
 
 
-@fault
 def _hsic_launch(patch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Replace arguments and constants of the Triton kernel behind `hsic_sums`."""
     from lamina_kernels.gram.hsic import launch
@@ -704,7 +703,6 @@ def hsic_kernel_hides_broken_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(score, "KEEP_NAN", tl.constexpr(tl.PropagateNan.NONE))
 
 
-@fault
 def _hsic_tiling(patch: pytest.MonkeyPatch, **changes: int) -> None:
     """Change the sizes of the tiles of the Triton kernel behind `hsic_sums`."""
     from lamina_kernels.gram.hsic import launch
@@ -779,7 +777,6 @@ def zone_maps_off(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scan, "_promising", lambda self, early: self._groups)
 
 
-@fault
 def _zones_say(patch: pytest.MonkeyPatch, *, change: Callable[[Any], Any]) -> None:
     """What a wide frame knows of its columns is changed before it is used."""
     from lamina.runs.scan import Cells
@@ -1757,3 +1754,44 @@ def differences_stop_after_a_piece(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(differences, "_AT_ONCE", 10_000)
     patch.setattr(differences, "range", lambda *of: range(*of)[:1] if len(of) == 3 else range(*of), raising=False)
+
+
+@fault
+def collapse_takes_rows_for_independent(patch: pytest.MonkeyPatch) -> None:
+    """Every row counts as independent of all others."""
+    from importlib import import_module
+
+    room = import_module("lamina.geometry.neural_collapse")
+    whole = room.align
+    patch.setattr(room, "align", lambda x, y, groups: whole(x, y))
+
+
+@fault
+def collapse_forgets_the_number_of_classes(patch: pytest.MonkeyPatch) -> None:
+    """NC1 is not divided by the number of classes."""
+    from importlib import import_module
+
+    room = import_module("lamina.geometry.neural_collapse")
+    whole = room.nc1_to_nc3
+
+    def wrong(n: Any, *others: Any) -> Any:
+        nc1, *rest = whole(n, *others)
+        return [nc1 * len(n), *rest]
+
+    patch.setattr(room, "nc1_to_nc3", wrong)
+
+
+@fault
+def collapse_keeps_the_means_in_replicates(patch: pytest.MonkeyPatch) -> None:
+    """Products of a replicate stay around the means of all rows."""
+    from importlib import import_module
+
+    import torch
+
+    room = import_module("lamina.geometry.neural_collapse")
+    whole = room.nc1_to_nc3
+    patch.setattr(
+        room,
+        "nc1_to_nc3",
+        lambda n, means, products, moved, weights: whole(n, means, products, torch.zeros_like(moved), weights),
+    )

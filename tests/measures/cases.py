@@ -55,6 +55,50 @@ def torus(seed: int) -> dict[str, Any]:
     return {"x": torch.cat([angles.cos(), angles.sin()], 1), "groups": np.arange(600)}
 
 
+CORNERS = np.array([[0.0, 0, 0, 0], [3, 0, 0, 0], [0, 4, 0, 0]])
+
+
+def classes(seed: int) -> dict[str, Any]:
+    """Standard normal classes around three corners of no simplex, of 300, 150 and 150 rows, in groups of 4."""
+    labels = np.arange(600) % 4 // 2 + (np.arange(600) % 4 == 3)
+    return {
+        "x": torch.from_numpy(CORNERS[labels]) + normal(seed, 600, 4),
+        "labels": labels,
+        "groups": np.arange(600) // 4,
+    }
+
+
+def collapse_truth() -> np.ndarray:
+    """NC1 to NC4 of those classes, from the corners; NC4 by summing the density over a grid."""
+    middle = CORNERS - CORNERS.mean(0)
+    norms = np.linalg.norm(middle, axis=1)
+    cosines = (middle @ middle.T / np.outer(norms, norms))[np.tril_indices(3, -1)]
+    grid = np.stack(np.meshgrid(*[np.linspace(-6, 10, 401)] * 2), -1)
+    away = ((grid[:, :, None] - CORNERS[:, :2]) ** 2).sum(-1)
+    wrong = away.argmin(-1)[..., None] != np.arange(3)
+    nc4 = (np.exp(-away / 2) / (2 * np.pi) * wrong * [0.5, 0.25, 0.25]).sum() * 0.04**2
+    nc1 = np.trace(np.linalg.pinv(middle.T @ middle / 3, rcond=1e-10)) / 3
+    return np.array([nc1, norms.std() / norms.mean(), np.abs(cosines + 0.5).mean(), nc4])
+
+
+def collapse_merged(parts: Parts) -> float:
+    from lamina.geometry.collapse import ClassSums, Scatter
+
+    given = classes(0)
+    x, labels, of_rows = given["x"], given["labels"], given["groups"] % 10
+    sums, scatters = [], []
+    for part in parts:
+        sums.append(ClassSums(10, 3, 4))
+        scatters.append(Scatter(torch.from_numpy(CORNERS), 10, None))
+        rows = np.flatnonzero(np.isin(of_rows, list(part)))
+        for state in (sums[-1], scatters[-1]):
+            state.update(x[torch.from_numpy(rows)], labels[rows], of_rows[rows])
+    for some, scatter in zip(sums[1:], scatters[1:], strict=True):
+        sums[0].merge(some)
+        scatters[0].merge(scatter)
+    return float(sums[0].means().sum() + scatters[0].products.sum() + scatters[0].wrong.sum())
+
+
 def cka_merged(parts: Parts) -> float:
     from tests.similarity.test_cka import SIZES
     from tests.similarity.test_merging import linear
@@ -78,6 +122,9 @@ def linear_regression_merged(parts: Parts) -> float:
 
 
 CASES = {
+    "geometry.neural_collapse": Case(
+        classes, collapse_truth(), "collapse_forgets_the_number_of_classes", within=0.01, merged=collapse_merged
+    ),
     "geometry.twonn": Case(torus, 2.0, "twonn_swaps_the_neighbors"),
     "similarity.cka": Case(documents, 0.0, "cka_ignores_groups", merged=cka_merged),
     # 96 rows fit 30 features and an intercept: -30 / (96 - 30 - 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lamina.geometry.neural_collapse import neural_collapse
 from lamina.geometry.twonn import twonn
 
-__all__ = ["twonn"]
+__all__ = ["neural_collapse", "twonn"]

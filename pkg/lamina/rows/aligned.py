@@ -60,6 +60,12 @@ class Aligned:
         """Whether rows can be read in any order, not only from first to last."""
         return self._at is not None
 
+    @property
+    def places(self) -> np.ndarray:
+        """int64, which row of x is read at each place."""
+        assert self._at is not None, "a stream cannot be read in any order"
+        return self._at[0]
+
     def blocks(self, size: int, wanted: np.ndarray | None = None) -> Iterator[Block]:
         """The rows in order, at most `size` at a time; with a mask over groups only those of the wanted groups."""
         if self._at is None:
