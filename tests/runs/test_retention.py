@@ -50,6 +50,7 @@ def run(tmp_path: Path) -> Run:
         ({"steps": [20, 50]}, [20, 50]),
         ({"steps": slice(90, None)}, [90, 100, 110]),
         ({"every": 60, "last": 1, "lowest": "loss"}, [0, 60, 70, 110]),
+        ({"last": 1, "lowest": {"loss": 3}, "highest": {"loss": 2}}, [0, 10, 60, 70, 80, 110]),
     ],
 )
 def test_rules_keep_what_they_say_and_keep_it_again(run: Run, rules: dict[str, Any], kept: list[int]) -> None:

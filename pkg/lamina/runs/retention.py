@@ -140,14 +140,11 @@ def _rules(
     """What is kept, by a name that says why."""
     rules: dict[str, _Rule] = {}
     if every is not None:
-        distance = _count("every", every)
-        rules[f"every {distance:,}"] = lambda there: [step for step in there if step % distance == 0]
+        rules[f"every {_count('every', every):,}"] = lambda there: [step for step in there if step % every == 0]
     if per_decade is not None:
-        points = _count("per_decade", per_decade)
-        rules[f"{points:,} per decade"] = lambda there: _spread(there, points)
+        rules[f"{_count('per_decade', per_decade):,} per decade"] = lambda there: _spread(there, per_decade)
     if last is not None:
-        count = _count("last", last)
-        rules[f"last {count:,}"] = lambda there: there[-count:]
+        rules[f"last {_count('last', last):,}"] = lambda there: there[-last:]
     for what, wanted, descending in (("lowest", lowest, False), ("highest", highest, True)):
         for name, count in _metrics(what, wanted):
             ranked = _ranked(run, name, saved, descending=descending)
