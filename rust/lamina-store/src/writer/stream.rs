@@ -16,6 +16,7 @@ const ENOUGH: u64 = 1 << 30;
 /// none of them before.
 pub struct CheckpointStream {
     storage: Arc<dyn Storage>,
+    ordinal: u32,
     journal: Journal,
     packs: PackWriter,
     /// What must stand in the log before the saves.
@@ -48,7 +49,12 @@ impl CheckpointStream {
         journal.append(vec![Op::Open(open)])?;
         let mut packs = PackWriter::new(ordinal);
         packs.look(storage.as_ref())?;
-        Ok(Self { storage, journal, packs, pending: Vec::new(), saves: Vec::new(), fresh: 0 })
+        Ok(Self { storage, ordinal, journal, packs, pending: Vec::new(), saves: Vec::new(), fresh: 0 })
+    }
+
+    /// Which writer of the run this is.
+    pub fn ordinal(&self) -> u32 {
+        self.ordinal
     }
 
     /// Writes the chunks of some bytes of a tensor, and returns their keys. All pieces of a tensor but the last are whole

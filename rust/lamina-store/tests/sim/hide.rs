@@ -18,6 +18,8 @@ pub enum What {
         /// The rows, and their names.
         rows: BTreeMap<Identity, i64>,
     },
+    /// Checkpoints of these steps: first and last of each span.
+    Discard(Vec<(i64, i64)>),
 }
 
 /// When it was asked for, and when it was acknowledged.
@@ -57,6 +59,15 @@ impl Hide {
                     && (steps.is_empty() || steps.iter().any(|&(first, last)| (first..=last).contains(&row.0)))
                     && (rows.is_empty() || rows.contains_key(row))
             }
+            What::Discard(_) => false,
+        }
+    }
+
+    fn hides_checkpoint(&self, step: i64) -> bool {
+        match &*self.what {
+            What::Rewind(to) => step > *to,
+            What::Delete { .. } => false,
+            What::Discard(steps) => steps.iter().any(|&(first, last)| (first..=last).contains(&step)),
         }
     }
 
@@ -170,7 +181,7 @@ fn fits(view: &View, calls: &[Called], writer: &Progress, holding: &Holding, the
             }
         }
         for (key, value) in &wrote.tensors {
-            let hidden = hidden(&|hide| hide.rewinds(|step| key.0 > step));
+            let hidden = hidden(&|hide| hide.hides_checkpoint(key.0));
             match view.tensors.get(key) {
                 Some(found) if found != value || hidden == Hidden::Yes => return false,
                 Some(_) => tensors += 1,

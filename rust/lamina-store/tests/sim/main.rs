@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod actor;
+mod checkpoints;
 mod collected;
 mod content;
 mod disk;

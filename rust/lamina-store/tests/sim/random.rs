@@ -16,6 +16,8 @@ enum Step {
     Wait(usize),
     Close(usize),
     Hide(Kind, u64),
+    /// So many checkpoints come from elsewhere.
+    Import(usize, u64),
     /// Some sites become cold.
     Compact(u64),
     /// Writers that a cut of the power ended are closed for good.
@@ -32,6 +34,7 @@ enum Kind {
     Site,
     SiteOfRows,
     SiteOfSteps,
+    Checkpoints,
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -46,13 +49,22 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    use Kind::{Rewind, Rows, Site, SiteOfRows, SiteOfSteps, Steps};
-    let kind = prop_oneof![Just(Rewind), Just(Steps), Just(Rows), Just(Site), Just(SiteOfRows), Just(SiteOfSteps)];
+    use Kind::{Checkpoints, Rewind, Rows, Site, SiteOfRows, SiteOfSteps, Steps};
+    let kind = prop_oneof![
+        Just(Rewind),
+        Just(Steps),
+        Just(Rows),
+        Just(Site),
+        Just(SiteOfRows),
+        Just(SiteOfSteps),
+        Just(Checkpoints)
+    ];
     prop_oneof![
         8 => (0usize..3, call()).prop_map(|(writer, call)| Step::Stage(writer, call)),
         5 => (0usize..3).prop_map(Step::Wait),
         2 => (0usize..3).prop_map(Step::Close),
         2 => (kind, any::<u64>()).prop_map(|(kind, seed)| Step::Hide(kind, seed)),
+        1 => (1usize..3, 1u64..9000).prop_map(|(count, bytes)| Step::Import(count, bytes)),
         2 => any::<u64>().prop_map(Step::Compact),
         1 => Just(Step::Bury),
         1 => any::<u64>().prop_map(Step::Cut),
@@ -77,6 +89,9 @@ fn what(scene: &Scene, kind: Kind, seed: u64) -> Option<What> {
         Kind::Site => delete(site(), vec![], [].into()),
         Kind::SiteOfRows => delete(site(), vec![], rows()),
         Kind::SiteOfSteps => delete(site(), steps, [].into()),
+        Kind::Checkpoints => {
+            What::Discard(vec![(tag(pick(5, 4), pick(6, 3)), tag(pick(5, 4), pick(6, 3) + pick(7, 4)))])
+        }
     };
     // no rows at all would stand for all of them
     let empty =
@@ -94,6 +109,7 @@ fn act(steps: Vec<Step>) -> Result<usize, String> {
             Step::Wait(writer) => writers[writer].iter_mut().for_each(Actor::wait),
             Step::Close(writer) => writers[writer].take().into_iter().for_each(Actor::close),
             Step::Hide(kind, seed) => what(&scene, kind, seed).into_iter().for_each(|what| scene.hide(what)),
+            Step::Import(count, bytes) => scene.import(count, bytes),
             Step::Compact(seed) => {
                 let cold = scene.sites();
                 let chosen = cold.iter().filter(|site| mix(seed, site.len() as u64, 1).is_multiple_of(4));

@@ -8,10 +8,11 @@ use super::history::{self, Call, Called, Known, Note};
 use super::view::{Found, found};
 use lamina_format::commit;
 use lamina_format::record::Op;
-use lamina_store::hide::{Deletion, delete, rewind};
+use lamina_store::hide::{Deletion, delete, discard, positions, rewind};
 use lamina_store::keep::{Compaction, Progress, compact, gc};
 use lamina_store::reader::Opening;
 use lamina_store::storage::{Files, Storage};
+use lamina_store::writer::{CheckpointStream, StreamedPart};
 use lamina_store::{Snapshot, Writer, create};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,6 +68,33 @@ impl Scene {
         Ok(Actor { scene: self.clone(), slot, writer, storage, staged: 0, attached: BTreeSet::new() })
     }
 
+    /// A log of checkpoints that come piece by piece: so many, visible together.
+    pub fn import(&self, count: usize, bytes: u64) {
+        let slot = {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(Vec::new());
+            calls.len() - 1
+        };
+        let mut stream = CheckpointStream::open(self.storage()).unwrap();
+        self.fs.note(Note::Opened { slot, ordinal: stream.ordinal() });
+        for at in 0..count {
+            let (tag, call) = (history::tag(slot, at), Call::Save { bytes });
+            self.called(slot, Called { wrote: Arc::new(history::wrote(tag, &call)), call });
+            self.fs.note(Note::Staged { slot });
+            let (mut keys, mut specs) = (Vec::new(), Vec::new());
+            for (spec, bytes) in history::tensors(tag, bytes) {
+                keys.extend(stream.put(spec.dtype, &bytes).unwrap());
+                specs.push(spec);
+            }
+            let (name, tree, scalars) = ("model".to_owned(), "{}".to_owned(), "[]".to_owned());
+            stream.save(tag, vec![StreamedPart { name, tree, scalars, tensors: specs, keys }]).unwrap();
+        }
+        stream.commit().unwrap();
+        self.fs.note(Note::Acknowledged { slot, calls: count });
+        stream.close(None).unwrap();
+        self.fs.note(Note::Closed { slot });
+    }
+
     pub fn called(&self, slot: usize, called: Called) {
         self.calls.lock().unwrap()[slot].push(called);
     }
@@ -116,6 +144,11 @@ impl Scene {
             What::Delete { sites, steps, rows } => {
                 let rows: Vec<(i64, i64)> = rows.values().map(|&name| (name, name)).collect();
                 delete(self.storage().as_ref(), &Deletion { sites, steps, rows: &rows })
+            }
+            What::Discard(steps) => {
+                let storage = self.storage();
+                let before = positions(storage.as_ref()).unwrap();
+                discard(storage.as_ref(), &[(vec!["model".to_owned()], steps.clone())], &before)
             }
         }
         .unwrap();
