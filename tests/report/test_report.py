@@ -21,6 +21,7 @@ SECTIONS = [
     "How alike the layers are",
     "Size of the activations",
     "Change of the weights",
+    "Checkpoints",
     "Which examples were learnt last",
     "What was stored",
 ]

@@ -11,6 +11,8 @@ import pytest
 import lamina
 from lamina.report import learnt, principal
 from lamina.report.norms import norms_frame
+from lamina.report.saved import saved_frame, saved_section
+from lamina.report.section import Picture, Table
 from lamina.report.weights import weights_frame
 from tests.faults import broken
 
@@ -110,3 +112,26 @@ def test_rows_and_steps_that_are_not_finite_are_left_out(tmp_path: Path) -> None
     frame = principal.principal_frame(lamina.open(tmp_path / "run"), "a.output", [0, 1, 2], "validation")
     assert frame.group_by("step").len().sort("step").rows() == [(0, 9), (2, 10)]
     assert frame["x"].is_finite().all()
+
+
+def test_checkpoints_tell_what_was_new(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        for step in (0, 5, 10):
+            state = {"frozen": np.arange(1000.0), "w": np.full(1000, step, np.float64)}
+            writer.save({"model": state, "once": np.ones(3)} if step == 0 else {"model": state}, step=step)
+    run = lamina.open(tmp_path / "run")
+    model = saved_frame([run]).filter(part="model").select("step", "tensors", "bytes", "stored").rows()
+    assert model == [(0, 2, 16000, 16000), (5, 2, 16000, 8000), (10, 2, 16000, 8000)]
+    section = saved_section([run])
+    assert section is not None
+    table, picture = section.parts
+    assert isinstance(table, Table)
+    assert isinstance(picture, Picture)
+    rows = table.frame.select("part", "checkpoints", "last step", "percent").rows()
+    assert rows == [("model", 3, 10, pytest.approx(200 / 3)), ("once", 1, 0, 100.0)]
+    drawn = picture.chart.to_dict()
+    assert "percent" in str(drawn)
+    run.retain(last=1).apply()
+    assert saved_frame([run])["step"].to_list() == [0, 10]
+    assert saved_section([lamina.Run.create(tmp_path / "empty")]) is None

@@ -20,6 +20,7 @@ from lamina.report.norms import norms_section
 from lamina.report.overview import description_of, overview_section, title_of
 from lamina.report.page import write_page
 from lamina.report.principal import principal_section
+from lamina.report.saved import saved_section
 from lamina.report.section import Chapter, Section
 from lamina.report.similarity import similarity_section
 from lamina.report.storage import storage_section
@@ -34,6 +35,7 @@ _SECTIONS: dict[str, Callable[[list[Run]], Section | None]] = {
     "layers": principal_section,
     "norms": norms_section,
     "weights": weights_section,
+    "checkpoints": saved_section,
     "examples": learnt_section,
     "storage": storage_section,
 }
@@ -42,7 +44,7 @@ _MEASURED: dict[str, Callable[..., Section | None]] = {
     "similarity of layers": layers_section,
 }
 """Sections that measure for longer than a person waits, so that each has a bar of its own."""
-_ORDER = ["runs", "metrics", "layers", *_MEASURED, "norms", "weights", "examples", "storage"]
+_ORDER = ["runs", "metrics", "layers", *_MEASURED, "norms", "weights", "checkpoints", "examples", "storage"]
 
 
 def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, progress: bool = True) -> Path:
@@ -51,10 +53,10 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
     A section appears when the runs hold what it shows: metrics over steps (mean and range over runs); the last
     hidden layer on its two leading principal directions at four steps, colored by the examples' `label`; the
     similarity (CKA) of layers to each other, to their own end, and across runs; norms of activations and gradients;
-    the weights' change between checkpoints; the examples that were learnt last, from the site `loss`; what was
-    stored, and the metric `recording/percent` where a training logged it. The lead is `config["description"]`, the
-    units of metrics are `config["units"]`, for example `{"loss": "nats"}`, and the column whose values are
-    independent of each other is `config["groups"]`, by default the example.
+    the weights' change between checkpoints; what each checkpoint stored; the examples that were learnt last, from the
+    site `loss`; what was stored, and the metric `recording/percent` where a training logged it. The lead is
+    `config["description"]`, the units of metrics are `config["units"]`, for example `{"loss": "nats"}`, and the column
+    whose values are independent of each other is `config["groups"]`, by default the example.
 
     Args:
         runs: A run or several; several are averaged where they share an axis. Runs that hold other sites are of

@@ -8,8 +8,8 @@ use super::scene::Scene;
 use lamina_store::keep::{Progress, gc};
 use std::time::Duration;
 
-fn collect(scene: &Scene, grace: Duration) -> usize {
-    gc(&scene.storage(), grace, &Progress::default()).unwrap().removed.len()
+fn collect(scene: &Scene, grace: Duration) {
+    gc(&scene.storage(), grace, &Progress::default()).unwrap();
 }
 
 /// Checkpoints of a writer that is done.
@@ -86,7 +86,7 @@ fn thinned(scene: &Scene) {
 
 #[test]
 fn no_import_is_lost_that_leans_on_what_is_condemned_meanwhile() {
-    every_interruption(thinned, |scene| scene.import(1, 10), |scene| drop(collect(scene, Duration::from_secs(86_400))));
+    every_interruption(thinned, |scene| scene.import(1, 10), |scene| collect(scene, Duration::from_secs(86_400)));
 }
 
 #[test]
