@@ -125,6 +125,26 @@ def test_the_bytes_come_back(tmp_path: Path) -> None:
     assert steps(run.copy(tmp_path / "copy", progress=False)) == [0, 3]
 
 
+def test_the_bytes_of_a_pack_that_is_needed_still_come_back_by_compaction(run: Run) -> None:
+    rng = np.random.default_rng(0)
+    with run.writer() as writer:
+        for step in range(200, 210):
+            writer.save({"noise": {"w": rng.integers(0, 2**63, LENGTH)}}, step=step)
+    kept = run.refresh().load(209, part="noise")["w"].copy()
+    plan = run.retain(last=1, parts="noise")
+    assert plan.bytes_freed == 9 * 8 * LENGTH
+    plan.apply()
+    before = sum(path.stat().st_size for path in (run.path / "chunks").iterdir())
+    assert run.gc(grace=0, progress=False).bytes_freed == 0, "a chunk of the pack is needed"
+    run.compact(progress=False)
+    run.gc(grace=0, progress=False)
+    left = sum(path.stat().st_size for path in (run.path / "chunks").iterdir())
+    assert before - left >= plan.bytes_freed
+    assert (run.load(209, part="noise")["w"] == kept).all()
+    assert run.load(100)["w"][0] == 100
+    assert run.verify(progress=False).ok
+
+
 def test_the_independent_reader_agrees(run: Run) -> None:
     run.retain(every=50, last=1).apply()
     save(run, [20], value=0.25)
