@@ -1118,6 +1118,27 @@ def flights_forget_the_random_state(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def divisions_ignore_shapes(patch: pytest.MonkeyPatch) -> None:
+    """A step with the same sites and columns is divided as the one before, whatever their shapes."""
+    from lamina.recording import division
+
+    patch.setattr(division, "_shapes", lambda captured, columns: ([one.site for one in captured], list(columns)))
+
+
+@fault
+def divisions_keep_what_values_decided(patch: pytest.MonkeyPatch) -> None:
+    """Columns that were made for one step hold for the next one of the same shapes."""
+    from lamina.recording.division import Division, _Set
+
+    def learn(self: Division, captured: Any, columns: Any, made: Any) -> bool:
+        self._sets = [_Set((), dict(own)) for _, own in made]
+        self._places = [next(i for i, (sites, _) in enumerate(made) if one.site in sites) for one in captured]
+        return True
+
+    patch.setattr(Division, "_learn", learn)
+
+
+@fault
 def passes_are_seen_by_other_recorders(patch: pytest.MonkeyPatch) -> None:
     """A probe or a capture inside of another recorder's step counts as a part of that step."""
     from contextlib import nullcontext

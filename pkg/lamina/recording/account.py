@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from lamina.errors import RecordingError
@@ -21,8 +21,8 @@ class Account:
 
     def __init__(self) -> None:
         self._sources: set[str] = set()
-        self._due: Counter[tuple[str, str]] = Counter()
-        self._fired: Counter[tuple[str, str]] = Counter()
+        self._due: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._fired: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._awaited: set[tuple[str, str]] = set()
         self._warned: set[tuple[str, str]] = set()
 
@@ -39,9 +39,10 @@ class Account:
         fired = set(fired)
         awaited = set(awaited) - fired
         due = [site for site in due if site not in awaited]
-        self._due.update((source, site) for site in due)
-        self._fired.update((source, site) for site in fired)
-        self._awaited -= {(source, site) for site in fired}
+        self._due[source].update(due)
+        self._fired[source].update(fired)
+        if self._awaited:
+            self._awaited -= {(source, site) for site in fired}
         self._awaited |= {(source, site) for site in awaited}
         if not due or source in self._sources:
             return
@@ -59,23 +60,23 @@ class Account:
             return
         silent = sorted(site for _, site in self._awaited - self._warned)
         self._warned |= self._awaited
-        self._due.update(sorted(self._awaited))
-        self._awaited.clear()
+        self._miss()
         if silent:
             error = _nothing_captured(silent, "in a step that was due and has ended")
             warnings.warn(str(error), LaminaWarning, stacklevel=5)
 
     def close(self) -> None:
         """Warn of sites that captured in fewer steps than they were due in; raise RecordingError if one never did."""
-        self._due.update(sorted(self._awaited))
-        fired = {site for _, site in self._fired}
-        silent = list(dict.fromkeys(site for _, site in self._due if site not in fired))
+        self._miss()
+        fired = set[str]().union(*self._fired.values())
+        silent = list(dict.fromkeys(site for due in self._due.values() for site in due if site not in fired))
         if silent:
             raise _nothing_captured(silent, "in all steps that were due")
         missed = [
-            f"{site} in {self._fired[source, site]} of {due} (source {source!r})"
-            for (source, site), due in self._due.items()
-            if 0 < self._fired[source, site] < due
+            f"{site} in {self._fired[source][site]} of {count} (source {source!r})"
+            for source, due in self._due.items()
+            for site, count in due.items()
+            if 0 < self._fired[source][site] < count
         ]
         if missed:
             shown = "; ".join(missed[:5]) + (f"; and {len(missed) - 5} more" if len(missed) > 5 else "")
@@ -85,6 +86,11 @@ class Account:
                 LaminaWarning,
                 stacklevel=2,
             )
+
+    def _miss(self) -> None:
+        for source, site in sorted(self._awaited):
+            self._due[source][site] += 1
+        self._awaited.clear()
 
 
 def _nothing_captured(sites: list[str], when: str) -> RecordingError:

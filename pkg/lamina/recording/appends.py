@@ -15,10 +15,13 @@ from lamina.recording.numbering import Numbering
 from lamina.recording.sites import Site
 from lamina.runs.buffers import Lent
 
+Append = tuple[dict[str, torch.Tensor | Lent], dict[str, Any]]
+"""Tensors by site, and the columns that they share."""
+
 
 def appends(
     captured: Iterable[Captured], columns: Mapping[str, Any], numbering: Numbering | None = None
-) -> Iterator[tuple[dict[str, torch.Tensor | Lent], dict[str, Any]]]:
+) -> Iterator[Append]:
     """Divide what a step captured into sets of tensors with the same columns.
 
     - A column is one value, or has an entry for each batch item, or is [batch, positions].
@@ -51,7 +54,7 @@ def appends(
     if numbering is not None:
         numbering.begin_step()
 
-    sets: dict[tuple[Any, ...], tuple[dict[str, torch.Tensor | Lent], dict[str, Any]]] = {}
+    sets: dict[tuple[Any, ...], Append] = {}
     given: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in captured:
         size = examples(one, columns)

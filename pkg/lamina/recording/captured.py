@@ -152,7 +152,9 @@ class Collector:
 
     def _copy(self, value: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, _core.Memory | None]:
         size = value.numel() * dtype.itemsize
-        if size < LARGE or value.device.type != "cpu":
+        if size < LARGE or not value.is_cpu:
+            if value.dtype == dtype:
+                return value.clone(memory_format=torch.contiguous_format), None
             return value.to(dtype, copy=True, memory_format=torch.contiguous_format), None
         memory = self._pool.take(size)
         return torch.frombuffer(memory, dtype=dtype).view(value.shape).copy_(value), memory

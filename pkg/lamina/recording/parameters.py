@@ -89,6 +89,7 @@ class ParameterTaps:
 
     def begin(self) -> None:
         """Take the values and states of the taps that are armed."""
+        self._stepped = self._taken = False
         for tap in self._armed():
             if tap.site.what is None:
                 self._take(tap, tap.parameter)

@@ -13,7 +13,7 @@ from torch.utils.data import DistributedSampler, RandomSampler
 from lamina.errors import RecordingError
 from lamina.progress import track
 from lamina.recording.account import Account
-from lamina.recording.appends import appends
+from lamina.recording.division import Division
 from lamina.recording.lazy import check_shapes
 from lamina.recording.sameness import Sameness
 from lamina.recording.sharded import reshard
@@ -97,6 +97,7 @@ def record_pass(
     check_shapes(model, source)
     due, fired = list(due), set()
     found = skipped = False
+    division = Division()
     with random_states(*generators(data)), evaluation(model), buffers(model):
         batches = _batches(data, _device(model), source, mask)
         for batch in track(batches, description, total=count_batches(data), progress=progress):
@@ -110,7 +111,7 @@ def record_pass(
                 model(*batch.args, **batch.kwargs)
                 captured = taps.drain()
             fired.update(one.site for one in captured)
-            for sites, columns in appends(captured, batch.columns):
+            for sites, columns in division.of(captured, batch.columns):
                 writer.append(sites, step=step, source=source, **columns)
     reshard(model)
     if not found:

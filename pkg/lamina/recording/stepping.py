@@ -11,7 +11,7 @@ import torch
 
 from lamina.errors import RecordingError
 from lamina.recording.account import Account
-from lamina.recording.appends import appends
+from lamina.recording.division import Division
 from lamina.recording.flight import Flight, Stateful
 from lamina.recording.numbering import Numbering
 from lamina.recording.numbers import Meters, Numbers
@@ -73,6 +73,7 @@ class Stepping:
         self._meters = Meters(model, numbers, optimizer, log=self.log)
         self._account = Account()
         self._numbering: Numbering | None = None
+        self._division = Division()
         self._progression = Progression()
         self._writer: GuardedWriter | None = None
         self._due: list[AnyTap] = []
@@ -213,7 +214,7 @@ class Stepping:
         if self._progression.micro:
             columns["micro"] = self._progression.micro
         # All of them before the first is written: columns that do not fit leave no part of the step behind.
-        for sites, own in list(appends(captured, columns, numbering)):
+        for sites, own in self._division.of(captured, columns, numbering):
             if due := {name: value for name, value in sites.items() if name in now}:
                 writer.append(due, step=self.last, source="train", **own)
             if self._ring is not None and len(due) < len(sites):

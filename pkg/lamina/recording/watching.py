@@ -65,6 +65,7 @@ class Taps:
         names = [] if self._attention is None else self._attention.names()
         self._statistics = [AttentionTap(AttentionSite(name)) for name in names]
         self._stack = ExitStack()
+        self._armed = False
 
     def __enter__(self) -> Taps:
         """Attach all hooks, or none."""
@@ -105,6 +106,7 @@ class Taps:
 
     def arm(self, taps: Iterable[AnyTap]) -> None:
         """Make some taps capture until `disarm`."""
+        self._armed = True
         for tap in taps:
             tap.armed = True
         self._counter.armed = True
@@ -114,6 +116,9 @@ class Taps:
 
     def disarm(self) -> None:
         """Make all taps idle."""
+        if not self._armed:
+            return
+        self._armed = False
         self._counter.disarm()
         for tap in self._modules:
             tap.disarm()

@@ -134,8 +134,8 @@ def flatten(value: Any, what: str, staging: Staging | None = None) -> Flat:
 
 
 def _flatten_tensor(tensor: torch.Tensor, what: str, staging: Staging | None) -> Flat:
-    import torch
-
+    # not imported: where there are many sites, each call that is none counts
+    torch = sys.modules["torch"]
     if (name := name_of_torch(tensor.dtype)) is None:
         raise SchemaError(f"{what} has the dtype {tensor.dtype}", hint=f"known are {', '.join(_TORCH_NAMES)}")
     if tensor.layout != torch.strided:
@@ -144,13 +144,26 @@ def _flatten_tensor(tensor: torch.Tensor, what: str, staging: Staging | None) ->
         raise SchemaError(f"{what} is on the device meta, where tensors have no values")
     if not tensor.numel():  # whose strides may be any
         return Flat(name, tuple(tensor.shape), np.empty(0, np.uint8))
-    tensor = tensor.detach()
-    as_it_lies = tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg()) and not is_remote(tensor)
-    if staging and not as_it_lies and tensor.nbytes >= LARGE:
-        return Flat(name, tuple(tensor.shape), staging.of_tensor(tensor))
-    # contiguous first: a tensor on a GPU is then put in order there, and copied to this side once
-    tensor = tensor.resolve_conj().resolve_neg().contiguous().cpu()
+    if not _is_plain(tensor):
+        tensor = tensor.detach()
+        as_it_lies = tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg()) and not is_remote(tensor)
+        if staging and not as_it_lies and tensor.nbytes >= LARGE:
+            return Flat(name, tuple(tensor.shape), staging.of_tensor(tensor))
+        # contiguous first: a tensor on a GPU is then put in order there, and copied to this side once
+        tensor = tensor.resolve_conj().resolve_neg().contiguous().cpu()
+    if name in NUMPY_DTYPES:
+        return Flat(name, tuple(tensor.shape), tensor.numpy().reshape(-1).view(np.uint8))
     return Flat(name, tuple(tensor.shape), tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether NumPy takes the tensor as it is: what a recorder captured is mostly so."""
+    return (
+        tensor.is_cpu
+        and tensor.is_contiguous()
+        and not (tensor.requires_grad or tensor.is_conj() or tensor.is_neg())
+        and type(tensor) is sys.modules["torch"].Tensor
+    )
 
 
 def empty_tensor(dtype: str, shape: tuple[int, ...]) -> tuple[torch.Tensor, np.ndarray]:

@@ -47,6 +47,8 @@ def as_values(name: str, value: Any) -> Any:
     kind = type(value)
     if kind in _KINDS or (kind is np.ndarray and value.ndim and value.dtype.kind in "biuf"):
         return value
+    if kind is range:
+        return from_range(value)
     if isinstance(value, datetime | np.datetime64):
         return times.from_items(name, [value])[0]
     if is_tensor(value):
@@ -61,8 +63,6 @@ def as_values(name: str, value: Any) -> Any:
         if isinstance(value.dtype, pl.Datetime):
             return times.from_series(name, value)
         value = value.to_list()
-    if isinstance(value, range):
-        return from_range(value)
     if isinstance(value, list | tuple):
         return _from_list(name, list(value))
     return value
@@ -97,13 +97,15 @@ def _from_list(name: str, values: list[Any]) -> np.ndarray:
 def column(name: str, values: Any) -> Column:
     """One column for the store from a scalar or an array that has one entry a row."""
     cells = _column(name, values)
-    if cells[1] not in (meant := _MEANT.get(name, (cells[1],))):
+    if name in _MEANT and cells[1] not in (meant := _MEANT[name]):
         raise SchemaError(f"column {name!r} is given as {cells[1]}", hint=f"it is reserved for {' or '.join(meant)}")
     return cells
 
 
 def _column(name: str, values: Any) -> Column:
     check_name(name)
+    if (kind := _KINDS.get(type(values))) is not None:
+        return name, kind, values, None
     if values is None:
         raise SchemaError(
             f"column {name!r} is None", hint="leave it out, or give a list with None where there is no value"
@@ -111,7 +113,10 @@ def _column(name: str, values: Any) -> Column:
     if isinstance(values, np.datetime64):
         return name, "time", None if np.isnat(values) else int(values.astype(np.int64)), None
     if not isinstance(values, np.ndarray):
-        return _constant(name, values)
+        raise SchemaError(
+            f"column {name!r} is a {type(values).__name__}",
+            hint="give integers, floats, booleans, texts or times, or a list of them",
+        )
     if values.dtype == object and times.are_times(values.tolist()):
         values = times.from_items(name, values.tolist())
     if values.dtype == object or values.dtype.kind in "US":
@@ -136,16 +141,6 @@ def _column(name: str, values: Any) -> Column:
 
 def _bytes(values: np.ndarray, dtype: type) -> np.ndarray:
     return np.ascontiguousarray(values.astype(dtype, copy=False)).reshape(-1).view(np.uint8)
-
-
-def _constant(name: str, value: Any) -> Column:
-    kind = _KINDS.get(type(value))
-    if kind is None:
-        raise SchemaError(
-            f"column {name!r} is a {type(value).__name__}",
-            hint="give integers, floats, booleans, texts or times, or a list of them",
-        )
-    return name, kind, value, None
 
 
 def _from_objects(name: str, values: list[Any]) -> Column:

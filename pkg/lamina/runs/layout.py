@@ -7,7 +7,8 @@ item has a shape. Sites of one call with other leading shapes form row sets of t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,8 @@ def row_sets(
         lead = flat.shape[:2] if len(flat.shape) == 3 else flat.shape[:1]
         leads.setdefault(lead, []).append((name, flat.dtype, flat.shape[len(lead) :], flat.bytes))
     given = {name: as_values(name, value) for name, value in metadata.items()}
-    _check_fits(given if mask is None else given | {"mask": as_values("mask", mask)}, list(leads))
+    mask = None if mask is None else as_values("mask", mask)
+    _check_fits(given if mask is None else given | {"mask": mask}, leads)
     return [_row_set(lead, members, given, mask, staging) for lead, members in leads.items()]
 
 
@@ -79,10 +81,11 @@ def attached(sites: Mapping[str, Any], row: Any, *, staging: Staging | None = No
     return [RowSet(rows, members, [], names.view(np.uint8)) for rows, members, _, _ in sets]
 
 
-def _check_fits(given: Mapping[str, Any], leads: list[tuple[int, ...]]) -> None:
+def _check_fits(given: Mapping[str, Any], leads: Collection[tuple[int, ...]]) -> None:
     """Every array must have one entry an example, or an example and position, of some site."""
+    fitting = {*leads, *(lead[:1] for lead in leads)}
     for name, values in given.items():
-        if isinstance(values, np.ndarray) and not any(values.shape in (lead, lead[:1]) for lead in leads):
+        if isinstance(values, np.ndarray) and values.shape not in fitting:
             rows = " or ".join(str(list(lead)) for lead in leads)
             raise SchemaError(f"column {name!r} has the shape {list(values.shape)}, the sites have rows {rows}")
 
@@ -93,9 +96,9 @@ def _row_set(
     spread = {name: _spread(values, lead, name) for name, values in given.items()}
     spread = {name: values for name, values in spread.items() if values is not _OTHER}
     if len(lead) == 2 and "position" not in spread:
-        spread["position"] = np.tile(np.arange(lead[1], dtype=np.int64), lead[0])
+        spread["position"] = _few(*lead) if math.prod(lead) <= _FEW else _positions(*lead)
     rows = math.prod(lead)
-    keep = _OTHER if mask is None else _spread(as_values("mask", mask), lead, "mask")
+    keep = _OTHER if mask is None else _spread(mask, lead, "mask")
     if keep is not _OTHER:
         keep = np.broadcast_to(np.asarray(keep, dtype=bool), (rows,))
         spread = {name: values[keep] if isinstance(values, np.ndarray) else values for name, values in spread.items()}
@@ -105,6 +108,14 @@ def _row_set(
     columns = [column(name, spread[name]) for name in names if not is_blank(spread[name])]
     return RowSet(rows, sites, columns)
 
+
+def _positions(examples: int, positions: int) -> np.ndarray:
+    """0, 1, … for each example; nobody writes to it."""
+    return np.tile(np.arange(positions, dtype=np.int64), examples)
+
+
+_FEW = 2**16
+_few = lru_cache(maxsize=8)(_positions)  # they are mostly those of the append before
 
 _ORDER = {name: index for index, name in enumerate(RESERVED_ORDER)}
 _OTHER = object()  # a column of another row set of the same call
