@@ -160,6 +160,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     """Whether NumPy takes the tensor as it is: what a recorder captured is mostly so."""
     return (
         tensor.is_cpu
+        and not is_remote(tensor)
         and tensor.is_contiguous()
         and not (tensor.requires_grad or tensor.is_conj() or tensor.is_neg())
         and type(tensor) is sys.modules["torch"].Tensor
