@@ -1816,3 +1816,21 @@ def collapse_keeps_the_means_in_replicates(patch: pytest.MonkeyPatch) -> None:
         "nc1_to_nc3",
         lambda n, means, products, moved, weights: whole(n, means, products, torch.zeros_like(moved), weights),
     )
+
+
+@fault
+def shards_begin_at_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A process forgets where its shards begin."""
+    from lamina.distributed import writing
+
+    shard = writing.StoredShard
+    patch.setattr(writing, "StoredShard", lambda offsets, *rest: shard((0,) * len(offsets), *rest))
+
+
+@fault
+def boxes_begin_at_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A process reads the first rows in place of its own."""
+    from lamina.distributed.leaves import Leaves
+
+    read = Leaves.read
+    patch.setattr(Leaves, "read", lambda self, stored, offsets, out: read(self, stored, (0,) * len(offsets), out))

@@ -162,6 +162,13 @@ class Pool:
         """Bytes in use, and bytes that wait to be used again."""
 
 @final
+class Shard:
+    """A tensor that was staged for a checkpoint."""
+
+    def keys(self) -> bytes:
+        """The keys of its chunks, 32 bytes each. WriterError before its ticket says that it is durable."""
+
+@final
 class Writer:
     """A handle on the log that this process writes with these options, on a new log if there is none. Thread-safe. All
     work past the staging copy is done by the log's thread."""
@@ -208,6 +215,29 @@ class Writer:
     def save(self, step: int, parts: Sequence[tuple[str, str, str, Sequence[Tensor]]]) -> Ticket:
         """Stage a checkpoint: for each part its name, its tree (JSON, alike from save to save), its scalars
         (JSON, different from save to save) and its tensors."""
+
+    def shard(self, tensor: Tensor) -> tuple[Ticket, Shard]:
+        """Stage a tensor that no checkpoint holds, and nobody sees before `complete`, by whatever writer, names it."""
+
+    def condemned(self) -> int:
+        """How many files were condemned in all, as of now."""
+
+    def complete(
+        self,
+        step: int,
+        condemned: int,
+        parts: Sequence[
+            tuple[
+                str,
+                str,
+                str,
+                Sequence[tuple[str, DType, Sequence[int], Sequence[tuple[Sequence[int], Sequence[int], bytes]]]],
+            ]
+        ],
+    ) -> Ticket:
+        """Stage a checkpoint of shards that are durable, by whatever writers, and were stored when `condemned` files or more
+        were condemned: of each part name, tree, scalars, and tensors: name, dtype, shape, and the shards that fill it, each
+        where it begins, its lengths, and its keys. SchemaError if they do not fill it."""
 
     def flush(self) -> None:
         """Return when everything staged so far is durable."""
@@ -316,6 +346,18 @@ class Snapshot:
 
     def part(self, step: int, part: str) -> tuple[str, str, str]:
         """The tree and the scalars of a part, as saved, and the log that holds them."""
+
+    def box(
+        self,
+        step: int,
+        part: str,
+        index: int,
+        offsets: Sequence[int],
+        sizes: Sequence[int],
+        out: Buffer,
+        threads: int,
+    ) -> None:
+        """The bytes of a box of tensor `index` of a part into a writable buffer of exactly the right size."""
 
     def stretches(
         self, part: str, wanted: Sequence[tuple[int, int, int, Buffer]], threads: int

@@ -57,6 +57,8 @@ def layout(name: str, **changed: Any) -> None:
                     if number == reader.LAYOUT:
                         content = cbor2.loads(record[0])
                         content = {0: changed.get("tree", content[0]), 1: changed.get("tensors", content[1])}
+                        if "wholes" in changed:
+                            content[2] = changed["wholes"]
                         record[0] = changed.get("content", forge.encode(content))
                         key = reader.digest(record[0])
                     if number == reader.SAVE:
@@ -157,6 +159,18 @@ layout("layout_shape_large", tensors=[{0: "weight", 1: "f32", 2: [2**33]}])
 layout("layout_shape_other", tensors=[{0: "weight", 1: "f32", 2: [7]}])
 layout("layout_dtype_unknown", tensors=[{0: "weight", 1: "f99", 2: [6]}])
 layout("layout_dtype_other", tensors=[{0: "weight", 1: "i32", 2: [6]}])
+WHOLE = {0: "weight", 1: "f32", 2: [6]}
+layout("wholes_none", wholes=[])
+layout("wholes_text", wholes="all")
+layout("wholes_of_nothing", wholes=[{0: WHOLE, 1: []}])
+layout("wholes_beyond", wholes=[{0: WHOLE, 1: [{0: 7, 1: [0]}]}])
+layout("wholes_outside", wholes=[{0: WHOLE, 1: [{0: 0, 1: [1]}]}])
+layout("wholes_far_outside", wholes=[{0: WHOLE, 1: [{0: 0, 1: [2**64 - 1]}]}])
+layout("wholes_of_another_rank", wholes=[{0: WHOLE | {2: [2, 3]}, 1: [{0: 0, 1: [0, 0]}]}])
+layout("wholes_of_another_dtype", wholes=[{0: WHOLE | {1: "i32"}, 1: [{0: 0, 1: [0]}]}])
+layout("wholes_twice", wholes=[{0: WHOLE, 1: [{0: 0, 1: [0]}]}] * 2)
+layout("wholes_larger", wholes=[{0: WHOLE | {2: [2**40]}, 1: [{0: 0, 1: [0]}] * 100_000}])
+layout("wholes_overflowing", wholes=[{0: WHOLE | {2: [2**40, 2**40]}, 1: []}])
 layout("tree_no_json", tree="{")
 layout("tree_deep", tree='{"l":' * 50_000 + '{"t":0}' + "}" * 50_000)
 layout("tree_deep_and_valid", tree='{"l":[' * 50_000 + '{"t":0}' + "]}" * 50_000)

@@ -27,7 +27,7 @@ ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.spl
 VALUES = {"int": "<i8", "float": "<f8", "bool": "?", "time": "<i8"}
 CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE, REPLACE = range(14)
 DROP, DISCARD = 15, 17
-KNOWN = {"coded-chunks", "discard"}
+KNOWN = {"coded-chunks", "discard", "pieces"}
 
 
 class BrokenError(Exception):
@@ -362,7 +362,20 @@ def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
                 check(digest(tensor[1].encode() + b"\0" + raw) == key, "wrong key", file, place[1])
             tensors.append(np.frombuffer(data, kind).reshape(tensor[2]))
         check(next(keys, None) is None, "keys left over", "logs")
+        tensors = [put_together(whole, tensors) for whole in layout[2]] if 2 in layout else tensors
         run.checkpoints.setdefault(record[0], {})[part[0]] = (json.loads(layout[0]), json.loads(part[3]), tensors)
+
+
+def put_together(whole: dict[int, Any], tensors: list[np.ndarray]) -> np.ndarray:
+    _, dtype, shape = (whole[0][key] for key in range(3))
+    made, filled = np.empty(shape, ELEMENTS[dtype]), np.zeros(shape, bool)
+    for piece in whole[1]:
+        held = tensors[piece[0]]
+        box = tuple(slice(at, at + size) for at, size in zip(piece[1], held.shape, strict=True))
+        check(held.dtype == made.dtype and not filled[box].any(), "pieces do not fit", "logs")
+        made[box], filled[box] = held, True
+    check(bool(filled.all()), "a piece is missing", "logs")
+    return made
 
 
 def examples(run: Recorded) -> dict[tuple[int, int | None], dict[str, Any]]:

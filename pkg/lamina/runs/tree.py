@@ -12,13 +12,14 @@ import json
 import struct
 import sys
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lamina.errors import SchemaError
 from lamina.runs.buffers import Flat, flatten, is_tensor, name_of_torch
+from lamina.runs.divided import Divided
 from lamina.runs.sharing import dense_strides, place
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ class Flattened(NamedTuple):
     tree: str
     scalars: str
     names: list[str]
-    tensors: list[Flat]
+    tensors: list[Flat | Divided]
 
 
 class _Flattener:
-    def __init__(self) -> None:
+    def __init__(self, divide: Callable[[Any, str], Divided] | None) -> None:
+        self._divide = divide
         self.scalars: list[Any] = []
         self.names: list[str] = []
         self.values: list[Any] = []
@@ -56,6 +58,8 @@ class _Flattener:
 
     def node(self, value: Any, path: str) -> Any:
         kind = type(value)
+        if kind is Divided:
+            return {"t": self._add(value, path)}
         if is_tensor(value):
             return self._tensor(value, path)
         if value is None or kind in (bool, int, float, str, complex):
@@ -108,11 +112,12 @@ class _Flattener:
         import torch
 
         if hasattr(tensor, "full_tensor"):
+            if self._divide is not None:
+                return {"t": self._add(self._divide(tensor, path), path)}
             placements = getattr(tensor, "placements", "")
             raise SchemaError(
-                f"tensor {path!r} is divided among processes ({placements}), and a checkpoint holds whole ones",
-                hint="lamina.record(checkpoint_every=) puts them together; by hand, call .full_tensor() on every rank "
-                "and save on one of them",
+                f"tensor {path!r} is divided among processes ({placements}), and this one has a part of it",
+                hint="lamina.distributed.save, called by all of them, stores it; so does a recorder",
             )
         kind = _KINDS.get(type(tensor).__name__) if isinstance(tensor, torch.nn.Parameter | torch.nn.Buffer) else None
         if kind is None and type(tensor) is not torch.Tensor:
@@ -199,24 +204,30 @@ def _scalar(value: Any) -> Any:
     return {"f": value.hex()} if value == value else {"nan": struct.pack(">d", value).hex()}
 
 
-def take_apart(state: Any, staging: Staging | None = None) -> Flattened:
+def take_apart(
+    state: Any, staging: Staging | None = None, divide: Callable[[Any, str], Divided] | None = None
+) -> Flattened:
     """Takes a state apart; nothing is copied but what is not contiguous on the CPU.
 
     Args:
         state: What a part of a checkpoint holds.
         staging: Where large copies go, for a writer to keep.
+        divide: What becomes of a tensor that processes share, given its path; without it, it is refused.
 
     Raises:
         SchemaError: It holds something that a checkpoint cannot; the message names its path.
     """
-    flattener = _Flattener()
+    flattener = _Flattener(divide)
     try:
         tree = flattener.node(state, "")
         flattener.place_tensors()
     except RecursionError:
         raise SchemaError("the state is nested too deeply, or contains itself") from None
     names = [name.encode(errors="backslashreplace").decode() for name in flattener.names]
-    tensors = [flatten(value, f"tensor {name!r}", staging) for name, value in zip(names, flattener.values, strict=True)]
+    tensors = [
+        value if type(value) is Divided else flatten(value, f"tensor {name!r}", staging)
+        for name, value in zip(names, flattener.values, strict=True)
+    ]
     return Flattened(_json(tree), _json(flattener.scalars), names, tensors)
 
 

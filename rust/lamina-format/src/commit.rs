@@ -19,8 +19,10 @@ pub const TAIL: usize = 32;
 pub const CODED_CHUNKS: &str = "coded-chunks";
 /// What a commit with a [`Discard`](crate::record::Discard) needs.
 pub const DISCARD: &str = "discard";
+/// The feature of runs with checkpoints whose tensors lie in pieces.
+pub const PIECES: &str = "pieces";
 /// Features that this implementation knows; a commit or run that needs another is refused by name.
-pub const KNOWN_NEEDS: &[&str] = &[CODED_CHUNKS, DISCARD];
+pub const KNOWN_NEEDS: &[&str] = &[CODED_CHUNKS, DISCARD, PIECES];
 
 /// One commit.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

@@ -18,6 +18,7 @@ pub mod record;
 pub mod runfile;
 pub mod segment;
 pub mod value;
+pub mod whole;
 
 pub use dtype::{ColumnType, DType};
 pub use error::{Error, ErrorKind, Result};

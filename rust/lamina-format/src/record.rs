@@ -471,9 +471,36 @@ pub struct LayoutContent {
     /// JSON of the nested state, with numbers in place of tensors and scalars.
     #[n(0)]
     pub tree: String,
-    /// The tensors in order.
+    /// The tensors in order; each has chunks of its own.
     #[n(1)]
     pub tensors: Vec<TensorSpec>,
+    /// Of a part that several processes saved: the state's tensors, which lie in pieces that `tensors` holds.
+    #[n(2)]
+    pub wholes: Option<Vec<Whole>>,
+}
+
+/// A tensor that lies in pieces.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Whole {
+    /// What it is, put together.
+    #[n(0)]
+    pub spec: TensorSpec,
+    /// Boxes that fill it.
+    #[n(1)]
+    pub pieces: Vec<Piece>,
+}
+
+/// A box of a tensor.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Piece {
+    /// Index of the tensor that holds it.
+    #[n(0)]
+    pub tensor: u32,
+    /// Where it begins in each dimension.
+    #[n(1)]
+    pub offsets: Vec<u64>,
 }
 
 /// A tensor of a part.

@@ -12,6 +12,7 @@ mod mapped;
 mod mask;
 mod memory;
 mod order;
+mod shards;
 mod site_rows;
 mod snapshot;
 mod stream;
@@ -65,6 +66,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;
+    module.add_class::<shards::Shard>()?;
     module.add_class::<memory::Memory>()?;
     module.add_class::<memory::Pool>()?;
     module.add_class::<order::Order>()?;

@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicr
 use arrow_buffer::MutableBuffer;
 use lamina_format::record::{Column, Table, TensorSpec};
 use lamina_format::{Error, Value};
-use lamina_store::reader::{Access, GroupInfo, Kind, Mapping, Mask, Stretch};
+use lamina_store::reader::{Access, GroupInfo, Kind, Mapping, Mask, Region, Stretch};
 use lamina_store::storage::Files;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -330,5 +330,24 @@ impl Snapshot {
             Mapping::Mapped(private) => Mapped(private).into_py_any(py),
             Mapping::Copied(why) => why.into_py_any(py),
         }
+    }
+
+    #[pyo3(name = "box")]
+    #[expect(clippy::too_many_arguments, reason = "a tensor, a box of it, and where it goes")]
+    fn region(
+        &self,
+        py: Python<'_>,
+        step: i64,
+        part: &str,
+        index: usize,
+        offsets: Vec<u64>,
+        sizes: Vec<u64>,
+        out: Bound<'_, PyAny>,
+        threads: usize,
+    ) -> PyResult<()> {
+        let mut out = BytesMut::get(&out)?;
+        let out = out.as_mut_slice();
+        let region = Region { offsets: &offsets, sizes: &sizes };
+        py.detach(|| self.0.saved_box(step, part, index, region, out, threads)).map_err(raise)
     }
 }

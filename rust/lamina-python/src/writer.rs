@@ -5,6 +5,7 @@ use crate::committers;
 use crate::errors::raise;
 use crate::input::{ColumnArgument, HeldColumn, HeldSet, SetArgument};
 use crate::memory::Memory;
+use crate::shards::{CompleteArgument, Shard, complete_part};
 use crate::ticket::Ticket;
 use lamina_format::record::TensorSpec;
 use lamina_format::{DType, Error};
@@ -171,6 +172,25 @@ impl Writer {
         let parts: Vec<HeldPart> = parts.into_iter().map(HeldPart::hold).collect::<PyResult<_>>()?;
         let parts: Vec<_> = parts.iter().map(HeldPart::input).collect();
         py.detach(|| self.inner.save(step, &parts)).map(Ticket).map_err(raise)
+    }
+
+    /// Stages a tensor that no checkpoint holds yet.
+    fn shard(&self, py: Python<'_>, tensor: TensorArgument<'_>) -> PyResult<(Ticket, Shard)> {
+        let (name, dtype, shape, bytes) = tensor;
+        let (spec, bytes) =
+            (TensorSpec { name, dtype: DType::parse(&dtype).map_err(raise)?, shape }, Bytes::get(&bytes)?);
+        let (ticket, keys) = py.detach(|| self.inner.shard(&spec, bytes.as_slice())).map_err(raise)?;
+        Ok((Ticket(ticket), Shard(keys)))
+    }
+
+    fn condemned(&self, py: Python<'_>) -> PyResult<usize> {
+        py.detach(|| self.inner.condemned()).map_err(raise)
+    }
+
+    /// Stages a checkpoint of shards that are durable.
+    fn complete(&self, py: Python<'_>, step: i64, condemned: usize, parts: Vec<CompleteArgument>) -> PyResult<Ticket> {
+        let parts = parts.into_iter().map(complete_part).collect::<PyResult<_>>()?;
+        py.detach(|| self.inner.complete(step, condemned, parts)).map(Ticket).map_err(raise)
     }
 
     fn flush(&self, py: Python<'_>) -> PyResult<()> {

@@ -9,7 +9,7 @@ use lamina_format::{DType, ErrorKind, commit};
 use lamina_store::hide::{Deletion, delete, rewind};
 use lamina_store::keep::{Collection, Progress, compact, gc, verify};
 use lamina_store::storage::{Files, Storage};
-use lamina_store::writer::PartInput;
+use lamina_store::writer::{CompletePart, Keys, PartInput, ShardInput, WholeInput};
 use lamina_store::{Opening, Snapshot, Ticket, Writer, create};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -378,4 +378,75 @@ fn several_collections_compactions_writers_and_readers_at_once_lose_nothing() {
     found.sort_by(f32::total_cmp);
     assert_eq!(found, expected);
     assert!(verify(&storage(&path), &Progress::default()).unwrap().damages.is_empty());
+}
+
+fn shard(writer: &Writer, value: u8) -> Keys {
+    let spec = TensorSpec { name: "w".to_owned(), dtype: DType::U8, shape: vec![3000] };
+    let (ticket, keys) = writer.shard(&spec, &[value; 3000]).unwrap();
+    wait(&ticket).unwrap();
+    keys
+}
+
+/// A checkpoint of one tensor of two shards.
+fn complete(writer: &Writer, condemned: usize, keys: [Keys; 2]) -> Ticket {
+    let shard = |(at, keys): (u64, Keys)| ShardInput {
+        offsets: vec![3000 * at],
+        sizes: vec![3000],
+        keys: keys.get().unwrap().clone(),
+    };
+    let shards = (0..).zip(keys).map(shard).collect();
+    let spec = TensorSpec { name: "w".to_owned(), dtype: DType::U8, shape: vec![6000] };
+    let (name, tree, scalars) = ("model".to_owned(), "{}".to_owned(), "[]".to_owned());
+    let part = CompletePart { name, tree, scalars, wholes: vec![WholeInput { spec, shards }] };
+    writer.complete(9, condemned, vec![part]).unwrap()
+}
+
+/// What a run shows of that checkpoint.
+fn whole(path: &Path) -> Vec<u8> {
+    let mut out = vec![0; 6000];
+    open(path).saved_tensor(9, "model", 0, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn shards_are_needed_when_a_checkpoint_names_them_and_garbage_where_none_does() {
+    let (_folder, path) = empty();
+    let (first, other) = (Writer::open(storage(&path), None).unwrap(), Writer::open(storage(&path), None).unwrap());
+    let condemned = first.condemned().unwrap();
+    let keys = [shard(&other, 7), shard(&first, 8)];
+    assert!(open(&path).checkpoints().is_empty(), "nobody sees shards");
+    wait(&complete(&first, condemned, keys)).unwrap();
+    let lost = Writer::open(storage(&path), None).unwrap();
+    shard(&lost, 9);
+    for writer in [first, other, lost] {
+        writer.close(None).unwrap();
+    }
+    assert_eq!(collect(&path, Duration::ZERO).removed, ["chunks/000002-000000.pack"]);
+    assert_eq!(whole(&path), [[7; 3000], [8; 3000]].concat());
+    assert!(verify(&storage(&path), &Progress::default()).unwrap().damages.is_empty());
+}
+
+#[test]
+fn shards_that_are_condemned_before_their_checkpoint_is_stored_are_stored_again() {
+    for gone in [false, true] {
+        let (_folder, path) = empty();
+        let (first, other) = (Writer::open(storage(&path), None).unwrap(), Writer::open(storage(&path), None).unwrap());
+        let condemned = first.condemned().unwrap();
+        let keys = [shard(&other, 7), shard(&first, 8)];
+        // the other's work is done, and nothing names its shard yet
+        other.close(None).unwrap();
+        assert_eq!(collect(&path, DAY).condemned, ["chunks/000001-000000.pack"]);
+        if gone {
+            collect(&path, Duration::ZERO);
+            let error = wait(&complete(&first, condemned, keys)).unwrap_err();
+            assert!(error.message.contains("collected as garbage"), "{error}");
+            assert!(open(&path).checkpoints().is_empty());
+            continue;
+        }
+        wait(&complete(&first, condemned, keys)).unwrap();
+        collect(&path, Duration::ZERO);
+        assert!(!has(&path, "chunks/000001-000000.pack"));
+        assert_eq!(whole(&path), [[7; 3000], [8; 3000]].concat());
+        first.close(None).unwrap();
+    }
 }

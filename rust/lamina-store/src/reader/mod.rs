@@ -16,7 +16,7 @@ mod verified;
 mod zones;
 
 pub use access::{Access, Io, Verify};
-pub use checkpoint::{Mapping, SavedPart, SavedTensor, Stretch};
+pub use checkpoint::{Mapping, Region, SavedPart, SavedTensor, Stretch};
 pub use column::ColumnData;
 pub use gather::{SiteRows, Wanted};
 pub use group::{GroupInfo, Kind};

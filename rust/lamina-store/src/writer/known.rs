@@ -76,6 +76,21 @@ impl Known {
         !self.own.insert(key)
     }
 
+    /// Leans on chunks that others stored, all of which stood when `condemned` files were condemned in all. What must be
+    /// stored again since it was condemned meanwhile: each chunk's record, and its bytes as they lie in a pack.
+    pub fn rely(&mut self, storage: &dyn Storage, keys: &[Key], condemned: usize) -> Result<Vec<(Chunk, Vec<u8>)>> {
+        let leaned: HashSet<Key> = keys.iter().filter(|key| !self.own.contains(*key)).copied().collect();
+        self.leaned.extend(&leaned);
+        if self.condemned == condemned {
+            return Ok(Vec::new());
+        }
+        let chain = Chain::read(storage)?;
+        self.head = chain.highest;
+        let places = read_places(storage)?.0;
+        self.others = self.standing(storage, &chain, &places)?;
+        self.copies(storage, leaned, &places)
+    }
+
     /// What must be stored after all, after a save became durable: each chunk's record, and its bytes as they lie in a pack.
     pub fn lost(&mut self, storage: &dyn Storage) -> Result<Vec<(Chunk, Vec<u8>)>> {
         let leaned = std::mem::take(&mut self.leaned);
@@ -83,10 +98,20 @@ impl Known {
             return Ok(Vec::new());
         }
         let Some(places) = self.look(storage)? else { return Ok(Vec::new()) };
+        self.copies(storage, leaned, &places)
+    }
+
+    /// Those of these chunks that stand nowhere.
+    fn copies(
+        &mut self,
+        storage: &dyn Storage,
+        leaned: HashSet<Key>,
+        places: &Places,
+    ) -> Result<Vec<(Chunk, Vec<u8>)>> {
         let mut copies = Vec::new();
         for key in leaned.into_iter().filter(|key| !self.others.contains(key)) {
             self.own.insert(key);
-            copies.extend(copy(storage, &places, &key)?);
+            copies.extend(copy(storage, places, &key)?);
         }
         Ok(copies)
     }

@@ -6,7 +6,7 @@ use crate::chain;
 use crate::storage::{Blob, Storage};
 use lamina_format::chunk::{self, CHUNK, Key};
 use lamina_format::codec::Coder;
-use lamina_format::commit::CODED_CHUNKS;
+use lamina_format::commit::{CODED_CHUNKS, PIECES};
 use lamina_format::record::{Chunk, Chunks, Codec, Layout, LayoutContent, Op, Part, Save, TensorSpec};
 use lamina_format::{DType, Result, cbor, checksum, names};
 use std::collections::HashSet;
@@ -44,12 +44,14 @@ pub struct PackWriter {
     coder: Coder,
     /// The run says that it holds coded chunks.
     coded: bool,
+    /// The run says that it holds tensors in pieces.
+    pieces: bool,
 }
 
 impl PackWriter {
     pub fn new(ordinal: u32) -> Self {
         let (current, known, layouts, coder) = Default::default();
-        Self { ordinal, next_pack: 0, current, known, latest: 0, layouts, coder, coded: false }
+        Self { ordinal, next_pack: 0, current, known, latest: 0, layouts, coder, coded: false, pieces: false }
     }
 
     /// Writes the chunks that the run does not hold, which lie in the buffers; returns what must stand in the log.
@@ -102,12 +104,38 @@ impl PackWriter {
 
     /// The key of a layout; it is added to `ops` if this log does not hold it.
     pub fn layout(&mut self, tree: String, tensors: Vec<TensorSpec>, ops: &mut Vec<Op>) -> Key {
-        let content = cbor::encode(&LayoutContent { tree, tensors });
-        let layout = checksum::hash(&content);
-        if self.layouts.insert(layout) {
+        self.content(&LayoutContent { tree, tensors, wholes: None }, ops)
+    }
+
+    /// The same of tensors in pieces.
+    pub fn layout_of_pieces(
+        &mut self,
+        storage: &dyn Storage,
+        layout: &LayoutContent,
+        ops: &mut Vec<Op>,
+    ) -> Result<Key> {
+        if !self.pieces {
+            chain::require(storage, Some(self.ordinal), PIECES)?;
+            self.pieces = true;
+        }
+        Ok(self.content(layout, ops))
+    }
+
+    fn content(&mut self, layout: &LayoutContent, ops: &mut Vec<Op>) -> Key {
+        let content = cbor::encode(layout);
+        let key = checksum::hash(&content);
+        if self.layouts.insert(key) {
             ops.push(Op::Layout(Layout { content }));
         }
-        layout
+        key
+    }
+
+    /// Relies on chunks that others stored since `condemned` files were condemned in all: stores again what has been
+    /// condemned meanwhile.
+    pub fn rely(&mut self, storage: &dyn Storage, keys: &[u8], condemned: usize, ops: &mut Vec<Op>) -> Result<()> {
+        let keys = keys.as_chunks::<32>().0;
+        let lost = self.known.as_mut().map_or(Ok(Vec::new()), |known| known.rely(storage, keys, condemned))?;
+        lost.into_iter().try_for_each(|(chunk, bytes)| self.place(storage, chunk, &bytes, ops))
     }
 
     /// The record of a save.
@@ -231,7 +259,7 @@ mod tests {
         let mut packs = PackWriter::new(0);
         let mut ops = Vec::new();
         let spec = TensorSpec { name: "w".to_owned(), dtype: DType::F32, shape: vec![300_000] };
-        let content = cbor::encode(&LayoutContent { tree: "{}".to_owned(), tensors: vec![spec] });
+        let content = cbor::encode(&LayoutContent { tree: "{}".to_owned(), tensors: vec![spec], wholes: None });
         let layout = checksum::hash(&content);
         ops.push(Op::Layout(Layout { content }));
         for (step, state) in states.iter().enumerate() {

@@ -5,6 +5,7 @@ use super::declare::Ids;
 use super::group::OpenGroup;
 use super::metrics::MetricStage;
 use super::options::{Durability, Fresh};
+use super::shards::{CompleteJob, ShardJob};
 use super::staged::SaveJob;
 use super::ticket::Watchers;
 use lamina_format::record::{Dropped, Table};
@@ -26,6 +27,10 @@ pub enum Job {
     Group(OpenGroup),
     /// A checkpoint.
     Save(SaveJob),
+    /// A tensor that no checkpoint holds yet.
+    Shard(ShardJob),
+    /// A checkpoint of such tensors.
+    Complete(CompleteJob),
 }
 
 /// Everything behind the lock.

@@ -119,6 +119,16 @@ impl Worker {
                 self.shared.spare.lock().unwrap_or_else(PoisonError::into_inner).give_back(buffers);
                 self.mark(|stage| stage.saving -= size);
             }
+            Job::Shard(shard) => {
+                let size = shard.bytes.len();
+                let ops = self.packs.shard(self.storage.as_ref(), shard)?;
+                self.pending.extend(ops);
+                self.mark(|stage| stage.saving -= size);
+            }
+            Job::Complete(job) => {
+                let ops = self.packs.complete(self.storage.as_ref(), job)?;
+                self.pending.extend(ops);
+            }
         }
         self.shared.room.notify_all();
         Ok(())

@@ -7,7 +7,7 @@ use super::view::brief;
 use lamina_format::record::TensorSpec;
 use lamina_format::{ColumnType, DType};
 use lamina_store::storage::Storage;
-use lamina_store::writer::{ColumnInput, PartInput, RowSet, SiteInput};
+use lamina_store::writer::{ColumnInput, CompletePart, PartInput, RowSet, ShardInput, SiteInput, WholeInput};
 use lamina_store::{Ticket, Writer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -52,8 +52,42 @@ impl Actor {
                     tensors.iter().map(|(spec, bytes): &(TensorSpec, _)| (spec.clone(), bytes[..].into())).collect();
                 self.writer.save(tag, &[PartInput { name: "model", tree: "{}", scalars: "[]", tensors }]).err()
             }
+            Call::Divided { .. } => panic!("stage_divided"),
         };
         self.expect(failed);
+    }
+
+    /// Hands a checkpoint to the writer of which `other` stores the first half of each tensor; it was staged when that half
+    /// and its own were durable. False if that failed.
+    pub fn stage_divided(&mut self, other: &Self, bytes: u64) -> bool {
+        let call = Call::Divided { bytes };
+        let tag = tag(self.slot, self.staged);
+        let wrote = Arc::new(history::wrote(tag, &call));
+        self.scene.called(self.slot, Called { call, wrote });
+        self.scene.fs.note(Note::Staged { slot: self.slot });
+        self.staged += 1;
+        let failed = self.divided(other, tag, bytes).err();
+        self.expect(failed)
+    }
+
+    fn divided(&self, other: &Self, tag: i64, bytes: u64) -> lamina_format::Result<Ticket> {
+        let condemned = self.writer.condemned()?;
+        let mut wholes = Vec::new();
+        for (spec, bytes) in history::tensors(tag, bytes) {
+            let (size, rows) = (spec.dtype.size(), bytes.len() as u64 / spec.dtype.size());
+            assert_eq!(spec.shape, [rows]);
+            let mut shards = Vec::new();
+            for (writer, first, end) in [(&other.writer, 0, rows / 2), (&self.writer, rows / 2, rows)] {
+                let part = TensorSpec { shape: vec![end - first], ..spec.clone() };
+                let (ticket, keys) = writer.shard(&part, &bytes[(first * size) as usize..(end * size) as usize])?;
+                assert!(ticket.wait(Duration::from_secs(60))?);
+                let keys = keys.get().unwrap().clone();
+                shards.push(ShardInput { offsets: vec![first], sizes: vec![end - first], keys });
+            }
+            wholes.push(WholeInput { spec, shards });
+        }
+        let (name, tree, scalars) = ("model".to_owned(), "{}".to_owned(), "[]".to_owned());
+        self.writer.complete(tag, condemned, vec![CompletePart { name, tree, scalars, wholes }])
     }
 
     /// Names of some rows that are there, and the rows.

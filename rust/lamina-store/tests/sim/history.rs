@@ -56,6 +56,10 @@ pub enum Call {
     Save {
         bytes: u64,
     },
+    /// A checkpoint of which this writer and another store halves.
+    Divided {
+        bytes: u64,
+    },
 }
 
 /// A call, and what it wrote.
@@ -284,7 +288,7 @@ pub fn wrote(tag: i64, call: &Call) -> View {
             view.examples.extend((0..*rows as usize).map(|row| view::cells_of(&columns, row).join(";")));
         }
         Call::Log => view.metrics.push((tag, view::metric("loss", tag as f64 + 0.5))),
-        Call::Save { bytes } => {
+        Call::Save { bytes } | Call::Divided { bytes } => {
             let tensors = tensors(tag, *bytes).into_iter();
             view.tensors.extend(tensors.map(|(spec, bytes)| ((tag, spec.name), view::brief(&bytes))));
         }

@@ -6,6 +6,7 @@ mod checkpoints;
 mod collected;
 mod content;
 mod disk;
+mod divided;
 mod fixed;
 mod fs;
 mod hide;

@@ -3,7 +3,6 @@
 use super::Merged;
 use super::moved::Move;
 use super::union::Union;
-use crate::clock;
 use crate::keep::compactor::Compactor;
 use crate::keep::rewrite::used;
 use crate::keep::{Progress, declarations};
@@ -14,8 +13,12 @@ use crate::writer::journal::Journal;
 use crate::writer::metrics::MetricStage;
 use crate::writer::pack::{Form, PackWriter};
 use crate::writer::segment::SegmentWriter;
+use crate::{chain, clock};
 use lamina_format::chunk::Key;
-use lamina_format::record::{Close, Dropped, DroppedSite, Group, Layout, Op, Open, Replace, Save, Table};
+use lamina_format::commit::PIECES;
+use lamina_format::record::{
+    Close, Dropped, DroppedSite, Group, Layout, LayoutContent, Op, Open, Replace, Save, Table,
+};
 use lamina_format::{Error, ErrorKind, Result, cbor, names};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -183,6 +186,9 @@ impl Target<'_> {
                 }
             }
             if layouts.insert(kept.part.layout) {
+                if cbor::decode::<LayoutContent>(kept.layout, "a layout")?.wholes.is_some() {
+                    chain::require(self.storage.as_ref(), Some(ordinal), PIECES)?;
+                }
                 ops.push(Op::Layout(Layout { content: kept.layout.to_vec() }));
             }
             match &mut save {

@@ -1,7 +1,7 @@
 //! What is alike in every save of a part.
 
 use lamina_format::chunk;
-use lamina_format::record::{LayoutContent, TensorSpec};
+use lamina_format::record::{LayoutContent, TensorSpec, Whole};
 use lamina_format::{Error, Result, cbor};
 use std::ops::Range;
 
@@ -12,6 +12,8 @@ pub struct Layout {
     content: Result<LayoutContent>,
     /// The number of each tensor's first chunk in a save, and behind the last how many there are.
     firsts: Vec<u64>,
+    /// Of tensors in pieces: what they are when put together, and of which of them each tensor of `content` is a piece.
+    pieces: Option<(Vec<TensorSpec>, Vec<u32>)>,
     /// Tensors that have a chunk. A save names all of its chunks, but a tensor without one costs it nothing: a few
     /// megabytes of records can speak of more of them than any list could hold.
     filled: Vec<u32>,
@@ -19,7 +21,8 @@ pub struct Layout {
 
 impl Layout {
     pub fn read(bytes: Vec<u8>) -> Self {
-        let mut content: Result<LayoutContent> = cbor::decode(&bytes, "a layout");
+        let content: Result<LayoutContent> = cbor::decode(&bytes, "a layout");
+        let mut content = content.and_then(|content| content.check_wholes().map(|()| content));
         let (mut firsts, mut filled, mut next) = (vec![0], Vec::new(), Some(0u64));
         for (at, spec) in content.iter().flat_map(|content| content.tensors.iter().enumerate()) {
             let chunks = spec.bytes().map(chunk::count);
@@ -32,7 +35,15 @@ impl Layout {
         if next.is_none() {
             content = Err(Error::damaged("a layout has tensors of an impossible size"));
         }
-        Self { bytes, content, firsts, filled }
+        let pieces = content.as_ref().ok().and_then(|content| {
+            let wholes = content.wholes.as_ref()?;
+            let mut owners = vec![u32::MAX; content.tensors.len()];
+            for (at, whole) in wholes.iter().enumerate() {
+                whole.pieces.iter().for_each(|piece| owners[piece.tensor as usize] = at as u32);
+            }
+            Some((wholes.iter().map(|whole| whole.spec.clone()).collect(), owners))
+        });
+        Self { bytes, content, firsts, pieces, filled }
     }
 
     /// How many chunks its tensors have; an error if it cannot be read.
@@ -45,7 +56,23 @@ impl Layout {
         self.content.as_ref().map_or("", |content| &content.tree)
     }
 
-    /// Its tensors.
+    /// The tensors of the state.
+    pub fn specs(&self) -> &[TensorSpec] {
+        self.pieces.as_ref().map_or_else(|| self.tensors(), |(specs, _)| specs)
+    }
+
+    /// How a tensor of the state lies in pieces; None if it lies as it is.
+    pub fn whole(&self, at: usize) -> Option<&Whole> {
+        self.content.as_ref().ok()?.wholes.as_ref()?.get(at)
+    }
+
+    /// The tensor of the state that a stored one is, or is a piece of; None for a piece of none.
+    pub fn owner(&self, tensor: usize) -> Option<usize> {
+        let Some((specs, owners)) = &self.pieces else { return Some(tensor) };
+        owners.get(tensor).map(|&owner| owner as usize).filter(|&owner| owner < specs.len())
+    }
+
+    /// The tensors that are stored.
     pub fn tensors(&self) -> &[TensorSpec] {
         self.content.as_ref().map_or(&[], |content| &content.tensors)
     }
@@ -73,7 +100,7 @@ mod tests {
     fn layout(shapes: &[&[u64]]) -> Layout {
         let spec = |shape: &&[u64]| TensorSpec { name: "x".to_owned(), dtype: DType::U8, shape: shape.to_vec() };
         let tensors = shapes.iter().map(spec).collect();
-        Layout::read(cbor::encode(&LayoutContent { tree: "{}".to_owned(), tensors }))
+        Layout::read(cbor::encode(&LayoutContent { tree: "{}".to_owned(), tensors, wholes: None }))
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl<'a> SavedPart<'a> {
 
     /// The tensors that it has, in order.
     pub fn specs(&self) -> &'a [TensorSpec] {
-        self.layout.tensors()
+        self.layout.specs()
     }
 
     /// The numbers of tensors of which something is new, and how many bytes.
@@ -136,7 +136,7 @@ impl Snapshot {
         for save in store.by_time() {
             for (number, part) in store.saves[save].1.parts.iter().enumerate() {
                 let Ok(layout) = store.layout(part) else { continue };
-                let mut stored = Vec::new();
+                let mut stored = BTreeMap::<usize, u64>::new();
                 for (tensor, _) in layout.filled() {
                     let fresh = keys(part)[layout.chunks_of(tensor)].iter().filter(|key| known.insert(key));
                     // a chunk may stand in several places: its cheapest is what it needs
@@ -144,9 +144,12 @@ impl Snapshot {
                         store.chunks.get(key).into_iter().flatten().map(|place| place.chunk.stored).min().unwrap_or(0)
                     };
                     let bytes = fresh.map(size).fold(0, u64::saturating_add);
-                    stored.extend((bytes > 0).then_some((tensor, bytes)));
+                    if let Some(owner) = layout.owner(tensor).filter(|_| bytes > 0) {
+                        let of_all = stored.entry(owner).or_default();
+                        *of_all = of_all.saturating_add(bytes);
+                    }
                 }
-                new.insert((save, number), stored);
+                new.insert((save, number), stored.into_iter().collect());
             }
         }
         let mut steps = BTreeMap::new();

@@ -29,7 +29,16 @@ impl Snapshot {
         let (log, record) = self.checkpoints.part(step, part)?;
         let layout = self.checkpoints.layout(record).map_err(|error| error.in_file(log))?;
         let missing = || Error::new(ErrorKind::NotFound, format!("part {part:?} has no tensor {tensor}"));
-        let spec = layout.tensors().get(tensor).ok_or_else(missing)?;
+        let whole = layout.specs().get(tensor).ok_or_else(missing)?;
+        let pieces = layout.whole(tensor).map(|whole| whole.pieces.as_slice());
+        let tensor = match pieces {
+            None => tensor,
+            Some([piece]) => piece.tensor as usize,
+            Some(_) => {
+                return Ok(Mapping::Copied(if whole.bytes() == Some(0) { "it is empty" } else { "it lies in pieces" }));
+            }
+        };
+        let spec = &layout.tensors()[tensor];
         let run = match self.side_by_side(spec, &keys(record)[layout.chunks_of(tensor)]) {
             Ok(run) => run,
             Err(why) => return Ok(Mapping::Copied(why)),

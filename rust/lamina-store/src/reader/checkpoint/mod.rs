@@ -6,11 +6,13 @@ mod layout;
 mod listing;
 mod mapped;
 mod stretches;
+mod wholes;
 
 pub(crate) use listing::Kept;
 pub use listing::{SavedPart, SavedTensor};
 pub use mapped::Mapping;
 pub use stretches::Stretch;
+pub use wholes::Region;
 
 use crate::places::readable;
 use chunks::Place;
