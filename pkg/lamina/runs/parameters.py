@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from lamina.errors import NotFoundError, SchemaError
-from lamina.rows.memory import Memory
+from lamina.runs.buffers import torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +31,8 @@ def is_saved(run: Run, name: str, step: int) -> bool:
 class Parameter:
     """A source for `Rows`: a tensor of a checkpoint, whose first axis are the rows (units).
 
-    Rows are named by their number; `position` is the same number, as where a parameter is recorded as a site. The
-    tensor is loaded when rows are first asked for, and kept.
+    Rows are named by their number; `position` is the same number, as where a parameter is recorded as a site. Only what
+    is asked for is read.
 
     Args:
         run: The run.
@@ -45,39 +46,29 @@ class Parameter:
     converts = True
 
     def __init__(self, run: Run, name: str, step: int) -> None:
-        (shape,) = run.checkpoints().filter(step=step, part=PART, tensor=name).collect()["shape"].to_list()
+        found = run.checkpoints().filter(step=step, part=PART, tensor=name).collect()
+        shape = found["shape"].to_list()[0]
         if not shape:
             raise SchemaError(f"{name!r} is a single number", hint="rows need at least one axis")
         self._run, self._name, self._step = run, name, step
-        rows, *item = shape
-        self.shape = (rows, math.prod(item))
-        self._loaded: Memory | None = None
-
-    @property
-    def _memory(self) -> Memory:
-        if self._loaded is None:
-            state: Any = self._run.load(self._step, part=PART)
-            self._loaded = Memory(state[self._name])
-        return self._loaded
-
-    @property
-    def ids(self) -> np.ndarray:
-        """0 to n - 1."""
-        return np.arange(self.shape[0], dtype=np.int64)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The tensor's."""
-        return self._memory.dtype
+        self.dtype = torch_dtype(found["dtype"][0])
+        self.ids = np.arange(shape[0], dtype=np.int64)
+        self.shape = (shape[0], math.prod(shape[1:]))
 
     def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
         """Fills `out` with the rows at these positions."""
-        self._memory.gather(positions, out, threads)
+        at = self.ids[np.asarray(positions)]
+        neighbors = at.size and (np.diff(at) == 1).all()
+        rows = slice(int(at[0]), int(at[-1]) + 1) if neighbors else at.tolist()
+        read = self._run.tensor(self._name, steps=self._step, rows=rows, part=PART)
+        out.copy_(read.reshape(out.shape))
 
-    def narrow(self, positions: np.ndarray | range) -> Memory:
+    def narrow(self, positions: np.ndarray | range) -> Parameter:
         """Some of the rows."""
-        at = np.asarray(positions, dtype=np.int64)
-        return Memory(self._memory.tensor[at], {"row": at, "position": at})
+        some = copy(self)
+        some.ids = self.ids[np.asarray(positions, dtype=np.int64)]
+        some.shape = (some.ids.size, self.shape[1])
+        return some
 
     @property
     def columns(self) -> list[str]:
