@@ -1834,3 +1834,27 @@ def boxes_begin_at_nothing(patch: pytest.MonkeyPatch) -> None:
 
     read = Leaves.read
     patch.setattr(Leaves, "read", lambda self, stored, offsets, out: read(self, stored, (0,) * len(offsets), out))
+
+
+@fault
+def regression_deals_rows(patch: pytest.MonkeyPatch) -> None:
+    """Rows are dealt into folds and buckets one by one, whatever their groups."""
+    from importlib import import_module
+
+    room = import_module("lamina.similarity.linear_regression")
+    whole = room.align
+    patch.setattr(room, "align", lambda x, y, groups, pair: whole(x, y, pair=pair))
+
+
+@fault
+def regression_forgets_the_intercept(patch: pytest.MonkeyPatch) -> None:
+    """Maps go through the origin of what they are given."""
+    from lamina.similarity.least_squares import Moments
+
+    whole = Moments.fitted_without
+
+    def through_zero(self: Any, fold: int) -> Any:
+        _, _, weights = whole(self, fold)
+        return self.x[0] * 0, self.y[0] * 0, weights
+
+    patch.setattr(Moments, "fitted_without", through_zero)
