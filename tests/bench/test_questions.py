@@ -25,6 +25,7 @@ ANSWERS = {
     "hsic_sums": ["dense torch", "reference", "blocked"],
     "query": ["lamina", "memmap + Polars in memory"],
     "cka": ["dense float64", "lamina"],
+    "twonn": ["lamina", "cdist in blocks"],
     "gather": ["memcpy", "lamina, out=", "torch map[index], fresh"],
     "scan": ["memcpy", "lamina, out="],
     "epoch": ["memcpy", "lamina, rows.batches", "lamina, rows.dataset", "np.take(memmap)"],

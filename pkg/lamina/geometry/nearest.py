@@ -65,6 +65,7 @@ def _few(aligned: Aligned, queries: np.ndarray, k: int, by: Tensor, within: bool
     block = aligned.gather(queries)
     q = center(block.x, by)
     q2 = q.square().sum(1)
+    left = torch.cat([-2 * q, torch.ones(len(q), 1, dtype=q.dtype)], 1)
     wanted = k + SPARE
     best = torch.full((len(q), wanted), torch.inf, dtype=q.dtype)
     at = torch.zeros(len(q), wanted, dtype=torch.int64)
@@ -75,7 +76,8 @@ def _few(aligned: Aligned, queries: np.ndarray, k: int, by: Tensor, within: bool
         r = center(other.x, by)
         r2 = r.square().sum(1)
         largest = max(largest, float(r2.max()))
-        d2 = torch.addmm(r2[None] + q2[:, None], q, r.T, alpha=-2)
+        # -2 q r + |r|^2 in one product; |q|^2 moves no row before another
+        d2 = left @ torch.cat([r, r2[:, None]], 1).T
         _hide(d2, queries, rows, block.codes, other.codes, within)
         values, places = _smallest(d2, wanted)
         best, order = torch.cat([best, values], 1).topk(wanted, largest=False)
@@ -91,7 +93,7 @@ def _few(aligned: Aligned, queries: np.ndarray, k: int, by: Tensor, within: bool
     distances, at = distances[:, :k], at.gather(1, order)[:, :k]
     # a product of d terms, and two sums of squares, are off by at most about d units of rounding each
     rounding = (q.shape[1] + 4) * torch.finfo(q.dtype).eps * (q2.double() + largest)
-    floor = best[:, -1].double() - rounding
+    floor = best[:, -1].double() + q2.double() - rounding
     certain = (distances[:, -1] <= floor) | (distances[:, -1] == 0) | ~known[:, -1]
     return distances.sqrt(), at, ~certain.numpy()
 
