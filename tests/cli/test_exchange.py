@@ -122,3 +122,9 @@ def test_checkpoints_come_in_and_go_out(command: Callable, tmp_path: Path, recor
     }.items():
         done = command(*arguments)
         assert (done.code, message in done.err) == (1, True), done.err
+
+
+def test_what_is_imported_is_told_by_its_name_however_it_reads(command: Callable, tmp_path: Path) -> None:
+    np.save(tmp_path / "h.npy", np.ones((3, 2), np.float32))
+    done = command("import", tmp_path / "h.npy", tmp_path / "run[bold] :smile:")
+    assert (done.code, done.out) == (0, f"3 rows in {tmp_path}/run[bold] :smile:\n")

@@ -23,12 +23,12 @@ _UNCUT = 100_000
 
 def out() -> Console:
     """Return the console for answers."""
-    return Console(width=None if sys.stdout.isatty() else _UNCUT, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else _UNCUT, highlight=False, markup=False, emoji=False)
 
 
 def err() -> Console:
     """Return the console for messages."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def warn(message: str) -> None:
