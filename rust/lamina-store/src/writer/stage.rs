@@ -115,10 +115,12 @@ impl Stage {
     }
 
     /// Whether the thread has something to do, or must be told when it will have: to wake it for each small append would
-    /// hold up the caller, whose core it may take.
+    /// hold up the caller, whose core it may take. Where no limit makes a durable point, who asks for one wakes it.
     pub fn must_wake(&mut self) -> bool {
-        let told = std::mem::replace(&mut self.told, true);
-        !told || !self.queue.is_empty() || self.patience() == Some(Duration::ZERO)
+        let due = self.patience();
+        let news = !self.told && due != Some(Duration::MAX);
+        self.told |= news;
+        news || !self.queue.is_empty() || due == Some(Duration::ZERO)
     }
 
     /// Asks for a durable point of everything up to `number`.
