@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns=["n", "queries", "by", *TIMES, "peak, MiB"],
         rows=rows,
         notes=[
-            f"float32 rows of {D} features spread evenly over a flat torus of {PLANTED} dimensions, each a group of its "
-            "own; 3 interleaved repetitions (1 for a million rows) after a comparison with the planted dimension: "
+            f"float32 rows of {D} features spread evenly over a flat torus of {PLANTED} dimensions, each a group of "
+            "its own; 3 interleaved repetitions (1 for a million rows) after a comparison with the planted dimension: "
             f"{RULE}",
             "lamina's neighbors are exact (distances of candidates are taken again in float64), and it gives an error",
             "peak: what the first call adds to a fresh process that holds the rows, by VmHWM",

@@ -23,6 +23,7 @@ class Case:
     truth: What the value is but for its error bar.
     within: How far beyond four error bars it may be: the estimator's bias on these rows.
     fault: The fault in `tests/faults.py` under which it is not.
+    covers: The part of 200 draws whose interval of 95 % must cover the estimator's mean.
     merged: The value from a state for each part of 10 groups, merged in the order given; for measures that stream.
     """
 
@@ -30,6 +31,7 @@ class Case:
     truth: Any
     fault: str
     within: float = 0.0
+    covers: tuple[float, float] = (0.9, 0.99)
     merged: Callable[[Parts], float] | None = None
 
 
@@ -126,7 +128,8 @@ CASES = {
         classes, collapse_truth(), "collapse_forgets_the_number_of_classes", within=0.01, merged=collapse_merged
     ),
     "geometry.twonn": Case(torus, 2.0, "twonn_swaps_the_neighbors"),
-    "similarity.cka": Case(documents, 0.0, "cka_ignores_groups", merged=cka_merged),
+    # near 0 and with few groups the jackknife's error is 1.5 times that of the draws
+    "similarity.cka": Case(documents, 0.0, "cka_ignores_groups", covers=(0.9, 1.0), merged=cka_merged),
     # 96 rows fit 30 features and an intercept: -30 / (96 - 30 - 2)
     "similarity.linear_regression": Case(
         unrelated, -0.47, "regression_fits_what_it_scores", within=0.1, merged=linear_regression_merged
