@@ -235,9 +235,9 @@ class Writer:
             ]
         ],
     ) -> Ticket:
-        """Stage a checkpoint of shards that are durable, by whatever writers, and were stored when `condemned` files or more
-        were condemned: of each part name, tree, scalars, and tensors: name, dtype, shape, and the shards that fill it, each
-        where it begins, its lengths, and its keys. SchemaError if they do not fill it."""
+        """Stage a checkpoint of shards that are durable, by whatever writers, and were stored when `condemned` files or
+        more were condemned: of each part name, tree, scalars, and tensors: name, dtype, shape, and the shards that fill
+        it, each where it begins, its lengths, and its keys. SchemaError if they do not fill it."""
 
     def flush(self) -> None:
         """Return when everything staged so far is durable."""

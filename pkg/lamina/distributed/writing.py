@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.distributed.checkpoint import storage
 from torch.distributed.checkpoint._traverse import set_element
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner, WriteItemType
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from lamina.distributed.staged import Staged, check_parts, complete
-from lamina.errors import SchemaError, WriterError
+from lamina.errors import DamagedError, SchemaError, WriterError
 from lamina.runs.buffers import flatten, name_of_torch
 from lamina.runs.divided import Divided, StoredShard
 from lamina.runs.steps import plain_step
@@ -57,16 +58,19 @@ class StorageWriter(storage.StorageWriter):
         >>> import lamina, tempfile, torch
         >>> import torch.distributed.checkpoint as dcp
         >>> from lamina.distributed import StorageReader, StorageWriter
+        >>> store = torch.distributed.HashStore()  # a training of one process
+        >>> torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
         >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
         >>> with run.writer() as writer:
         ...     state = {"model": {"weight": torch.ones(2, 3)}}
-        ...     done = dcp.save(state, storage_writer=StorageWriter(writer, step=5), no_dist=True)
+        ...     done = dcp.save(state, storage_writer=StorageWriter(writer, step=5))
         >>> run.refresh().load(5)["weight"].sum()
         tensor(6.)
         >>> state = {"model": {"weight": torch.zeros(2, 3)}}
-        >>> dcp.load(state, storage_reader=StorageReader(run, step=5), no_dist=True)
+        >>> dcp.load(state, storage_reader=StorageReader(run, step=5))
         >>> state["model"]["weight"].sum()
         tensor(6.)
+        >>> torch.distributed.destroy_process_group()
     """
 
     def __init__(self, writer: Writer, *, step: int | None = None, part: str | None = None) -> None:
@@ -104,30 +108,23 @@ class StorageWriter(storage.StorageWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Store this process's shards, and return when they are durable. Objects go to the coordinator."""
-        objects: dict[int, bytes] = {}
-        for at, item in enumerate(plan.items):
+        objects, tensors = [], []
+        for item in plan.items:
             if item.type is WriteItemType.BYTE_IO:
                 data = planner.resolve_data(item)
                 assert isinstance(data, io.BytesIO)
-                objects[at] = data.getvalue()
+                objects.append((item.index, data.getvalue()))
                 # what the coordinator could not store is refused here, before anything is staged
-                take_apart(_object(objects[at], item.index.fqn))
-        staged, places = Staged(self._writer._core), list[tuple[tuple[int, ...], tuple[int, ...]]]()
-        for at, item in enumerate(plan.items):
-            if at in objects:
-                continue
+                take_apart(_object(data.getvalue(), item.index.fqn))
+            else:
+                tensors.append(item)
+        staged, shards = Staged(self._writer._core), []
+        for item in tensors:
             tensor = planner.resolve_data(item)
             assert isinstance(tensor, torch.Tensor)
-            offsets = item.index.offset if item.index.offset is not None else (0,) * tensor.dim()
-            places.append((tuple(offsets), tuple(tensor.shape)))
+            shards.append((item.index, tuple(tensor.shape)))
             staged.add(item.index.fqn, flatten(tensor, f"tensor {item.index.fqn!r}"))
-        shards = iter(StoredShard(*place, keys) for place, keys in zip(places, staged.keys(), strict=True))
-        results = []
-        for at, item in enumerate(plan.items):
-            data = objects.get(at)
-            stored = _Stored(staged.condemned, None if data is not None else next(shards), data)
-            size = len(data) if data is not None else item.tensor_storage_size() or 0
-            results.append(WriteResult(index=item.index, size_in_bytes=size, storage_data=stored))
+        results = stored_results(staged, shards, objects)
         done: Future[list[WriteResult]] = Future()
         done.set_result(results)
         return done
@@ -187,6 +184,27 @@ class StorageWriter(storage.StorageWriter):
         return True
 
 
+def stored_results(
+    staged: Staged,
+    shards: Sequence[tuple[MetadataIndex, tuple[int, ...]]],
+    objects: Sequence[tuple[MetadataIndex, bytes]],
+) -> list[WriteResult]:
+    """What `StorageWriter.finish` has to know of one process, when all that it staged is durable.
+
+    Args:
+        staged: Its shards.
+        shards: Which they are, in order of staging, with their shapes.
+        objects: Everything else, as DCP has pickled it.
+    """
+    results = []
+    for (index, shape), keys in zip(shards, staged.keys(), strict=True):
+        offsets = (0,) * len(shape) if index.offset is None else tuple(index.offset)
+        results.append(
+            WriteResult(index, len(keys), _Stored(staged.condemned, StoredShard(offsets, shape, keys), None))
+        )
+    return results + [WriteResult(index, len(data), _Stored(staged.condemned, None, data)) for index, data in objects]
+
+
 def step_of(checkpoint_id: object) -> int:
     """The step that a checkpoint's id is. SchemaError if it is none."""
     try:
@@ -204,3 +222,5 @@ def _object(data: bytes, fqn: str) -> Any:
     except pickle.UnpicklingError as error:
         text = f"the state holds something at {fqn!r} that only a pickle could: {str(error).splitlines()[0]}"
         raise SchemaError(text, hint="a checkpoint holds tensors, numbers, texts, and containers of them") from error
+    except (EOFError, RuntimeError, ValueError, LookupError) as error:
+        raise DamagedError(f"the object {fqn!r} is not understood: {error}", fqn) from error
