@@ -1139,6 +1139,15 @@ def divisions_keep_what_values_decided(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def fused_optimizers_unscale_before(patch: pytest.MonkeyPatch) -> None:
+    """Gradients are taken for unscaled, although a fused optimizer does that while it steps."""
+    from lamina.recording.parameters import ParameterTaps
+
+    take = ParameterTaps._take_gradients
+    patch.setattr(ParameterTaps, "_take_gradients", lambda self, scale=None: take(self))
+
+
+@fault
 def passes_are_seen_by_other_recorders(patch: pytest.MonkeyPatch) -> None:
     """A probe or a capture inside of another recorder's step counts as a part of that step."""
     from contextlib import nullcontext

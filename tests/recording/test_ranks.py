@@ -222,3 +222,10 @@ def test_only_wrappers_are_left_out_of_names():
 def test_a_name_that_lost_its_module_is_noticed():
     with broken("names_drop_every_module"), pytest.raises((AssertionError, RecordingError)):
         check_that_only_wrappers_are_left_out_of_names()
+
+
+def test_a_capture_goes_on_behind_what_each_rank_has_recorded(folder):
+    frame = lamina.open(folder / "captured").activations("output").sort("example").collect()
+    assert frame["example"].to_list() == list(range(20))
+    assert frame["output"].to_list() == [example + 1.0 for example in range(20)]
+    assert frame["rank"].to_list() == [0, 0, 1, 1] * 5

@@ -137,6 +137,32 @@ def without_names(folder: Path, rank: int) -> None:
         model(torch.ones(3, 2))
 
 
+def captured_again(folder: Path, rank: int) -> None:
+    """A capture that stops at another batch on each rank, and goes on."""
+
+    class Trips(nn.Module):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls == stops:
+                raise KeyboardInterrupt
+            return x + 1
+
+    run = open_together(folder / "captured", rank)
+    # Examples 0, 1, 4, 5, … are the first rank's.
+    examples = torch.arange(20).view(5, 2, 2)[:, rank]
+    batches = [{"x": one[:, None].double(), "example": one} for one in examples]
+    stops: int | None = 2 + 2 * rank
+    with pytest.raises(KeyboardInterrupt):
+        lamina.capture(Trips(), run, batches, sites="output", progress=False)
+    torch.distributed.barrier()
+    stops, again = None, Trips()
+    lamina.capture(again, run.refresh(), batches, sites="output", resume=True, progress=False)
+    # The last batch that is there is passed once more.
+    assert again.calls == (5 if rank == 0 else 3), again.calls
+
+
 def in_columns(folder: Path, rank: int) -> None:
     """What is divided by columns has no rows."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -158,7 +184,7 @@ def in_columns(folder: Path, rank: int) -> None:
 
 
 WORKS: dict[str, list[Callable[[Path, int], None]]] = {
-    "usual": [in_parallel, in_shards, without_names, in_columns],
+    "usual": [in_parallel, in_shards, without_names, captured_again, in_columns],
     "compiled": [compiled],
 }
 

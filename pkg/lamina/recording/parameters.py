@@ -129,7 +129,8 @@ class ParameterTaps:
         for tap in self._armed():
             if tap.site.what == "update":
                 tap.before = tap.parameter.detach().clone()
-        return with_gradients(self._take_gradients, args, kwargs)
+        # A fused optimizer unscales the gradients itself, while it steps.
+        return with_gradients(lambda: self._take_gradients(getattr(optimizer, "grad_scale", None)), args, kwargs)
 
     def _after_update(self) -> None:
         self._stepped = True
@@ -138,12 +139,13 @@ class ParameterTaps:
                 self._take(tap, tap.parameter.detach() - tap.before)
                 tap.before = None
 
-    def _take_gradients(self) -> None:
+    def _take_gradients(self, scale: torch.Tensor | None = None) -> None:
         if self._taken:
             return
         for tap in self._armed():
-            if tap.site.what == "grad" and tap.parameter.grad is not None:
-                self._take(tap, tap.parameter.grad)
+            gradient = tap.parameter.grad
+            if tap.site.what == "grad" and gradient is not None:
+                self._take(tap, gradient if scale is None else gradient / scale)
 
     def _take_state(self, tap: ParameterTap, key: str) -> None:
         assert self._optimizer is not None
