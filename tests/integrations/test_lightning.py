@@ -202,3 +202,19 @@ def test_a_second_training_in_the_same_run_raises(run):
     fit(Module(), LaminaCallback(run, sites="model.0.output", columns=columns), max_epochs=1)
     with pytest.raises(RecordingError, match=r"holds rows of a training already.*Run\.create"):
         fit(Module(), LaminaCallback(run, sites="model.0.output", columns=columns), max_epochs=1)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_in_float16_gradients_are_unscaled(run, raw):
+    from lightning.pytorch.plugins.precision import MixedPrecision
+
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+    module = Module()
+    fit(
+        module,
+        LaminaCallback(run, sites=SITES[1:2], columns=columns, raw_gradients=raw),
+        plugins=[precision],
+        accumulate_grad_batches=1,
+    )
+    assert torch.cat(module.raw).abs().max() < 1
+    assert torch.equal(rows(run.refresh(), SITES[1]), torch.cat(module.raw if raw else module.clipped))

@@ -239,6 +239,18 @@ def test_the_end_of_the_backward_pass_is_behind_the_averaging_of_ranks(tmp_path)
     assert [one.tolist() for one in seen] == [[[6.0, 10.0]]]
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_in_float16_gradients_are_unscaled_and_raw_ones_are_not(run, tmp_path, raw):
+    callback = LaminaCallback(run, sites=SITES[2:], raw_gradients=raw, columns=["example"])
+    made = trainer(tmp_path, model(), callback, fp16=True, max_steps=3, eval_strategy="no")
+    # On a CPU the Trainer leaves the scaler out.
+    made.accelerator.scaler, made.accelerator.native_amp = torch.amp.GradScaler("cpu", init_scale=1024.0), True
+    made.train()
+    # What is kept before it is clipped is not unscaled yet.
+    assert torch.cat(made.raw).abs().max() > 100 * torch.cat(made.clipped).abs().max()
+    assert torch.equal(rows(run.refresh(), SITES[2]), torch.cat(made.raw if raw else made.clipped))
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_a_compiled_model_is_recorded(run, tmp_path):
     trained = model()

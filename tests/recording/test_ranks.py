@@ -227,5 +227,5 @@ def test_a_name_that_lost_its_module_is_noticed():
 def test_a_capture_goes_on_behind_what_each_rank_has_recorded(folder):
     frame = lamina.open(folder / "captured").activations("output").sort("example").collect()
     assert frame["example"].to_list() == list(range(20))
-    assert frame["output"].to_list() == [example + 1.0 for example in range(20)]
+    assert frame["output"].to_list() == [[example + 1.0] for example in range(20)]
     assert frame["rank"].to_list() == [0, 0, 1, 1] * 5
