@@ -28,6 +28,8 @@ ANSWERS = {
     "twonn": ["lamina", "cdist in blocks"],
     "gather": ["memcpy", "lamina, out=", "torch map[index], fresh"],
     "scan": ["memcpy", "lamina, out="],
+    "loading": ["memcpy", "lamina, raw", "lamina, planes", "safetensors load_file, each cloned"],
+    "slicing": ["lamina, raw", "lamina, compacted", "safe_open().get_slice", "safetensors load_file, whole"],
     "epoch": ["memcpy", "lamina, rows.batches", "lamina, rows.dataset", "np.take(memmap)"],
     "saving": ["lamina, save", "DCP async_save + fsync", "zarr v3, not compressed, + fsync"],
     "small_saves": ["lamina, durable at the end", "torch.save, one file each"],

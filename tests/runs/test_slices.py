@@ -67,6 +67,31 @@ def test_rows_are_those_that_were_saved(saved: lamina.Run, rows: Any, io: Any, v
         check_rows(run, rows)
 
 
+@pytest.fixture
+def compacted(saved: lamina.Run) -> lamina.Run:
+    """The same, as planes and differences alone: steps that lie close together, so that there are differences."""
+    with saved.writer() as writer:
+        for step in range(20, 28):
+            w = weights(3) * (1 + (step - 20) * 2**-7)
+            writer.save({"near": {"w": w}}, step=step)
+    saved.refresh().compact(progress=False)
+    for _ in range(2):
+        saved.gc(grace=0, progress=False)
+    return saved
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=str)
+@pytest.mark.parametrize(("io", "verify"), [("auto", "first"), ("pread", "always"), ("mmap", "never")])
+def test_rows_of_coded_chunks_are_those_that_were_saved(compacted: lamina.Run, rows: Any, io: Any, verify: Any) -> None:
+    stored = compacted.checkpoints().filter(part="near").collect()["stored"].to_list()
+    assert max(stored[1:]) < 0.8 * 1_200_000, "they are coded"
+    run = lamina.open(compacted.path, io=io, verify=verify)
+    for _ in range(2):
+        check_rows(run, rows)
+    near = run.tensor("w", part="near", rows=slice(43, 45))
+    assert same_bits(near, torch.stack([weights(3)[43:45] * (1 + at * 2**-7) for at in range(8)]))
+
+
 def test_rows_beside_the_right_ones_would_be_noticed(saved: lamina.Run) -> None:
     with broken("slices_begin_at_their_block"), pytest.raises(AssertionError):
         check_rows(saved, slice(43, 44))

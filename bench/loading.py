@@ -1,0 +1,136 @@
+"""How fast does a checkpoint of 1 GB come into memory, beside safetensors and torch.load?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter
+
+import safetensors.torch
+import torch
+
+from bench import checkpoints, limits
+from bench.checkpoints import Tensors
+from bench.command import is_quick
+from bench.harness import TIME, Case, as_case, interleave
+from bench.table import Table, spread
+
+TOTAL = 10**9
+REPETITIONS = 9
+Load = Callable[[], Tensors]
+
+
+def owned(load: Load) -> Case:
+    """Tensors with memory of their own: whoever fills it touches every byte."""
+
+    def case() -> dict[str, float]:
+        start = perf_counter()
+        state = load()
+        took = perf_counter() - start
+        del state
+        return {TIME: took}
+
+    return case
+
+
+def mapped(load: Load) -> Case:
+    """Tensors that are maps of a file: every byte is read afterwards, which the time holds."""
+
+    def case() -> dict[str, float]:
+        start = perf_counter()
+        touched(load())
+        return {TIME: perf_counter() - start}
+
+    return case
+
+
+def touched(state: Tensors) -> None:
+    for tensor in state.values():
+        tensor.view(-1).view(torch.int16).amax()
+
+
+def is_equal(loaded: Tensors, state: Tensors) -> bool:
+    return all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+def cloned(load: Load) -> Load:
+    return lambda: {name: tensor.clone() for name, tensor in load().items()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    quick = is_quick(__doc__, argv)
+    total, repetitions = (2**23, 1) if quick else (TOTAL, REPETITIONS)
+    table, samples = [], {}
+    before = torch.get_num_threads()
+    for dtype in (torch.float32, torch.bfloat16):
+        state = checkpoints.weights(total, dtype)
+        size = sum(tensor.nbytes for tensor in state.values())
+        folder = checkpoints.empty("loading")
+        raw = checkpoints.saved(folder / "raw", {0: state})
+        planes = checkpoints.saved(folder / "planes", {0: state}, coded=True)
+        packed = planes.checkpoints().collect()["stored"].sum()
+        file, pickled = folder / "model.safetensors", folder / "model.pt"
+        safetensors.torch.save_file(state, file)
+        torch.save(state, pickled)
+
+        def through_safetensors(backend: str = "mmap", file: str = str(file)) -> Tensors:
+            return safetensors.torch.load_file(file, backend=backend)
+
+        name = str(dtype).removeprefix("torch.")
+        readers: dict[str, tuple[str, Load]] = {
+            "lamina, raw": ("owned", raw.load),
+            "lamina, planes": ("owned", planes.load),
+            "safetensors load_file, each cloned": ("owned", cloned(through_safetensors)),
+            'safetensors load_file, backend="pread"': ("owned", lambda: through_safetensors("pread")),
+            "torch.load": ("owned", partial(torch.load, pickled)),
+            "lamina, raw, mmap=True": ("mapped", partial(raw.load, mmap=True)),
+            "safetensors load_file": ("mapped", through_safetensors),
+        }
+        for label, (_, load) in readers.items():
+            assert is_equal(load(), state), label
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            limit = limits.copy("cpu", 2**20 if quick else 2**28)
+            cases: dict[str, Case] = {limit.name: as_case(limit.run)}
+            for label, (kind, load) in readers.items():
+                cases[label] = owned(load) if kind == "owned" else mapped(load)
+            seconds = interleave(cases, repetitions, f"{name}, {threads} threads")
+            samples[f"{name}, threads={threads}"] = seconds
+            rate = limit.work / spread(seconds[limit.name][TIME]).median
+            for label, phases in seconds.items():
+                took = spread(phases[TIME])
+                speed = rate if label == limit.name else size / took.median
+                table.append(
+                    {
+                        "dtype": name,
+                        "threads": threads,
+                        "reader": label,
+                        "tensors": "" if label == limit.name else readers[label][0],
+                        "GB/s": speed / 1e9,
+                        "% of memcpy": f"{100 * speed / rate:.0f}",
+                        "stored": f"{packed / size:.3f}" if label == "lamina, planes" else "",
+                        "quartiles, ms": f"{1e3 * took.lower:.3g} to {1e3 * took.upper:.3g}",
+                    }
+                )
+        shutil.rmtree(folder)
+    torch.set_num_threads(before)
+    Table(
+        question="How fast does a checkpoint of 1 GB come into memory?",
+        columns=["dtype", "threads", "reader", "tensors", "GB/s", "% of memcpy", "stored", "quartiles, ms"],
+        rows=table,
+        notes=[
+            f"{repetitions} interleaved repetitions, warm; every reader's state was compared with what was saved first",
+            "owned: tensors in memory of their own, freed before the next; mapped: maps of the file, every byte read",
+            "lamina verifies a block when it is first read: in the comparison, not in what is timed",
+            "memcpy of 256 MiB into memory that has its pages, with the same number of threads in the same run",
+            "planes: the same run after `compact` and `gc`; stored: its bytes for a byte of the state",
+            "the weights are normal numbers; safetensors and torch.load copy with one thread whatever is set",
+        ],
+        packages=["lamina", "torch", "safetensors"],
+        samples=samples,
+    ).publish("loading", quick=quick)
+
+
+if __name__ == "__main__":
+    main()
