@@ -327,3 +327,31 @@ def test_what_a_format_cannot_hold_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="exists"):
         to_checkpoint(run, tmp_path / "m.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "run"]
+
+
+def test_what_is_more_than_its_bytes_goes_out_too(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    whole = torch.arange(12.0)
+    state = {
+        "whole": whole, "view": whole[2:8].view(2, 3), "turned": torch.arange(6.0).view(2, 3).t(),
+        "parameter": nn.Parameter(torch.ones(2)), "array": np.arange(3, dtype=np.int16), "scalar": torch.tensor(2.5),
+    }  # fmt: skip
+    with run.writer() as writer:
+        writer.save({"model": state}, step=0)
+    to_checkpoint(run.refresh(), tmp_path / "x.safetensors")
+    found = load_file(tmp_path / "x.safetensors")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], torch.as_tensor(value)) for name, value in state.items())
+
+
+def test_damage_stops_an_export_and_names_the_tensor(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        writer.save({"model": {"a": torch.ones(10), "b": torch.arange(300_000.0)}}, step=0)
+    (pack,) = (run.path / "chunks").iterdir()
+    data = bytearray(pack.read_bytes())
+    data[-1] ^= 1
+    pack.write_bytes(data)
+    with pytest.raises(DamagedError, match='chunk 1 of tensor "b"'):
+        to_checkpoint(lamina.open(run.path), tmp_path / "x.safetensors")
+    assert not (tmp_path / "x.safetensors").exists()

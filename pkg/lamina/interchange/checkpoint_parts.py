@@ -1,4 +1,4 @@
-"""Parts of checkpoints as they come from elsewhere: the state's tree, and tensors that are read block by block."""
+"""Parts of checkpoints on their way: the state's tree, and tensors that are read block by block."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lamina.runs.tree import take_apart
 if TYPE_CHECKING:
     from lamina._core import CheckpointStream
 
-_BLOCK = 16 << 20
+BLOCK = 16 << 20
 """A whole number of chunks."""
 
 
 @dataclass(frozen=True)
-class Arriving:
+class Piecewise:
     """A tensor that is read from the first byte to the last.
 
     Attributes:
@@ -48,7 +48,7 @@ class ArrivingPart:
 
     tree: str
     scalars: str
-    tensors: list[Arriving]
+    tensors: list[Piecewise]
 
     def put(self, stream: CheckpointStream, advance: Callable[[int], None]) -> tuple[Any, ...]:
         """Write the chunks; returns what the stream's `save` takes but for the part's name."""
@@ -67,7 +67,7 @@ def of_files(tensors: Mapping[str, FileTensor]) -> ArrivingPart:
     return ArrivingPart(
         json.dumps(tree, separators=(",", ":")),
         "[]",
-        [Arriving(name, one.dtype, one.shape, _blocks_of_file(one)) for name, one in tensors.items()],
+        [Piecewise(name, one.dtype, one.shape, _blocks_of_file(one)) for name, one in tensors.items()],
     )
 
 
@@ -79,7 +79,7 @@ def of_state(state: Any) -> ArrivingPart:
     """
     pieces = take_apart(state)
     tensors = [
-        Arriving(name, flat.dtype, flat.shape, _blocks_of_bytes(flat.bytes))
+        Piecewise(name, flat.dtype, flat.shape, blocks_of_bytes(flat.bytes))
         for name, flat in zip(pieces.names, pieces.tensors, strict=True)
     ]
     return ArrivingPart(pieces.tree, pieces.scalars, tensors)
@@ -89,17 +89,19 @@ def _blocks_of_file(tensor: FileTensor) -> Callable[[], Iterator[np.ndarray]]:
     def blocks() -> Iterator[np.ndarray]:
         # opened here and closed with the last block: a model may have more tensors than a process may open files
         flat = replace(tensor, shape=(prod(tensor.shape),))
-        length = _BLOCK // numpy_dtype(tensor.dtype).itemsize
+        length = BLOCK // numpy_dtype(tensor.dtype).itemsize
         for start in range(0, flat.shape[0], length):
             yield flat.read(start, min(start + length, flat.shape[0])).view(np.uint8)
 
     return blocks
 
 
-def _blocks_of_bytes(data: Any) -> Callable[[], Iterator[np.ndarray]]:
+def blocks_of_bytes(data: Any) -> Callable[[], Iterator[np.ndarray]]:
+    """The blocks of what is in memory."""
+
     def blocks() -> Iterator[np.ndarray]:
         flat = np.frombuffer(data, np.uint8)
-        for start in range(0, flat.size, _BLOCK):
-            yield flat[start : start + _BLOCK]
+        for start in range(0, flat.size, BLOCK):
+            yield flat[start : start + BLOCK]
 
     return blocks

@@ -11,6 +11,7 @@ from lamina.errors import NotFoundError, SchemaError
 from lamina.interchange import lightning_parts
 from lamina.interchange.checkpoint_files import JSON, MODEL
 from lamina.interchange.drafts import check_free, drafted
+from lamina.interchange.leaving_parts import state_of
 from lamina.interchange.torch_files import ENDINGS
 from lamina.interchange.weights_out import named_tensors, write_shards, write_weights
 from lamina.progress import byte_bar
@@ -65,7 +66,8 @@ def to_checkpoint(
         StorageError: The path exists, or the file system refuses.
 
     Cost:
-        One reading of each part, which is in memory meanwhile.
+        One reading of each part: in blocks of 16 MiB where safetensors files are written, of the whole part into memory
+        where `torch.save` writes.
 
     Example:
         >>> import lamina, tempfile, torch
@@ -151,21 +153,20 @@ def _parts(there: list[str], wanted: str | Sequence[str] | None, kind: str, step
 
 def _write(run: Run, step: int, parts: list[str], path: Path, kind: str, shard_bytes: int) -> Iterator[int]:
     if kind == "safetensors":
-        yield from write_weights(path, named_tensors(run.load(step, part=parts[0]), parts[0]))
+        yield from write_weights(path, named_tensors(state_of(run, step, parts[0]), parts[0]))
     elif kind == "torch":
         yield _write_torch(path, run.load(step, part=parts[0]))
     elif kind == "lightning":
         yield _write_torch(path, lightning_parts.join({name: run.load(step, part=name) for name in parts}))
     else:
         for name in parts:
-            state = run.load(step, part=name)
             if name == MODEL:
-                yield from write_shards(path, named_tensors(state, name), shard_bytes)
+                yield from write_shards(path, named_tensors(state_of(run, step, name), name), shard_bytes)
             elif name in JSON:
-                (path / f"{name}.json").write_text(json.dumps(state, indent=2))
+                (path / f"{name}.json").write_text(json.dumps(run.load(step, part=name), indent=2))
             else:
                 ending = ".pth" if name.startswith("rng_state") else ".pt"  # what the Trainer looks for
-                yield _write_torch(path / f"{_file_name(name)}{ending}", state)
+                yield _write_torch(path / f"{_file_name(name)}{ending}", run.load(step, part=name))
 
 
 def _write_torch(path: Path, state: Any) -> int:

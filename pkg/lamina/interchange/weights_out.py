@@ -8,24 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import SchemaError
+from lamina.interchange.checkpoint_parts import Piecewise, blocks_of_bytes
 from lamina.interchange.header import make_header
 from lamina.interchange.tensors import numpy_dtype, prod
-from lamina.runs.buffers import Flat, flatten
-
-_BLOCK = 16 << 20
+from lamina.runs.buffers import flatten
 
 
-def named_tensors(state: Any, part: str) -> dict[str, Flat]:
+def named_tensors(state: Any, part: str) -> dict[str, Piecewise]:
     """The tensors by their dotted names, in falling element size, so that all are aligned.
 
     Raises:
         SchemaError: The state holds anything else, or two tensors of one name.
     """
-    found: dict[str, Flat] = {}
+    found: dict[str, Piecewise] = {}
     for name, value in _walk(state, "", part):
         if name in found:
             raise SchemaError(f"two tensors of the part {part!r} are called {name!r}", hint="export it to a .pt file")
-        found[name] = flatten(value, f"tensor {name!r}")
+        if isinstance(value, Piecewise):
+            found[name] = value
+        else:
+            flat = flatten(value, f"tensor {name!r}")
+            found[name] = Piecewise(name, flat.dtype, flat.shape, blocks_of_bytes(flat.bytes))
         if found[name].dtype in ("c64", "c128"):
             raise SchemaError(f"{name!r} is complex, which safetensors files cannot hold", hint="export to a .pt file")
     return dict(sorted(found.items(), key=lambda item: -numpy_dtype(item[1].dtype).itemsize))
@@ -48,20 +51,19 @@ def _walk(state: Any, path: str, part: str) -> Iterator[tuple[str, Any]]:
         )
 
 
-def write_weights(path: Path, tensors: Mapping[str, Flat]) -> Iterator[int]:
+def write_weights(path: Path, tensors: Mapping[str, Piecewise]) -> Iterator[int]:
     """Write a file; yields the bytes of each block."""
     with path.open("xb") as file:
         # Transformers asks for this entry, which says that the tensors are named as torch names them
         file.write(make_header({name: (one.dtype, one.shape) for name, one in tensors.items()}, {"format": "pt"}))
         for one in tensors.values():
-            data = memoryview(one.bytes).cast("B")  # pyright: ignore[reportArgumentType]
-            for start in range(0, len(data), _BLOCK):
-                yield file.write(data[start : start + _BLOCK])
+            for block in one.blocks():
+                yield file.write(block.data)
 
 
-def write_shards(folder: Path, tensors: Mapping[str, Flat], shard_bytes: int) -> Iterator[int]:
+def write_shards(folder: Path, tensors: Mapping[str, Piecewise], shard_bytes: int) -> Iterator[int]:
     """Write `model.safetensors`, or shards of about this size and `model.safetensors.index.json`."""
-    shards: list[dict[str, Flat]] = [{}]
+    shards: list[dict[str, Piecewise]] = [{}]
     for name, one in tensors.items():
         if shards[-1] and _size(shards[-1]) + _bytes(one) > shard_bytes:
             shards.append({})
@@ -79,9 +81,9 @@ def write_shards(folder: Path, tensors: Mapping[str, Flat], shard_bytes: int) ->
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
-def _size(tensors: Mapping[str, Flat]) -> int:
+def _size(tensors: Mapping[str, Piecewise]) -> int:
     return sum(map(_bytes, tensors.values()))
 
 
-def _bytes(tensor: Flat) -> int:
+def _bytes(tensor: Piecewise) -> int:
     return numpy_dtype(tensor.dtype).itemsize * prod(tensor.shape)
