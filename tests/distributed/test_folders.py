@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.distributed import checkpoint
 
 import lamina
 from lamina.errors import DamagedError, NotFoundError, SchemaError, StorageError
-from lamina.interchange import from_dcp, to_dcp
+from lamina.interchange import from_dcp, to_checkpoint, to_dcp
 
 dcp: Any = checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -156,3 +157,20 @@ def test_objects_that_only_a_pickle_holds_are_refused(tmp_path):
         from_dcp(tmp_path / "run", saved(tmp_path / "dcp", {"odd": {"x": Evil}}), step=1)
     with pytest.raises(StorageError, match="no folder of"):
         from_dcp(tmp_path / "run", tmp_path, step=1)
+
+
+def test_what_came_from_dcp_goes_out_as_safetensors_and_is_thinned_out(tmp_path):
+    run = lamina.Run.create(tmp_path / "run")
+    from_dcp(run, saved(tmp_path / "dcp", state()), step=3)
+    from_dcp(run, saved(tmp_path / "again", {"model": {"w": torch.zeros(300_000)}}), step=4)
+    to_checkpoint(run, tmp_path / "x.safetensors", step=3)
+    found = load_file(tmp_path / "x.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in state()["model"].items())
+    run.retain(last=1, parts="model").apply()
+    assert sorted({(step, part) for step, part in run.checkpoints().select("step", "part").collect().rows()}) == [
+        (3, "progress"),
+        (4, "model"),
+    ]
+    run.gc(grace=0, progress=False)
+    assert run.load(4)["w"].shape == (300_000,)
+    assert run.verify(progress=False).ok

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lamina.errors import SchemaError
 from lamina.interchange.tensors import FileTensor, numpy_dtype, prod
+from lamina.runs.divided import Divided
 from lamina.runs.tree import take_apart
 
 if TYPE_CHECKING:
@@ -78,10 +80,11 @@ def of_state(state: Any) -> ArrivingPart:
         SchemaError: It holds something that a checkpoint cannot; the message names its path.
     """
     pieces = take_apart(state)
-    tensors = [
-        Piecewise(name, flat.dtype, flat.shape, blocks_of_bytes(flat.bytes))
-        for name, flat in zip(pieces.names, pieces.tensors, strict=True)
-    ]
+    tensors = []
+    for name, flat in zip(pieces.names, pieces.tensors, strict=True):
+        if isinstance(flat, Divided):
+            raise SchemaError(f"tensor {name!r} is divided among processes, and no file holds such")
+        tensors.append(Piecewise(name, flat.dtype, flat.shape, blocks_of_bytes(flat.bytes)))
     return ArrivingPart(pieces.tree, pieces.scalars, tensors)
 
 
