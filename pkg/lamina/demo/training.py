@@ -21,7 +21,15 @@ STRETCH = 50
 """Steps that one of the two trainings makes before it is the other's turn."""
 
 DUE = lamina.log_then_linear(256, 100)
-"""When activations, checkpoints and the validation are due: at 0, 1, 2, 4, … 256, then every 100 steps."""
+"""When activations and the validation are due: at 0, 1, 2, 4, … 256, then every 100 steps."""
+
+KEPT_EVERY = 20
+"""Steps between two checkpoints; one more is kept whenever the validation is due."""
+
+
+def is_kept(step: int) -> bool:
+    """Whether a checkpoint is due: 50 in 800 steps."""
+    return DUE.due(step) or step % KEPT_EVERY == 0
 
 
 def stretches(steps: int) -> list[range]:
@@ -52,7 +60,7 @@ def train(digits: Digits, folder: Path, *, seed: int, steps: int) -> Iterator[No
                     # What `put` records follows `every`: the loss of each image is cheap enough for every step.
                     every=1,
                     sites=dict.fromkeys(("blocks.*.output", "output"), lamina.Site(every=DUE)),
-                    checkpoint_every=DUE,
+                    checkpoint_every=is_kept,
                     probes={"validation": [{"images": digits.images[held_out], "example": held_out}]},
                     optimizer=recorded.optimizer,
                 )

@@ -28,7 +28,11 @@ def place(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             storages[storage][view].append(at)
     for views in storages.values():
         members = [places[0] for places in views.values()]
-        bases = dict(zip(members, _bases([tensors[at] for at in members]), strict=True))
+        if len(members) == 1 and tensors[members[0]].is_contiguous():
+            # the usual case, and a state may hold a thousand of it
+            bases = {members[0]: tensors[members[0]]}
+        else:
+            bases = dict(zip(members, _bases([tensors[at] for at in members]), strict=True))
         for places in views.values():
             for at in places:
                 wholes[at] = bases[places[0]]

@@ -14,6 +14,7 @@ mod history;
 mod interrupted;
 mod kept;
 mod random;
+mod saves;
 mod scene;
 mod unasked;
 mod view;
