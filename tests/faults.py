@@ -805,20 +805,22 @@ def zones_cut_the_greatest(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def tickets_are_told_durable_at_once(patch: pytest.MonkeyPatch) -> None:
-    """An append is acknowledged when it is staged."""
+    """An append or a save is acknowledged when it is staged."""
     from lamina.runs.writer import Writer
 
     class Ticket:
         def wait(self) -> bool:
             return True
 
-    append = Writer.append
+    def hasty(method: Any) -> Any:
+        def call(self: Writer, *args: Any, **options: Any) -> Ticket:
+            method(self, *args, **options)
+            return Ticket()
 
-    def hasty(self: Writer, *args: Any, **options: Any) -> Ticket:
-        append(self, *args, **options)
-        return Ticket()
+        return call
 
-    patch.setattr(Writer, "append", hasty)
+    patch.setattr(Writer, "append", hasty(Writer.append))
+    patch.setattr(Writer, "save", hasty(Writer.save))
 
 
 @fault
