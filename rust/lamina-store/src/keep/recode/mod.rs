@@ -13,6 +13,7 @@ use super::garbage::Survey;
 use super::inventory::Trust;
 use crate::chain::publish_after;
 use crate::crew::together;
+use crate::reader::{Access, Io, Verify};
 use crate::storage::Storage;
 use crate::{Opening, Snapshot};
 use lamina_format::chunk::Key;
@@ -65,7 +66,9 @@ fn round(
     progress: &Progress,
 ) -> Result<bool> {
     progress.check()?;
-    let snapshot = Snapshot::open(Arc::clone(storage), Opening::default())?;
+    // what is read once needs no map
+    let access = Access { io: Io::Pread, verify: Verify::Always };
+    let snapshot = Snapshot::open(Arc::clone(storage), Opening::default())?.with_access(access);
     let survey = match Survey::of(storage, settled) {
         // what a commit that cannot be read hides is not known: everything stays
         Err(error) if error.kind == ErrorKind::Damaged => {
