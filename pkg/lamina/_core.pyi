@@ -123,6 +123,19 @@ def merge(runs: Sequence[tuple[str, Snapshot]], path: str, config: str, progress
     exists."""
 
 @final
+class Coded:
+    """A tensor's bytes as they lie in the packs of checkpoints that were compacted: chunk by chunk as byte planes, or as
+    they are where that saves less than 3 %."""
+
+    def __init__(self, dtype: str, data: Buffer) -> None: ...
+    @property
+    def bytes(self) -> int:
+        """How many they are, coded."""
+
+    def read(self, out: Buffer) -> None:
+        """Check and decode them into `out`, which has the tensor's size."""
+
+@final
 class Ticket:
     """What became of one append or save."""
 

@@ -2,6 +2,7 @@
 
 mod arrow;
 mod buffer;
+mod coded;
 mod committers;
 mod errors;
 mod hash;
@@ -64,6 +65,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wide::group_table, module)?)?;
     module.add_class::<mapped::Mapped>()?;
     module.add_class::<arrow::ArrowArray>()?;
+    module.add_class::<coded::Coded>()?;
     module.add_class::<ticket::Ticket>()?;
     module.add_class::<writer::Writer>()?;
     module.add_class::<shards::Shard>()?;

@@ -15,8 +15,8 @@ use zstd_safe::{CCtx, CParameter, DCtx, ParamSwitch};
 const RAW: u32 = 1 << 31;
 /// A plane that the Huffman code brings below a quarter is regular enough for matches.
 const REGULAR: usize = 4;
-/// The fast level whose matching is as good as off.
-const NO_MATCHES: i32 = -100;
+/// The fastest level, which looks for a match once in 128 KiB: one that it found would cost more than the literals that it saves.
+const NO_MATCHES: i32 = -(128 << 10);
 
 /// Encodes and decodes pieces; keeps its contexts and buffers from piece to piece.
 pub struct Planes {

@@ -12,6 +12,7 @@ pub(crate) mod journal;
 mod known;
 pub(crate) mod metrics;
 mod options;
+mod pace;
 pub(crate) mod pack;
 pub(crate) mod rows;
 pub(crate) mod segment;

@@ -1,6 +1,7 @@
 //! The pack that a writer is filling.
 
 use super::known::Known;
+use super::pace::Pace;
 use super::staged::SaveJob;
 use crate::chain;
 use crate::storage::{Blob, Storage};
@@ -10,6 +11,7 @@ use lamina_format::commit::{CODED_CHUNKS, PIECES};
 use lamina_format::record::{Chunk, Chunks, Codec, Layout, LayoutContent, Op, Part, Save, TensorSpec};
 use lamina_format::{DType, Result, cbor, checksum, names};
 use std::collections::HashSet;
+use std::time::Instant;
 
 /// Bytes at which a new pack is begun.
 const LONGEST: u64 = 512 << 20;
@@ -42,6 +44,7 @@ pub struct PackWriter {
     latest: i64,
     layouts: HashSet<Key>,
     coder: Coder,
+    pace: Pace,
     /// The run says that it holds coded chunks.
     coded: bool,
     /// The run says that it holds tensors in pieces.
@@ -50,8 +53,9 @@ pub struct PackWriter {
 
 impl PackWriter {
     pub fn new(ordinal: u32) -> Self {
-        let (current, known, layouts, coder) = Default::default();
-        Self { ordinal, next_pack: 0, current, known, latest: 0, layouts, coder, coded: false, pieces: false }
+        let (current, known, layouts, coder, pace) = Default::default();
+        let (next_pack, latest, coded, pieces) = Default::default();
+        Self { ordinal, next_pack, current, known, latest, layouts, coder, pace, coded, pieces }
     }
 
     /// Writes the chunks that the run does not hold, which lie in the buffers; returns what must stand in the log.
@@ -96,7 +100,8 @@ impl PackWriter {
             let key = chunk::key(dtype, raw);
             keys.extend_from_slice(&key);
             if !self.known.as_mut().is_some_and(|known| known.lean(key)) {
-                self.put(storage, key, dtype, raw, Form::Raw, ops)?;
+                let form = self.pace.form(dtype);
+                self.put(storage, key, dtype, raw, form, ops)?;
             }
         }
         Ok(())
@@ -166,7 +171,13 @@ impl PackWriter {
         form: Form,
         ops: &mut Vec<Op>,
     ) -> Result<()> {
-        let coded = if form == Form::Planes { self.coder.encode_chunk(dtype, raw, None)? } else { None };
+        let mut coded = None;
+        if form == Form::Planes {
+            let begun = Instant::now();
+            coded = self.coder.encode_chunk(dtype, raw, None)?;
+            let stored = coded.as_ref().map_or(raw.len(), |coded| coded.bytes.len());
+            self.pace.coded(dtype, raw.len(), stored, begun.elapsed());
+        }
         match coded {
             Some(coded) => self.place(storage, coded.record(key, raw.len(), None), &coded.bytes, ops),
             None => self.place(storage, Chunk::raw(key, raw), raw, ops),
@@ -191,7 +202,9 @@ impl PackWriter {
                 none.insert(Current { blob: storage.create_blob(&file)?, file, end: 0, synced: true })
             }
         };
+        let begun = Instant::now();
         current.blob.write(current.end, bytes)?;
+        self.pace.wrote(bytes.len(), begun.elapsed());
         chunk.offset = current.end;
         current.end += chunk.stored;
         current.synced = false;
@@ -212,7 +225,9 @@ impl PackWriter {
     /// Makes what was written durable.
     pub fn sync(&mut self) -> Result<()> {
         if let Some(current) = self.current.as_mut().filter(|current| !current.synced) {
+            let begun = Instant::now();
             current.blob.sync()?;
+            self.pace.wrote(0, begun.elapsed());
             current.synced = true;
         }
         Ok(())
@@ -248,6 +263,7 @@ mod tests {
         // the next writer's clock is behind what the run holds
         assert_eq!(saved_at(&mut PackWriter::new(1), storage.as_ref(), 10).0, 5001);
     }
+
     #[test]
     fn coded_chunks_are_read_and_who_does_not_know_them_is_told() {
         let folder = tempfile::tempdir().expect("a folder");
