@@ -90,7 +90,7 @@ def measure(source: lamina.Run, part: str, steps: Sequence[int], *, freeze: bool
     run.refresh().compact()
     took, cpu = time.perf_counter() - begun, time.process_time() - cpu
     run.gc(grace=0)
-    for step in (steps[0], steps[len(steps) // 2], steps[-1]):
+    for step in (saves[0], saves[len(saves) // 2], saves[-1]):
         ours, theirs = tensors(run.refresh().load(step, part=part)), tensors(state_of(step))
         assert ours.keys() == theirs.keys()
         assert all(
