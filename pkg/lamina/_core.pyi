@@ -124,8 +124,8 @@ def merge(runs: Sequence[tuple[str, Snapshot]], path: str, config: str, progress
 
 @final
 class Coded:
-    """A tensor's bytes as they may lie in packs of checkpoints: chunk by chunk as byte planes, or as they are where that
-    saves less than 3 %."""
+    """A tensor's bytes as they may lie in packs of checkpoints: chunk by chunk as byte planes, or as they are where
+    that saves less than 3 %."""
 
     def __init__(self, dtype: str, data: Buffer) -> None: ...
     @property
