@@ -55,7 +55,8 @@ pub fn commit(n: u64) -> String {
 
 /// The number in a commit's file name.
 pub fn parse_commit(name: &str) -> Option<u64> {
-    (name.len() == 20).then(|| name.parse::<u64>().ok())?.map(|inverted| u64::MAX - inverted)
+    let n = u64::MAX - name.parse::<u64>().ok()?;
+    (commit(n) == format!("commits/{name}")).then_some(n)
 }
 
 /// The log of a writer.
@@ -121,6 +122,8 @@ mod tests {
             assert_eq!(parse_commit(commit(n).strip_prefix("commits/").expect("folder")), Some(n));
         }
         assert_eq!(parse_commit(".tmp-1"), None);
+        // a number that another name stands for: this would be taken for the newest commit of all
+        assert_eq!(parse_commit("+0000000000000000000"), None);
     }
 
     #[test]
