@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.nn.parallel import DistributedDataParallel
 
 from lamina.recording.integrations.following import Following
+from lamina.recording.ranks import told_replicated
 from lamina.recording.sites import Sites
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ class LaminaCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach the hooks, before a compiled model is called for the first time."""
+        if isinstance(trainer.strategy.model, DistributedDataParallel):
+            told_replicated(pl_module)
         self._following.open(pl_module, trainer.optimizers[0] if len(trainer.optimizers) == 1 else None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,6 +13,7 @@ from transformers.training_args import ParallelMode
 from lamina.errors import RecordingError
 from lamina.recording.elements import tensors
 from lamina.recording.integrations.following import Following
+from lamina.recording.ranks import is_divided, told_replicated
 from lamina.recording.sites import Sites
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class LaminaCallback(TrainerCallback):
             )
         self._detach()
         self._optimizer = optimizer
+        if args.parallel_mode == ParallelMode.DISTRIBUTED and not is_divided(model):
+            told_replicated(model)
         self._following.open(model, optimizer)
         self._following.goes_on_at(state.global_step)
         # Hooks of a compiled model run outside of its graph. Prepended: the step begins before the recorder's see it.
