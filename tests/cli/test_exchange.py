@@ -124,6 +124,24 @@ def test_checkpoints_come_in_and_go_out(command: Callable, tmp_path: Path, recor
         assert (done.code, message in done.err) == (1, True), done.err
 
 
+def test_folders_of_distributed_checkpoints_go_out_and_come_in(
+    command: Callable, tmp_path: Path, recorded: Path
+) -> None:
+    done = command("export", recorded, tmp_path / "dcp", "--format", "dcp", "--step", "10")
+    assert (done.code, done.out) == (0, f"step 10 in {tmp_path / 'dcp'}\n")
+    assert command("import", tmp_path / "dcp", tmp_path / "again", "--step", "12").out.startswith("1 checkpoint in ")
+    loaded = lamina.open(tmp_path / "again").load(12, part="model")
+    assert loaded["weight"].tolist() == [[10, 10], [10, 10]]
+    assert command("import", tmp_path / "dcp", tmp_path / "whole", "--part", "all").code == 0
+    assert set(lamina.open(tmp_path / "whole").load(0, part=None)) == {"all"}
+    for arguments, message in {
+        ("export", recorded, tmp_path / "x", "--format", "dcp", "--step", "all"): "holds one step",
+        ("import", tmp_path / "dcp", tmp_path / "x", "--site", "a"): "has no sites",
+    }.items():
+        done = command(*arguments)
+        assert (done.code, message in done.err) == (1, True), done.err
+
+
 def test_what_is_imported_is_told_by_its_name_however_it_reads(command: Callable, tmp_path: Path) -> None:
     np.save(tmp_path / "h.npy", np.ones((3, 2), np.float32))
     done = command("import", tmp_path / "h.npy", tmp_path / "run[bold] :smile:")

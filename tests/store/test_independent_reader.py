@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lamina
@@ -75,6 +76,32 @@ def test_the_reader_finds_views_scalars_and_containers_of_every_kind(tmp_path: P
     }
     assert found["torch"] == [(2, 0, 3), "bfloat16", "cuda:1", ()]
     assert found["numpy"][:3] == STATES["numpy"][:3]
+
+
+def test_the_reader_finds_checkpoints_that_are_coded(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    random = np.random.default_rng(0)
+    weight, states = 0.02 * random.standard_normal(300_000), []
+    with run.writer() as writer:
+        for step in range(9):
+            states.append(
+                {
+                    "f32": weight.astype(np.float32),
+                    "f16": weight.astype(np.float16),
+                    "i32": np.arange(step, 9e4, dtype=np.int32),
+                }
+            )
+            writer.save({"model": states[-1]}, step=step)
+            weight = weight + 2e-6 * random.standard_normal(300_000)
+    run.compact(progress=False)
+    run.gc(grace=0, progress=False)
+    run.gc(grace=0, progress=False)
+    found = reader.read(tmp_path / "run")
+    assert {step: set(parts) for step, parts in found.checkpoints.items()} == {step: {"model"} for step in range(9)}
+    for step, state in enumerate(states):
+        assert_same_state(put_together(*found.checkpoints[step]["model"]), state, str(step))
+    stored = sum(file.stat().st_size for file in (tmp_path / "run" / "chunks").iterdir())
+    assert stored < 0.8 * sum(value.nbytes for state in states for value in state.values())  # deltas, not planes alone
 
 
 def test_the_reader_finds_what_became_of_each_writer(read: reader.Recorded) -> None:

@@ -24,6 +24,7 @@ class From(StrEnum):
     parquet = "parquet"
     datasets = "datasets"
     checkpoint = "checkpoint"
+    dcp = "dcp"
 
 
 class To(StrEnum):
@@ -35,6 +36,7 @@ class To(StrEnum):
     torch = "torch"
     lightning = "lightning"
     folder = "folder"
+    dcp = "dcp"
 
 
 def import_(
@@ -66,11 +68,18 @@ def import_(
     """Import activations (npy, npz, raw, safetensors, Parquet, Hugging Face datasets) or checkpoints.
 
     Checkpoints are safetensors files (with --part or --format checkpoint), files of torch.save, folders of Hugging Face
-    models, and folders of such with names that tell the step: step_100, checkpoint-100, iter_0000100.pt.
+    models, folders of such with names that tell the step (step_100, checkpoint-100, iter_0000100.pt), and one folder of
+    torch.distributed.checkpoint, with its --step.
     """
     from lamina import interchange
 
-    kind = format or (From.checkpoint if part else _format_of(source))
+    kind = format or (From.checkpoint if part and not _is_dcp(source) else _format_of(source))
+    if kind == From.dcp:
+        if column or example or position or site or shape or dtype or (part and len(part) > 1):
+            raise SchemaError("a checkpoint has no sites or columns", hint="--part makes its whole state that part")
+        interchange.from_dcp(run, source, step=_one_step(step), part=part[0] if part else None)
+        out().print(f"1 checkpoint in {run}", soft_wrap=True)
+        return
     if kind == From.checkpoint:
         if column or example or position or site or shape or dtype:
             raise SchemaError("checkpoints have no sites or columns", hint="--part chooses what of them is imported")
@@ -120,7 +129,7 @@ def export(
     """Export sites and their metadata (safetensors, Parquet, zarr), or checkpoints.
 
     A checkpoint is meant where --part is given, where DEST ends in .pt, .pth, .bin or .ckpt, where the format is
-    torch, lightning or folder, and where the run holds nothing else. It is the last one unless --step says which.
+    torch, lightning, folder or dcp, and where the run holds nothing else. It is the last one unless --step says which.
     """
     import lamina
     from lamina import interchange
@@ -133,6 +142,13 @@ def export(
         if kind not in (None, To.safetensors, *_CHECKPOINTS):
             raise SchemaError(f"checkpoints are not exported to {kind.value}", hint="to .safetensors, .pt or a folder")
         given: dict[str, Any] = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
+        if kind == To.dcp:
+            at = _checkpoint(step)
+            if given or (part and len(part) > 1) or not (at == "last" or isinstance(at, int)):
+                raise SchemaError("a folder of torch.distributed.checkpoint holds one step", hint="--step, one --part")
+            interchange.to_dcp(opened, target, step=at, part=part[0] if part else None)
+            out().print(f"step {at} in {target}", soft_wrap=True)
+            return
         given |= {} if kind is None else {"format": kind.value}
         steps = interchange.to_checkpoint(opened, target, step=_checkpoint(step), parts=part or None, **given)
         out().print(f"step {', '.join(map(str, steps))} in {target}", soft_wrap=True)
@@ -159,7 +175,7 @@ def export(
     out().print(f"{rows:,} rows in {target}", soft_wrap=True)
 
 
-_CHECKPOINTS = (To.torch, To.lightning, To.folder)
+_CHECKPOINTS = (To.torch, To.lightning, To.folder, To.dcp)
 
 
 def _format_to(target: Path) -> To | None:
@@ -188,6 +204,8 @@ def _format_of(source: str) -> From:
         found = _ENDINGS.get(path.suffix)
     elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         found = From.datasets
+    elif _is_dcp(source):
+        found = From.dcp
     elif _holds_checkpoints(path):
         found = From.checkpoint
     else:
@@ -199,6 +217,11 @@ def _format_of(source: str) -> From:
             f"{source} does not show its format", hint=f"give --format: {', '.join(k.value for k in From)}"
         )
     return found
+
+
+def _is_dcp(source: str) -> bool:
+    """Whether it is a folder of torch.distributed.checkpoint."""
+    return (Path(source) / ".metadata").is_file()
 
 
 def _holds_checkpoints(folder: Path) -> bool:

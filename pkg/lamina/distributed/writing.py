@@ -21,6 +21,7 @@ from lamina.runs.buffers import flatten, name_of_torch
 from lamina.runs.divided import Divided, StoredShard
 from lamina.runs.steps import plain_step
 from lamina.runs.tree import take_apart
+from lamina.runs.trusted import load_trusted
 
 if TYPE_CHECKING:
     from lamina.runs import Writer
@@ -218,7 +219,7 @@ def _object(data: bytes, fqn: str) -> Any:
     import pickle
 
     try:
-        return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        return load_trusted(io.BytesIO(data))
     except pickle.UnpicklingError as error:
         text = f"the state holds something at {fqn!r} that only a pickle could: {str(error).splitlines()[0]}"
         raise SchemaError(text, hint="a checkpoint holds tensors, numbers, texts, and containers of them") from error

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lamina.errors import DamagedError, SchemaError, StorageError
+from lamina.runs.trusted import load_trusted
 
 ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -22,14 +20,9 @@ def load_torch(path: Path) -> Any:
         SchemaError: It holds objects other than tensors, arrays and plain values: these would run code.
         DamagedError: It is no such file, or was cut short.
     """
-    import torch
-
     try:
         mapped = zipfile.is_zipfile(path)  # what torch wrote before 1.6 is no zip file, and cannot be mapped
-        # random states of the Trainer are NumPy arrays, which torch knows but does not trust unless it is told to
-        with torch.serialization.safe_globals(_arrays()), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of unusual pickles, which are refused or understood
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return load_trusted(path, mmap=mapped)  # random states of the Trainer are NumPy arrays
     except pickle.UnpicklingError as error:
         refused = str(error).partition("Please file an issue")[0].strip().splitlines()
         why = next((line.strip() for line in refused if "GLOBAL" in line or "global" in line), "")
@@ -44,9 +37,3 @@ def load_torch(path: Path) -> Any:
     except (EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedError(f"no file of torch.save, or it was cut short: {first}", str(path)) from error
-
-
-def _arrays() -> list[Any]:
-    kinds = {type(np.dtype(kind)) for kind in "?bhilqBHILQefdFD"}
-    rebuild: Any = np._core.multiarray._reconstruct  # pyright: ignore[reportAttributeAccessIssue]
-    return [np.ndarray, np.dtype, rebuild, *kinds]

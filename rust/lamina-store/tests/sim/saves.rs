@@ -17,6 +17,9 @@ use std::time::Duration;
 const STEPS: usize = 3;
 const SEEDS: u64 = 4;
 
+/// Tensors of a part, with their bytes.
+type Tensors = Vec<(TensorSpec, Vec<u8>)>;
+
 /// A tensor of a version. The elements are NaNs with every payload, infinities, zeros with a sign and plain numbers.
 fn tensor(name: &str, version: usize, length: usize) -> (TensorSpec, Vec<u8>) {
     let kinds = [0x7FC0_0000u32, 0xFF80_0001, 0x8000_0000, 0x7F80_0000, 0x0000_0001, 0x3F80_0000];
@@ -26,7 +29,7 @@ fn tensor(name: &str, version: usize, length: usize) -> (TensorSpec, Vec<u8>) {
 }
 
 /// Parts of a version: one holds a frozen tensor, a chunk and a bit of its own, and nothing; the other moments.
-fn parts(version: usize) -> [(&'static str, Vec<(TensorSpec, Vec<u8>)>); 2] {
+fn parts(version: usize) -> [(&'static str, Tensors); 2] {
     let own = if version.is_multiple_of(4) { (1 << 18) + 5 } else { 700 };
     let model = vec![tensor("frozen", 1000, 900), tensor("own", version, own), tensor("none", version, 0)];
     [("model", model), ("optimizer", vec![tensor("moment", version + 500, 300)])]
