@@ -15,11 +15,11 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import nn
 
 import lamina
 from bench.transformer import Transformer
+from lamina.progress import track
 
 STEPS, EVERY = 2000, 20
 BATCH, POSITIONS = 4, 128

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,11 +10,11 @@ import numpy as np
 import torch
 import zstandard
 
+from bench import paths
 from bench.clock import timed
 from bench.command import is_quick
 from bench.harness import Case, as_case, interleave
 from bench.language_model import Training
-from bench.paths import PEERS
 from bench.peers import Worker
 from bench.table import Table, spread
 from lamina import _core
@@ -49,11 +50,24 @@ def zstd_calls(data: np.ndarray) -> tuple[int, dict[str, Callable[[], Any]]]:
     return len(coded), {"encode": lambda: encoder.compress(data.data), "decode": lambda: decoder.decompress(coded)}
 
 
+def zipnn_calls(worker: Worker, dtype: str, data: np.ndarray) -> tuple[int, dict[str, Case]]:
+    """Return the same for ZipNN, in its own environment."""
+    options, cases = {"dtype": ZIPNN[dtype]}, dict[str, Case]()
+    worker.prepare("size", "bench.peer_calls.zipnn_codec:size", {"data": data}, "cpu", options)
+    found = worker.result("size")
+    assert found["same"], "ZipNN lost bytes"
+    for work in ("encode", "decode"):
+        case = f"zipnn: {work}"
+        worker.prepare(case, f"bench.peer_calls.zipnn_codec:{work}", {"data": data}, "cpu", options)
+        cases[case] = as_case(lambda case=case: worker.ask("seconds", case=case))
+    return int(found["bytes"]), cases
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     quick = is_quick(__doc__, argv)
     rows, samples = [], {}
-    with Worker(PEERS) as worker:
-        versions = worker.ask("versions", packages=["zipnn"])
+    with contextlib.nullcontext() if quick else Worker(paths.PEERS) as peers:
+        versions = peers.ask("versions", packages=["zipnn"]) if peers else {}
         for dtype, data in weights(quick=quick).items():
             left: dict[str, int] = {}
             cases: dict[str, Case] = {}
@@ -63,17 +77,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             }.items():
                 left[name] = size
                 cases |= {f"{name}: {work}": as_case(timed(call, "cpu")) for work, call in calls.items()}
-            options = {"dtype": ZIPNN[dtype]}
-            worker.prepare("size", "bench.peer_calls.zipnn_codec:size", {"data": data}, "cpu", options)
-            found = worker.result("size")
-            assert found["same"], "ZipNN lost bytes"
-            left["zipnn"] = int(found["bytes"])
-            for work in ("encode", "decode"):
-                case = f"zipnn: {work}"
-                worker.prepare(case, f"bench.peer_calls.zipnn_codec:{work}", {"data": data}, "cpu", options)
-                cases[case] = as_case(lambda case=case: worker.ask("seconds", case=case))
+            if peers:
+                left["zipnn"], calls = zipnn_calls(peers, dtype, data)
+                cases |= calls
             seconds = interleave(cases, 1 if quick else REPETITIONS, dtype)
-            worker.forget()
+            if peers:
+                peers.forget()
             for name, size in left.items():
                 row: dict[str, Any] = {"dtype": dtype, "codec": name, "ratio": f"{data.nbytes / size:.4f}"}
                 for work in ("encode", "decode"):

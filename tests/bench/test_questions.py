@@ -31,6 +31,8 @@ ANSWERS = {
     "loading": ["memcpy", "lamina, raw", "lamina, planes", "safetensors load_file, each cloned"],
     "slicing": ["lamina, raw", "lamina, compacted", "safe_open().get_slice", "safetensors load_file, whole"],
     "epoch": ["memcpy", "lamina, rows.batches", "lamina, rows.dataset", "np.take(memmap)"],
+    "planes": ["bf16", "f32"],
+    "checkpoint_bytes": ["bf16", "optimizer", "model, 90 % of it frozen"],
     "saving": ["lamina, save", "DCP async_save + fsync", "zarr v3, not compressed, + fsync"],
     "small_saves": ["lamina, durable at the end", "torch.save, one file each"],
     "training_with_saves": ["no saves", "lamina, save"],

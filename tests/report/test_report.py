@@ -75,14 +75,14 @@ def test_runs_with_other_sites_have_a_chapter_of_their_own(runs: list[lamina.Run
     sections = re.findall("<h3>(.*?)</h3>", text.split("<script")[0])
     assert sections == ["The run", "How alike the layers are", "What was stored", *SECTIONS]
     # The other run changes nothing in what is shown of these.
-    for mine, expected in zip(list(specs(text).values())[-10:], specs(alone).values(), strict=True):
+    for mine, expected in zip(list(specs(text).values())[-11:], specs(alone).values(), strict=True):
         assert mine["title"] == expected["title"]
         np.testing.assert_allclose(numbers(mine), numbers(expected), rtol=1e-6, atol=1e-9)
 
 
 def test_every_chart_has_a_title_and_axes_with_a_unit(runs: list[lamina.Run], tmp_path: Path) -> None:
     charts = specs(report(runs, tmp_path / "report.html", progress=False).read_text())
-    assert len(charts) == 10
+    assert len(charts) == 11
     for name, spec in charts.items():
         assert spec["title"]["text"], name
         titled = [axis["title"] for axis in axes(spec) if "title" in axis]

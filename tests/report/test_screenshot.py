@@ -50,8 +50,8 @@ def test_the_page_draws_every_chart_and_logs_no_error(runs: list[lamina.Run], tm
     assert "CONSOLE" not in drawn.stderr, drawn.stderr
     charts = re.findall(r'<div class="chart[^>]* id="(chart-\d+)".*?</figure>', drawn.stdout, re.DOTALL)
     svgs = re.findall(r"<svg .*?</svg>", drawn.stdout, re.DOTALL)
-    assert len(charts) == 10
-    assert sum("mark-" in svg for svg in svgs) == 10
+    assert len(charts) == 11
+    assert sum("mark-" in svg for svg in svgs) == 11
 
 
 @pytest.mark.chromium

@@ -140,14 +140,14 @@ def needed(path: Path) -> dict[str, list[tuple[int, int]]]:
             spans[name] = [(0, file.stat().st_size)]
         else:
             spans[name] = []
-    for pack, chunk in run.chunks.values():
-        spans[pack].append((chunk[1], chunk[1] + chunk[2]))
     first, last = {}, {}
     for group in run.groups:
         record = group.record
         spans[record[0]] += [(part[2], part[2] + part[3]) for part in record[7]]
     for operations in (*run.frames.values(), *([body[6]] for body in run.commits)):
         for number, record in (pair for frame in operations for pair in frame):
+            if number == reader.CHUNKS and record[0] in spans:  # every place of a chunk, also where it lies in several
+                spans[record[0]] += [(chunk[1], chunk[1] + chunk[2]) for chunk in record[1]]
             for one in [record] if number == reader.GROUP else record[2] if number == reader.REPLACE else []:
                 first[one[0]] = min(first.get(one[0], 1 << 62), one[3])
                 last[one[0]] = max(last.get(one[0], 0), one[3] + one[4])

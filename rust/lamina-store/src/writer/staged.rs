@@ -212,7 +212,9 @@ mod tests {
     fn the_memory_of_a_save_is_that_of_the_one_before() {
         let (spare, tensors) = (Mutex::default(), [bytes(2 * BUFFER + 9, 0), bytes(100, 1)]);
         let first = staged(&tensors, &spare);
-        let at: Vec<_> = first.buffers.iter().map(|buffer| buffer.as_ptr()).collect();
+        // what is left over beyond whole buffers is small, and the allocator's
+        let at: Vec<_> = first.buffers.iter().filter(|one| one.len() == BUFFER).map(|one| one.as_ptr()).collect();
+        assert_eq!(at.len(), 2);
         spare.lock().unwrap().give_back(first.buffers);
         let second = staged(&tensors, &spare);
         let mut again: Vec<_> = second.buffers.iter().map(|buffer| buffer.as_ptr()).collect();

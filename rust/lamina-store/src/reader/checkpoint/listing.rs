@@ -113,9 +113,10 @@ impl Snapshot {
     /// A chunk, with its key verified.
     pub(crate) fn chunk(&self, key: &Key, spec: &TensorSpec, length: usize, writer: u32) -> Result<Vec<u8>> {
         let (mut bytes, log) = (vec![0; length], names::log(writer, 0));
-        let fail = |error: Error| match error.file {
-            Some(_) => error,
-            None => error.in_file(&log),
+        let fail = |error: Error| {
+            let message = format!("a chunk of tensor {:?}: {}", spec.name, error.message);
+            let error = Error { message, ..error };
+            if error.file.is_some() { error } else { error.in_file(&log) }
         };
         self.read_chunk(key, length, spec.dtype, 0, &mut bytes, &mut Default::default()).map_err(fail)?;
         match chunk::key(spec.dtype, &bytes) == *key {
