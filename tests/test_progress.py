@@ -3,6 +3,7 @@ from __future__ import annotations
 import _thread
 import io
 import re
+import signal
 import sys
 import threading
 from types import SimpleNamespace
@@ -155,6 +156,11 @@ def test_ctrl_c_asks_watched_work_to_stop_and_waits_for_it(monkeypatch):
         assert state.stopped.wait(60)
         ended.append(state)
 
-    with pytest.raises(KeyboardInterrupt):
-        watch(work, "working")
+    # a shell that starts this in the background has it ignore Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            watch(work, "working")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended
