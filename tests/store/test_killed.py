@@ -5,11 +5,7 @@ All rounds write one run, and nobody cleans up between them.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
-import signal
-import time
 import warnings
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -22,6 +18,7 @@ import pytest
 
 import lamina
 from tests.faults import broken
+from tests.store.killing import kill_a_round
 
 STEPS = 10_000
 """Steps that one life of a writer may take: each step is written by one life alone."""
@@ -48,35 +45,6 @@ def write(path: str, life: int, told: Connection, fault: str | None) -> None:
                 writer.save({"model": {"w": x}}, step=step)
             ticket.wait()
             told.send(step)
-
-
-def kill_a_round(run: lamina.Run, lives: list[int], chance: random.Random, fault: str | None) -> set[int]:
-    """Starts a writer for each life, kills them all at some moment, and returns the steps that they acknowledged."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    processes, ends = [], []
-    for life in lives:
-        end, told = context.Pipe(duplex=False)
-        processes.append(context.Process(target=write, args=(str(run.path), life, told, fault), daemon=True))
-        processes[-1].start()
-        told.close()
-        ends.append(end)
-    if chance.random() < 0.8:  # else while they open their logs
-        ends[0].poll(60)
-    time.sleep(chance.uniform(0, 0.15))
-    for process in chance.sample(processes, len(processes)):
-        pid = process.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-    acknowledged = set()
-    for end, process in zip(ends, processes, strict=True):
-        try:
-            while True:
-                acknowledged.add(end.recv())
-        except EOFError:
-            process.join()
-            assert process.exitcode == -signal.SIGKILL
-    return acknowledged
 
 
 def check(run: lamina.Run, lives: list[int], acknowledged: set[int]) -> None:
@@ -108,7 +76,7 @@ def rounds(path: Path, writers: int, number: int, *, fault: str | None = None) -
     run, chance, total = lamina.Run.create(path / "run"), random.Random(writers), 0
     for turn in range(number):
         lives = [turn * writers + life for life in range(writers)]
-        acknowledged = kill_a_round(run, lives, chance, fault)
+        acknowledged = kill_a_round(write, run, lives, chance, fault, opening=0.2)
         check(run, lives, acknowledged)
         total += len(acknowledged)
     assert total > number, "most writers lived long enough to acknowledge something"

@@ -5,11 +5,7 @@ All rounds write one run, and each step belongs to one life.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
-import signal
-import time
 import warnings
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
@@ -22,6 +18,7 @@ import torch
 
 import lamina
 from tests.faults import broken
+from tests.store.killing import kill_a_round
 
 STEPS = 10_000
 """Steps that one life of a writer may take."""
@@ -57,33 +54,6 @@ def write(path: str, life: int, told: Connection, fault: str | None) -> None:
                 waiting.clear()
 
 
-def kill_a_round(run: lamina.Run, lives: list[int], chance: random.Random, fault: str | None) -> set[int]:
-    """Starts a writer for each life, kills them all at some moment, and returns the steps that they acknowledged."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    processes, ends = [], []
-    for life in lives:
-        end, told = context.Pipe(duplex=False)
-        processes.append(context.Process(target=write, args=(str(run.path), life, told, fault), daemon=True))
-        processes[-1].start()
-        told.close()
-        ends.append(end)
-    ends[0].poll(60)
-    time.sleep(chance.uniform(0, 0.2))
-    acknowledged = set()
-    for process in processes:
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-    for end, process in zip(ends, processes, strict=True):
-        try:
-            while True:
-                acknowledged.add(end.recv())
-        except EOFError:
-            process.join()
-            assert process.exitcode == -signal.SIGKILL
-    return acknowledged
-
-
 def same(found: Any, expected: Any) -> bool:
     if isinstance(expected, torch.Tensor):
         return found.dtype == expected.dtype and torch.equal(found.view(torch.uint8), expected.view(torch.uint8))
@@ -112,7 +82,7 @@ def rounds(path: Path, writers: int, number: int, *, fault: str | None = None) -
     run, chance, total = lamina.Run.create(path / "run"), random.Random(writers), 0
     for turn in range(number):
         lives = [turn * writers + life for life in range(writers)]
-        acknowledged = kill_a_round(run, lives, chance, fault)
+        acknowledged = kill_a_round(write, run, lives, chance, fault)
         check(run, lives, acknowledged)
         total += len(acknowledged)
     assert total >= number, "the writers lived long enough to acknowledge something"
