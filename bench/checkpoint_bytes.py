@@ -91,13 +91,7 @@ def measure(source: lamina.Run, part: str, steps: Sequence[int], *, freeze: bool
     took, cpu = time.perf_counter() - begun, time.process_time() - cpu
     run.gc(grace=0)
     for step in (saves[0], saves[len(saves) // 2], saves[-1]):
-        ours, theirs = tensors(run.refresh().load(step, part=part)), tensors(state_of(step))
-        assert ours.keys() == theirs.keys()
-        assert all(
-            torch.equal(ours[name].view(torch.uint8), theirs[name].view(torch.uint8))
-            for name in ours
-            if ours[name].ndim
-        )
+        assert_same(tensors(run.refresh().load(step, part=part)), tensors(state_of(step)))
     assert run.verify().ok
     after = size_of(folder)
     shutil.rmtree(folder)
