@@ -135,3 +135,13 @@ def test_checkpoints_tell_what_was_new(tmp_path: Path) -> None:
     run.retain(last=1).apply()
     assert saved_frame([run])["step"].to_list() == [0, 10]
     assert saved_section([lamina.Run.create(tmp_path / "empty")]) is None
+
+
+def test_checkpoints_that_share_nothing_have_no_picture_of_it(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        for step in range(3):
+            writer.save({"model": {"w": np.full(4, float(step))}}, step=step)
+    section = saved_section([lamina.open(tmp_path / "run")])
+    assert section is not None
+    assert [type(part) for part in section.parts] == [Table]

@@ -20,15 +20,15 @@ LEARNING_RATE = 1e-3
 STRETCH = 50
 """Steps that one of the two trainings makes before it is the other's turn."""
 
-DUE = lamina.log_then_linear(256, 100)
-"""When activations and the validation are due: at 0, 1, 2, 4, … 256, then every 100 steps."""
+DUE = lamina.log_then_linear(128, 100)
+"""When activations and the validation are due: at 0, 1, 2, 4, … 128, then every 100 steps."""
 
 KEPT_EVERY = 20
 """Steps between two checkpoints; one more is kept whenever the validation is due."""
 
 
 def is_kept(step: int) -> bool:
-    """Whether a checkpoint is due: 50 in 800 steps."""
+    """Whether a checkpoint is due: 49 in 800 steps."""
     return DUE.due(step) or step % KEPT_EVERY == 0
 
 

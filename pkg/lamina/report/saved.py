@@ -14,17 +14,21 @@ from lamina.report.text import number, size
 if TYPE_CHECKING:
     from lamina.runs import Run
 
+_ALL = 95
+"""Percent of its bytes from which a checkpoint counts as stored whole."""
+
 
 def saved_section(runs: list[Run]) -> Section | None:
-    """Return a table of the parts that were saved, and a chart of what each checkpoint stored; None without any."""
+    """Return a table of the parts that were saved, and a chart of what each stored where that is less, or None."""
     frame = saved_frame(runs)
     if frame.is_empty():
         return None
     section = Section("Checkpoints", [Table(_by_part(frame), _reading(frame, len(runs)))])
     # a part that was saved once has no line
     drawn = frame.filter(pl.len().over("run", "part") > 1, pl.col("bytes") > 0)
-    if not drawn.is_empty():
-        share = drawn.select("run", "step", "part", value=100 * pl.col("stored") / pl.col("bytes"))
+    share = drawn.select("run", "step", "part", value=100 * pl.col("stored") / pl.col("bytes"))
+    # where all of it was stored, the table says so, and an axis from 99.99 to 100 would say something else
+    if (share["value"] < _ALL).any():
         section.parts.append(
             Picture(
                 curves(
