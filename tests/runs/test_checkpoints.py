@@ -178,6 +178,8 @@ def test_a_step_or_part_that_is_not_there_lists_the_nearest(run: lamina.Run) -> 
         run.load(5)
     with pytest.raises(NotFoundError, match=r"modle.*nearest: model"):
         run.load(3, part="modle")
+    with pytest.raises(NotFoundError, match=r"modle.*nearest: model"):
+        run.load("last", part="modle")
 
 
 def test_of_two_saves_at_one_step_the_last_counts(run: lamina.Run) -> None:

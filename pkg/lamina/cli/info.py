@@ -78,14 +78,13 @@ def _tables(run: Run) -> dict[str, pl.DataFrame]:
         .with_columns(pl.col("bytes", "stored").map_elements(size, return_dtype=pl.String))
     )
     examples = run.examples()
-    columns = pl.DataFrame(
-        [(name, str(dtype)) for name, dtype in examples.collect_schema().items()], ["column", "type"], orient="row"
-    )
+    count = examples.select(pl.len()).collect().item()
+    columns = [(name, str(dtype)) for name, dtype in examples.collect_schema().items()] if count else []
     return {
         "sites": run.sites().with_columns(shape, in_words),
         "metrics": last.rename({"last_step": "last step", "last_value": "last value"}),
         "checkpoints": saved,
-        f"examples ({examples.select(pl.len()).collect().item():,} rows)": columns,
+        f"examples ({count:,} rows)" if count else "examples": pl.DataFrame(columns, ["column", "type"], orient="row"),
     }
 
 

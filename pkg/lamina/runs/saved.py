@@ -90,7 +90,10 @@ class Saved:
         if step == "last":
             # a step may hold other parts alone, such as the batch that a flight recorder kept
             if not (known := self.steps(part)):
-                raise NotFoundError(f"the run has no checkpoint{f' with a part {part!r}' if steps else ''}")
+                if part is None or not steps:
+                    raise NotFoundError("the run has no checkpoint")
+                every = {name for parts in steps.values() for name in parts}
+                raise NotFoundError(f"no checkpoint with a part {part!r}", hint=nearest_names(part, every))
             step = known[-1]
         if step not in steps:
             raise NotFoundError(f"no checkpoint at step {step}", hint=nearest_steps(step, list(steps)))
