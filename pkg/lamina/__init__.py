@@ -15,7 +15,7 @@ from lamina.rows import Rows
 from lamina.runs import LaminaWarning, Run, Runs, Writer, merge, open, open_runs  # noqa: A004 - the face's name
 
 if TYPE_CHECKING:
-    from lamina import interchange, measures
+    from lamina import interchange, measures, sweeps
     from lamina.measures import list_measures, summarize
     from lamina.recording import (
         Above,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         record,
         sites,
     )
+    from lamina.sweeps import sweep
 
 __version__ = _version()
 
@@ -53,9 +54,10 @@ _LATER = {
     "record": "lamina.recording",
     "sites": "lamina.recording",
     "summarize": "lamina.measures",
+    "sweep": "lamina.sweeps",
 }
 
-_ROOMS = ("interchange", "measures")
+_ROOMS = ("interchange", "measures", "sweeps")
 
 __all__ = [
     "Above",
@@ -87,6 +89,8 @@ __all__ = [
     "record",
     "sites",
     "summarize",
+    "sweep",
+    "sweeps",
 ]
 
 

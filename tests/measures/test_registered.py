@@ -61,6 +61,15 @@ def test_invariances_are_as_declared(name: str, invariance: str) -> None:
             assert change > 1e-3, f"{side}: the value does not move; declare the invariance"
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if OWN[name].takes == "two rows"])
+def test_what_is_symmetric_is_declared(name: str) -> None:
+    each, given = OWN[name], CASES[name].draw(0)
+    there = call(each, given)
+    back = call(each, given | {"x": given["y"], "y": given["x"]})
+    alike = np.allclose([there.value, there.stderr], [back.value, back.stderr], rtol=1e-8, atol=1e-12)
+    assert alike == each.symmetric
+
+
 def check_truth(each: Measure, case: Case) -> None:
     for seed in range(3):
         estimate = call(each, case.draw(seed))

@@ -12,7 +12,7 @@ import polars as pl
 from lamina.errors import SchemaError
 
 Invariance = Literal["rotation", "permutation", "scale", "shift", "affine"]
-Takes = Literal["rows", "two rows", "rows and labels"]
+Takes = Literal["rows", "two rows", "rows and labels", "model", "two models"]
 
 _FAMILIES = ("similarity", "geometry")
 """The rooms whose measures register when they are imported."""
@@ -28,10 +28,11 @@ class Measure:
     Attributes:
         name: Family and function, such as `similarity.cka`.
         family: The room that it lives in.
-        takes: Rows, two matrices whose rows pair, or rows and their labels.
+        takes: Rows, two matrices whose rows pair, rows and their labels, a model, or two models.
         invariant: Maps of the features that leave its value as it is: a rotation or reflection, a permutation, one
             factor for all features, a shift, or any invertible affine map, which holds all of them.
         invariant_y: The same for maps of y, where the measure takes two; else None.
+        symmetric: Whether it gives the same for y and x as for x and y; a sweep then computes one of the two.
         metric: Whether it is a distance that satisfies the triangle inequality.
         larger_is_more_similar: None for what is no comparison.
         streams: Whether rows are read in blocks and states merge.
@@ -46,6 +47,7 @@ class Measure:
     takes: Takes
     invariant: tuple[Invariance, ...]
     invariant_y: tuple[Invariance, ...] | None
+    symmetric: bool
     metric: bool
     larger_is_more_similar: bool | None
     streams: bool
@@ -61,6 +63,7 @@ def measure(
     takes: Takes,
     invariant: Sequence[Invariance],
     invariant_y: Sequence[Invariance] | None = None,
+    symmetric: bool = False,
     metric: bool = False,
     larger_is_more_similar: bool | None = None,
     streams: bool = False,
@@ -75,6 +78,7 @@ def measure(
         takes: See `Measure`.
         invariant: See `Measure`.
         invariant_y: For measures that take two: None if it is invariant to the same maps of y.
+        symmetric: See `Measure`.
         metric: See `Measure`.
         larger_is_more_similar: See `Measure`.
         streams: See `Measure`.
@@ -112,6 +116,7 @@ def measure(
             takes=takes,
             invariant=tuple(invariant),
             invariant_y=y,
+            symmetric=symmetric,
             metric=metric,
             larger_is_more_similar=larger_is_more_similar,
             streams=streams,
@@ -136,8 +141,8 @@ def list_measures() -> pl.DataFrame:
     """Return a row for each measure: what it takes, what it does not see, what it costs, where it comes from.
 
     Columns: name, family, takes, invariant (list: rotation, permutation, scale, shift, affine), invariant_y (the same
-    for maps of y; null for what takes one), metric, larger_is_more_similar (null for what is no comparison), streams,
-    cost, catalogue, source.
+    for maps of y; null for what takes one), symmetric, metric, larger_is_more_similar (null for what is no comparison),
+    streams, cost, catalogue, source.
 
     Example:
         >>> frame = list_measures().filter(pl.col("invariant").list.contains("rotation"))
@@ -146,7 +151,12 @@ def list_measures() -> pl.DataFrame:
     """
     text, texts = pl.String, pl.List(pl.String)
     schema = {"name": text, "family": text, "takes": text, "invariant": texts, "invariant_y": texts}
-    schema |= {"metric": pl.Boolean, "larger_is_more_similar": pl.Boolean, "streams": pl.Boolean}
+    schema |= {
+        "symmetric": pl.Boolean,
+        "metric": pl.Boolean,
+        "larger_is_more_similar": pl.Boolean,
+        "streams": pl.Boolean,
+    }
     schema |= {"cost": text, "catalogue": texts, "source": text}
     rows = [{column: getattr(each, column) for column in schema} for each in measures().values()]
     return pl.DataFrame(rows, schema=schema)

@@ -31,6 +31,7 @@ from lamina.runs import (
     slices,
 )
 from lamina.runs import status as statuses
+from lamina.runs.conditions import check_condition
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
 from lamina.runs.saved import Saved
@@ -519,15 +520,7 @@ class Run:
         scan, conditions = self._scan([site], step, source)
         schema = pl.Schema({"row": pl.Int64, **self._wide.columns, **self._wide.types([site])})
         if where is not None:
-            if not isinstance(where, pl.Expr):
-                raise SchemaError(f"where= is a {type(where).__name__}", hint='for example pl.col("example") < 100')
-            if unknown := [name for name in where.meta.root_names() if name not in schema]:
-                raise NotFoundError(f"no column {unknown[0]!r}", hint=nearest_names(unknown[0], schema.names()))
-            types = pl.LazyFrame(schema=schema).select(where).collect_schema().dtypes()
-            if wrong := [kind for kind in types if kind not in (pl.Boolean, pl.Null, pl.Unknown)]:
-                raise SchemaError(
-                    f"where= gives {wrong[0]} for each row", hint="give a condition, which is true or false"
-                )
+            check_condition(where, schema)
             if not is_separable(where, schema):
                 # it compares rows with each other: Polars sees all of them, and says which rows pass
                 found = _filtered(scan, [*conditions, where]).select("row").collect()["row"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     "similarity",
     takes="two rows",
     invariant=["rotation", "permutation", "scale", "shift"],
+    symmetric=True,
     larger_is_more_similar=True,
     streams=True,
     cost="linear: 6 n d^2, memory d^2; RBF: 4 n^2 d, memory flat",

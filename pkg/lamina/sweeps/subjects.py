@@ -1,0 +1,218 @@
+"""What a sweep goes over: rows of sites, tensors of checkpoints, and models, at each step of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from hashlib import blake2b
+from operator import and_
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from lamina.errors import NotFoundError, SchemaError
+from lamina.rows import Rows
+from lamina.runs import Run, globs
+from lamina.runs.conditions import check_condition
+from lamina.runs.nearest import nearest_names, nearest_steps
+from lamina.runs.parameters import PART
+from lamina.runs.separable import is_separable
+from lamina.runs.steps import Steps, has_step, plain_steps, step_condition
+from lamina.runs.stored import StoredRows
+from lamina.sweeps.canonical import digest
+
+if TYPE_CHECKING:
+    import torch
+
+_ROWS = 2**22
+"""About how many names of rows are held at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a measure is applied to.
+
+    Attributes:
+        run: The run's name.
+        site: The site, or the tensor of a checkpoint; None for a model.
+        step: The step.
+        identity: 16 bytes that another content has not.
+        given: The run and how its rows are chosen, or what another process made of that.
+    """
+
+    run: str
+    site: str | None
+    step: int
+    identity: bytes
+    given: Chosen | Rows
+
+    def __str__(self) -> str:
+        return f"{self.site or 'the model'} of {self.run} at step {self.step}"
+
+    def value(self) -> Rows | torch.nn.Module:
+        """Return the rows, of which nothing is read yet, or the model with the weights of the step."""
+        return self.given if isinstance(self.given, Rows) else self.given.value(self.site, self.step)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rows go to another process as those that they are, also if the run has grown meanwhile."""
+        given = self.given if self.site is None else self.value()
+        return Subject, (self.run, self.site, self.step, self.identity, given)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A run, and which of it is meant.
+
+    Attributes:
+        run: The run.
+        source: As in `Run.rows`.
+        where: As in `Run.rows`.
+        model: Makes the model of the run, where models are meant.
+    """
+
+    run: Run
+    source: str | None = None
+    where: pl.Expr | None = None
+    model: Callable[[Run], torch.nn.Module] | None = None
+
+    def value(self, site: str | None, step: int) -> Rows | torch.nn.Module:
+        """Return the rows of a site, or the model."""
+        if site is not None:
+            return self.run.rows(site, step=step, source=self.source, where=self.where)
+        assert self.model is not None
+        made = self.model(self.run)
+        self.run.restore(step, made)
+        return made
+
+
+def subjects(
+    runs: Mapping[str, Run],
+    sites: str | Sequence[str] | None,
+    steps: Steps,
+    *,
+    source: str | None = None,
+    where: pl.Expr | None = None,
+) -> list[Subject]:
+    """Return what sites, or tensors of checkpoints, hold at the steps of runs: by run, site, step.
+
+    A glob that matches no site is matched with the tensors of the checkpoints' models.
+
+    Raises:
+        NotFoundError: A glob matches nothing in any run, or no rows are left at any step, or at one that was named.
+        SchemaError: Rows of several sources, or `where` is no condition.
+    """
+    patterns = ["**"] if sites is None else [sites] if isinstance(sites, str) else list(sites)
+    wanted = plain_steps(steps)
+    recorded = {name: [site for site, *_ in run._snapshot.sites()] for name, run in runs.items()}
+    saved = {name: _tensors(run) for name, run in runs.items()}
+    of_sites, of_tensors = _divided(patterns, recorded, saved)
+    found: list[Subject] = []
+    for name, run in runs.items():
+        chosen = Chosen(run, source, where)
+        chosen_sites = [one for one in recorded[name] if any(globs.matches(each, one) for each in of_sites)]
+        for site in chosen_sites:
+            names = _names_by_step(chosen, site, wanted)
+            found.extend(Subject(name, site, step, _of_rows(chosen, site, step, ids), chosen) for step, ids in names)
+        for tensor in (one for one in saved[name] if any(globs.matches(each, one) for each in of_tensors)):
+            found.extend(
+                Subject(name, tensor, step, identity, chosen) for step, identity in _of_tensor(chosen, tensor, wanted)
+            )
+    known = {step for run in runs.values() for step in [*run.steps(), *(run.saved_steps() if of_tensors else [])]}
+    check_steps(wanted, known)
+    if not found:
+        asked = "" if source is None else f" of the source {source!r}"
+        raise NotFoundError(f"no rows{asked} of {', '.join(patterns)} are left", hint="see run.sites() and run.steps()")
+    return found
+
+
+def _divided(
+    patterns: Sequence[str], recorded: Mapping[str, list[str]], saved: Mapping[str, list[str]]
+) -> tuple[list[str], list[str]]:
+    """Return the globs of sites, and those of tensors of checkpoints."""
+    sites = list(dict.fromkeys(site for names in recorded.values() for site in names))
+    tensors = list(dict.fromkeys(tensor for names in saved.values() for tensor in names))
+    of_sites = [each for each in patterns if any(globs.matches(each, site) for site in sites)]
+    of_tensors = [each for each in patterns if each not in of_sites]
+    for pattern in of_tensors:
+        if not any(globs.matches(pattern, tensor) for tensor in tensors):
+            raise NotFoundError(f"no site matches {pattern!r}", hint=nearest_names(pattern, [*sites, *tensors]))
+    return of_sites, of_tensors
+
+
+def _names_by_step(chosen: Chosen, site: str, wanted: Steps) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the names of the rows that are left at each step, sorted."""
+    run, where = chosen.run, chosen.where
+    steps = [step for step in sorted(run._wide.steps_of([site])) if wanted is None or has_step(wanted, step)]
+    schema = pl.Schema({"row": pl.Int64, **run._wide.columns, **run._wide.types([site])})
+    if where is not None:
+        check_condition(where, schema)
+    if where is not None and not is_separable(where, schema):
+        # it compares rows with each other: those of a step, as `Run.rows` has it
+        for step in steps:
+            if (ids := np.sort(run.rows(site, step=step, source=chosen.source, where=where).ids)).size:
+                yield step, ids
+        return
+    rows = next(count for name, _, _, count, *_ in run._snapshot.sites() if name == site)
+    at_once = max(1, _ROWS * len(steps) // max(rows, 1))
+    for first in range(0, len(steps), at_once):
+        yield from _names(chosen, site, steps[first : first + at_once])
+
+
+def _names(chosen: Chosen, site: str, steps: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    frame = chosen.run.activations(site)
+    has_source = "source" in frame.collect_schema()
+    if chosen.source is not None and not has_source:
+        return
+    conditions = [step_condition(steps)]
+    conditions += [] if chosen.source is None else [pl.col("source") == chosen.source]
+    conditions += [] if chosen.where is None else [chosen.where]
+    frame = frame.filter(reduce(and_, conditions)).select("step", "row", *["source"] * has_source).collect()
+    if has_source and chosen.source is None and frame["source"].n_unique() > 1:
+        for (step,), part in frame.select("step", "source").unique().group_by("step", maintain_order=True):
+            if part.height > 1:
+                names = ", ".join(sorted(map(str, part["source"].to_list())))
+                raise SchemaError(
+                    f"the rows of {site!r} at step {step} come from several sources: {names}",
+                    hint="choose one with source=",
+                )
+    frame = frame.select("step", "row").sort("step", "row")
+    at, first = np.unique(frame["step"].to_numpy(), return_index=True)
+    ends = [*first[1:].tolist(), frame.height]
+    rows = frame["row"].to_numpy()
+    yield from ((step, rows[begin:end]) for step, begin, end in zip(at.tolist(), first.tolist(), ends, strict=False))
+
+
+def _of_rows(chosen: Chosen, site: str, step: int, names: np.ndarray) -> bytes:
+    """Return what tells rows from others: what lies under a name at a site never changes."""
+    run = chosen.run
+    hasher = blake2b(f"{run.id} {site} ".encode(), digest_size=16)
+    if site in run._wide.table.sites(run._wide.table.attached):
+        # unless it was deleted and attached again: where it lies tells that
+        source = run.rows(site, step=step, source=chosen.source, where=chosen.where).source
+        assert isinstance(source, StoredRows)
+        hasher.update(digest(source.state()))
+    hasher.update(names.tobytes())
+    return hasher.digest()
+
+
+def _tensors(run: Run) -> list[str]:
+    layouts = {part.layout: part for parts in run._saved._listed[1].values() for part in parts.values()}
+    parts = [part for part in layouts.values() if part.name == PART]
+    return list(dict.fromkeys(tensor.name for part in parts for tensor in run._saved.tensors(part) if tensor.shape))
+
+
+def _of_tensor(chosen: Chosen, tensor: str, wanted: Steps) -> Iterator[tuple[int, bytes]]:
+    for step in chosen.run.saved_steps(tensor):
+        if wanted is None or has_step(wanted, step):
+            yield step, digest([chosen.run.tensor(tensor, steps=step), chosen.where])
+
+
+def check_steps(wanted: Steps, known: set[int]) -> None:
+    """Raise NotFoundError if a step that was named is nowhere; the hint lists the nearest."""
+    if wanted is None or isinstance(wanted, slice):
+        return
+    for step in [wanted] if isinstance(wanted, int) else wanted:
+        if step not in known:
+            raise NotFoundError(f"nothing at step {step}", hint=nearest_steps(step, sorted(known)))
