@@ -17,7 +17,7 @@ WIDE_FRAME := tests/runs/test_scan_contract*.py tests/runs/test_zone_maps.py tes
 	tests/runs/test_taking_cells.py
 POLARS_TESTS := blake3 cbor2 cloudpickle google-crc32c hypothesis numpy pytest pytest-timeout
 # All but `bench`: what peers need must not decide what Lamina is tested with.
-EXTRAS := report interchange demo loops dev docs
+EXTRAS := report interchange ray demo loops dev docs
 ENV_STAMP := $(VENV)/.environment
 CORE_STAMP := $(VENV)/.core
 RUST_SOURCES := $(shell find rust -type f \( -name '*.rs' -o -name Cargo.toml \)) Cargo.toml Cargo.lock

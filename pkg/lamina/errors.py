@@ -76,6 +76,10 @@ class RecordingError(LaminaError):
     """A recorder that cannot record what it was asked to, or that captured nothing."""
 
 
+class WorkerError(LaminaError):
+    """A task that no worker computed: each died, none came to life, or what travels cannot be pickled."""
+
+
 class MissingExtraError(LaminaError, ImportError):
     """A feature whose optional dependency is not installed; the hint names the extra."""
 
