@@ -147,6 +147,7 @@ def test_nothing_runs_on_after_ctrl_c_or_the_death_of_the_caller(tmp_path, told)
     process, path = script(tmp_path, 600), tmp_path / "who"
     wait_until(lambda: path.exists() and len(path.read_text().split()) == 2)
     worker, child = map(int, path.read_text().split())
+    assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     assert process.stdout.readline() == "0 42\n", "it began once, whatever the workers are, and its class travelled"
     # as a terminal does: to the whole group of the script, in which no worker is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -97,7 +97,7 @@ def execute(
     retries: int = 2,
     threads: int | None = None,
     workers: int | None = None,
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     """Compute tasks and yield what became of each, in the order in which they end.
 
     The results have the same bits wherever they are computed, on processors of one kind: a task sees nothing of the
@@ -174,7 +174,7 @@ def _crew(executor: Executor, threads: int) -> Crew:
     return Processes(threads)
 
 
-def _here(tasks: Sequence[Task], threads: int) -> Iterator[tuple[int, Outcome]]:
+def _here(tasks: Sequence[Task], threads: int) -> Generator[tuple[int, Outcome], None, None]:
     for index, task in enumerate(tasks):
         with torch_threads(threads):
             try:
@@ -186,7 +186,7 @@ def _here(tasks: Sequence[Task], threads: int) -> Iterator[tuple[int, Outcome]]:
 
 def _by(
     executor: Executor, tasks: Sequence[Task], threads: int, workers: int | None, retries: int
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     waiting, idle, busy = deque(range(len(tasks))), list[int](), dict[int, int]()
     lost: dict[int, list[Lost]] = {}
     crew = _crew(executor, threads)
