@@ -1869,3 +1869,37 @@ def regression_forgets_the_intercept(patch: pytest.MonkeyPatch) -> None:
         return self.x[0] * 0, self.y[0] * 0, weights
 
     patch.setattr(Moments, "fitted_without", through_zero)
+
+
+@fault
+def runs_have_the_band_of_one(patch: pytest.MonkeyPatch) -> None:
+    """The band around a mean over runs is what each run's own error makes of it."""
+    import polars as pl
+
+    from lamina.plot import bands
+
+    whole = bands.summarize
+
+    def own(frame: pl.DataFrame) -> pl.DataFrame:
+        reach = 2 * pl.col("within")
+        return whole(frame).with_columns(low=pl.col("value") - reach, high=pl.col("value") + reach)
+
+    patch.setattr(bands, "summarize", own)
+
+
+@fault
+def heatmap_loses_a_direction(patch: pytest.MonkeyPatch) -> None:
+    """A pair that has one direction is drawn in that one alone."""
+    from lamina.plot import cells
+
+    patch.setattr(cells, "_both_directions", lambda frame: frame)
+
+
+@fault
+def mds_does_not_square(patch: pytest.MonkeyPatch) -> None:
+    """Distances are centered as they are, not their squares."""
+    from importlib import import_module
+
+    room = import_module("lamina.plot.mds")
+    whole = room.classical
+    patch.setattr(room, "classical", lambda distances: whole(distances**0.5))

@@ -15,7 +15,7 @@ from lamina.rows import Rows
 from lamina.runs import LaminaWarning, Run, Runs, Writer, merge, open, open_runs  # noqa: A004 - the face's name
 
 if TYPE_CHECKING:
-    from lamina import interchange, measures, sweeps
+    from lamina import interchange, measures, plot, sweeps
     from lamina.measures import list_measures, summarize
     from lamina.recording import (
         Above,
@@ -57,7 +57,7 @@ _LATER = {
     "sweep": "lamina.sweeps",
 }
 
-_ROOMS = ("interchange", "measures", "sweeps")
+_ROOMS = ("interchange", "measures", "plot", "sweeps")
 
 __all__ = [
     "Above",
@@ -86,6 +86,7 @@ __all__ = [
     "merge",
     "open",
     "open_runs",
+    "plot",
     "record",
     "sites",
     "summarize",

@@ -1,69 +1,78 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import polars as pl
 import pytest
 
+import lamina
 from lamina.plot import intervals
+from tests.plot.drawn import data, spec, subtitle, svg, swept
 
 vl_convert = pytest.importorskip("vl_convert", reason="needs lamina[report]")
 
-FRAME = pl.DataFrame(
-    {
-        "name": ["z", "z", "a", "a", "m"],
-        "pair": ["0, 1", "0, 2", "0, 1", "0, 2", "0, 1"],
-        "value": [0.5, 0.6, 0.7, math.nan, 0.8],
-        "low": [0.4, 0.5, 0.6, math.nan, math.nan],
-        "high": [0.6, 0.7, 0.9, math.nan, math.nan],
-    }
-)
+PAIRS = (("0", "1"), ("0", "2"))
+VALUES = [("z", 0, 0.5, 0.1), ("z", 1, 0.6, 0.1), ("a", 0, 0.7, 0.1), ("a", 1, math.nan, 0.1), ("m", 0, 0.8, math.nan)]
 
 
-def drawn(**options: Any) -> dict[str, Any]:
-    return intervals(FRAME, title="Layers", x="CKA (1 = alike)", y="layer (site)", **options).to_dict()
-
-
-def vega_rows(chart: dict[str, Any]) -> pl.DataFrame:
-    (rows,) = chart["datasets"].values()
-    return pl.DataFrame(rows)
+def frame() -> pl.DataFrame:
+    """Sites of pairs of runs; one value and one error are unknown."""
+    rows = [((PAIRS[k][0], site, 0), (PAIRS[k][1], site, 0), value, error) for site, k, value, error in VALUES]
+    return swept(rows)
 
 
 def test_points_and_bars_are_those_of_the_frame() -> None:
-    rows = vega_rows(drawn(by="pair"))
-    kept = FRAME.filter(pl.col("value").is_finite())
-    assert rows.select("name", "value", series="series").rows() == kept.select("name", "value", "pair").rows()
-    bars = rows.filter(pl.col("low").is_finite()).select("low", "high").rows()
-    assert bars == [(0.4, 0.6), (0.5, 0.7), (0.6, 0.9)]
+    rows = data(intervals(frame()))
+    kept = [(site, f"0, {k + 1}", value) for site, k, value, _ in VALUES if not math.isnan(value)]
+    assert rows.select("name", "series", "value").rows() == kept
+    reach = 2.093024 * 0.1  # Student's t of 19 degrees of freedom
+    bars = rows.filter(pl.col("low").is_not_null()).select("low", "high").rows()
+    assert bars == [pytest.approx((value - reach, value + reach), abs=1e-6) for value in (0.5, 0.6, 0.7)]
 
 
 def test_an_interval_that_is_unknown_leaves_its_point_alone() -> None:
-    svg = vl_convert.vegalite_to_svg(drawn(by="pair"))
-    assert svg.count('aria-roledescription="point"') == 4
-    assert svg.count('aria-roledescription="rule mark"') + svg.count('aria-roledescription="rule"') == 3
+    drawn = svg(intervals(frame()))
+    assert drawn.count('aria-roledescription="point"') == 4
+    assert drawn.count('aria-roledescription="rule mark"') + drawn.count('aria-roledescription="rule"') == 3
 
 
-def test_names_stand_in_order_of_appearance() -> None:
-    chart = drawn(by="pair")
-    assert chart["layer"][0]["encoding"]["y"]["sort"] == ["z", "a", "m"]
+def test_sites_stand_in_order_of_appearance() -> None:
+    assert spec(intervals(frame()))["layer"][0]["encoding"]["y"]["sort"] == ["z", "a", "m"]
+
+
+def test_several_runs_are_averaged_and_that_is_said() -> None:
+    rows = [((run, site, 0), None, value, 0.01) for run, value in (("a", 0.2), ("b", 0.6)) for site in ("z", "a")]
+    chart = intervals(swept(rows))
+    mean = lamina.summarize(swept(rows)).filter(site_a="z")
+    assert data(chart).select("value", "low", "high").row(0) == pytest.approx(
+        mean.select("value", "low", "high").row(0)
+    )
+    assert "mean of 2 runs; bars: 95 % interval of that mean over runs" in subtitle(chart)
+
+
+def test_the_parts_of_one_estimate_stand_under_each_other() -> None:
+    estimate = lamina.measures.Estimate(
+        "collapse", [0.1, 0.2], [0.01, 0.01], n_groups=9, axes={"metric": ("nc1", "nc2")}
+    )
+    chart = intervals(estimate.to_frame())
+    assert data(chart)["name"].to_list() == ["nc1", "nc2"]
+    assert spec(chart)["title"]["text"] == "collapse by part"
 
 
 @pytest.mark.parametrize(("pairs", "colored"), [(1, False), (7, True), (8, False)])
 def test_few_series_have_a_color_each(pairs: int, colored: bool) -> None:
-    frame = pl.DataFrame({"name": "a", "pair": [str(k) for k in range(pairs)], "value": 0.5, "low": 0.4, "high": 0.6})
-    chart = intervals(frame, title="Layers", x="CKA (1 = alike)", y="layer (site)", by="pair").to_dict()
-    assert ("field" in chart["layer"][0]["encoding"]["color"]) == colored
-    assert ("yOffset" in chart["layer"][0]["encoding"]) == (pairs > 1)
-    vl_convert.vegalite_to_vega(chart)
+    rows = [(("r", site, 0), (str(k), site, 0), 0.5, 0.1) for k in range(pairs) for site in ("a", "b")]
+    encoding = spec(intervals(swept(rows)))["layer"][0]["encoding"]
+    assert ("field" in encoding["color"]) == colored
+    assert ("yOffset" in encoding) == (pairs > 1)
 
 
 def test_the_chart_says_what_it_shows_in_which_unit() -> None:
-    axes = {axis["title"] for axis in vl_convert.vegalite_to_vega(drawn())["axes"] if "title" in axis}
+    chart = spec(intervals(frame(), title="Layers", x="CKA (1 = alike)"))
+    axes = {axis["title"] for axis in vl_convert.vegalite_to_vega(chart)["axes"] if "title" in axis}
     assert axes == {"CKA (1 = alike)", "layer (site)"}
-    assert drawn()["title"]["text"] == "Layers"
+    assert chart["title"]["text"] == "Layers"
 
 
 def test_a_frame_without_rows_gives_a_chart_without_points() -> None:
-    chart = intervals(FRAME.clear(), title="Layers", x="CKA (1 = alike)", y="layer (site)", by="pair").to_dict()
-    vl_convert.vegalite_to_vega(chart)
+    spec(intervals(frame().clear()))

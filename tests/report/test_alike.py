@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lamina
-from lamina.report.alike import Comparison, Layer, compared, labels_of, layers_of, mirrored, missing, selection, spread
+from lamina.report.alike import Layer, compared, labels_of, layers_of, missing, selection, spread
 from tests.report.planted import EXAMPLES, reading, training
 
 
@@ -96,43 +96,31 @@ def test_a_comparison_is_the_cka_of_its_layers(tmp_path: Path) -> None:
     from lamina import similarity
 
     run = training(tmp_path / "run", seed=0)
-    layers = {site: Layer(run, f"{site}.output", 4, "validation", None) for site in "abc"}
-    wanted = [
-        Comparison("run", "a", "b", 4, layers["a"], layers["b"]),
-        Comparison("run", "a", "c", 4, layers["a"], layers["c"]),
-    ]
+    layers = {site: Layer("run", run, f"{site}.output", 4, "validation", None) for site in "abc"}
+    wanted = [(layers["a"], layers["b"]), (layers["a"], layers["c"])]
     frame = compared(wanted, progress=False)
-    assert frame.select("run", "row", "column", "step").rows() == [("run", "a", "b", 4), ("run", "a", "c", 4)]
-    for one, row in zip(wanted, frame.iter_rows(named=True), strict=True):
-        found = similarity.cka(one.x.rows(), one.y.rows())
-        low, high = found.interval()
-        expected = (found.value, found.stderr, low, high, EXAMPLES, EXAMPLES)
-        assert [row[name] for name in ("value", "error", "low", "high", "n", "n_groups")] == pytest.approx(expected)
+    sides = ["run_a", "site_a", "step_a", "run_b", "site_b", "step_b"]
+    assert frame.select(sides).rows() == [("run", "a.output", 4, "run", f"{site}.output", 4) for site in "bc"]
+    for (x, y), row in zip(wanted, frame.iter_rows(named=True), strict=True):
+        found = similarity.cka(x.rows(), y.rows())
+        expected = (found.value, found.stderr, EXAMPLES, EXAMPLES)
+        assert [row[name] for name in ("value", "stderr", "n", "n_groups")] == pytest.approx(expected)
 
 
 def test_threads_are_given_back(tmp_path: Path) -> None:
     run = training(tmp_path / "run", seed=0)
-    layer = Layer(run, "a.output", 4, "validation", None)
+    layer = Layer("run", run, "a.output", 4, "validation", None)
     before = torch.get_num_threads()
-    compared([Comparison("run", "a", "a", 4, layer, layer)], progress=False)
+    compared([(layer, layer)], progress=False)
     assert torch.get_num_threads() == before
 
 
 def test_a_layer_that_does_not_vary_has_no_value_and_is_counted(tmp_path: Path) -> None:
     run = tokens(tmp_path / "run", examples=9, positions=2)
-    layer = Layer(run, "a.output", 0, None, None)
-    frame = compared([Comparison("run", "a", "a", 0, layer, layer)], progress=False)
+    layer = Layer("run", run, "a.output", 0, None, None)
+    frame = compared([(layer, layer)], progress=False)
     assert frame["value"].to_list() == [None]
     assert "1 comparisons without a value" in missing(frame)
-
-
-def test_the_matrix_is_symmetric_with_ones_on_its_diagonal() -> None:
-    sites = ["z", "a", "m"]
-    upper = pl.DataFrame({"row": ["z", "z", "a"], "column": ["a", "m", "m"], "value": [0.1, 0.2, 0.3], "error": 0.01})
-    whole = mirrored(upper, sites)
-    assert whole["row"].unique(maintain_order=True).to_list() == sites
-    matrix = whole["value"].to_numpy().reshape(3, 3)
-    np.testing.assert_array_equal(matrix, [[1, 0.1, 0.2], [0.1, 1, 0.3], [0.2, 0.3, 1]])
 
 
 def test_spreading_keeps_both_ends() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from lamina.report import layers
@@ -26,11 +25,11 @@ def test_what_topics_have_in_common_is_not_taken_for_similarity(tmp_path: Path) 
     matrix, chain = drawn(tmp_path / "run")
     frame = data(matrix)
     assert cell(frame, "b.output", "c.output") == pytest.approx(1, abs=1e-4)
-    apart = frame.filter(pl.col("row") == "a.output", pl.col("column") == "b.output")
+    apart = frame.filter(row="a.output", column="b.output")
     assert abs(apart["value"].item()) < 2 * apart["error"].item()
     assert 0.02 < apart["error"].item() < 0.3
     assert "one topic" in matrix.reading
-    assert "240 rows in 12 groups (topic)" in title(matrix, "subtitle")
+    assert "240 rows in 12 groups" in title(matrix, "subtitle")
     steps = data(chain)
     assert steps["name"].to_list() == ["b.output", "c.output"]
     assert steps["value"].to_list() == [cell(frame, "a.output", "b.output"), cell(frame, "b.output", "c.output")]
@@ -45,7 +44,8 @@ def test_many_rows_are_sampled_and_that_is_said(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(layers, "_ROWS", 100)
     monkeypatch.setattr(layers, "_WORK", 0)
     for picture in drawn(tmp_path / "run"):
-        assert "96 of 240 rows in 12 groups (topic)" in title(picture, "subtitle")
+        assert "96 rows in 12 groups" in title(picture, "subtitle")
+    assert "Of 240 rows, 96 were compared." in drawn(tmp_path / "again")[0].reading
 
 
 def test_a_training_run_has_no_section_of_a_single_pass(tmp_path: Path) -> None:

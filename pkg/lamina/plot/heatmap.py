@@ -1,4 +1,4 @@
-"""A matrix as colored cells, with its numbers in them."""
+"""A measure of pairs of sites, or of sites and steps, as colored cells with their numbers in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from lamina.plot.theme import altair, titled
+from lamina.errors import SchemaError
+from lamina.plot.cells import Cells, cells
+from lamina.plot.theme import altair, chart_of, titled
+from lamina.plot.words import declared, named, shared, with_unit
 
 _WIDTH = 525
 """Most pixels of the plotting area from left to right."""
@@ -15,71 +18,112 @@ _CELL = (86, 46)
 """Most pixels of a cell, width and height."""
 _TEXT = 46
 """Fewest pixels of a cell's width at which its number is written into it."""
+_PICTURES = 6
+_INK = ("white", "#222")
+_DARK = 0.55
+"""Share of the color scale from which on numbers are white."""
 
 
-def heatmap(
-    frame: pl.DataFrame,
-    *,
-    title: str,
-    axis: str,
-    value: str,
-    subtitle: str | None = None,
-) -> Any:
-    """Draw a matrix of values from 0 to 1, rows and columns in order of appearance, dark where they are large.
+def heatmap(frame: pl.DataFrame | pl.LazyFrame, *, title: str | None = None, subtitle: str | None = None) -> Any:
+    """Draw a measure of all pairs of sites as a matrix, dark where it is large; of steps or runs where sites are alike.
+
+    A measure of one side is drawn by site and step. Several runs are averaged, with the standard error of that mean
+    (`lamina.summarize`) below each number; of one run it is the estimate's own. Values that compare runs are averaged
+    over the pairs of runs, without an error: such pairs are not independent.
 
     Args:
-        frame: Columns `row` and `column` (text), `value` and, where known, `error` (the half-length of an error
-            bar), one row a cell. A cell that is null or not finite stays empty.
-        title: What the chart shows.
-        axis: The title of both axes, with its unit.
-        value: The title of the color scale, with its unit.
-        subtitle: A second line under the title.
+        frame: Rows of a sweep of one measure: site_a, site_b, value, and so on. What else rows differ in, such as the
+            step, makes pictures of their own, up to 6. Where a measure sees both sides alike, a pair that has one
+            direction stands for both. Cells without a value stay empty.
+        title: What the chart shows; by default the measure's name.
+        subtitle: A line under the title; by default what all values have in common.
 
     Returns:
-        An Altair chart. Cells carry their numbers as long as they are wide enough for them; the tooltip has them
-        always.
+        An Altair chart, rows and columns in order of appearance, steps ascending. Similarities are colored on a scale
+        from 0 to 1, all others from their least to their greatest value. Cells carry their numbers as long as they are
+        wide enough for them; the tooltip has them always.
 
     Raises:
         MissingExtraError: If altair is not installed.
+        SchemaError: A cell has several values, there are several units, or more than 6 pictures.
 
     Example:
-        >>> frame = pl.DataFrame({"row": ["a", "a", "b"], "column": ["a", "b", "b"], "value": [1.0, 0.25, 1.0]})
-        >>> chart = heatmap(frame, title="Similarity of two layers", axis="layer (site)", value="CKA (1 = alike)")
+        >>> frame = pl.DataFrame({"site_a": ["a", "a", "b"], "site_b": ["a", "b", "b"], "value": [1.0, 0.25, 1.0]})
+        >>> chart = heatmap(frame, title="Similarity of two layers")
     """
     alt = altair()
-    # An error that nobody gave is null in every cell.
-    data = frame.with_columns(error=pl.col("error") if "error" in frame.columns else pl.lit(None, pl.Float64))
-    data = data.select("row", "column", "value", "error").filter(pl.col("value").is_finite())
-    data = data.with_columns(
-        text=pl.col("value").map_elements(lambda number: f"{number:.2f}", return_dtype=pl.String),
+    found = cells(frame)
+    panels = found.data["panel"].unique(maintain_order=True).to_list() or [""]
+    if len(panels) > _PICTURES:
+        raise SchemaError(
+            f"there are {len(panels)} pictures to draw, and room for {_PICTURES}",
+            hint=f"filter to fewer: {panels[0]}, …",
+        )
+    known = declared(found.frame)
+    numbers = found.data["value"].drop_nulls()
+    within = numbers.is_empty() or (numbers.min() >= -0.5 and numbers.max() <= 1.05)  # pyright: ignore
+    alike = within and (known is None or known.larger_is_more_similar is True)
+    low, high = (0.0, 1.0) if alike or numbers.is_empty() else (float(numbers.min()), float(numbers.max()))  # pyright: ignore
+    unit = "1 = alike" if alike and known is not None else None
+    heading = f"{named(found.frame)} ({unit})" if unit else with_unit(found.frame)
+    pictures = [_picture(alt, found, panel, (low, high), heading, alone=len(panels) == 1) for panel in panels]
+    if subtitle is None:
+        subtitle = shared(found.frame, found.words, without=found.used)
+    title = title or f"{named(found.frame)} by {found.what}"
+    width = min(_CELL[0], _WIDTH // max(len(found.columns), 1)) * len(found.columns)
+    if len(pictures) == 1:
+        return titled(pictures[0], title, subtitle, letters=max(60, width // 6 + 30))
+    return titled(alt.concat(*pictures, columns=2, spacing={"row": 40, "column": 30}), title, subtitle)
+
+
+def _picture(alt: Any, found: Cells, panel: str, ends: tuple[float, float], heading: str, *, alone: bool) -> Any:
+    """Draw one matrix; several stand two in a row."""
+    low, high = ends
+    plain = (low, high) == (0.0, 1.0)
+    data = found.data.filter(pl.col("value").is_not_null(), panel=panel)
+    data = data.select(
+        "row",
+        "column",
+        "value",
+        "error",
+        text=pl.col("value").map_elements(lambda number: _text(number, plain), return_dtype=pl.String),
         spread=pl.col("error").map_elements(_spread, return_dtype=pl.String).fill_null(""),
     )
-    rows, columns = (frame[name].unique(maintain_order=True).to_list() for name in ("row", "column"))
-    width = min(_CELL[0], _WIDTH // max(len(columns), 1))
-    height = round(width * _CELL[1] / _CELL[0]) if width >= _TEXT else width
-    turned = any(len(name) > 10 for name in columns)
+    width = min(_CELL[0], (_WIDTH if alone else _WIDTH // 2) // max(len(found.columns), 1))
+    height = round(width * _CELL[1] / _CELL[0]) if width >= _TEXT else max(width, 12)
+    turned = any(len(name) > 10 for name in found.columns) or width < _TEXT
     labels = {"labelAngle": -40, "labelAlign": "right"} if turned else {"labelAngle": 0}
     grid = {"domain": False, "ticks": False, "labelLimit": 230, "maxExtent": 250}
-    base = alt.Chart(data).encode(
-        x=alt.X("column:N", title=axis, sort=columns, axis=alt.Axis(**grid, **labels)),
-        y=alt.Y("row:N", title=axis, sort=rows, axis=alt.Axis(**grid)),
+    base = chart_of(data).encode(
+        x=alt.X("column:N", title=found.titles[1], sort=found.columns, axis=alt.Axis(**grid, **labels)),
+        y=alt.Y("row:N", title=found.titles[0], sort=found.rows, axis=alt.Axis(**grid)),
     )
-    scale = alt.Scale(domain=[0, 1], clamp=True, scheme="blues")
-    legend = alt.Legend(orient="right", gradientLength=min(200, max(height * len(rows), 80)), titleLimit=200)
-    exact = [alt.Tooltip("value:Q", format=".4f"), alt.Tooltip("error:Q", format=".2~g")]
-    cells = base.mark_rect(stroke="white", strokeWidth=2).encode(
-        color=alt.Color("value:Q", title=value.split("\n"), scale=scale, legend=legend),
+    crosses = low < 0 < high and not plain
+    most = max(-low, high)
+    domain = [-most, most] if crosses else [low, high]
+    scale = alt.Scale(domain=domain, clamp=True, scheme="redblue" if crosses else "blues", nice=False)
+    length = min(200, max(height * len(found.rows), 80))
+    legend = alt.Legend(orient="right", gradientLength=length, titleLimit=200, tickCount=5)
+    exact = [alt.Tooltip("value:Q", format=".4~g"), alt.Tooltip("error:Q", format=".2~g")]
+    drawn = base.mark_rect(stroke="white", strokeWidth=2 if width >= _TEXT else 0.5).encode(
+        color=alt.Color("value:Q", title=heading.replace(" (", "\n(", 1).split("\n"), scale=scale, legend=legend),
         tooltip=["row:N", "column:N", *exact],
     )
-    layers = [cells]
+    layers = [drawn]
     if width >= _TEXT:
-        ink = alt.condition(alt.datum["value"] > 0.55, alt.value("white"), alt.value("#222"))
-        alone, above, below = ("datum.spread == ''", 0), ("datum.spread != ''", -7), ("datum.spread != ''", 9)
-        for name, size, (where, down) in (("text", 13, alone), ("text", 13, above), ("spread", 11, below)):
-            numbers = base.transform_filter(where).mark_text(fontSize=size, dy=down)
-            layers.append(numbers.encode(text=f"{name}:N", color=ink))
-    chart = alt.layer(*layers).properties(width=width * len(columns), height=height * len(rows))
-    return titled(chart, title, subtitle)
+        dark = f"abs(datum.value) > {_DARK * most}" if crosses else f"datum.value > {low + _DARK * (high - low)}"
+        ink = alt.condition(dark, alt.value(_INK[0]), alt.value(_INK[1]))
+        single, above, below = ("datum.spread == ''", 0), ("datum.spread != ''", -7), ("datum.spread != ''", 9)
+        for name, size, (where, down) in (("text", 13, single), ("text", 13, above), ("spread", 11, below)):
+            written = base.transform_filter(where).mark_text(fontSize=size, dy=down)
+            layers.append(written.encode(text=f"{name}:N", color=ink))
+    size = {"width": width * max(len(found.columns), 1), "height": height * max(len(found.rows), 1)}
+    top = {} if alone else {"title": alt.TitleParams(panel, fontSize=13, offset=6)}
+    return alt.layer(*layers).properties(**size, **top)
+
+
+def _text(number: float, plain: bool) -> str:
+    return f"{number:.2f}" if plain else f"{number:.3g}"
 
 
 def _spread(error: float) -> str:

@@ -26,17 +26,19 @@ def step_ticks(last: int) -> list[int]:
 
 
 def value_ticks(low: float | None, high: float | None) -> list[float]:
-    """Return ticks for a logarithmic axis from `low` to `high`: powers of ten, on short axes also 2 and 5 times those.
+    """Return ticks for a logarithmic axis from `low` to `high`: powers of ten, on short axes also multiples of those.
 
     Example:
         >>> value_ticks(0.02, 300.0)
         [0.1, 1.0, 10.0, 100.0]
         >>> value_ticks(0.8, 4.0)
         [1.0, 2.0]
+        >>> value_ticks(0.6, 1.7)
+        [0.6, 0.7, 0.8, 0.9, 1.0, 1.5]
     """
     if low is None or high is None:
         return []
-    factors = (1, 2, 5) if high < 30 * low else (1,)
+    factors = (1, 1.5, *range(2, 10)) if high < 3 * low else (1, 2, 5) if high < 30 * low else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [float(f"{factor}e{decade}") for decade in decades for factor in factors]
     return [tick for tick in ticks if low <= tick <= high]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
+
+import polars as pl
 
 from lamina.extras import need
 
@@ -63,9 +66,42 @@ def label_scale(labels: Sequence[str]) -> Any:
     return altair().Scale(domain=list(labels), range=(_LABELS * repeats)[: len(labels)])
 
 
-def titled(chart: Any, title: str, subtitle: str | None = None) -> Any:
-    """Return `chart` with the title, an optional subtitle and the common look; the last call on a chart."""
+def chart_of(frame: pl.DataFrame, **options: Any) -> Any:
+    """Return a chart with the frame's rows in it: all of them, where Altair by itself takes no more than 5,000."""
+    alt = altair()
+    texts = pl.selectors.temporal() | pl.selectors.categorical() | pl.selectors.decimal()
+    return alt.Chart(alt.InlineData(values=frame.with_columns(texts.cast(pl.String)).to_dicts()), **options)
+
+
+def square(points: pl.DataFrame, unit: str) -> tuple[Any, Any]:
+    """Return encodings of the columns `x` and `y` for a square in which both axes have the same units."""
+    alt = altair()
+    ends = points.select(pl.col("x", "y").min().name.suffix("_low"), pl.col("x", "y").max().name.suffix("_high"))
+    lows, highs = (ends.select(pl.col(f"^._{end}$").fill_null(0)).row(0) for end in ("low", "high"))
+    reach = 1.08 * max(*((high - low) / 2 for low, high in zip(lows, highs, strict=True)), 1e-12)
+    middles = [(low + high) / 2 for low, high in zip(lows, highs, strict=True)]
+    return tuple(
+        axis(
+            f"{name}:Q",
+            title=f"direction {k + 1} ({unit})",
+            scale=alt.Scale(domain=[middles[k] - reach, middles[k] + reach], nice=False),
+            axis=alt.Axis(tickCount=5),
+        )
+        for k, (name, axis) in enumerate((("x", alt.X), ("y", alt.Y)))
+    )
+
+
+def titled(chart: Any, title: str, subtitle: str | None = None, *, letters: int = 108) -> Any:
+    """Return `chart` with the title, an optional subtitle and the common look; the last call on a chart.
+
+    Args:
+        chart: An Altair chart.
+        title: What it shows.
+        subtitle: What stands under the title, broken into lines.
+        letters: Most letters of such a line.
+    """
     params: dict[str, Any] = {"text": title}
-    if subtitle is not None:
-        params["subtitle"] = subtitle
+    if subtitle:
+        lines = textwrap.wrap(subtitle, letters)
+        params["subtitle"] = lines[0] if len(lines) == 1 else lines
     return chart.properties(title=params).configure(**_CONFIG)

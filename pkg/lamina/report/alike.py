@@ -29,14 +29,14 @@ MEANING = (
 )
 
 _SCHEMA = {
-    "run": pl.String,
-    "row": pl.String,
-    "column": pl.String,
-    "step": pl.Int64,
+    "run_a": pl.String,
+    "site_a": pl.String,
+    "step_a": pl.Int64,
+    "run_b": pl.String,
+    "site_b": pl.String,
+    "step_b": pl.Int64,
     "value": pl.Float64,
-    "error": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    "stderr": pl.Float64,
     "n": pl.Int64,
     "n_groups": pl.Int64,
 }
@@ -46,6 +46,7 @@ _SCHEMA = {
 class Layer:
     """What one site of one run makes of its rows at a step."""
 
+    name: str
     run: Run
     site: str
     step: int
@@ -55,18 +56,6 @@ class Layer:
     def rows(self) -> Rows:
         """Return the rows; none of their vectors is read yet."""
         return self.run.rows(self.site, step=self.step, source=self.source, where=self.where)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two layers, and under which names their similarity is shown."""
-
-    run: str
-    row: str
-    column: str
-    step: int
-    x: Layer
-    y: Layer
 
 
 def layers_of(run: Run, step: int, source: str | None) -> list[str]:
@@ -121,29 +110,20 @@ def labels_of(run: Run, rows: Rows) -> pl.Series | None:
     return None if labels is None or labels.null_count() else labels
 
 
-def compared(comparisons: Sequence[Comparison], *, progress: bool) -> pl.DataFrame:
-    """Return run, row, column, step, value, error, low, high (a 95 % interval), n and n_groups: a row a comparison.
+def compared(pairs: Sequence[tuple[Layer, Layer]], *, progress: bool) -> pl.DataFrame:
+    """Return a row a pair: run, site and step of both, value, stderr, n and n_groups.
 
     The value is the debiased linear CKA; it is null where there is none, because a layer does not vary, there are
     fewer than four groups, or the two were recorded on other examples.
     """
     with _one_thread_each() as workers:
-        numbers = workers.map(lambda one: _cka(one.x, one.y), comparisons)
-        shown = track(numbers, "Comparing layers", total=len(comparisons), progress=progress)
+        numbers = workers.map(lambda pair: _cka(*pair), pairs)
+        shown = track(numbers, "Comparing layers", total=len(pairs), progress=progress)
         records = [
-            (one.run, one.row, one.column, one.step, *found) for one, found in zip(comparisons, shown, strict=True)
+            (x.name, x.site, x.step, y.name, y.site, y.step, *found) for (x, y), found in zip(pairs, shown, strict=True)
         ]
-    return pl.DataFrame(records, schema=_SCHEMA, orient="row")
-
-
-def mirrored(frame: pl.DataFrame, sites: Sequence[str]) -> pl.DataFrame:
-    """Return the whole matrix, ordered by `sites`: both triangles, and 1 on the diagonal, which is so by definition."""
-    diagonal = pl.DataFrame({"row": sites, "column": sites, "value": 1.0, "error": 0.0}, schema_overrides=_SCHEMA)
-    upper = frame.select("row", "column", "value", "error")
-    lower = upper.select(row="column", column="row", value="value", error="error")
-    place = {site: k for k, site in enumerate(sites)}
-    rank = [pl.col(name).replace_strict(place, return_dtype=pl.Int64) for name in ("row", "column")]
-    return pl.concat([upper, lower, diagonal.select(upper.columns)]).sort(*rank)
+    frame = pl.DataFrame(records, schema=_SCHEMA, orient="row")
+    return frame.with_columns(measure=pl.lit("cka"), estimator=pl.lit("debiased linear CKA"), unit=pl.lit("1"))
 
 
 def missing(frame: pl.DataFrame) -> str:
@@ -185,9 +165,8 @@ def _cka(one: Layer, other: Layer) -> tuple[float | None, ...]:
         x, y = one.rows(), other.rows()
         found = similarity.cka(x, y, groups=labels_of(one.run, x))
     except (NotFoundError, SchemaError):
-        return (None, None, None, None, None, None)
-    low, high = found.interval()
-    numbers = [None if math.isnan(number) else number for number in (found.value, found.stderr, low, high)]
+        return (None, None, None, None)
+    numbers = [None if math.isnan(number) else number for number in (found.value, found.stderr)]
     return (*numbers, found.n, found.n_groups)
 
 

@@ -10,12 +10,10 @@ import polars as pl
 from lamina.plot import heatmap, intervals
 from lamina.report.alike import (
     MEANING,
-    Comparison,
     Layer,
     compared,
     groups_of,
     layers_of,
-    mirrored,
     missing,
     selection,
 )
@@ -46,14 +44,10 @@ def layers_section(runs: list[Run], *, progress: bool = False) -> Section | None
         sites, step, source = found
         rows = run.rows(sites[0], step=step, source=source)
         where, count = selection(rows, _limit(run, sites))
-        layers = {site: Layer(run, site, step, source, where) for site in sites}
-        pairs = itertools.combinations(sites, 2)
-        frame = compared(
-            [Comparison(name, row, column, step, layers[row], layers[column]) for row, column in pairs],
-            progress=progress,
-        )
+        layers = [Layer(name, run, site, step, source, where) for site in sites]
+        frame = compared(list(itertools.combinations(layers, 2)), progress=progress)
         if frame["value"].is_not_null().any():
-            part = f"{count:,}" if where is None else f"{count:,} of {len(rows):,}"
+            part = "" if where is None else f" Of {len(rows):,} rows, {count:,} were compared."
             section.parts.extend(_pictures(run, frame, sites, part=part))
     return section if section.parts else None
 
@@ -79,34 +73,23 @@ def _limit(run: Run, sites: list[str]) -> int:
 
 def _pictures(run: Run, frame: pl.DataFrame, sites: list[str], *, part: str) -> list[Picture]:
     column = groups_of(run)
-    groups = int(frame.select(pl.col("n_groups").max()).item())
-    subtitle = f"run {run.name}; debiased linear CKA; {part} rows in {groups:,} groups ({column})"
-    matrix = heatmap(
-        mirrored(frame, sites),
-        title="How alike the layers are to each other",
-        subtitle=subtitle,
-        axis="layer (site)",
-        value="CKA\n(1 = alike)",
-    )
-    neighbors = pl.DataFrame({"row": sites[:-1], "column": sites[1:]})
-    chain = neighbors.join(frame, on=["row", "column"], how="left", maintain_order="left")
-    changes = intervals(
-        chain.select("value", "low", "high", name="column"),
-        title="How alike each layer is to the one before it",
-        subtitle=subtitle,
-        x="CKA to the layer before (1 = alike)",
-        y="layer (site)",
-    )
+    neighbors = pl.DataFrame({"site_a": sites[:-1], "site_b": sites[1:]})
+    chain = neighbors.join(frame, on=["site_a", "site_b"], how="left", maintain_order="left")
+    changes = chain.select(pl.exclude("site_a", "site_b"), site="site_b")
     return [
         Picture(
-            matrix,
+            heatmap(frame, title="How alike the layers are to each other"),
             f"{MEANING.format(rows='rows')} Below each value is its standard error: rows of one {column} are not "
             f"independent of each other, so all rows of one {column}, or of several, are left out at a time. The "
-            f"diagonal is 1 by definition.{missing(frame)}",
+            f"diagonal is 1 by definition.{part}{missing(frame)}",
         ),
         Picture(
-            changes,
-            f"The cells beside the diagonal, with 95 % intervals: the further to the left, the more a layer rearranges "
-            f"what it was given. The first layer, {sites[0]}, has none before it.",
+            intervals(
+                changes,
+                title="How alike each layer is to the one before it",
+                x="CKA to the layer before (1 = alike)",
+            ),
+            f"The cells beside the diagonal: the further to the left, the more a layer rearranges what it was given. "
+            f"The first layer, {sites[0]}, has none before it.",
         ),
     ]

@@ -30,7 +30,7 @@ def metrics_section(runs: list[Run]) -> Section | None:
     quantities = frame["quantity"].unique(maintain_order=True).to_list()
     section = Section("Metrics over steps")
     for quantity in quantities[:_CHARTS]:
-        section.parts.append(_chart(frame.filter(pl.col("quantity") == quantity), quantity, units, len(runs)))
+        section.parts.append(_chart(frame.filter(pl.col("quantity") == quantity), quantity, units))
     return section
 
 
@@ -49,20 +49,14 @@ def metrics_frame(runs: list[Run]) -> pl.DataFrame:
     )
 
 
-def _chart(frame: pl.DataFrame, quantity: str, units: dict[str, str], count: int) -> Picture:
+def _chart(frame: pl.DataFrame, quantity: str, units: dict[str, str]) -> Picture:
     several = frame["metric"].n_unique() > 1
     chart = curves(
         frame,
         title=f"{quantity[0].upper()}{quantity[1:]} over training",
         y=f"{quantity} ({units.get(quantity, 'as logged')})",
         by="metric" if several else None,
-        subtitle=None if several else frame["metric"][0],
         log=is_wide(frame["value"]),
     )
     reading = "Steps are spaced logarithmically: the first ten take as much room as those from a hundred to a thousand."
-    if count > 1:
-        reading = f"The line is the mean of {count} runs, the band reaches from the lowest to the highest. {reading}"
-    lost = frame.filter(~pl.col("value").is_finite()).height
-    if lost:
-        reading += f" Left out: {lost:,} values that are not finite."
     return Picture(chart, reading)

@@ -34,12 +34,10 @@ def norms_section(runs: list[Run]) -> Section | None:
         frame = frame.filter(pl.col("value").is_finite())
         if frame["step"].n_unique() < 2:
             continue
-        sources = ", ".join(frame["source"].drop_nulls().unique(maintain_order=True).to_list())
         what = "gradients" if gradients else "activations"
         chart = curves(
             frame,
             title=f"Norm of the {what} at each site over training",
-            subtitle=f"rows of the source {sources}" if sources else None,
             y=f"mean L2 norm of a row ({'loss per activation unit' if gradients else 'activation units'})",
             by="site",
             log=is_wide(frame["value"]),

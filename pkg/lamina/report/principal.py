@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from lamina.plot import planes
+from lamina.plot import scatter
 from lamina.plot.steps import spread_steps
 from lamina.report.choice import rows_at, source_of, steps_of, vector_sites
 from lamina.report.section import Picture, Section
@@ -37,7 +37,7 @@ def principal_section(runs: list[Run]) -> Section | None:
         return None
     percent = (100 * pl.col("share")).round().cast(pl.Int64)
     rows = f"rows of the source {source}" if source else "all rows"
-    chart = planes(
+    chart = scatter(
         frame.with_columns(panel=pl.format("step {} ({} % of the variance)", "step", percent)).drop("share"),
         title=f"{site} on its two leading principal directions",
         subtitle=f"run {run.name}, {rows}; each picture has its own scale",

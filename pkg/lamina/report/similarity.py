@@ -10,7 +10,7 @@ import polars as pl
 
 from lamina.plot import curves, heatmap, intervals
 from lamina.plot.steps import spread_steps
-from lamina.report.alike import MEANING, Comparison, Layer, compared, groups_of, layers_of, mirrored, missing, selection
+from lamina.report.alike import MEANING, Layer, compared, groups_of, layers_of, missing, selection
 from lamina.report.choice import names_of, source_of, steps_of, vector_sites
 from lamina.report.section import Picture, Section
 
@@ -38,8 +38,8 @@ class _Plan:
     where: pl.Expr | None
     rows: int
 
-    def layer(self, run: Run, site: str, step: int) -> Layer:
-        return Layer(run, site, step, self.source, self.where)
+    def layer(self, name: str, site: str, step: int) -> Layer:
+        return Layer(name, self.runs[name], site, step, self.source, self.where)
 
 
 def similarity_section(runs: list[Run], *, progress: bool = False) -> Section | None:
@@ -86,99 +86,71 @@ def _plan(runs: list[Run]) -> _Plan | None:
     return _Plan(kept, sites, last, source, where, len(rows[0]))
 
 
-def _between_layers(plan: _Plan) -> list[Comparison]:
+def _between_layers(plan: _Plan) -> list[tuple[Layer, Layer]]:
     return [
-        Comparison(name, row, column, plan.last, plan.layer(run, row, plan.last), plan.layer(run, column, plan.last))
-        for name, run in plan.runs.items()
-        for row, column in itertools.combinations(plan.sites, 2)
+        pair
+        for name in plan.runs
+        for pair in itertools.combinations([plan.layer(name, site, plan.last) for site in plan.sites], 2)
     ]
 
 
-def _to_the_end(plan: _Plan) -> list[Comparison]:
+def _to_the_end(plan: _Plan) -> list[tuple[Layer, Layer]]:
     return [
-        Comparison(name, site, site, step, plan.layer(run, site, step), plan.layer(run, site, plan.last))
+        (plan.layer(name, site, step), plan.layer(name, site, plan.last))
         for name, run in plan.runs.items()
         for site in plan.sites
         for step in spread_steps(steps_of(run, site, plan.source), _STEPS)
     ]
 
 
-def _across_runs(plan: _Plan) -> list[Comparison]:
+def _across_runs(plan: _Plan) -> list[tuple[Layer, Layer]]:
     return [
-        Comparison(
-            f"{one}, {other}",
-            site,
-            site,
-            plan.last,
-            *(plan.layer(plan.runs[name], site, plan.last) for name in (one, other)),
-        )
+        (plan.layer(one, site, plan.last), plan.layer(other, site, plan.last))
         for one, other in itertools.combinations(plan.runs, 2)
         for site in plan.sites
     ]
 
 
 def _layers_picture(plan: _Plan, frame: pl.DataFrame) -> Picture:
-    count = len(plan.runs)
-    value, error = pl.col("value"), pl.col("error")
-    cells = frame.group_by("row", "column", maintain_order=True).agg(
-        value.mean(), error=value.std() if count > 1 else error.first()
-    )
-    chart = heatmap(
-        mirrored(cells, plan.sites),
-        title=f"How alike the layers are to each other at step {plan.last:,}",
-        subtitle=_subtitle(plan, frame),
-        axis="layer (site)",
-        value="CKA\n(1 = alike)",
-    )
+    chart = heatmap(frame, title=f"How alike the layers are to each other at step {plan.last:,}")
     how = f"Below each value is its standard error, by {_group(plan)}."
-    if count > 1:
-        how = f"Each value is the mean of {count} runs; below it stands the standard deviation over them."
-    return Picture(chart, f"{MEANING.format(rows='examples')} {how} The diagonal is 1 by definition.{missing(frame)}")
+    if len(plan.runs) > 1:
+        how = f"Each value is the mean of {len(plan.runs)} runs; below it stands the standard error of that mean."
+    return Picture(
+        chart, f"{MEANING.format(rows='examples')} {how} The diagonal is 1 by definition.{_rest(plan, frame)}"
+    )
 
 
 def _end_picture(plan: _Plan, frame: pl.DataFrame) -> Picture:
     chart = curves(
-        frame.select("run", "step", "value", site="row").drop_nulls("value"),
-        title="How alike each layer is to its own end",
-        subtitle=_subtitle(plan, frame),
-        y=f"CKA to step {plan.last:,} (1 = alike)",
-        by="site",
-    )
-    count = len(plan.runs)
-    band = (
-        f" The line is the mean of {count} runs, the band reaches from the lowest to the highest." if count > 1 else ""
+        frame, title="How alike each layer is to its own end", y=f"CKA to step {plan.last:,} (1 = alike)", by="site"
     )
     return Picture(
         chart,
         "A layer whose line is near 1 arranges the examples as it will at the end: the one that gets there first has "
-        f"settled first.{band}{missing(frame)}",
+        f"settled first.{_rest(plan, frame)}",
     )
 
 
 def _runs_picture(plan: _Plan, frame: pl.DataFrame) -> Picture:
     chart = intervals(
-        frame.select("value", "low", "high", name="row", runs="run"),
+        frame,
         title=f"How alike the same layer is in two runs at step {plan.last:,}",
-        subtitle=_subtitle(plan, frame),
         x="CKA (1 = alike)",
-        y="layer (site)",
-        by="runs",
+        by="run",
     )
     return Picture(
         chart,
         f"Each point is a pair of runs, its bar the 95 % interval, by {_group(plan)}. Where points stand near 1, the "
-        f"runs found the same arrangement of the examples from different beginnings.{missing(frame)}",
+        f"runs found the same arrangement of the examples from different beginnings.{_rest(plan, frame)}",
     )
 
 
-def _subtitle(plan: _Plan, frame: pl.DataFrame) -> str:
+def _rest(plan: _Plan, frame: pl.DataFrame) -> str:
+    """Say which rows were compared, and what has no value."""
     source = f" of the source {plan.source}" if plan.source else ""
-    names = f"run {next(iter(plan.runs))}" if len(plan.runs) == 1 else f"{len(plan.runs)} runs"
-    low, high = frame["n"].min(), frame["n"].max()
-    # Fewer rows pair where other examples were recorded at other steps or in other runs.
-    rows = f"{high:,}" if low == high else f"{low:,} to {high:,}"
-    of = "" if plan.where is None else f" of {plan.rows:,}"
-    return f"{names}; debiased linear CKA; {rows}{of} rows{source}"
+    of = "" if plan.where is None else f" Compared are {frame['n'].max():,} of {plan.rows:,} rows{source}."
+    return of + missing(frame)
 
 
 def _group(plan: _Plan) -> str:
