@@ -13,6 +13,7 @@ import torch
 import lamina
 from lamina import geometry, similarity, sweeps
 from lamina.errors import NotFoundError, SchemaError
+from tests.faults import broken
 from tests.sweeps.conftest import EXAMPLES, SITES, STEPS, make, vectors
 from tests.sweeps.counting import by_label, mean_of, product_of
 
@@ -20,7 +21,7 @@ COLUMNS = ["run_a", "site_a", "step_a", "run_b", "site_b", "step_b", "measure", 
 COLUMNS += ["unit", "stderr", "n", "n_groups", "dropped", "seed"]
 
 
-def test_the_frame_has_the_columns_of_the_design(run: lamina.Run) -> None:
+def check_frame(run: lamina.Run) -> None:
     frame = lamina.sweep(mean_of, run)
     assert frame.columns == COLUMNS
     assert frame.select("run_a", "site_a", "step_a").rows() == [("seed-0", s, t) for s in SITES for t in STEPS]
@@ -28,6 +29,15 @@ def test_the_frame_has_the_columns_of_the_design(run: lamina.Run) -> None:
     truth = [float(vectors(site, step).double().mean()) for site in SITES for step in STEPS]
     np.testing.assert_allclose(frame["value"], truth, rtol=1e-12)
     assert frame["n"].to_list() == [EXAMPLES] * 6
+
+
+def test_the_frame_has_the_columns_of_the_design(run: lamina.Run) -> None:
+    check_frame(run)
+
+
+def test_rows_of_other_steps_are_noticed(run: lamina.Run) -> None:
+    with broken("sweeps_take_rows_of_all_steps"), pytest.raises(AssertionError):
+        check_frame(run)
 
 
 def test_pairs_have_what_the_measure_gives_for_them(run: lamina.Run) -> None:

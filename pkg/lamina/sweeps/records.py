@@ -31,6 +31,7 @@ def of_text(text: str | bytes) -> Estimate:
     record = json.loads(text)
     left = record.pop("replicates", None)
     value, stderr = (np.array(record.pop(name), np.float64) for name in ("value", "stderr"))
+    record["axes"] = {name: tuple(labels) for name, labels in record["axes"].items()}
     if left is not None:
         keys, sizes, values = left
         left = Replicates(tuple(keys), tuple(sizes), _tuples(values))
