@@ -27,15 +27,9 @@ def fingerprint(function: Callable[..., Any]) -> bytes:
     an argument, `getattr` of a text) is not followed.
 
     Example:
-        >>> def measure(x):
-        ...     return helper(x)
-        >>> def helper(x):
-        ...     return x + 1
-        >>> before = fingerprint(measure)
-        >>> def helper(x):
-        ...     return x + 2
-        >>> fingerprint(measure) == before
-        False
+        >>> from lamina import geometry, similarity
+        >>> fingerprint(similarity.cka) == fingerprint(geometry.twonn), len(fingerprint(similarity.cka))
+        (False, 16)
     """
     walk = _Walk()
     walk.function(function)
@@ -44,18 +38,18 @@ def fingerprint(function: Callable[..., Any]) -> bytes:
 
 
 class _Walk:
-    """What was found on the way: a hash by name."""
+    """What was found on the way: names and hashes, in the order in which the code leads to them."""
 
     def __init__(self) -> None:
-        self.found: dict[str, bytes] = {}
+        self.found: list[tuple[str, bytes]] = []
         self.rooms: set[str] = set()
+        self._seen: dict[int, Any] = {}
 
     def function(self, function: Any) -> None:
         name = f"{function.__module__}.{function.__qualname__}"
-        if self._is_elsewhere(function.__module__) or name in self.found:
+        if self._is_elsewhere(function.__module__) or not self._is_new(function):
             return
-        self.found[name] = b""
-        self.found[name] = _of_code(function.__code__)
+        self.found.append((name, _of_code(function.__code__)))
         self.value(f"{name} defaults", [function.__defaults__, function.__kwdefaults__])
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for free, cell in cells:
@@ -96,21 +90,28 @@ class _Walk:
                 self.function(wrapped)
                 return
             try:
-                self.found[name] = digest(value)
+                self.found.append((name, digest(value)))
             except NotCanonicalError:
-                self.found[name] = str(type(value)).encode()
+                self.found.append((name, str(type(value)).encode()))
 
     def _class(self, one: type) -> None:
         name = f"{one.__module__}.{one.__qualname__}"
-        if self._is_elsewhere(one.__module__) or name in self.found:
+        if self._is_elsewhere(one.__module__) or not self._is_new(one):
             return
-        self.found[name] = b"class"
+        self.found.append((name, b"class"))
         for base in one.__bases__:
             self._class(base)
         for member, value in vars(one).items():
             if not member.startswith("__") or member in ("__init__", "__call__", "__post_init__"):
                 for each in (value.fget, value.fset) if isinstance(value, property) else (value,):
                     self.value(f"{name}.{member}", each)
+
+    def _is_new(self, one: Any) -> bool:
+        """Whether a function or class is met for the first time."""
+        if id(one) in self._seen:
+            return False
+        self._seen[id(one)] = one
+        return True
 
     def _is_elsewhere(self, module: str) -> bool:
         """Whether a module is none of the user's; then what it says of itself is kept."""
@@ -122,7 +123,7 @@ class _Walk:
         if top in sys.stdlib_module_names:
             return True
         if _is_installed(top):
-            self.found[f"package {top}"] = _version(top).encode()
+            self.found.append((top, _version(top).encode()))
             return True
         return False
 
