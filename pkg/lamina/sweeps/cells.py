@@ -30,6 +30,14 @@ class Cell:
         together = beside + b"".join(subject.identity for subject in subjects)
         return Cell(tuple(subjects), blake2b(together, digest_size=16).digest())
 
+    def __str__(self) -> str:
+        return named(self.subjects)
+
+
+def named(subjects: Sequence[Subject]) -> str:
+    """Return what messages call the cell of some subjects."""
+    return " and ".join(map(str, subjects))
+
 
 def measured(function: Callable[..., Any], subjects: Sequence[Subject], options: dict[str, Any]) -> Estimate:
     """Return the estimate of one cell.
@@ -38,7 +46,7 @@ def measured(function: Callable[..., Any], subjects: Sequence[Subject], options:
         LaminaError: As the measure does; the message then names the cell.
         SchemaError: The measure returns no `Estimate`.
     """
-    cell = " and ".join(map(str, subjects))
+    cell = named(subjects)
     try:
         found = function(*(subject.value() for subject in subjects), **options)
     except LaminaError as error:

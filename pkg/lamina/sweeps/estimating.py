@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -15,9 +15,11 @@ from lamina.progress import track
 from lamina.runs import Run, Runs, open_runs
 from lamina.runs.steps import Steps
 from lamina.sweeps.canonical import NotCanonicalError, digest
-from lamina.sweeps.cells import Cell, measured
+from lamina.sweeps.cells import Cell
 from lamina.sweeps.code import fingerprint
+from lamina.sweeps.computing import computed
 from lamina.sweeps.examples import examples_read
+from lamina.sweeps.executors import Executor
 from lamina.sweeps.kept import Kept
 from lamina.sweeps.models import models
 from lamina.sweeps.pairs import Pairs, paired
@@ -57,7 +59,7 @@ def estimates(
     model: Callable[[Run], torch.nn.Module] | None = None,
     seed: int | None = None,
     options: Mapping[str, Any] | None = None,
-    executor: Literal["processes", "ray"] | None = None,
+    executor: Executor | None = None,
     cache: bool | str | Path = True,
     errors: Literal["raise", "null"] = "raise",
     progress: bool = True,
@@ -94,16 +96,16 @@ def estimates(
         missing = [number for number in range(len(cells)) if number not in done]
         kept.open(cells[number] for number in missing)
         failed: list[LaminaError] = []
-        outcomes = _computed(called, [cells[number] for number in missing])
-        for place, outcome in track(outcomes, called.name, total=len(missing), progress=progress):
-            if isinstance(outcome, LaminaError):
-                if errors == "raise":
+        with closing(computed(called, [cells[number] for number in missing], executor)) as outcomes:
+            for place, outcome in track(outcomes, called.name, total=len(missing), progress=progress):
+                if isinstance(outcome, Estimate):
+                    # as it will be read, so that a frame does not tell what was kept from what was not
+                    done[missing[place]] = of_text(to_text(outcome))
+                    kept.put(cells[missing[place]], outcome)
+                elif isinstance(outcome, LaminaError) and errors == "null":
+                    failed.append(outcome)
+                else:
                     raise outcome
-                failed.append(outcome)
-                continue
-            # as it will be read, so that a frame does not tell what was kept from what was not
-            done[missing[place]] = of_text(to_text(outcome))
-            kept.put(cells[missing[place]], outcome)
     finally:
         kept.close()
     if failed:
@@ -139,19 +141,3 @@ def _cells(
     beside = digest([called.name, code, options])
     read = {name: examples_read(run, called) for name, run in runs.items()}
     return [Cell.of(group, beside + b"".join(read[one.run] for one in group)) for group in groups]
-
-
-def _computed(called: Taken, cells: Sequence[Cell]) -> Iterator[tuple[int, Estimate | LaminaError]]:
-    """Yield the number of each cell, and its estimate or why there is none."""
-    for number, cell in enumerate(cells):
-        try:
-            yield number, _completed(measured(called.function, cell.subjects, called.options), called)
-        except LaminaError as error:
-            yield number, error
-
-
-def _completed(estimate: Estimate, called: Taken) -> Estimate:
-    """Add options that were given as numbers and texts and of which the measure says nothing."""
-    told = {name: value for name, value in called.options.items() if isinstance(value, bool | int | float | str)}
-    told.pop("seed", None)
-    return replace(estimate, options={**told, **estimate.options})

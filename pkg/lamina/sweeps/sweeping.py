@@ -14,6 +14,7 @@ from lamina.measures.tidy import frame_of_all
 from lamina.runs import Run, Runs
 from lamina.runs.steps import Steps
 from lamina.sweeps.estimating import Measured, estimates
+from lamina.sweeps.executors import Executor
 from lamina.sweeps.pairs import Pairs
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def sweep(
     model: Callable[[Run], torch.nn.Module] | None = None,
     seed: int | None = None,
     options: Mapping[str, Any] | None = None,
-    executor: Literal["processes", "ray"] | None = None,
+    executor: Executor | None = None,
     cache: bool | str | Path = True,
     errors: Literal["raise", "null"] = "raise",
     progress: bool = True,
@@ -71,7 +72,8 @@ def sweep(
         model: For a measure that takes models: makes the model of a run, into which the weights of each checkpoint go.
         seed: The measure's seed.
         options: Further arguments of the measure, such as `{"groups": "topic"}`.
-        executor: None computes here, "processes" in several processes, "ray" on a Ray cluster.
+        executor: None computes here, "processes" in several processes, "ray" on a Ray cluster, or a local Ray if there
+            is none: the same bits, on processors of one kind. A worker that dies is replaced and named in a warning.
         cache: True keeps estimates in the folder `cache` of the run, a path in that folder (for runs that are for
             reading only), False nowhere.
         errors: `"raise"`, or `"null"`: cells whose measure raises a `LaminaError` have no value, and a warning counts
@@ -89,6 +91,8 @@ def sweep(
         SchemaError: An option does not fit the measure, or the measure does not fit the rows; the message then names
             the run, site and step.
         StorageError: The run is for reading only; `cache=` names another folder.
+        WorkerError: Workers died at a cell again and again, or a cell cannot be sent to them.
+        MissingExtraError: Ray is not installed.
 
     Cost: a cell that is kept less than a millisecond, after a few milliseconds for each run and site. Others what the
         measure costs.
