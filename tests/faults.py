@@ -1903,6 +1903,9 @@ def mds_does_not_square(patch: pytest.MonkeyPatch) -> None:
     room = import_module("lamina.plot.mds")
     whole = room.classical
     patch.setattr(room, "classical", lambda distances: whole(distances**0.5))
+
+
+@fault
 def sweeps_know_rows_by_site_and_step(patch: pytest.MonkeyPatch) -> None:
     """A cell's key holds where its rows lie, and not which they are."""
     from lamina.sweeps import subjects
