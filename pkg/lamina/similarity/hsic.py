@@ -31,6 +31,8 @@ class Hsic:
     values: [1 + buckets] by pair: on all rows, and without each bucket.
     keys: What the buckets are called.
     rows: The rows of each bucket.
+    pairs: [buckets, buckets] by pair, what pairs of rows from two different buckets add to the mean of K_ij L_ij over
+        pairs of rows of distinct groups, K and L those of centered rows; NaN where it is not known.
     """
 
     values: Mapping[str, np.ndarray]
@@ -41,6 +43,7 @@ class Hsic:
     dropped: Mapping[str, int]
     dtype: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    pairs: Mapping[str, np.ndarray] | None = None
 
 
 def prefers_panels(aligned: Aligned) -> bool:
@@ -84,14 +87,17 @@ def hsic_linear(aligned: Aligned, *, debiased: bool) -> Hsic:
     together = max(1, BUDGET // 8 // each)
     rows = np.zeros((1 + count, 4))
     sums = {pair: [_sums(whole[pair], debiased)] for pair in PAIRS}
+    products = {pair: np.full((count, count), np.nan) for pair in PAIRS}
     for state, chunk in parts:
         rows[1 + chunk.start : 1 + chunk.stop] = state.rows
+        for pair, matrix in products.items():
+            matrix[chunk.start : chunk.stop, chunk.start : chunk.stop] = state.products(pair)
         for first in range(0, len(chunk), together):
             for pair in PAIRS:
                 left = whole[pair].without(state.moments[pair], slice(first, first + together))
                 sums[pair].append(_sums(left, debiased))
     values = {pair: hsic_of(Sums.join(found), rows, debiased) for pair, found in sums.items()}
-    return result_of(aligned, values, keys, rows, centers[0].dtype)
+    return result_of(aligned, values, keys, rows, centers[0].dtype, pairs=products if debiased else None)
 
 
 def _sums(moments: Moments, debiased: bool) -> Sums:
@@ -112,8 +118,13 @@ def result_of(
     rows: np.ndarray,
     dtype: torch.dtype,
     options: Mapping[str, Any] | None = None,
+    pairs: Mapping[str, np.ndarray] | None = None,
 ) -> Hsic:
-    """Put together what both ways of computing HSIC return."""
+    """Put together what both ways of computing HSIC return; `pairs` are sums over pairs of rows."""
     held = rows[1:, 0].astype(int).tolist()
     n, n_groups = len(aligned), len(aligned.groups)
-    return Hsic(values, keys, held, n, n_groups, aligned.dropped, str(dtype).removeprefix("torch."), options or {})
+    if pairs is not None:
+        each = np.square(rows.sum(0)[0]) - rows.sum(0)[1]
+        pairs = {pair: matrix / each for pair, matrix in pairs.items()} if n_groups > 1 else None
+    name = str(dtype).removeprefix("torch.")
+    return Hsic(values, keys, held, n, n_groups, aligned.dropped, name, options or {}, pairs)

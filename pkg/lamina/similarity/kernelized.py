@@ -44,7 +44,10 @@ def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: flo
     sizes = aligned.groups.sizes
     np.add.at(rows[1:], buckets, sizes[:, None].astype(float) ** np.arange(1, 5))
     values = {pair: hsic_of(state.sums(pair), rows, debiased) for pair in PAIRS}
-    return result_of(aligned, values, keys, rows, centers[0].dtype, options)
+    # kernels other than the linear one are not centered by centering rows
+    known = kernel == "linear" and debiased
+    products = {pair: state.pairwise[pair, "p00"].numpy() for pair in PAIRS} if known else None
+    return result_of(aligned, values, keys, rows, centers[0].dtype, options, products)
 
 
 def panels(aligned: Aligned) -> list[range]:

@@ -80,6 +80,11 @@ class LinearState:
             self.moments[pair].add(sides[i], sides[j], lengths, of)
         np.add.at(self.rows, self._buckets[codes], sizes[:, None].astype(float) ** np.arange(1, 5))
 
+    def products(self, pair: str) -> np.ndarray:
+        """Return the sums of (x_i·x_j)(y_i·y_j) over rows i and j of each two buckets, [buckets, buckets]."""
+        each = self.moments[pair].c[:, 0].flatten(1)
+        return (each @ each.T).numpy()
+
     def _continue(self, code: int, x: Tensor, y: Tensor) -> None:
         """Add a piece of a group."""
         size, bucket = int(self._sizes[code]), int(self._buckets[code])
