@@ -592,7 +592,6 @@ def hsic_tiles_are_half(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(blocked, "accumulation_dtype", lambda dtype: dtype)
 
 
-@fault
 def _hsic_launch(patch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Replace arguments and constants of the Triton kernel behind `hsic_sums`."""
     from lamina_kernels.gram.hsic import launch
@@ -704,7 +703,6 @@ def hsic_kernel_hides_broken_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(score, "KEEP_NAN", tl.constexpr(tl.PropagateNan.NONE))
 
 
-@fault
 def _hsic_tiling(patch: pytest.MonkeyPatch, **changes: int) -> None:
     """Change the sizes of the tiles of the Triton kernel behind `hsic_sums`."""
     from lamina_kernels.gram.hsic import launch
@@ -779,7 +777,6 @@ def zone_maps_off(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scan, "_promising", lambda self, early: self._groups)
 
 
-@fault
 def _zones_say(patch: pytest.MonkeyPatch, *, change: Callable[[Any], Any]) -> None:
     """What a wide frame knows of its columns is changed before it is used."""
     from lamina.runs.scan import Cells
@@ -1932,6 +1929,7 @@ def sweeps_take_rows_of_all_steps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Chosen, "value", lambda self, site, step: self.run.rows(site, source=self.source, where=self.where))
 
 
+@fault
 def cka_counts_pairs_twice(patch: pytest.MonkeyPatch) -> None:
     """The error of CKA is the jackknife's, also where the representations are independent."""
     from lamina.similarity import degenerate
