@@ -51,6 +51,21 @@ def unrelated(seed: int) -> dict[str, Any]:
     return {"x": normal(2 * seed, 120, 30), "y": normal(2 * seed + 1, 120, 4), "groups": np.arange(120)}
 
 
+CORRELATED = -np.log(1 - 0.8**2) / 2
+"""The information of two normal numbers that correlate by 0.8."""
+
+
+def correlated(seed: int) -> dict[str, Any]:
+    """600 rows of two features each, of which the first of x and the first of y correlate by 0.8."""
+    x, y = normal(2 * seed, 600, 2), normal(2 * seed + 1, 600, 2)
+    y[:, 0] = 0.8 * x[:, 0] + 0.6 * y[:, 0]
+    return {
+        "x": x * torch.tensor([1.0, 0.5]).double(),
+        "y": y * torch.tensor([1.0, 0.5]).double(),
+        "groups": np.arange(600),
+    }
+
+
 def torus(seed: int) -> dict[str, Any]:
     """Rows spread evenly over a flat torus of two dimensions, in four."""
     angles = 2 * np.pi * torch.rand(600, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -128,6 +143,7 @@ CASES = {
         classes, collapse_truth(), "collapse_forgets_the_number_of_classes", within=0.01, merged=collapse_merged
     ),
     "geometry.twonn": Case(torus, 2.0, "twonn_swaps_the_neighbors"),
+    "information.ksg": Case(correlated, CORRELATED, "ksg_forgets_the_nearest", within=0.05),
     "similarity.cka": Case(documents, 0.0, "cka_ignores_groups", merged=cka_merged),
     # 96 rows fit 30 features and an intercept: -30 / (96 - 30 - 2)
     "similarity.linear_regression": Case(

@@ -14,7 +14,7 @@ from lamina.errors import SchemaError
 Invariance = Literal["rotation", "permutation", "scale", "shift", "affine"]
 Takes = Literal["rows", "two rows", "rows and labels", "model", "two models"]
 
-_FAMILIES = ("similarity", "geometry")
+_FAMILIES = ("similarity", "geometry", "information")
 """The rooms whose measures register when they are imported."""
 
 _registered: dict[str, Measure] = {}
