@@ -24,6 +24,7 @@ MOVE = 2.0**-32
     "information",
     takes="two rows",
     invariant=["permutation", "scale", "shift"],
+    symmetric=True,
     larger_is_more_similar=True,
     cost="n log n up to 2 + 2 features, n^1.5 and more beyond; memory 180 (dx + dy) bytes a row",
     source="Kraskov, Stögbauer, Grassberger 2004",
@@ -56,7 +57,8 @@ def ksg(
     root of the mean variance of its features.
 
     **Invariant** to permutations of features, one scale and shifts, of x and of y apart. Information itself is
-    invariant to every invertible map; the estimator follows as far as densities stay even over k neighbors.
+    invariant to every invertible map; the estimator follows as far as densities stay even over k neighbors. Symmetric
+    in x and y, but for how ties fall.
 
     **Ties** have no place where densities are even: rows that coincide look like endless information. Where a number
     occurs again in its feature, or two rows are equally far, all numbers are moved up, evenly at random, by less than
