@@ -107,7 +107,7 @@ def ksg(
     Example:
         >>> import math, torch
         >>> from lamina import information
-        >>> x, noise = torch.randn(2, 2000, 1, generator=torch.Generator().manual_seed(0))
+        >>> x, noise = torch.randn(2, 2000, 1, generator=torch.Generator().manual_seed(1))
         >>> estimate = information.ksg(x, 0.6 * x + 0.8 * noise)
         >>> truth = -math.log(1 - 0.6**2) / 2
         >>> low, high = estimate.interval()
