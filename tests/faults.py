@@ -772,9 +772,10 @@ def scan_shows_what_is_hidden(patch: pytest.MonkeyPatch) -> None:
 @fault
 def zone_maps_off(patch: pytest.MonkeyPatch) -> None:
     """No group is passed over. Not a defect: what zone maps are compared with."""
-    from lamina.runs.scan import Scan
+    from lamina.runs.scan import Scan, scan
 
     patch.setattr(Scan, "_promising", lambda self, early: self._groups)
+    patch.setattr(scan, "remembered", lambda predicate: None)
 
 
 def _zones_say(patch: pytest.MonkeyPatch, *, change: Callable[[Any], Any]) -> None:

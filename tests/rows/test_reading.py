@@ -91,6 +91,33 @@ def test_some_of_the_rows_are_rows(path: Path) -> None:
         few[[3]]
 
 
+@pytest.mark.parametrize("wrong", [-1, 4096, 2**62, -(2**63)])
+def test_a_position_that_is_not_there_is_refused_by_its_number(path: Path, wrong: int) -> None:
+    rows, out = lamina.open(path).rows("x"), torch.zeros(3, 512)
+    for given in (np.array([0, wrong, 1]), [0, wrong, 1], torch.tensor([0, wrong, 1])):
+        with pytest.raises(IndexError, match="outside of 0 to 4095"):
+            rows.gather(given, out=out)
+    assert not out.any()
+    with pytest.raises(IndexError, match=f"{wrong} is outside of 0 to 4095"):
+        rows[np.array([wrong])]
+    with pytest.raises(IndexError):
+        rows.to(dtype=torch.float64).gather(np.array([wrong]))
+
+
+def test_positions_and_results_may_lie_in_any_way(path: Path) -> None:
+    rows = lamina.open(path).rows("x")
+    at = np.arange(300, dtype=np.int64)[::-3]
+    frozen = at.copy()
+    frozen.flags.writeable = False
+    expected = rows.gather(at.tolist())
+    for given in (at, frozen, at.astype(">i8"), at.astype(np.int32), at.astype(np.uint64)):
+        assert torch.equal(rows.gather(given), expected)
+        for out in (torch.zeros(512, 100).T, torch.zeros(100, 512, requires_grad=True), torch.zeros(200, 512)[::2]):
+            filled = rows.gather(given, out=out)
+            assert filled is out
+            assert torch.equal(filled, expected)
+
+
 def test_a_condition_that_compares_rows_sees_all_of_them(path: Path) -> None:
     run = lamina.open(path)
     assert run.rows("x", where=pl.col("example") > pl.col("example").mean()).shape[0] == 2048

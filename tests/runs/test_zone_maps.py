@@ -217,6 +217,25 @@ def test_what_was_decided_is_remembered_by_the_whole_term(ordered: lamina.Run) -
         assert frame.filter(pl.col("i").is_in(range(0, 100, 3))).select(pl.len()).collect().item() == 34
 
 
+def test_a_frame_that_is_asked_for_again_is_the_same_one_until_the_run_grows(run: lamina.Run) -> None:
+    with run.writer() as writer:
+        writer.append({"x": np.ones((3, 2), np.float32), "y": np.ones((3, 2), np.float32)}, step=0)
+    run.refresh()
+    frame = run.activations("x")
+    assert run.activations("x") is frame
+    assert run.activations("y").collect().columns == ["row", "step", "y"]
+    assert run.activations().collect().columns == ["row", "step", "x", "y"]
+    assert run.activations("x", bits=True) is not frame
+    with run.writer() as writer:
+        writer.append({"x": np.ones((2, 2), np.float32)}, step=1)
+    assert run.activations("x").collect().height == 3
+    run.refresh()
+    assert run.activations("x").collect().height == 5
+    assert frame.collect().height == 3
+    for number in range(40):  # more than are remembered
+        assert run.activations("x" + "*" * (number % 2)).filter(pl.col("step") == number).collect().height in (0, 2, 3)
+
+
 def test_a_function_may_say_something_else_when_it_is_asked_again(
     ordered: lamina.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

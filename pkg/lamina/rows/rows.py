@@ -26,8 +26,14 @@ Reopen = Callable[[Any], tuple[Callable[..., "Rows"], tuple[Any, ...]]]
 """Says of a source how another process gets at its rows: a function and its arguments, as `__reduce__` does."""
 
 
+_INT64 = np.dtype(np.int64)
+
+
 class Source(Protocol):
-    """What lies behind `Rows`."""
+    """What lies behind `Rows`.
+
+    Optional: `checks`, true where `gather` and `narrow` raise IndexError for a position that is not there.
+    """
 
     shape: tuple[int, int]
 
@@ -81,6 +87,7 @@ class Rows:
         self._source = source
         self._reopen = reopen
         self._stored = stored
+        self._checks = getattr(source, "checks", False)
         self.shape = source.shape
 
     @staticmethod
@@ -219,6 +226,8 @@ class Rows:
             indices = range(*indices.indices(len(self)))
         if isinstance(indices, range) and indices.step == 1:
             positions, least, greatest = indices, indices.start, indices.stop - 1
+        elif type(indices) is np.ndarray and indices.dtype == _INT64 and indices.ndim == 1 and self._checks:
+            return indices
         else:
             given = _as_array(indices)
             if given.size and given.dtype.kind not in "iu":

@@ -73,6 +73,11 @@ class Lent(NamedTuple):
     memory: Memory
 
 
+def dtype_name(dtype: np.dtype) -> str | None:
+    """The name of a NumPy dtype in this machine's order of bytes; None if it has none on disk."""
+    return _NAMES.get(dtype)
+
+
 def is_tensor(value: Any) -> bool:
     """Whether it is a torch tensor; imports torch only if somebody already did."""
     torch = sys.modules.get("torch")

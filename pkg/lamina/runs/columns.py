@@ -28,6 +28,7 @@ _MEANT: dict[str, tuple[ColumnType, ...]] = {
 }
 
 
+_RANK = {name: index for index, name in enumerate(RESERVED_ORDER)}
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
@@ -35,6 +36,24 @@ def check_name(name: str) -> None:
     """Raises SchemaError if a user's column may not be called so."""
     if name in _COMPUTED:
         raise SchemaError(f"the column name {name!r} is reserved", hint=f"Lamina fills {', '.join(_COMPUTED)} itself")
+
+
+def rank(name: str) -> int:
+    """Where a column stands among the others: reserved ones first."""
+    return _RANK.get(name, len(_RANK))
+
+
+def constants(values: Mapping[str, Any]) -> list[Column] | None:
+    """Columns for the store, in order, if each is one ordinary value for all rows; None if not, or if one is wrong."""
+    result: list[Column] = []
+    for name, value in values.items():
+        kind = _KINDS.get(type(value))
+        if kind is None or name in _COMPUTED or kind not in _MEANT.get(name, (kind,)):
+            return None
+        result.append((name, kind, value, None))
+    if len(result) > 1:
+        result.sort(key=lambda column: rank(column[0]))
+    return result
 
 
 def as_values(name: str, value: Any) -> Any:

@@ -483,6 +483,8 @@ class Run:
         Raises:
             NotFoundError: No site matches, or there are no rows of that step or source; the hint lists the nearest.
         """
+        if step is None and source is None and (sites is None or isinstance(sites, str)):
+            return self._wide.whole(sites, self._select, bits=bits)
         scan, conditions = self._wide.scan(self._select(sites), step, source, bits=bits)
         return _filtered(scan, conditions)
 

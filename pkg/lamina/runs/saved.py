@@ -11,7 +11,7 @@ from polars.io.plugins import register_io_source
 
 from lamina.errors import NotFoundError
 from lamina.runs.nearest import nearest_names, nearest_steps
-from lamina.runs.scan.predicates import passing, split
+from lamina.runs.scan.predicates import all_of, passing, split
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
@@ -118,7 +118,8 @@ class Saved:
             schema={name: _SCHEMA[name] for name in ("step", "part")},
         )
         terms = split(predicate, ["step", "part"])
-        wanted = passing(heads, terms.early).tolist() if terms.early else range(len(parts))
+        early, late = all_of(terms.early), all_of(terms.late)
+        wanted = range(len(parts)) if early is None else passing(heads, early).tolist()
         left = n_rows
         for part in (parts[at] for at in wanted):
             if left is not None and left <= 0:
@@ -132,8 +133,8 @@ class Saved:
                 pl.all(),
                 pl.Series("stored", [stored.get(at, 0) for at in range(tensors.height)], pl.Int64),
             )
-            if terms.late:
-                batch = batch[passing(batch, terms.late)]
+            if late is not None:
+                batch = batch[passing(batch, late)]
             if left is not None:
                 batch = batch.head(left)
                 left -= batch.height

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ import polars as pl
 
 from lamina.errors import NotFoundError
 from lamina.runs import frames
-from lamina.runs.buffers import torch_dtype
+from lamina.runs.buffers import NUMPY_DTYPES, torch_dtype
 from lamina.runs.nearest import nearest_names
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class StoredRows:
         columns: The columns of that frame.
         preshuffled: Whether they lie in shuffled order.
     """
+
+    checks = True
+    """`gather` raises IndexError for a position that is not there."""
 
     def __init__(
         self,
@@ -61,6 +65,10 @@ class StoredRows:
     @property
     def dtype(self) -> torch.dtype:
         """The stored dtype."""
+        return self._torch_dtype
+
+    @cached_property
+    def _torch_dtype(self) -> torch.dtype:
         return torch_dtype(self._dtype)
 
     def state(self) -> list[tuple[str, int, int, bytes]]:
@@ -69,20 +77,21 @@ class StoredRows:
 
     def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
         """Fills `out` with the rows at these positions, in their order."""
-        import torch
-
-        if not out.is_contiguous() or out.device.type != "cpu":
+        # few calls: between other work the caches hold none of their code, and each costs ten microseconds and more
+        torch = sys.modules["torch"]
+        if not (out.is_cpu and out.is_contiguous()):
             staged = torch.empty(out.shape, dtype=out.dtype)
             self.gather(positions, staged, threads)
             out.copy_(staged)
             return
-        data = out.detach().reshape(-1).view(torch.uint8).numpy()
-        threads = threads or available_threads()
+        out = out.detach() if out.requires_grad else out
+        # NumPy knows neither bf16 nor f8
+        data = (out if self._dtype in NUMPY_DTYPES else out.reshape(-1).view(torch.uint8)).numpy()
+        threads = threads or int(torch.get_num_threads())
         if isinstance(positions, range) and positions.step == 1:
             self._rows.read(positions.start, data, threads)
         else:
-            at = np.ascontiguousarray(positions, dtype=np.int64)
-            self._rows.gather(at.view(np.uint8), data, threads)
+            self._rows.gather(np.ascontiguousarray(positions, np.int64), data, threads)
 
     def narrow(self, positions: np.ndarray | range) -> StoredRows:
         """Some of the rows."""

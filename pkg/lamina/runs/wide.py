@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,28 @@ if TYPE_CHECKING:
     from lamina._core import Snapshot
 
 
+_FRAMES = 16
+"""How many frames are remembered."""
+
+
 class Wide:
     """The rows of one snapshot, with what was read of their metadata."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._cells = Cells(snapshot)
+        self._frames: dict[tuple[str | None, bool], pl.LazyFrame] = {}
+
+    def whole(
+        self, sites: str | None, select: Callable[[str | None], Iterable[str]], *, bits: bool = False
+    ) -> pl.LazyFrame:
+        """The wide frame of the sites that `select` finds, at all steps; the same one when it is asked for again."""
+        frame = self._frames.get((sites, bits))
+        if frame is None:
+            if len(self._frames) >= _FRAMES:
+                self._frames.clear()
+            frame = self._frames[sites, bits] = self.scan(select(sites), None, None, bits=bits)[0].frame()
+        return frame
 
     @cached_property
     def table(self) -> GroupTable:

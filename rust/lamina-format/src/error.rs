@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Schema,
     /// A site, step or part that the run does not hold.
     NotFound,
+    /// A position beyond the rows that there are.
+    Outside,
     /// The file system refused.
     Storage,
     /// A writer that is closed or poisoned.

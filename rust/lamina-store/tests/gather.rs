@@ -105,9 +105,9 @@ fn what_is_not_there_is_refused() {
     let (_folder, path) = run();
     let snapshot = open(Files::new(&path), ALL[0]);
     let rows = all(&snapshot);
-    assert_eq!(gathered(&rows, &Wanted::At(&[0, 210]), 2, 1).unwrap_err().kind, ErrorKind::NotFound);
-    assert_eq!(gathered(&rows, &Wanted::At(&[-1]), 1, 1).unwrap_err().kind, ErrorKind::NotFound);
-    assert_eq!(gathered(&rows, &Wanted::Span(200..211), 11, 1).unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(gathered(&rows, &Wanted::At(&[0, 210]), 2, 1).unwrap_err().kind, ErrorKind::Outside);
+    assert_eq!(gathered(&rows, &Wanted::At(&[-1]), 1, 1).unwrap_err().kind, ErrorKind::Outside);
+    assert_eq!(gathered(&rows, &Wanted::Span(200..211), 11, 1).unwrap_err().kind, ErrorKind::Outside);
     assert_eq!(gathered(&rows, &Wanted::Span(0..2), 3, 1).unwrap_err().kind, ErrorKind::Schema);
     assert!(SiteRows::new(Arc::clone(&snapshot), "y", Selection::default()).is_err());
     assert!(SiteRows::new(snapshot, "x", Selection::new([Part::whole(6, 1)])).is_err());

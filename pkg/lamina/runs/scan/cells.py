@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from lamina import _core
+from lamina.runs.scan.predicates import remembered
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
@@ -22,10 +23,8 @@ KEPT_BYTES = 192 << 20
 
 _NUMBERS = (pl.Int64, pl.Float64)
 _UNKNOWN: Any = object()
-_DECIDED, _LONGEST = 64, 1 << 16
-"""How many terms are remembered, and how long they may be in bytes."""
-_FUNCTION = b"PLPY"
-"""What stands in a serialized term before a Python function, which may say something else when it is asked again."""
+_DECIDED = 64
+"""How many terms are remembered."""
 
 
 class Cells:
@@ -54,7 +53,7 @@ class Cells:
                 result.append(pl.Series("row", span.names(at)))
             else:
                 result.append(series if order is None else taken(series, order))
-        return pl.DataFrame(result)
+        return as_frame(result)
 
     def names(self, group: int) -> np.ndarray:
         """The row names of a group that has a block of them."""
@@ -85,14 +84,11 @@ class Cells:
         self, term: pl.Expr, decide: Callable[[pl.Expr, Callable[[str], pl.DataFrame]], pl.Series | None]
     ) -> np.ndarray | None:
         """What `decide` says of a term and the zones, a boolean a group; asked again, it is remembered."""
-        try:
-            key = term.meta.serialize()
-        except Exception:  # a function that cannot be pickled: whatever it raises
-            return _as_array(decide(term, self.zones))
-        if (known := self._decided.get(key, _UNKNOWN)) is not _UNKNOWN:
+        key = remembered(term)
+        if key is not None and (known := self._decided.get(key, _UNKNOWN)) is not _UNKNOWN:
             return known
         decided = _as_array(decide(term, self.zones))
-        if len(key) <= _LONGEST and _FUNCTION not in key:
+        if key is not None:
             if len(self._decided) >= _DECIDED:
                 self._decided.clear()
             self._decided[key] = decided
@@ -121,6 +117,13 @@ class Cells:
                 while self._bytes > KEPT_BYTES:
                     self._bytes -= int(self._kept.popitem(last=False)[1].estimated_size())
         return series
+
+
+def as_frame(columns: list[pl.Series]) -> pl.DataFrame:
+    """Columns as a frame, past all that `pl.DataFrame` could be given instead."""
+    if not columns:
+        return pl.DataFrame()
+    return columns[0].to_frame().hstack(columns[1:]) if columns[1:] else columns[0].to_frame()
 
 
 def taken(series: pl.Series, at: np.ndarray) -> pl.Series:

@@ -15,6 +15,23 @@ from lamina import _core
 _HINT = re.compile(r'col\(".*"\)\.dynamic_pred: [0-9a-f-]{36}\(\)', re.DOTALL)
 
 
+_LONGEST = 1 << 16
+"""Bytes that a remembered expression has at most."""
+_FUNCTION = b"PLPY"
+"""What stands in a serialized expression before a Python function, which may say something else the next time."""
+
+
+def remembered(expression: pl.Expr | None) -> bytes | None:
+    """A key for what is to be remembered of an expression; None where nothing may be."""
+    if expression is None:
+        return b""
+    try:
+        key = expression.meta.serialize()
+    except Exception:  # a function that cannot be pickled: whatever it raises
+        return None
+    return key if len(key) <= _LONGEST and _FUNCTION not in key else None
+
+
 class Split(NamedTuple):
     """The terms of a predicate: those over metadata alone, and those that need a vector."""
 
@@ -50,9 +67,16 @@ def names_in(terms: Sequence[pl.Expr]) -> set[str]:
     return {name for term in terms for name in term.meta.root_names()}
 
 
-def passing(frame: pl.DataFrame, terms: Sequence[pl.Expr]) -> np.ndarray:
-    """Which rows of the frame satisfy all terms: their positions, ascending."""
-    mask = frame.select((terms[0] if len(terms) == 1 else pl.all_horizontal(terms)).alias("mask")).to_series()
+def all_of(terms: Sequence[pl.Expr]) -> pl.Expr | None:
+    """Whether a row satisfies all terms; None where there is none."""
+    if not terms:
+        return None
+    return (terms[0] if len(terms) == 1 else pl.all_horizontal(terms)).alias("mask")
+
+
+def passing(frame: pl.DataFrame, condition: pl.Expr) -> np.ndarray:
+    """Which rows of the frame satisfy a condition: their positions, ascending."""
+    mask = frame.select(condition).to_series()
     if mask.len() != frame.height:  # a constant
         mask = mask.new_from_index(0, frame.height)
     # not arg_true(): Polars would make a query of its own of it

@@ -8,21 +8,36 @@ fetched only for the rows that survive. No expression is ever translated.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from lamina.runs.scan.attached import Attached
-from lamina.runs.scan.cells import Cells, taken
+from lamina.runs.scan.cells import Cells, as_frame, taken
 from lamina.runs.scan.groups import Group, Span, spans
-from lamina.runs.scan.predicates import names_in, passing, split
+from lamina.runs.scan.predicates import all_of, names_in, passing, remembered, split
 from lamina.runs.scan.types import row_bytes
 from lamina.runs.scan.values import Values
 from lamina.runs.scan.zones import may_pass
 
 BATCH_BYTES = 64 << 20
 """Most bytes of vectors that a batch holds, slots without a value too, and of metadata that are looked at together."""
+
+
+_PLANS = 16
+"""How many questions a frame remembers the plans of."""
+
+
+class Plan(NamedTuple):
+    """How a predicate is answered: by its terms over metadata, in these groups; then by the others, on vectors."""
+
+    early: pl.Expr | None
+    tested: list[str]
+    late: pl.Expr | None
+    late_names: frozenset[str]
+    groups: list[Group]
 
 
 class Scan:
@@ -53,6 +68,7 @@ class Scan:
         self._all = groups
         self._groups = self._with_rows(groups)
         self._numbers = np.array([group.number for group in self._groups], dtype=np.int64)
+        self._plans: dict[bytes, Plan] = {}
 
     def _with_rows(self, groups: Sequence[Group]) -> list[Group]:
         """The groups that made the rows: those with a site of the frame, or with rows that one is attached to."""
@@ -76,21 +92,21 @@ class Scan:
         Vectors are read only where the predicate names the site.
         """
         (site,) = self._sites
-        terms = split(predicate, self._columns)
-        cells = [name for name in self._columns if name in names_in(terms.late)]
+        plan = self._plan(predicate)
+        cells = [name for name in self._columns if name in plan.late_names]
         rows = {group.number: group.rows for group in self._all}
-        for span, at, metadata in self._surviving(terms.early, cells):
-            if at is None and not terms.late and self._values.is_plain(span, site):
+        for span, at, metadata in self._surviving(plan, cells):
+            if at is None and plan.late is None and self._values.is_plain(span, site):
                 yield from ((number, None) for number in span.numbers)
                 continue
             count = span.rows if at is None else at.size
-            for start in range(0, count, step := self._batch_rows([site] if terms.late else [], None)):
+            for start in range(0, count, step := self._batch_rows([site] if plan.late is not None else [], None)):
                 some = _slice(at, start, min(start + step, count))
-                if terms.late:
+                if plan.late is not None:
                     vectors = self._values.vectors(span, site, some)
                     # a frame without columns has no rows
                     batch = metadata.slice(start, step).with_columns(vectors) if cells else vectors.to_frame()
-                    some = some[passing(batch, terms.late)]
+                    some = some[passing(batch, plan.late)]
                 groups, positions = self._values.places(span, site, some)
                 cuts = np.flatnonzero(np.diff(groups)) + 1
                 for lies in np.split(np.arange(groups.size), cuts) if groups.size else []:
@@ -102,24 +118,25 @@ class Scan:
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Generator[pl.DataFrame, None, None]:
         wanted = list(self._columns | self._sites) if with_columns is None else with_columns
-        terms = split(predicate, self._columns)
-        needed = {*wanted, *names_in(terms.late)}
+        plan = self._plan(predicate)
+        needed = plan.late_names.union(wanted)
         cells = [name for name in self._columns if name in needed]
         sites = [name for name in self._sites if name in needed]
         left = n_rows
         if left == 0:
             return
-        for span, at, metadata in self._surviving(terms.early, cells):
+        for span, at, metadata in self._surviving(plan, cells):
             count = span.rows if at is None else at.size
             for start in range(0, count, step := self._batch_rows(sites, batch_size)):
                 stop = min(start + step, count)
-                if left is not None and not terms.late:
+                if left is not None and plan.late is None:
                     stop = min(stop, start + left)
                 some = None if at is None and stop - start == span.rows else _slice(at, start, stop)
                 vectors = [self._values.vectors(span, name, some) for name in sites]
-                batch = metadata.slice(start, stop - start).hstack(vectors) if cells else pl.DataFrame(vectors)
-                if terms.late:
-                    batch = _taken(batch, passing(batch, terms.late))
+                some_cells = metadata if stop - start == metadata.height else metadata.slice(start, stop - start)
+                batch = some_cells.hstack(vectors) if cells else pl.DataFrame(vectors)
+                if plan.late is not None:
+                    batch = _taken(batch, passing(batch, plan.late))
                 if left is not None:
                     batch = batch.head(left)
                     left -= batch.height
@@ -128,18 +145,31 @@ class Scan:
                 if left == 0:
                     return
 
-    def _surviving(
-        self, early: list[pl.Expr], cells: Sequence[str]
-    ) -> Iterator[tuple[Span, np.ndarray | None, pl.DataFrame]]:
+    def _plan(self, predicate: pl.Expr | None) -> Plan:
+        """How to answer; remembered, since the same is asked of a frame again and again."""
+        key = remembered(predicate)
+        if key is not None and (known := self._plans.get(key)) is not None:
+            return known
+        terms = split(predicate, self._columns)
+        tested = [name for name in self._columns if name in names_in(terms.early)]
+        late_names = frozenset(names_in(terms.late))
+        plan = Plan(all_of(terms.early), tested, all_of(terms.late), late_names, self._promising(terms.early))
+        if key is not None:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _surviving(self, plan: Plan, cells: Sequence[str]) -> Iterator[tuple[Span, np.ndarray | None, pl.DataFrame]]:
         """Span by span the rows of the frame that pass, None for all of the span's, and these cells of them."""
-        first = [name for name in self._columns if name in names_in(early)]
+        first = plan.tested
         most = BATCH_BYTES // (16 * max(1, len({*first, *cells})))
-        for span in spans(self._cells, self._promising(early), most):
+        for span in spans(self._cells, plan.groups, most):
             at = self._values.present(span)
             tested = None
-            if early:
+            if plan.early is not None:
                 tested = self._cells.frame(span, first or ["row"], at)
-                passed = passing(tested, early)
+                passed = passing(tested, plan.early)
                 if passed.size < tested.height:
                     tested = _taken(tested, passed)
                     at = passed if at is None else at[passed]
@@ -149,9 +179,9 @@ class Scan:
                 span, at = span.narrow(at)
                 at = None if at.size == span.rows else at
             rest = [name for name in cells if name not in first]
-            more = self._cells.frame(span, rest, at) if rest else pl.DataFrame()
-            kept = pl.DataFrame() if tested is None else tested[[name for name in cells if name in first]]
-            yield span, at, kept.hstack(more.get_columns()) if kept.width else more
+            kept = [] if tested is None else [tested[name] for name in cells if name in first]
+            more = self._cells.frame(span, rest, at).get_columns() if rest else []
+            yield span, at, as_frame([*kept, *more])
 
     def _promising(self, early: list[pl.Expr]) -> list[Group]:
         """The groups of which their zones do not say that no row passes."""
@@ -174,4 +204,4 @@ def _taken(frame: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:
     """Rows of a frame at ascending positions; neighbors are not copied."""
     if at.size and at[-1] - at[0] + 1 == at.size:
         return frame.slice(at[0], at.size)
-    return pl.DataFrame([taken(series, at) for series in frame.get_columns()])
+    return as_frame([taken(series, at) for series in frame.get_columns()])

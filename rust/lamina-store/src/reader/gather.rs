@@ -223,9 +223,8 @@ impl SiteRows {
             Wanted::At(positions) => positions.iter().copied().find(|&at| at < 0 || at as u64 >= rows),
             Wanted::Span(span) => (span.end > rows && span.start < span.end).then_some(span.end as i64 - 1),
         };
-        outside.map_or(Ok(()), |at| {
-            Err(Error::new(ErrorKind::NotFound, format!("position {at} is outside of {rows} rows")))
-        })
+        let text = |at| format!("index {at} is outside of 0 to {}", rows.saturating_sub(1));
+        outside.map_or(Ok(()), |at| Err(Error::new(ErrorKind::Outside, text(at))))
     }
 
     fn held(&self, part: usize) -> Result<&Held> {

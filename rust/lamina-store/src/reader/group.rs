@@ -257,7 +257,7 @@ impl Snapshot {
         }
         let Some(indices) = indices else { return reader.read(0, out, &mut scratch) };
         if let Some(beyond) = indices.iter().find(|&&at| at < 0 || at as u64 >= rows) {
-            return Err(Error::new(ErrorKind::NotFound, format!("position {beyond} is outside of {rows} rows")));
+            return Err(Error::new(ErrorKind::Outside, format!("position {beyond} is outside of {rows} rows")));
         }
         let mut from = 0;
         while from < wanted {
@@ -280,7 +280,7 @@ impl Snapshot {
         let (mut scratch, mut read) = (Scratch::default(), Vec::new());
         let item = site.row_bytes() as usize;
         if let Some(beyond) = indices.iter().find(|&&at| at < 0 || at as u64 >= rows) {
-            return Err(Error::new(ErrorKind::NotFound, format!("position {beyond} is outside of {rows} rows")));
+            return Err(Error::new(ErrorKind::Outside, format!("position {beyond} is outside of {rows} rows")));
         }
         for run in indices.chunk_by(|a, b| a + 1 == *b) {
             let (start, length) = (run[0] as usize * item, run.len() * item);

@@ -6,6 +6,7 @@
 mod attach;
 pub(crate) mod column;
 pub(crate) mod committer;
+mod copying;
 mod declare;
 pub(crate) mod group;
 pub(crate) mod journal;
@@ -277,12 +278,13 @@ impl Writer {
         let mut from = 0;
         while from < set.rows {
             if wait {
+                if stage.is_full(0) {
+                    // only now: as long as there is room the thread would take from the memory what the copy needs
+                    shared.work.notify_one();
+                }
                 stage = shared.with_room(stage, |stage| stage.is_full(0))?;
             }
             from += stage.fill(table, from, set, ids);
-            if !stage.queue.is_empty() {
-                shared.work.notify_one();
-            }
         }
         Ok(stage)
     }

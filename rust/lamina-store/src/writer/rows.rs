@@ -1,5 +1,6 @@
 //! Bytes of rows while they wait for the disk: copied into staging, or lent by the caller until they are written.
 
+use super::copying;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -44,11 +45,11 @@ impl Rows {
     pub fn copy(&mut self, bytes: &[u8], take: impl FnOnce() -> Vec<u8>) {
         self.length += bytes.len();
         if let Some(Part::Copied(last)) = self.parts.last_mut() {
-            last.extend_from_slice(bytes);
+            copying::extend(last, bytes);
             return;
         }
         let mut buffer = take();
-        buffer.extend_from_slice(bytes);
+        copying::extend(&mut buffer, bytes);
         self.parts.push(Part::Copied(buffer));
     }
 

@@ -7,7 +7,7 @@ use rustix::mm::{Advice, madvise};
 /// Bytes of a large page, which the kernel gives at once where it is asked to.
 const LARGE_PAGE: usize = 2 << 20;
 /// Buffers up to this length are left to the allocator, which knows them best.
-const SMALL: usize = 256 << 10;
+pub const SMALL: usize = 256 << 10;
 
 /// Buffers, empty and in the order in which they came back.
 #[derive(Default)]
@@ -58,7 +58,7 @@ impl Spare {
 }
 
 /// New memory, in large pages where the kernel has them.
-fn fresh(size: usize) -> Option<Vec<u8>> {
+pub fn fresh(size: usize) -> Option<Vec<u8>> {
     let mut buffer = Vec::<u8>::new();
     buffer.try_reserve_exact(size).ok()?;
     let start = buffer.as_mut_ptr();

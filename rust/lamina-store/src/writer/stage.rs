@@ -6,6 +6,7 @@ use super::group::OpenGroup;
 use super::metrics::MetricStage;
 use super::options::{Durability, Fresh};
 use super::shards::{CompleteJob, ShardJob};
+use super::spare::{self, SMALL};
 use super::staged::SaveJob;
 use super::ticket::Watchers;
 use lamina_format::record::{Dropped, Table};
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 pub const GROUP: usize = 16 << 20;
 /// Bytes of staged rows beyond which callers wait.
 const MOST_QUEUED: usize = 4 * GROUP;
+/// Bytes of staging buffers that are kept: what may wait, and a group that grows.
+const MOST_POOLED: usize = MOST_QUEUED + GROUP;
 /// Bytes of staged checkpoints beyond which another one waits; rows do not wait for checkpoints.
 const MOST_SAVING: usize = 256 << 20;
 
@@ -186,11 +189,11 @@ impl Stage {
         jobs
     }
 
-    /// Gives staging buffers back; they stay mapped, which saves their page faults.
+    /// Gives staging buffers back; they stay mapped, which saves their page faults. Small ones are the allocator's.
     pub fn recycle(&mut self, buffers: Vec<Vec<u8>>) {
-        for mut buffer in buffers {
+        for mut buffer in buffers.into_iter().filter(|buffer| buffer.capacity() > SMALL) {
             let pooled: usize = self.pool.iter().map(Vec::capacity).sum();
-            if pooled + buffer.capacity() <= MOST_QUEUED {
+            if pooled + buffer.capacity() <= MOST_POOLED {
                 buffer.clear();
                 self.pool.push(buffer);
             }
@@ -202,7 +205,7 @@ fn take_from(pool: &mut Vec<Vec<u8>>, capacity: usize) -> Vec<u8> {
     let fits = pool.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= capacity);
     match fits.min_by_key(|(_, buffer)| buffer.capacity()).map(|(at, _)| at) {
         Some(at) => pool.swap_remove(at),
-        None => Vec::with_capacity(capacity),
+        None => spare::fresh(capacity).unwrap_or_else(|| Vec::with_capacity(capacity)),
     }
 }
 
@@ -224,4 +227,25 @@ impl Stage {
 /// The error of a call after `close`.
 pub fn closed() -> Error {
     Error::new(ErrorKind::Writer, "the writer is closed").hint("open another with run.writer()")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_large_buffers_are_kept_and_no_more_than_may_wait() {
+        let mut stage = Stage::new(Durability::default());
+        for _ in 0..1000 {
+            stage.recycle(vec![vec![1; 512], vec![1; SMALL]]);
+        }
+        assert!(stage.pool.is_empty(), "they would be looked through at each durable point");
+        let mut buffers: Vec<_> = (0..8).map(|_| take_from(&mut stage.pool, GROUP)).collect();
+        buffers[0].push(1);
+        let first = buffers[0].as_ptr();
+        stage.recycle(buffers);
+        assert_eq!(stage.pool.len(), MOST_POOLED / GROUP);
+        let mut again: Vec<_> = (0..stage.pool.len()).map(|_| take_from(&mut stage.pool, GROUP)).collect();
+        assert!(again.iter().all(Vec::is_empty) && again.iter_mut().any(|buffer| buffer.as_ptr() == first));
+    }
 }

@@ -1,23 +1,17 @@
 //! Checkpoints while they wait for the disk: copied once, by several threads, into memory that is used again.
 
-use super::PartInput;
 use super::rows::Lent;
 use super::spare::Spare;
+use super::{PartInput, copying};
 use crate::crew;
 use lamina_format::chunk::CHUNK;
 use lamina_format::record::TensorSpec;
 use lamina_format::{Error, ErrorKind, Result};
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Most bytes a buffer: a multiple of a chunk, and so long that a copy leaves the processor's caches out.
 const BUFFER: usize = 16 << 20;
-/// Bytes from which on others help to copy: to wake a thread takes as long as to copy a hundred kilobytes.
-const ALONE: usize = 4 << 20;
-/// Threads that copy at once: more do not make the memory faster.
-const MOST_THREADS: usize = 4;
-
 /// Bytes of a tensor that is to be saved.
 pub enum TensorBytes<'a> {
     /// To be copied.
@@ -154,7 +148,8 @@ fn fill(fillings: &[Filling], spare: &Mutex<Spare>) -> Result<Vec<Vec<u8>>> {
     };
     let buffers = fillings.iter().map(take).collect::<Result<Vec<_>>>()?;
     let next = AtomicUsize::new(0);
-    crew::together(helpers(fillings), &|| {
+    let bytes = fillings.iter().map(|filling| filling.length).sum();
+    crew::together(copying::helpers(bytes, fillings.len()), &|| {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let (Some(filling), Some(buffer)) = (fillings.get(at), buffers.get(at)) else { return };
@@ -164,15 +159,6 @@ fn fill(fillings: &[Filling], spare: &Mutex<Spare>) -> Result<Vec<Vec<u8>>> {
         }
     });
     Ok(buffers.into_iter().map(|buffer| buffer.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
-}
-
-/// How many others help to copy: none of them a few megabytes, and no more than there are cores.
-fn helpers(fillings: &[Filling]) -> usize {
-    if fillings.iter().map(|filling| filling.length).sum::<usize>() < ALONE {
-        return 0;
-    }
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    cores.min(MOST_THREADS).min(fillings.len()) - 1
 }
 
 #[cfg(test)]
