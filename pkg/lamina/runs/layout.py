@@ -82,7 +82,7 @@ def _plain(sites: Mapping[str, Any], columns: list[Column]) -> RowSet | None:
         if dtype is None or not 1 <= len(shape) <= 2 or rows not in (-1, shape[0]):
             return None
         rows = shape[0]
-        members.append((name, dtype, shape[1:], value))
+        members.append((name, dtype, shape[1:], value.reshape(-1).view(np.uint8)))
     return RowSet(rows, members, columns)
 
 

@@ -86,12 +86,13 @@ class StoredRows:
             return
         out = out.detach() if out.requires_grad else out
         # NumPy knows neither bf16 nor f8
-        data = (out if self._dtype in NUMPY_DTYPES else out.reshape(-1).view(torch.uint8)).numpy()
+        data = (out if self._dtype in NUMPY_DTYPES else out.reshape(-1).view(torch.uint8)).numpy().reshape(-1)
+        data = data.view(np.uint8)
         threads = threads or int(torch.get_num_threads())
         if isinstance(positions, range) and positions.step == 1:
             self._rows.read(positions.start, data, threads)
         else:
-            self._rows.gather(np.ascontiguousarray(positions, np.int64), data, threads)
+            self._rows.gather(np.ascontiguousarray(positions, np.int64).view(np.uint8), data, threads)
 
     def narrow(self, positions: np.ndarray | range) -> StoredRows:
         """Some of the rows."""

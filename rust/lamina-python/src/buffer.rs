@@ -2,15 +2,15 @@
 #![allow(unsafe_code)]
 
 use lamina_format::Error;
-use pyo3::buffer::PyUntypedBuffer;
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 
-/// C-contiguous bytes that a Python object lends; what they mean to it is no matter.
-pub struct Bytes(PyUntypedBuffer);
+/// C-contiguous bytes that a Python object lends.
+pub struct Bytes(PyBuffer<u8>);
 
 impl Bytes {
     pub fn get(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = PyUntypedBuffer::get(object)?;
+        let buffer = PyBuffer::<u8>::get(object)?;
         if !buffer.is_c_contiguous() {
             return Err(crate::raise(Error::schema("a buffer is not contiguous")));
         }
@@ -27,18 +27,18 @@ impl Bytes {
         unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast(), self.0.len_bytes()) }
     }
 
-    /// The bytes as integers: a copy, so that what is checked of them stays true.
+    /// The bytes as integers.
     pub fn as_i64s(&self) -> Vec<i64> {
         self.as_slice().as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect()
     }
 }
 
 /// C-contiguous bytes that a Python object lends for writing.
-pub struct BytesMut(PyUntypedBuffer);
+pub struct BytesMut(PyBuffer<u8>);
 
 impl BytesMut {
     pub fn get(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let buffer = PyUntypedBuffer::get(object)?;
+        let buffer = PyBuffer::<u8>::get(object)?;
         if !buffer.is_c_contiguous() || buffer.readonly() {
             return Err(crate::raise(Error::schema("a buffer to write into is not contiguous or not writable")));
         }
