@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 
@@ -19,6 +21,26 @@ from bench.table import Table, spread
 TOTAL = 10**9
 REPETITIONS = 9
 Load = Callable[[], Tensors]
+
+
+NEW, THERE = "new", "there"
+"""Whether the memory that tensors fill comes from the kernel, page by page, or was used before."""
+
+
+@contextmanager
+def memory(kind: str) -> Iterator[None]:
+    """Make malloc take the memory of large tensors from the kernel and give it back, or keep what was freed.
+
+    Left alone it does now one and now the other, as it learns from what was freed before: a reader's time would tell
+    who read before it.
+    """
+    trim, mapped = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    library = ctypes.CDLL(None)
+    kept = {NEW: (1 << 17, 1 << 17), THERE: (2**31 - 1, 1 << 25)}
+    for name, value in zip((trim, mapped), kept[kind], strict=True):
+        assert library.mallopt(name, value) == 1
+    yield
+    library.malloc_trim(0)
 
 
 def owned(load: Load) -> Case:
@@ -89,14 +111,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         for label, (_, load) in readers.items():
             assert is_equal(load(), state), label
-        for threads in (1, 2):
+        for kind, threads in ((THERE, 1), (THERE, 2), (NEW, 1), (NEW, 2)):
             torch.set_num_threads(threads)
-            limit = limits.copy("cpu", 2**20 if quick else 2**28)
-            cases: dict[str, Case] = {limit.name: as_case(limit.run)}
-            for label, (kind, load) in readers.items():
-                cases[label] = owned(load) if kind == "owned" else mapped(load)
-            seconds = interleave(cases, repetitions, f"{name}, {threads} threads")
-            samples[f"{name}, threads={threads}"] = seconds
+            with memory(kind):
+                limit = limits.copy("cpu", 2**20 if quick else 2**28)
+                cases: dict[str, Case] = {limit.name: as_case(limit.run)}
+                for label, (way, load) in readers.items():
+                    cases[label] = owned(load) if way == "owned" else mapped(load)
+                    cases[label]()
+                seconds = interleave(cases, repetitions, f"{name}, memory is {kind}, {threads} threads")
+            samples[f"{name}, {kind}, threads={threads}"] = seconds
             rate = limit.work / spread(seconds[limit.name][TIME]).median
             for label, phases in seconds.items():
                 took = spread(phases[TIME])
@@ -104,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 table.append(
                     {
                         "dtype": name,
+                        "memory": kind,
                         "threads": threads,
                         "reader": label,
                         "tensors": "" if label == limit.name else readers[label][0],
@@ -117,10 +142,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(before)
     Table(
         question="How fast does a checkpoint of 1 GB come into memory?",
-        columns=["dtype", "threads", "reader", "tensors", "GB/s", "% of memcpy", "stored", "quartiles, ms"],
+        columns=["dtype", "memory", "threads", "reader", "tensors", "GB/s", "% of memcpy", "stored", "quartiles, ms"],
         rows=table,
         notes=[
             f"{repetitions} interleaved repetitions, warm; every reader's state was compared with what was saved first",
+            "memory: what tensors fill is taken from the kernel for each load, as by a process's first load (new), "
+            "or was kept by malloc from the one before (there)",
             "owned: tensors in memory of their own, freed before the next; mapped: maps of the file, every byte read",
             "lamina verifies a block when it is first read: in the comparison, not in what is timed",
             "memcpy of 256 MiB into memory that has its pages, with the same number of threads in the same run",

@@ -128,21 +128,40 @@ impl Drop for Private {
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
 
+/// Bytes between two slices below which they are taken for one: what an allocator notes of each, rounded to pages.
+const GAP: usize = 1 << 16;
+
 /// Asks the kernel to back memory that will be filled by huge pages: fresh memory costs a fault for each page, and of
 /// small ones several times what the copy costs. What has its pages already keeps them.
-pub fn will_fill(out: &mut [u8]) {
-    #[cfg(target_os = "linux")]
-    {
-        let from = out.as_ptr().align_offset(HUGE);
-        if let Some(length) = out.len().checked_sub(from).map(|left| left / HUGE * HUGE).filter(|&length| length > 0) {
-            // SAFETY: the range lies in the slice and consists of whole pages; the advice changes no byte. It is only
-            // advice, so a refusal is no error.
-            let _ = unsafe { madvise(out.as_mut_ptr().add(from).cast(), length, Advice::LinuxHugepage) };
-        }
+///
+/// Slices that lie one behind the other, as those of tensors that were just made do, are taken together: alone each would
+/// begin and end with up to 2 MB of small pages.
+pub fn will_fill<'a>(outs: impl Iterator<Item = &'a [u8]>) {
+    for range in of_huge_pages(outs.map(|out| out.as_ptr().addr()..out.as_ptr().addr() + out.len()).collect()) {
+        advise_huge(range);
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = out;
 }
+
+/// The addresses of whole huge pages in ranges, of which those that are near each other count as one.
+fn of_huge_pages(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let near = ranges.chunk_by(|one, next| next.start.saturating_sub(one.end) < GAP);
+    let whole = near.map(|near| {
+        let end = near.iter().map(|range| range.end).max().unwrap_or(0);
+        near[0].start.next_multiple_of(HUGE)..end / HUGE * HUGE
+    });
+    whole.filter(|range| !range.is_empty()).collect()
+}
+
+#[cfg(target_os = "linux")]
+fn advise_huge(range: Range<usize>) {
+    // SAFETY: the range consists of whole pages, and the advice changes no byte, whoever they belong to. It is only advice,
+    // so a refusal is no error.
+    let _ = unsafe { madvise(std::ptr::without_provenance_mut(range.start), range.len(), Advice::LinuxHugepage) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge(_range: Range<usize>) {}
 
 /// Asks the processor for bytes ahead of their use.
 #[inline]
@@ -184,6 +203,22 @@ mod tests {
         let mut byte = [0];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, 4999).unwrap();
         assert_eq!(byte, [7]);
+    }
+
+    #[test]
+    fn what_is_filled_together_shares_its_huge_pages() {
+        let tensor = |from: usize, to: usize| from * HUGE / 4..to * HUGE / 4;
+        // 1.5 huge pages each, 16 bytes apart: of the first 6 huge pages alone each would have one, together they have all
+        let apart = |at: usize| 6 * at * HUGE / 4 + 16..(6 * at + 6) * HUGE / 4;
+        assert_eq!(of_huge_pages((0..4).rev().map(apart).collect()), [HUGE..6 * HUGE]);
+        assert_eq!(of_huge_pages((1..2).map(apart).collect()), [2 * HUGE..3 * HUGE]);
+        assert_eq!(of_huge_pages(vec![tensor(0, 5), tensor(6, 13)]), [0..HUGE, 2 * HUGE..3 * HUGE]);
+        assert_eq!(of_huge_pages(vec![tensor(0, 9), tensor(1, 2), tensor(9, 12)]), [0..3 * HUGE]);
+        assert_eq!(of_huge_pages(vec![tensor(1, 4), 0..0]), []);
+        let mut filled = vec![7; 3 * HUGE];
+        will_fill([&filled[..HUGE + 5], &filled[HUGE + 5..]].into_iter());
+        filled[5] = 8;
+        assert_eq!((filled[4], filled[5]), (7, 8));
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Snapshot {
         threads: usize,
     ) -> Result<Vec<(usize, Error)>> {
         let total: usize = wanted.iter().map(|(_, out)| out.len()).sum();
+        will_fill(wanted.iter().map(|(_, out)| &**out));
         let mut jobs = Vec::new();
         for (number, (stretch, out)) in wanted.into_iter().enumerate() {
             self.share(part, number, &stretch, out, &mut jobs)?;
@@ -134,7 +135,6 @@ impl Snapshot {
             let text = format!("tensor {:?} has no {} bytes from byte {} on", spec.name, out.len(), stretch.start);
             return Err(Error::schema(text));
         }
-        will_fill(out);
         let Some(whole) = saved.layout.whole(stretch.tensor) else {
             cut(Source::Stored(saved.stored(stretch.tensor)), number, stretch.start, CHUNK, out, jobs);
             return Ok(());
