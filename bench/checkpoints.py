@@ -44,9 +44,13 @@ def saved(folder: Path, states: dict[int, Tensors], *, coded: bool = False) -> l
         for step, state in states.items():
             writer.save({"model": state}, step=step)
     run.refresh()
-    if coded:
-        run.compact(progress=False)
-        # the first marks what is left behind, the second removes it: else reading would take the raw chunks
-        for _ in range(2):
-            run.gc(grace=0, progress=False)
+    return compacted(run) if coded else run
+
+
+def compacted(run: lamina.Run) -> lamina.Run:
+    """Code a run's chunks, and remove those that stood there before: else reading would take them."""
+    run.compact(progress=False)
+    # the first marks what is left behind, the second removes it
+    for _ in range(2):
+        run.gc(grace=0, progress=False)
     return run

@@ -1,11 +1,15 @@
-"""How fast does one row block of one tensor come out of 1,000 checkpoints, beside safetensors files?"""
+"""How fast does one row block of one tensor come out of many checkpoints, beside safetensors files?
+
+Once from 1,000 files of 2 MB, once from 200 of 50 MB, which take 20 GB of disk while it runs.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -17,8 +21,22 @@ from bench.checkpoints import Tensors
 from bench.command import is_quick
 from bench.harness import TIME, Case, interleave
 from bench.table import Table, spread
+from lamina.progress import track
 
-STEPS = 1000
+WIDTH = 512
+
+
+class Kind(NamedTuple):
+    """What is saved: at so many steps so many layers of so many rows, and whether a compacted run is measured too."""
+
+    steps: int
+    layers: int
+    rows: int
+    coded: bool
+
+
+SMALL = Kind(1000, 4, 256, coded=True)
+LARGE = Kind(200, 12, 2048, coded=False)
 ROWS = slice(128, 192)
 """64 rows of 2 KB: one block of 128 KiB."""
 NAME = "3.weight"
@@ -26,17 +44,18 @@ REPETITIONS = 7
 WHOLE = 25
 """Files that are loaded whole a repetition: all of them would take minutes."""
 BLOCK = 128 * 1024
+EVERY = 'safetensors load_file(backend="pread")'
+ONE = "lamina, raw"
 
 
-def states(steps: int) -> dict[int, Tensors]:
-    """A small model of four layers (2 MB) that moves a little at each step."""
+def states(steps: int, layers: int, rows: int) -> Iterator[Tensors]:
+    """A model that moves a little at each step, always the same tensors."""
     generator = torch.Generator().manual_seed(0)
-    state = {f"{layer}.weight": 0.05 * torch.randn(256, 512, generator=generator) for layer in range(4)}
-    kept = {}
+    state = {f"{layer}.weight": 0.05 * torch.randn(rows, WIDTH, generator=generator) for layer in range(layers)}
     for step in range(steps):
-        kept[step] = state
-        state = {name: tensor + 1e-4 * torch.randn(tensor.shape, generator=generator) for name, tensor in state.items()}
-    return kept
+        yield state
+        for tensor in state.values():
+            tensor.mul_(1 + 1e-3 * (step % 7 - 3)).add_(1e-4)
 
 
 def timed(call: Callable[[], object], times: float = 1.0) -> Case:
@@ -48,91 +67,104 @@ def timed(call: Callable[[], object], times: float = 1.0) -> Case:
     return case
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    quick = is_quick(__doc__, argv)
-    steps, repetitions = (20, 1) if quick else (STEPS, REPETITIONS)
-    saved = states(steps)
-    expected = torch.stack([state[NAME][ROWS] for state in saved.values()])
+def measure(kind: Kind, repetitions: int) -> tuple[list[dict[str, Any]], Any]:
+    """Save the steps in all ways, compare what is read, and time it."""
     folder = checkpoints.empty("slicing")
-    runs = {
-        "lamina, raw": checkpoints.saved(folder / "raw", saved),
-        "lamina, compacted": checkpoints.saved(folder / "coded", saved, coded=True),
-    }
-    files = [folder / f"{step}.safetensors" for step in saved]
-    for file, state in zip(files, saved.values(), strict=True):
-        safetensors.torch.save_file(state, file)
+    run, files, expected = lamina.Run.create(folder / "raw"), [], []
+    steps, layers, rows, coded = kind
+    size = layers * rows * WIDTH * 4
+    with run.writer() as writer:
+        for step, state in enumerate(
+            track(states(steps, layers, rows), f"saving {steps} of {size / 1e6:.0f} MB", steps)
+        ):
+            writer.save({"model": state}, step=step)
+            expected.append(state[NAME][ROWS].clone())
+            files.append(folder / f"{step}.safetensors")
+            safetensors.torch.save_file(state, files[-1])
+    expected, runs = torch.stack(expected), {ONE: run.refresh()}
+    if coded:
+        runs["lamina, compacted"] = checkpoints.compacted(run.copy(folder / "coded", progress=False))
 
     def sliced(backend: str) -> torch.Tensor:
-        rows = []
+        blocks = []
         for file in files:
             with safe_open(str(file), framework="pt", backend=backend) as opened:
-                rows.append(opened.get_slice(NAME)[ROWS])
-        return torch.stack(rows)
+                blocks.append(opened.get_slice(NAME)[ROWS])
+        return torch.stack(blocks)
 
-    def whole(some: list[Path]) -> torch.Tensor:
-        return torch.stack([safetensors.torch.load_file(file)[NAME][ROWS].clone() for file in some])
-
-    def loaded(some: list[Path]) -> torch.Tensor:
-        states = [safetensors.torch.load_file(file, backend="pread") for file in some]
-        return torch.stack([state[NAME][ROWS] for state in states])
+    def whole(some: list[Path], backend: str) -> torch.Tensor:
+        loaded = (safetensors.torch.load_file(file, backend=backend) for file in some)
+        return torch.stack([state[NAME][ROWS].clone() for state in loaded])
 
     def ours(run: lamina.Run) -> torch.Tensor:
         return run.tensor(NAME, rows=ROWS)
 
     calls: dict[str, Callable[[], torch.Tensor]] = {}
-    for name, run in runs.items():
-        calls[name] = lambda run=run: ours(run)
-        calls[f"{name}, opened anew"] = lambda path=run.path: ours(lamina.open(path))
+    for name, one in runs.items():
+        calls[name] = lambda run=one: ours(run)
+        calls[f"{name}, opened anew"] = lambda path=one.path: ours(lamina.open(path))
     calls["safe_open().get_slice"] = lambda: sliced("mmap")
     calls['safe_open(backend="pread").get_slice'] = lambda: sliced("pread")
-    calls["safetensors load_file, mapped"] = lambda: whole(files)
+    calls["safetensors load_file, mapped"] = lambda: whole(files, "mmap")
     reads = {}
     for name, call in calls.items():
         assert torch.equal(call(), expected), name
-    for name, run in runs.items():
-        fresh = lamina.open(run.path)
+    for name, one in runs.items():
+        fresh = lamina.open(one.path)
         ours(fresh)
         reads[name] = fresh._snapshot.chunk_bytes_read
-    cases = {name: timed(call) for name, call in calls.items()}
     share = min(WHOLE, steps)
-    cases["safetensors load_file, whole"] = timed(lambda: loaded(files[:share]), steps / share)
-    seconds = interleave(cases, repetitions, f"{steps} steps")
-    asked = expected.nbytes
-    slowest = spread(seconds["safetensors load_file, whole"][TIME]).median
-    table = []
+    assert torch.equal(whole(files[:share], "pread"), expected[:share])
+    cases = {name: timed(call) for name, call in calls.items()}
+    cases[EVERY] = timed(lambda: whole(files[:share], "pread"), steps / share)
+    seconds = interleave(cases, repetitions, f"{steps} steps of {size / 1e6:.0f} MB")
+    slowest, table = spread(seconds[EVERY][TIME]).median, []
     for name, phases in seconds.items():
         took = spread(phases[TIME])
         table.append(
             {
+                "a file has, MB": f"{size / 1e6:.0f}",
+                "steps": steps,
                 "reader": name,
                 "median, ms": 1e3 * took.median,
                 "quartiles, ms": f"{1e3 * took.lower:.3g} to {1e3 * took.upper:.3g}",
                 "us a step": 1e6 * took.median / steps,
-                "times load_file, whole": slowest / took.median,
-                "bytes read / asked for": reads[name] / asked if name in reads else None,
+                "times files loaded whole": slowest / took.median,
+                "bytes read / asked for": reads[name] / expected.nbytes if name in reads else None,
             }
         )
-    stored = {name: sum(run.checkpoints().collect()["stored"].to_list()) for name, run in runs.items()}
-    shutil.rmtree(folder)
-    bound = 2 * asked + 2 * BLOCK * steps
+    bound = 2 * expected.nbytes + 2 * BLOCK * steps
     assert all(read <= bound for read in reads.values()), (reads, bound)
-    columns = ["reader", "median, ms", "quartiles, ms", "us a step", "times load_file, whole", "bytes read / asked for"]
-    planes = "compacted: {:.2f} of the bytes; planes and differences"
+    shutil.rmtree(folder)
+    return table, seconds
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    quick = is_quick(__doc__, argv)
+    small, large, repetitions = SMALL, LARGE, REPETITIONS
+    if quick:
+        small, large, repetitions = SMALL._replace(steps=20), LARGE._replace(steps=3, rows=256), 1
+    table, samples = [], {}
+    for kind in (small, large):
+        rows, samples[f"{kind.steps} steps"] = measure(kind, repetitions)
+        table += rows
     Table(
-        question=f"How fast does one row block of one tensor come out of {STEPS:,} checkpoints?",
-        columns=columns,
+        question="How fast does one row block of one tensor come out of many checkpoints?",
+        columns=list(table[0]),
         rows=table,
         notes=[
-            f"{repetitions} interleaved repetitions, warm; compared first. {steps} saves of a state of 2 MB in float32",
+            f"{repetitions} interleaved repetitions, warm; compared first. Every save is a state in float32 of which "
+            "all tensors changed",
             "a block of 64 rows, 128 KiB, at every step: `run.tensor(name, rows=…)`; lamina on the threads torch has",
-            f"load_file, whole: every tensor in memory of its own, {share} files a repetition, told for all {steps}",
+            f"{EVERY}: every tensor of a file comes into memory of its own; {WHOLE} files a repetition, told for all",
+            "load_file, mapped: a map of each file, of which only the block is read; not what loading a file is",
             "opened anew: the time holds `lamina.open`, which reads the log, and every block is verified again",
-            planes.format(stored["lamina, compacted"] / stored["lamina, raw"]),
+            "compacted: planes and differences",
             "bytes read: what is verified, in a run that was opened for it; never above twice those asked for and two "
             "blocks a step",
         ],
         packages=["lamina", "torch", "safetensors"],
-        samples={"seconds": seconds},
+        samples={"seconds": samples},
     ).publish("slicing", quick=quick)
 
 
