@@ -2,62 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import reduce
 from operator import and_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
 
 from lamina import _core
-from lamina.errors import LaminaWarning, NotFoundError, SchemaError, StorageError
+from lamina.errors import NotFoundError, SchemaError, StorageError
 from lamina.runs import (
-    differences,
     frames,
     garbage,
     globs,
     keeping,
-    loading,
     parameters,
     preshuffled,
-    restoring,
     retention,
-    slices,
 )
-from lamina.runs import status as statuses
+from lamina.runs.checkpointed import Checkpointed
 from lamina.runs.conditions import check_condition
 from lamina.runs.config import to_json
 from lamina.runs.nearest import nearest_names
-from lamina.runs.saved import Saved
 from lamina.runs.scan import Scan
 from lamina.runs.separable import is_separable
 from lamina.runs.spans import spans_of_rows, spans_of_steps
 from lamina.runs.steps import Steps, plain_step
 from lamina.runs.stored import StoredRows
-from lamina.runs.wide import Wide
 from lamina.runs.writer import Writer
 
 if TYPE_CHECKING:
-    import torch
-
     from lamina.rows import Rows
 
 
-class Problem(NamedTuple):
-    """Something found damaged and passed over: what, in which file, at which byte."""
-
-    message: str
-    file: str
-    offset: int | None
-
-
-class Run:
+class Run(Checkpointed):
     """A run as it was when it was opened; `refresh()` sees what was written since.
 
     Made by `Run.create(path)` or `lamina.open(path)`. Pickles by its path; unpickling opens it again.
@@ -73,27 +54,6 @@ class Run:
         >>> run.refresh().metrics().select("step", "name", "value").collect().rows()
         [(0, 'train/loss', 0.7)]
     """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        strict: bool = False,
-        io: Literal["auto", "mmap", "pread"] = "auto",
-        verify: Literal["first", "always", "never"] = "first",
-        hidden: bool = False,
-    ) -> None:
-        self.path = Path(path)
-        self._options: dict[str, Any] = {"strict": strict, "io": io, "verify": verify, "hidden": hidden}
-        self._load()
-
-    def _load(self) -> None:
-        self._snapshot = _core.Snapshot(str(self.path), **self._options)
-        self._wide = Wide(self._snapshot)
-        self._saved = Saved(self._snapshot)
-        for problem in self.problems:
-            place = problem.file if problem.offset is None else f"{problem.file}, byte {problem.offset}"
-            warnings.warn(f"{self.path}: {problem.message} [{place}]", LaminaWarning, stacklevel=4)
 
     @staticmethod
     def create(path: str | Path, *, config: Mapping[str, Any] | None = None) -> Run:
@@ -116,46 +76,8 @@ class Run:
         _core.create(str(path), text)
         return Run(path)
 
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.status.state}, {len(self._snapshot.sites())} sites)"
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (str(self.path.resolve()), self._options)
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.resolve().name
-
-    @property
-    def id(self) -> str:
-        """32 hexadecimal digits that tell this run from every other."""
-        return self._snapshot.id
-
-    @property
-    def created(self) -> datetime:
-        """When the run was created, UTC."""
-        return datetime.fromtimestamp(self._snapshot.created / 1e6, UTC)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The configuration, as given to `create`."""
-        return json.loads(self._snapshot.config)
-
-    @property
-    def status(self) -> statuses.RunStatus:
-        """Whether the run is empty, running, finished, failed or abandoned, and how each writer stands."""
-        return statuses.status(self._snapshot.writers())
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What was found damaged and passed over, when the run was opened or by `load(strict=False)`."""
-        return [Problem(*problem) for problem in (*self._snapshot.problems, *self._saved.passed_over)]
-
-    def refresh(self) -> Self:
-        """Opens the run again in place, to see what was written since."""
-        self._load()
-        return self
 
     def writer(
         self,
@@ -353,112 +275,15 @@ class Run:
             parts=parts,
         )
 
-    # what there is
-
-    def sites(self) -> pl.DataFrame:
-        """One row a site: site, kind, dtype, shape (of an item), rows, steps, bytes, non_finite (values)."""
-        return frames.sites(self._snapshot, self._wide.steps_of)
+    # rows
 
     def steps(self) -> list[int]:
         """The steps at which rows were recorded, ascending."""
         return list(self._wide.steps)
 
-    def sources(self) -> pl.DataFrame:
-        """One row a run that this one was copied or merged from, and that those were: none for a run that was recorded.
-
-        Columns: run (its name), id, created, config (JSON), writer_shift and row_shift: a writer w and a row r of that
-        run are writer w + writer_shift and row r + row_shift here.
-        """
-        from lamina.runs import merging
-
-        return merging.sources(self._snapshot)
-
-    def metrics(self) -> pl.LazyFrame:
-        """One row a logged value: step, time, name, site, source, rank, value; in order of writing."""
-        return frames.metrics(self._snapshot)
-
-    def examples(self) -> pl.LazyFrame:
-        """One row an example (and position): of every column the value that was written last."""
-        return frames.examples(self._snapshot)
-
-    # checkpoints
-
-    def checkpoints(self) -> pl.LazyFrame:
-        """One row a step, part and tensor: step, part, tensor, shape, dtype, bytes, stored (newly, by this save)."""
-        return self._saved.frame()
-
-    def saved_steps(self, name: str | None = None, *, steps: Steps = None, part: str = "model") -> list[int]:
-        """The steps of the checkpoints that hold a part, ascending; with `name`, of those that have such a tensor."""
-        return slices.saved_steps(self._saved, name, steps=steps, part=part)
-
-    def load(
-        self,
-        step: int | Literal["last"] = "last",
-        *,
-        part: str | None = "model",
-        strict: bool = True,
-        mmap: bool = False,
-    ) -> Any:
-        """A checkpoint's part as it was saved, with torch tensors on the CPU: see `lamina.runs.loading.load`.
-
-        Example:
-            >>> import lamina, tempfile, torch
-            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
-            >>> with run.writer() as writer:
-            ...     ticket = writer.save({"model": {"weight": torch.eye(2)}}, step=0)
-            >>> run.refresh().load(0)
-            {'weight': tensor([[1., 0.],
-                    [0., 1.]])}
-        """
-        return loading.load(self._saved, step, part, strict=strict, mmap=mmap)
-
-    def tensor(self, name: str, *, steps: Steps = None, rows: slices.Rows = None, part: str = "model") -> torch.Tensor:
-        """One tensor, or some of its rows, at many steps, [steps, rows, …]: see `lamina.runs.slices.tensor`.
-
-        Only the blocks that are asked for are read, from each checkpoint. `saved_steps(name, steps=…)` lists the steps.
-
-        Example:
-            >>> import lamina, tempfile, torch
-            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
-            >>> with run.writer() as writer:
-            ...     for step in range(3):
-            ...         ticket = writer.save({"model": {"weight": step * torch.eye(4)}}, step=step)
-            >>> run.refresh().tensor("weight", steps=slice(1, None), rows=slice(0, 1))
-            tensor([[[1., 0., 0., 0.]],
-            <BLANKLINE>
-                    [[2., 0., 0., 0.]]])
-        """
-        return slices.tensor(self._saved, name, steps=steps, rows=rows, part=part)
-
-    def restore(
-        self,
-        step: int | Literal["last"] = "last",
-        model: torch.nn.Module | None = None,
-        optimizer: Any = None,
-        *,
-        strict: bool = True,
-        **others: Any,
-    ) -> int:
-        """Puts a checkpoint into a model, an optimizer and others, on any device; returns its step.
-
-        See `lamina.runs.restoring.restore`.
-
-        Example:
-            >>> import lamina, tempfile, torch
-            >>> model, run = torch.nn.Linear(2, 1), lamina.Run.create(tempfile.mkdtemp() + "/run")
-            >>> with run.writer() as writer:
-            ...     ticket = writer.save({"model": model.state_dict()}, step=7)
-            >>> run.refresh().restore("last", model)
-            7
-        """
-        given = {"model": model, "optimizer": optimizer, **others}
-        return restoring.restore(
-            self._saved, step, {part: one for part, one in given.items() if one is not None}, strict
-        )
-
-    def diff(self, step: int, other: int, *, part: str = "model") -> pl.DataFrame:
-        """How far each tensor of a part moved from a step to another: see `lamina.runs.differences.differences`."""
-        return differences.differences(self._saved, step, other, part)
+    def sites(self) -> pl.DataFrame:
+        """One row a site: site, kind, dtype, shape (of an item), rows, steps, bytes, non_finite (values)."""
+        return frames.sites(self._snapshot, self._wide.steps_of)
 
     def activations(
         self,
