@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +176,26 @@ def test_what_came_from_dcp_goes_out_as_safetensors_and_is_thinned_out(tmp_path)
     run.gc(grace=0, progress=False)
     assert run.load(4)["w"].shape == (300_000,)
     assert run.verify(progress=False).ok
+
+
+def test_bars_go_over_all_bytes_of_tensors(tmp_path, monkeypatch):
+    told: list[tuple[str, int, int]] = []
+
+    @contextmanager
+    def bar(description: str, progress: bool) -> Iterator[Callable[[int, int], None]]:
+        assert progress
+        yield lambda done, total: told.append((description, done, total))
+
+    monkeypatch.setattr("lamina.interchange.dcp.byte_bar", bar)
+    folder = saved(tmp_path / "dcp", state())
+    from_dcp(tmp_path / "run", folder, step=3)
+    size = sum(file.stat().st_size for file in folder.glob("*.distcp"))
+    assert told[0] == ("importing dcp", 0, told[0][2])
+    assert told[-1][1] == told[-1][2]
+    assert 0.5 * size < told[-1][2] <= size
+    told.clear()
+    to_dcp(lamina.open(tmp_path / "run"), tmp_path / "out")
+    tensors = [*state()["model"].values(), state()["progress"]["empty"]]
+    size = sum(tensor.nbytes for tensor in tensors)
+    assert told[-1] == ("exporting run", size, size)
+    assert len(told) == len(tensors)

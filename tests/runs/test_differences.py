@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -77,3 +79,23 @@ def test_a_step_that_is_not_there_is_named(saved: lamina.Run) -> None:
         saved.diff(0, 2)
     with pytest.raises(NotFoundError, match="no part 'modle'"):
         saved.diff(0, 1, part="modle")
+
+
+def test_a_bar_goes_over_all_that_is_compared(saved, monkeypatch):
+    told: list[tuple[int, int]] = []
+
+    @contextmanager
+    def bar(description: str, progress: bool) -> Iterator[Callable[[int, int], None]]:
+        assert (description, progress) == ("comparing step 0 with 1", True)
+        yield lambda done, total: told.append((done, total))
+
+    monkeypatch.setattr(differences, "byte_bar", bar)
+    monkeypatch.setattr(differences, "_AT_ONCE", 1 << 16)
+    saved.diff(0, 1)
+    first, second = states()
+    alike = [name for name in first if name in second and first[name].shape == second[name].shape and name != "tied"]
+    size = sum(first[name].nbytes for name in alike)
+    done = [at for at, _ in told]
+    assert done == sorted(done)
+    assert len(done) > len(alike)
+    assert told[-1] == (size, size)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -75,6 +77,11 @@ class Folder:
         places = self.metadata.storage_data
         return sorted(places, key=lambda index: (places[index].relative_path, places[index].offset))
 
+    def size_of(self, index: MetadataIndex) -> int:
+        """The bytes of a shard or an object, as the metadata says: 0 where that is no number."""
+        length = getattr(self.metadata.storage_data[index], "length", None)
+        return length if isinstance(length, int) else 0
+
     def bytes_of(self, index: MetadataIndex) -> bytes:
         """A shard or an object as it was saved."""
         info = self.metadata.storage_data[index]
@@ -104,11 +111,18 @@ class Folder:
 
 
 class LeavesPlanner(DefaultSavePlanner):
-    """Saves a checkpoint of a run; a tensor is read when its turn comes."""
+    """Saves a checkpoint of a run; a tensor is read when its turn comes.
 
-    def __init__(self, leaves: Leaves) -> None:
+    Args:
+        leaves: The checkpoint.
+        show: Called with the bytes of tensors that were read, and with those in all.
+    """
+
+    def __init__(self, leaves: Leaves, show: Callable[[int, int], None]) -> None:
         super().__init__()
-        self._leaves = leaves
+        self._leaves, self._show, self._read = leaves, show, 0
+        stored = (leaf for leaf in leaves.leaves.values() if isinstance(leaf, Stored))
+        self._total = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in stored)
 
     def set_up_planner(
         self, state_dict: dict[str, Any], storage_meta: StorageMeta | None = None, is_coordinator: bool = False
@@ -129,4 +143,6 @@ class LeavesPlanner(DefaultSavePlanner):
             return super().resolve_data(write_item)
         read = torch.empty(leaf.shape, dtype=leaf.dtype)
         self._leaves.read(leaf, (0,) * read.dim(), read)
+        self._read += read.nbytes
+        self._show(self._read, self._total)
         return read

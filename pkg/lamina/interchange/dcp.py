@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 from lamina.errors import DamagedError
 from lamina.interchange.arriving import Target
 from lamina.interchange.drafts import draft_of, drafted, publish
+from lamina.progress import byte_bar
 from lamina.runs import Run
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata
 
 
-def from_dcp(run: Target, path: str | Path, *, step: int, part: str | None = None) -> None:
+def from_dcp(run: Target, path: str | Path, *, step: int, part: str | None = None, progress: bool = True) -> None:
     """Imports a folder that `torch.distributed.checkpoint` wrote, by however many processes, as a checkpoint.
 
     Its tensors stay in the shards that they were saved in, and `run.load(step)` gives them whole. Nothing that is
@@ -29,6 +30,7 @@ def from_dcp(run: Target, path: str | Path, *, step: int, part: str | None = Non
         step: The step that the checkpoint was taken at.
         part: Makes the whole state one part of this name. By default the entries of its top level are the parts; a
             state whose top level holds tensors becomes the part `model`.
+        progress: Whether to show a bar on a terminal.
 
     Raises:
         StorageError: There is no such folder.
@@ -53,19 +55,19 @@ def from_dcp(run: Target, path: str | Path, *, step: int, part: str | None = Non
     path = Path(path)
     if isinstance(run, Run) or Path(run).exists():
         opened = run if isinstance(run, Run) else Run(run)
-        _import(opened, path, step, part)
+        _import(opened, path, step, part, progress)
         opened.refresh()
         return
     draft = draft_of(Path(run))
     try:
-        _import(Run.create(draft, config={"imported": path.name}), path, step, part)
+        _import(Run.create(draft, config={"imported": path.name}), path, step, part, progress)
         publish(draft, Path(run))
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def _import(run: Run, path: Path, step: int, part: str | None) -> None:
+def _import(run: Run, path: Path, step: int, part: str | None, progress: bool) -> None:
     from torch.distributed.checkpoint.metadata import BytesStorageMetadata, TensorStorageMetadata
 
     from lamina.distributed.folders import Folder
@@ -74,9 +76,12 @@ def _import(run: Run, path: Path, step: int, part: str | None) -> None:
     from lamina.runs.buffers import flatten
 
     folder = Folder(path)
-    with run.writer() as writer:
+    done, total = 0, sum(folder.size_of(index) for index in folder.indices())
+    with run.writer() as writer, byte_bar(f"importing {path.name}", progress) as show:
         staged, objects, shards = Staged(writer._core), [], []
         for index in folder.indices():
+            show(done, total)
+            done += folder.size_of(index)
             if isinstance(folder.metadata.state_dict_metadata.get(index.fqn), BytesStorageMetadata):
                 objects.append((index, folder.bytes_of(index)))
                 continue
@@ -86,6 +91,7 @@ def _import(run: Run, path: Path, step: int, part: str | None) -> None:
                 raise DamagedError(f"a shard of {index.fqn!r} is not what the metadata says", str(path))
             shards.append((index, tuple(tensor.shape)))
             staged.add(index.fqn, flatten(tensor, f"tensor {index.fqn!r}"))
+        show(done, total)
         one = part or ("model" if _is_flat(folder.metadata) else None)
         results = stored_results(staged, shards, objects)
         StorageWriter(writer, step=step, part=one).finish(folder.metadata, [results])
@@ -102,7 +108,14 @@ def _is_flat(metadata: Metadata) -> bool:
     )
 
 
-def to_dcp(run: Run, path: str | Path, *, step: int | Literal["last"] = "last", part: str | None = None) -> None:
+def to_dcp(
+    run: Run,
+    path: str | Path,
+    *,
+    step: int | Literal["last"] = "last",
+    part: str | None = None,
+    progress: bool = True,
+) -> None:
     """Exports a checkpoint as a folder that `torch.distributed.checkpoint.load` reads, by any number of processes.
 
     Args:
@@ -110,6 +123,7 @@ def to_dcp(run: Run, path: str | Path, *, step: int | Literal["last"] = "last", 
         path: The folder to be. Nothing is overwritten, and it appears when it is whole and synced to the disk.
         step: The step, or "last".
         part: The state of this part alone; by default a state with an entry for each part.
+        progress: Whether to show a bar on a terminal.
 
     Raises:
         NotFoundError: There is no such checkpoint or part; the hint lists the nearest.
@@ -127,7 +141,12 @@ def to_dcp(run: Run, path: str | Path, *, step: int | Literal["last"] = "last", 
     from lamina.distributed.folders import LeavesPlanner
     from lamina.distributed.leaves import Leaves
 
-    planner = LeavesPlanner(Leaves(run, step, part))
-    with drafted(Path(path), folder=True) as draft, warnings.catch_warnings():
+    leaves = Leaves(run, step, part)
+    with (
+        byte_bar(f"exporting {run.name}", progress) as show,
+        drafted(Path(path), folder=True) as draft,
+        warnings.catch_warnings(),
+    ):
+        planner = LeavesPlanner(leaves, show)
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         save({}, storage_writer=FileSystemWriter(draft), planner=planner, no_dist=True)

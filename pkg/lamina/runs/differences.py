@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from lamina.progress import byte_bar
 from lamina.runs.buffers import empty_tensor, torch_dtype
 from lamina.runs.located import Located, Names
 from lamina.runs.saved import Saved
@@ -31,7 +33,7 @@ _AT_ONCE = 8 << 20
 """Bytes of a tensor that are compared at a time."""
 
 
-def differences(saved: Saved, step: int, other: int, part: str = "model") -> pl.DataFrame:
+def differences(saved: Saved, step: int, other: int, part: str = "model", *, progress: bool = True) -> pl.DataFrame:
     """Compare a part of two checkpoints, tensor by tensor, in order of the first one's state.
 
     Columns: `tensor`; `shape` and `dtype`; `norm`, at the first step, and `change`, of the difference (both Frobenius,
@@ -47,6 +49,7 @@ def differences(saved: Saved, step: int, other: int, part: str = "model") -> pl.
         step: The first step.
         other: The other.
         part: The part of both.
+        progress: Whether to show a bar on a terminal.
 
     Raises:
         NotFoundError: There is no such checkpoint or part; the hint lists the nearest.
@@ -63,14 +66,22 @@ def differences(saved: Saved, step: int, other: int, part: str = "model") -> pl.
     """
     first, second = (_located(saved, at, part) for at in (step, other))
     rows: list[dict[str, Any]] = []
-    for name, one in first.items():
-        row: dict[str, Any] = {"tensor": name, "shape": list(one.shape), "dtype": one.dtype}
-        twin = second.get(name)
-        if twin is None:
-            row["only"] = step
-        elif (one.shape, one.dtype) == (twin.shape, twin.dtype):
-            row |= _compared(saved, part, (step, one), (other, twin))
-        rows.append(row)
+    with byte_bar(f"comparing step {step} with {other}", progress) as show:
+        done, total = 0, sum(_bytes(one) for name, one in first.items() if _is_alike(one, second.get(name)))
+
+        def told(size: int) -> None:
+            nonlocal done
+            done += size
+            show(done, total)
+
+        for name, one in first.items():
+            row: dict[str, Any] = {"tensor": name, "shape": list(one.shape), "dtype": one.dtype}
+            twin = second.get(name)
+            if twin is None:
+                row["only"] = step
+            elif _is_alike(one, twin):
+                row |= _compared(saved, part, (step, one), (other, twin), told)
+            rows.append(row)
     for name, one in second.items():
         if name not in first:
             rows.append({"tensor": name, "shape": list(one.shape), "dtype": one.dtype, "only": other})
@@ -87,7 +98,18 @@ def _located(saved: Saved, step: int, part: str) -> dict[str, Located]:
     return {name: one for one, name in found.items()}
 
 
-def _compared(saved: Saved, part: str, one: tuple[int, Located], other: tuple[int, Located]) -> dict[str, float | None]:
+def _bytes(located: Located) -> int:
+    return located.row_bytes * (located.shape[0] if located.shape else 1)
+
+
+def _is_alike(one: Located, other: Located | None) -> bool:
+    return other is not None and (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
+def _compared(
+    saved: Saved, part: str, one: tuple[int, Located], other: tuple[int, Located], told: Callable[[int], None]
+) -> dict[str, float | None]:
+    """What is told of a tensor; `told` is called with the bytes that were compared, piece by piece."""
     import torch
 
     located = one[1]
@@ -113,6 +135,7 @@ def _compared(saved: Saved, part: str, one: tuple[int, Located], other: tuple[in
         bits += 8 * differing.size - int(np.bitwise_count(differing).sum(dtype=np.int64))
         width = torch_dtype(located.dtype).itemsize
         same += int((~differing.reshape(-1, width).any(axis=1)).sum())
+        told(count * size)
     elements = math.prod(located.shape)
     return {
         "norm": norm,
