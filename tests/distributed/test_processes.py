@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,29 +16,20 @@ import lamina
 from tests.distributed import processes
 
 
-def spawn(work: str, ranks: int, folder: Path, dead: int) -> None:
-    command = [sys.executable, "-m", "tests.distributed.processes", work]
-    started = [
-        subprocess.Popen(
-            [*command, str(rank), str(ranks), str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for rank, (process, output) in enumerate(zip(started, outputs, strict=True)):
-        assert process.returncode == (3 if rank == dead else 0), output
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> lamina.Run:
     folder = tmp_path_factory.mktemp("processes")
     run = lamina.Run.create(folder / "run")
-    spawn("saved", 4, folder, dead=3)
-    spawn("loaded", 2, folder, dead=0)
+    command = [sys.executable, "-m", "tests.distributed.processes", str(folder)]
+    # a group, so that none of the processes outlives the test
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        codes = json.loads(started.communicate(timeout=300)[0])
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
+    told = "\n".join(f"{file.name}: {file.read_text()}" for file in sorted(folder.glob("*.txt")))
+    assert codes == {"saved": [0, 0, 0, 3], "loaded": [3, 0]}, told
     return run.refresh()
 
 
