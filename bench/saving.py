@@ -27,11 +27,13 @@ from bench.command import is_quick
 from bench.harness import Case, interleave
 from bench.peers import Worker
 from bench.table import Table, spread
+from lamina.distributed import StorageWriter
 
 TENSORS, SIDE = 16, 4096
 REPETITIONS = 5
 PIECE = 8 * 2**20
 MEMCPY, WRITE, LAMINA = "memcpy", "write() + fdatasync", "lamina, save"
+OURS_BY_DCP = {"lamina, by DCP save": False, "lamina, by DCP async_save": True}
 LANCE = "Lance blobs + fsync"
 State = dict[str, torch.Tensor]
 Saved = dict[str, float]
@@ -159,6 +161,22 @@ def through_lamina(writer: lamina.Writer, state: State) -> Case:
     return case
 
 
+def through_dcp(writer: lamina.Writer, state: State, *, later: bool) -> Case:
+    """DCP plans what is saved, and Lamina stores it."""
+    steps, storage = iter(range(10**9)), StorageWriter(writer, part="model")
+
+    def case() -> Saved:
+        change(state)
+        start = perf_counter()
+        done: Any = (async_save if later else save)(state, checkpoint_id=str(next(steps)), storage_writer=storage)
+        blocked = perf_counter() - start
+        if later:
+            done.result()
+        return {"blocked": blocked, "durable": perf_counter() - start}
+
+    return case
+
+
 def copied(state: State) -> Case:
     out = {name: tensor.clone() for name, tensor in state.items()}
 
@@ -200,13 +218,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths.SCRATCH.mkdir(parents=True)
     rendezvous = tempfile.mktemp(dir=paths.SCRATCH)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=0, world_size=1)
-    run = lamina.Run.create(paths.SCRATCH / "run")
+    run, shared = (lamina.Run.create(paths.SCRATCH / name) for name in ("run", "shared"))
     # a smoke run must do without the peers' environment
-    with run.writer() as writer, contextlib.nullcontext() if quick else Worker(paths.PEERS) as peers:
+    none = contextlib.nullcontext()
+    with run.writer() as writer, shared.writer() as sharing, none if quick else Worker(paths.PEERS) as peers:
         cases: dict[str, Case] = {MEMCPY: copied(state), LAMINA: through_lamina(writer, state)}
         cases[LAMINA]()
         cases[LAMINA]()  # the memory for staging is there
         rule.check(LAMINA, run.refresh().load("last"), state)
+        for name, later in OURS_BY_DCP.items():
+            cases[name] = through_dcp(sharing, state, later=later)
+            cases[name]()
+            rule.check(name, shared.refresh().load("last"), state)
         for at, (name, way) in enumerate(WAYS.items()):
             folder = paths.SCRATCH / f"way{at}"
             cases[name] = into_an_empty_folder(way, state, folder)
@@ -250,7 +273,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"of {PIECE // 2**20} MiB, in the same run",
             "lamina: one writer and one run for all saves, as in a training; the others write into an empty folder",
             "files and folders are synced for libraries that do not",
-            "DCP: one process, its default writer; `async_save` with its default stager",
+            "DCP: one process, its default writer; `async_save` with its default stager; by DCP: the same calls with "
+            "`lamina.distributed.StorageWriter`, which return, or whose future does, when the checkpoint is durable",
         ],
         packages=["lamina", "torch", "safetensors", "zarr"],
         versions=versions,
