@@ -129,6 +129,65 @@ def test_old_versions_are_told(cut):
     assert needs == ["pieces"]
 
 
+def walk(steps: int) -> list[torch.Tensor]:
+    """Weights of a training in bf16, a walk: a shard of each of two processes is a chunk of half a mebibyte."""
+    generator = torch.Generator().manual_seed(0)
+    weight, saved = 0.02 * torch.randn(512, 1024, generator=generator), []
+    for _ in range(steps):
+        saved.append(weight.bfloat16())
+        weight = weight + 2e-5 * torch.randn(512, 1024, generator=generator)
+    return saved
+
+
+def save_walk(run: lamina.Run, weights: list[torch.Tensor]) -> None:
+    """Two writers store halves of each, and the first of them the checkpoint; the last one by other halves."""
+    with run.writer() as first, run.writer() as other:
+        for step, weight in enumerate(weights):
+            shards, condemned = [], []
+            last = step == len(weights) - 1
+            for at, writer in enumerate((first, other)):
+                staged = Staged(writer._core)
+                offsets, half = (
+                    ((0, 512 * at), weight[:, 512 * at :][:, :512])
+                    if last
+                    else ((256 * at, 0), weight[256 * at :][:256])
+                )
+                staged.add("w", flatten(half, "w"))
+                shards.append(StoredShard(offsets, tuple(half.shape), staged.keys()[0]))
+                condemned.append(staged.condemned)
+            pieces = take_apart({"w": Divided("bf16", (512, 1024), shards), "step": step})
+            complete(first._core, {"model": pieces}, step, min(condemned)).wait()
+
+
+def test_what_two_processes_store_is_compacted_like_what_one_saves(run, tmp_path):
+    weights = walk(10)
+    save_walk(run, weights)
+    alone = lamina.Run.create(tmp_path / "alone")
+    with alone.writer() as writer:
+        for step, weight in enumerate(weights[:-1]):
+            writer.save({"model": {"w": weight, "step": step}}, step=step)
+    done, other = run.refresh().compact(progress=False), alone.refresh().compact(progress=False)
+    assert (done.chunks, done.chunk_bytes_before, other.chunks) == (20, 10 << 20, 9)
+    # the last save was cut otherwise, and has nothing to be the difference from
+    whole = 2 / 3 * (1 << 20)
+    assert other.chunk_bytes_after < done.chunk_bytes_after - whole < 1.05 * other.chunk_bytes_after
+    for _ in range(2):
+        run.gc(grace=0, progress=False)
+    assert sum(file.stat().st_size for file in (run.path / "chunks").iterdir()) < done.chunk_bytes_before / 2.5
+    assert run.verify(progress=False).ok
+    copied = run.copy(tmp_path / "copy", progress=False)
+    recorded = reader.read(run.path)
+    for step, weight in enumerate(weights):
+        for one in (run, copied):
+            state = one.load(step)
+            assert torch.equal(state["w"], weight)
+            assert state["step"] == step
+        np.testing.assert_array_equal(recorded.checkpoints[step]["model"][2][0], weight.view(torch.uint16).numpy())
+    rows = run.tensor("w", rows=slice(250, 260))
+    assert torch.equal(rows, torch.stack(weights)[:, 250:260])
+    assert run.compact(progress=False).chunks == 0
+
+
 class SaveHalves(DefaultSavePlanner):
     """Plans two pieces of every tensor, as two processes would."""
 

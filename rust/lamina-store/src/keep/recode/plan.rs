@@ -48,10 +48,11 @@ fn series<'a>(kept: &'a [Kept<'a>]) -> Vec<Series<'a>> {
     let mut numbers: HashMap<(&str, &str, u64, DType, usize), usize> = HashMap::new();
     let mut all: Vec<Series> = Vec::new();
     for part in order {
-        let (mut before, mut at): (Option<*const TensorSpec>, u64) = (None, 0);
+        // the pieces of a tensor that several processes stored follow each other, under its name
+        let (mut before, mut at): (Option<&str>, u64) = (None, 0);
         for (key, spec, length) in part.chunks() {
-            at = if before == Some(std::ptr::from_ref(spec)) { at + 1 } else { 0 };
-            before = Some(std::ptr::from_ref(spec));
+            at = if before == Some(&spec.name) { at + 1 } else { 0 };
+            before = Some(&spec.name);
             let place = (part.part.name.as_str(), spec.name.as_str(), at, spec.dtype, length);
             let number = *numbers.entry(place).or_insert_with(|| {
                 all.push(Vec::new());
