@@ -207,14 +207,17 @@ mod tests {
 
     #[test]
     fn what_is_filled_together_shares_its_huge_pages() {
-        let tensor = |from: usize, to: usize| from * HUGE / 4..to * HUGE / 4;
-        // 1.5 huge pages each, 16 bytes apart: of the first 6 huge pages alone each would have one, together they have all
+        let quarters = |from: usize, to: usize| from * HUGE / 4..to * HUGE / 4;
+        let pages = |ranges: Vec<Range<usize>>| -> Vec<(usize, usize)> {
+            of_huge_pages(ranges).iter().map(|range| (range.start / HUGE, range.end / HUGE)).collect()
+        };
+        // each a huge page and a half, 16 bytes apart: alone the second has one and is cut at both ends
         let apart = |at: usize| 6 * at * HUGE / 4 + 16..(6 * at + 6) * HUGE / 4;
-        assert_eq!(of_huge_pages((0..4).rev().map(apart).collect()), [HUGE..6 * HUGE]);
-        assert_eq!(of_huge_pages((1..2).map(apart).collect()), [2 * HUGE..3 * HUGE]);
-        assert_eq!(of_huge_pages(vec![tensor(0, 5), tensor(6, 13)]), [0..HUGE, 2 * HUGE..3 * HUGE]);
-        assert_eq!(of_huge_pages(vec![tensor(0, 9), tensor(1, 2), tensor(9, 12)]), [0..3 * HUGE]);
-        assert_eq!(of_huge_pages(vec![tensor(1, 4), 0..0]), []);
+        assert_eq!(pages((0..4).rev().map(apart).collect()), [(1, 6)]);
+        assert_eq!(pages((1..2).map(apart).collect()), [(2, 3)]);
+        assert_eq!(pages(vec![quarters(0, 5), quarters(6, 13)]), [(0, 1), (2, 3)]);
+        assert_eq!(pages(vec![quarters(0, 9), quarters(1, 2), quarters(9, 12)]), [(0, 3)]);
+        assert_eq!(pages(vec![quarters(1, 4), 0..0]), []);
         let mut filled = vec![7; 3 * HUGE];
         will_fill([&filled[..HUGE + 5], &filled[HUGE + 5..]].into_iter());
         filled[5] = 8;
