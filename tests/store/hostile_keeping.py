@@ -19,20 +19,21 @@ from tests.store.small import OPEN_LOG, PACK, SEALED, SEALED_LOG
 
 CASES: dict[str, Callable[[Path], None]] = {}
 
-DROPPED, CONDEMN = 16, 14
+DROPPED, CONDEMN, DISCARD = 16, 14, 17
 HUGE = 1 << 40
 DEEP = 100_000
 OUTSIDE = ["../outside", "/etc/passwd", "run.json", "commits", SEALED_LOG, "segments/../run.json", "", "chunks/../../x"]
 """No collection may remove these."""
 
 
-def add_commit(name: str, *operations: list[Any], **fields: Any) -> None:
+def add_commit(name: str, *operations: list[Any], needs: list[str] | None = None) -> None:
     """Registers a further commit."""
 
     def make(run: Path) -> None:
         before = forge.commit_path(run, 2).read_bytes()
         body = cbor2.loads(before[12:-32])
         body |= {0: 3, 1: {0: 2, 1: before[-32:]}, 2: [], 6: list(operations)}
+        body |= {} if needs is None else {5: needs}
         forge.commit_path(run, 3).write_bytes(forge.commit(forge.encode(body)))
 
     CASES[f"commit_{name}"] = make
@@ -78,6 +79,21 @@ add_commit("delete_of_nothing", [reader.DELETE, {0: [], 1: [{0: 5, 1: -5}], 2: [
 add_commit("delete_spans_many", [reader.DELETE, {0: [], 1: [{0: n, 1: n} for n in range(9, DEEP)], 2: [], 3: ENDS}])
 add_commit("delete_spans_of_everything", [reader.DELETE, {0: [9], 1: [], 2: [{0: -(2**63), 1: 2**63 - 1}], 3: ENDS}])
 add_commit("delete_body_empty", [reader.DELETE, {}])
+ALL_STEPS = [{0: -(2**63), 1: 2**63 - 1}]
+add_commit("discard_of_nothing", [DISCARD, {0: [], 1: [], 2: []}])
+add_commit("discard_of_what_is_not_there", [DISCARD, {0: ["../model", "", "x" * 1_000_000], 1: ALL_STEPS, 2: ENDS}])
+add_commit("discard_parts_many", [DISCARD, {0: [f"part {n}" for n in range(DEEP)], 1: ALL_STEPS, 2: ENDS}])
+add_commit("discard_steps_many", [DISCARD, {0: ["model"], 1: [{0: n, 1: n} for n in range(9, DEEP)], 2: ENDS}])
+add_commit("discard_steps_backwards", [DISCARD, {0: ["model"], 1: [{0: 9, 1: -9}], 2: ENDS}])
+add_commit("discard_many", *[[DISCARD, {0: ["other"], 1: ALL_STEPS, 2: ENDS}]] * 10_000)
+add_commit("discard_positions_many", [DISCARD, {0: ["other"], 1: ALL_STEPS, 2: ENDS * DEEP}])
+add_commit("discard_positions_greatest", [DISCARD, {0: ["model"], 1: ALL_STEPS, 2: [{0: 2**32 - 1, 1: 2**64 - 1}]}])
+add_commit("discard_positions_negative", [DISCARD, {0: ["model"], 1: ALL_STEPS, 2: [{0: -1, 1: -1}]}])
+add_commit("discard_writer_huge", [DISCARD, {0: ["model"], 1: ALL_STEPS, 2: [{0: 2**32, 1: 1}]}])
+add_commit("discard_step_bignum", [DISCARD, {0: ["model"], 1: [{0: 0, 1: 2**70}], 2: ENDS}])
+add_commit("discard_no_texts", [DISCARD, {0: [b"model"], 1: ALL_STEPS, 2: ENDS}])
+add_commit("discard_body_empty", [DISCARD, {}])
+add_commit("discard_of_everything", [DISCARD, {0: ["model"], 1: ALL_STEPS, 2: ENDS}], needs=["discard"])
 for kind, number in {"condemn": CONDEMN, "drop": reader.DROP}.items():
     add_commit(f"{kind}_of_what_is_outside", [number, {0: OUTSIDE}])
     add_commit(f"{kind}_of_many", [number, {0: [f"segments/{n:06}-000000.safetensors" for n in range(9, DEEP)]}])
@@ -225,6 +241,7 @@ in_log("dropped_greatest_twice", *[[DROPPED, {0: 2**64 - 1, 1: [{0: 0, 1: 2**64 
 in_log("dropped_of_many", [DROPPED, {0: 1, 1: [{0: n, 1: 1} for n in range(DEEP)]}])
 in_log("replace_in_a_log", [reader.REPLACE, {0: 0, 1: [{0: SEALED, 1: bytes(8)}], 2: [], 3: 2**64 - 1}])
 in_log("drop_in_a_log", [reader.DROP, {0: [SEALED, PACK]}])
+in_log("discard_in_a_log", [DISCARD, {0: ["model"], 1: ALL_STEPS, 2: ENDS}])
 in_log("rewind_in_a_log", [reader.REWIND, {0: 0, 1: ENDS}])
 
 

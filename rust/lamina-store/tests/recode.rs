@@ -4,10 +4,12 @@
 mod common;
 
 use common::{FailingFs, storage, wait};
+use lamina_format::chunk::CHUNK;
 use lamina_format::record::TensorSpec;
-use lamina_format::{DType, ErrorKind, checksum};
+use lamina_format::{DType, ErrorKind, Result, checksum};
 use lamina_store::hide::rewind;
 use lamina_store::keep::{Compaction, Progress, compact, gc, verify};
+use lamina_store::reader::{Access, Io, Stretch, Verify};
 use lamina_store::storage::{Files, Storage};
 use lamina_store::writer::PartInput;
 use lamina_store::{Opening, Snapshot, Writer, create};
@@ -258,5 +260,88 @@ fn work_that_was_stopped_goes_on_where_it_was() {
     assert!(compact(&storage(&run.path), &[], &stopped).is_err());
     run.compact();
     run.collect();
+    run.check(0..3);
+}
+
+/// Ends of stretches around those of blocks and chunks.
+fn edges(length: usize) -> Vec<usize> {
+    let steps = [1, 2, 7].into_iter().map(|blocks| blocks * checksum::PIECE).chain([CHUNK, CHUNK + checksum::PIECE]);
+    let around =
+        steps.flat_map(|end| [end - 1, end, end + 3]).chain([0, 1, length / 2, length.saturating_sub(1), length]);
+    around.filter(|&at| at <= length).collect()
+}
+
+/// A stretch of a tensor.
+fn stretch(snapshot: &Snapshot, step: i64, tensor: usize, range: Range<usize>) -> Result<Vec<u8>> {
+    let mut out = vec![9; range.len()];
+    let wanted = (Stretch { step, tensor, start: range.start as u64 }, &mut out[..]);
+    match snapshot.saved_stretches("model", vec![wanted], 1)?.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(out),
+    }
+}
+
+#[test]
+fn parts_of_coded_chunks_are_what_was_saved_and_cost_their_blocks() {
+    let run = Run::new(300_000);
+    run.save(0..3);
+    run.compact();
+    run.collect();
+    for (io, verify) in [(Io::Mmap, Verify::First), (Io::Pread, Verify::First), (Io::Pread, Verify::Always)] {
+        let snapshot = open(&run.path).with_access(Access { io, verify });
+        for step in 0..3 {
+            for (tensor, (spec, bytes)) in state(step, run.elements).iter().enumerate() {
+                let ends = edges(bytes.len());
+                for (&start, &end) in ends.iter().flat_map(|start| ends.iter().map(move |end| (start, end))) {
+                    if start < end {
+                        let found = stretch(&snapshot, step, tensor, start..end).unwrap();
+                        assert!(found == bytes[start..end], "{start}..{end} of {} of step {step}", spec.name);
+                    }
+                }
+            }
+        }
+        let before = snapshot.chunk_bytes_read();
+        stretch(&snapshot, 2, 1, CHUNK - 2..CHUNK + 2).unwrap();
+        // two blocks, and those that they are differences from, all of them coded
+        assert!((1..4 * checksum::PIECE as u64).contains(&(snapshot.chunk_bytes_read() - before)));
+    }
+}
+
+#[test]
+fn a_damaged_block_of_a_coded_chunk_costs_the_stretches_that_need_it() {
+    let run = Run::new(300_000);
+    run.save(0..3);
+    run.compact();
+    run.collect();
+    let pack = std::fs::read_dir(run.path.join("chunks")).unwrap().next().unwrap().unwrap().path();
+    let healthy = std::fs::read(&pack).unwrap();
+    let whole: Vec<State> = (0..3).map(|step| state(step, run.elements)).collect();
+    let mut told = Vec::new();
+    for at in (0..24).map(|part| healthy.len() * part / 24) {
+        let mut bytes = healthy.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&pack, &bytes).unwrap();
+        let snapshot = open(&run.path).with_access(Access { io: Io::Pread, verify: Verify::First });
+        let mut lost = 0;
+        for (step, state) in whole.iter().enumerate() {
+            for (tensor, (_, bytes)) in state.iter().enumerate() {
+                for start in (0..bytes.len()).step_by(checksum::PIECE) {
+                    let range = start..bytes.len().min(start + checksum::PIECE);
+                    match stretch(&snapshot, step as i64, tensor, range.clone()) {
+                        Ok(found) => assert!(found == bytes[range]),
+                        Err(error) => {
+                            assert_eq!((error.kind, error.file.is_some()), (ErrorKind::Damaged, true));
+                            lost += 1;
+                        }
+                    }
+                }
+            }
+        }
+        // a block, and of a base the same block of the two other saves
+        assert!(lost <= 3, "{lost} stretches are lost with one byte");
+        told.push(lost);
+    }
+    std::fs::write(&pack, &healthy).unwrap();
+    assert!(told.iter().filter(|&&lost| lost > 0).count() > 20 && told.contains(&1) && told.contains(&3), "{told:?}");
     run.check(0..3);
 }

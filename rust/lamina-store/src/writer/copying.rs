@@ -36,7 +36,9 @@ pub fn extend(buffer: &mut Vec<u8>, bytes: &[u8]) {
         loop {
             let Some((room, bytes)) = work.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
             // SAFETY: shares of one length, of memory that is there; a buffer that grows overlaps nothing that is borrowed
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), room.as_mut_ptr().cast(), bytes.len().min(room.len())) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), room.as_mut_ptr().cast(), bytes.len().min(room.len()))
+            };
         }
     });
     let length = buffer.len() + bytes.len();
