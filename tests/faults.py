@@ -1909,9 +1909,9 @@ def mds_does_not_square(patch: pytest.MonkeyPatch) -> None:
 @fault
 def sweeps_know_rows_by_site_and_step(patch: pytest.MonkeyPatch) -> None:
     """A cell's key holds where its rows lie, and not which they are."""
-    from lamina.sweeps import subjects
+    from lamina.sweeps.names import Names
 
-    patch.setattr(subjects, "_of_rows", lambda chosen, site, step, names: f"{chosen.run.id} {site} {step}".encode())
+    patch.setattr(Names, "_identity", lambda self, site, step, names: f"{self._run.id} {site} {step}".encode())
 
 
 @fault

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from hashlib import blake2b
-from operator import and_
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
-from lamina.errors import NotFoundError, SchemaError
+from lamina.errors import NotFoundError
 from lamina.rows import Rows
 from lamina.runs import Run, globs
-from lamina.runs.conditions import check_condition
 from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.parameters import PART
-from lamina.runs.separable import is_separable
-from lamina.runs.steps import Steps, has_step, plain_steps, step_condition
-from lamina.runs.stored import StoredRows
+from lamina.runs.steps import Steps, has_step, plain_steps
 from lamina.sweeps.canonical import digest
+from lamina.sweeps.names import Names
 
 if TYPE_CHECKING:
     import torch
-
-_ROWS = 2**22
-"""About how many names of rows are held at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +102,9 @@ def subjects(
     found: list[Subject] = []
     for name, run in runs.items():
         chosen = Chosen(run, source, where)
-        chosen_sites = [one for one in recorded[name] if any(globs.matches(each, one) for each in of_sites)]
-        for site in chosen_sites:
-            names = _names_by_step(chosen, site, wanted)
-            found.extend(Subject(name, site, step, _of_rows(chosen, site, step, ids), chosen) for step, ids in names)
+        names = Names(run, source, where, wanted)
+        for site in (one for one in recorded[name] if any(globs.matches(each, one) for each in of_sites)):
+            found.extend(Subject(name, site, step, identity, chosen) for step, identity in names.identities(site))
         for tensor in (one for one in saved[name] if any(globs.matches(each, one) for each in of_tensors)):
             found.extend(
                 Subject(name, tensor, step, identity, chosen) for step, identity in _of_tensor(chosen, tensor, wanted)
@@ -139,62 +129,6 @@ def _divided(
         if not any(globs.matches(pattern, tensor) for tensor in tensors):
             raise NotFoundError(f"no site matches {pattern!r}", hint=nearest_names(pattern, [*sites, *tensors]))
     return of_sites, of_tensors
-
-
-def _names_by_step(chosen: Chosen, site: str, wanted: Steps) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the names of the rows that are left at each step, sorted."""
-    run, where = chosen.run, chosen.where
-    steps = [step for step in sorted(run._wide.steps_of([site])) if wanted is None or has_step(wanted, step)]
-    schema = pl.Schema({"row": pl.Int64, **run._wide.columns, **run._wide.types([site])})
-    if where is not None:
-        check_condition(where, schema)
-    if where is not None and not is_separable(where, schema):
-        # it compares rows with each other: those of a step, as `Run.rows` has it
-        for step in steps:
-            if (ids := np.sort(run.rows(site, step=step, source=chosen.source, where=where).ids)).size:
-                yield step, ids
-        return
-    rows = next(count for name, _, _, count, *_ in run._snapshot.sites() if name == site)
-    at_once = max(1, _ROWS * len(steps) // max(rows, 1))
-    for first in range(0, len(steps), at_once):
-        yield from _names(chosen, site, steps[first : first + at_once])
-
-
-def _names(chosen: Chosen, site: str, steps: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-    frame = chosen.run.activations(site)
-    has_source = "source" in frame.collect_schema()
-    if chosen.source is not None and not has_source:
-        return
-    conditions = [step_condition(steps)]
-    conditions += [] if chosen.source is None else [pl.col("source") == chosen.source]
-    conditions += [] if chosen.where is None else [chosen.where]
-    frame = frame.filter(reduce(and_, conditions)).select("step", "row", *["source"] * has_source).collect()
-    if has_source and chosen.source is None and frame["source"].n_unique() > 1:
-        for (step,), part in frame.select("step", "source").unique().group_by("step", maintain_order=True):
-            if part.height > 1:
-                names = ", ".join(sorted(map(str, part["source"].to_list())))
-                raise SchemaError(
-                    f"the rows of {site!r} at step {step} come from several sources: {names}",
-                    hint="choose one with source=",
-                )
-    frame = frame.select("step", "row").sort("step", "row")
-    at, first = np.unique(frame["step"].to_numpy(), return_index=True)
-    ends = [*first[1:].tolist(), frame.height]
-    rows = frame["row"].to_numpy()
-    yield from ((step, rows[begin:end]) for step, begin, end in zip(at.tolist(), first.tolist(), ends, strict=False))
-
-
-def _of_rows(chosen: Chosen, site: str, step: int, names: np.ndarray) -> bytes:
-    """Return what tells rows from others: what lies under a name at a site never changes."""
-    run = chosen.run
-    hasher = blake2b(f"{run.id} {site} ".encode(), digest_size=16)
-    if site in run._wide.table.sites(run._wide.table.attached):
-        # unless it was deleted and attached again: where it lies tells that
-        source = run.rows(site, step=step, source=chosen.source, where=chosen.where).source
-        assert isinstance(source, StoredRows)
-        hasher.update(digest(source.state()))
-    hasher.update(names.tobytes())
-    return hasher.digest()
 
 
 def _tensors(run: Run) -> list[str]:
