@@ -2004,3 +2004,19 @@ def ksg_forgets_the_nearest(patch: pytest.MonkeyPatch) -> None:
     room = import_module("lamina.information.ksg")
     whole = room.nearest
     patch.setattr(room, "nearest", lambda z, k, codes: tuple(found[:, 1:] for found in whole(z, k + 1, codes)))
+
+
+def grid_forgets_groups(patch: pytest.MonkeyPatch) -> None:
+    """Rows of a group are added up as if each were one of its own, but for the buckets."""
+    from lamina.similarity.holding import Layout
+
+    patch.setattr(Layout, "size", property(lambda self: 1))
+
+
+@fault
+def grid_keeps_rows_of_a_group(patch: pytest.MonkeyPatch) -> None:
+    """Row sums hold the rows of the own group."""
+    from lamina.similarity.holding import Held
+
+    whole = Held._outside
+    patch.setattr(Held, "_outside", lambda self, layout, weights, own: whole(self, layout, weights, own * 0))

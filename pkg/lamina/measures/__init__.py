@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lamina.measures.estimate import Estimate
+from lamina.measures.grids import Grid, Plan
 from lamina.measures.jackknife import Replicates
 from lamina.measures.multiple import benjamini_hochberg
 from lamina.measures.permutation import PermutationTest, permutation_test
@@ -11,8 +12,10 @@ from lamina.measures.summary import summarize
 
 __all__ = [
     "Estimate",
+    "Grid",
     "Measure",
     "PermutationTest",
+    "Plan",
     "Replicates",
     "benjamini_hochberg",
     "list_measures",

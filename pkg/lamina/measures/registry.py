@@ -10,6 +10,7 @@ from typing import Literal, TypeVar, get_args
 import polars as pl
 
 from lamina.errors import SchemaError
+from lamina.measures.grids import Grid
 
 Invariance = Literal["rotation", "permutation", "scale", "shift", "affine"]
 Takes = Literal["rows", "two rows", "rows and labels", "model", "two models"]
@@ -40,6 +41,7 @@ class Measure:
         catalogue: The rows of the catalogue of ideas that it answers to.
         source: Who published it.
         function: The measure.
+        grid: How it computes many pairs in one go; None where each pair is a call.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Measure:
     catalogue: tuple[str, ...]
     source: str
     function: Callable[..., object]
+    grid: Grid | None = None
 
 
 def measure(
@@ -70,6 +73,7 @@ def measure(
     cost: str,
     catalogue: Sequence[str] = (),
     source: str,
+    grid: Grid | None = None,
 ) -> Callable[[_Function], _Function]:
     """Enter a function into the register under `<family>.<its name>`; it is returned as it is.
 
@@ -85,6 +89,7 @@ def measure(
         cost: See `Measure`.
         catalogue: See `Measure`.
         source: See `Measure`.
+        grid: See `Measure`.
 
     Raises:
         SchemaError: Two functions of one name, or an affine invariance without those that it holds.
@@ -124,6 +129,7 @@ def measure(
             catalogue=tuple(catalogue),
             source=source,
             function=function,
+            grid=grid,
         )
         return function
 

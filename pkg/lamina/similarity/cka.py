@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lamina.errors import SchemaError
-from lamina.measures import Estimate, Replicates, measure
+from lamina.measures import Estimate, Grid, Replicates, measure
 from lamina.rows.aligned import align
+from lamina.similarity.grid import compute
+from lamina.similarity.planning import plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     symmetric=True,
     larger_is_more_similar=True,
     streams=True,
+    grid=Grid(compute, plan),
     cost="linear: 6 n d^2, memory d^2; RBF: 4 n^2 d, memory flat",
     catalogue=["S020", "S154"],
     source="Kornblith, Norouzi, Lee, Hinton 2019",
@@ -102,7 +105,6 @@ def cka(
         >>> round(similarity.cka(x, 3 * x @ turned + 7).value, 5)
         1.0
     """
-    from lamina.similarity.degenerate import less_counted_twice, ratio_of_pairs
     from lamina.similarity.hsic import hsic_linear, prefers_panels
     from lamina.similarity.kernelized import hsic_panels
 
@@ -115,6 +117,23 @@ def cka(
     else:
         hsic = hsic_panels(aligned, kernel=kernel, debiased=debiased, bandwidth=bandwidth, seed=seed)
         options |= hsic.options
+    return estimate_of(hsic, options, debiased=debiased, seed=seed if kernel == "rbf" else None)
+
+
+def estimate_of(hsic: Hsic, options: Mapping[str, Any], *, debiased: bool, seed: int | None = None) -> Estimate:
+    """Return the estimate of the ratio.
+
+    Args:
+        hsic: HSIC of x with x, y with y, and x with y.
+        options: What the estimate tells of how it came about.
+        debiased: Which HSIC it is.
+        seed: What was drawn with it.
+
+    Raises:
+        SchemaError: Too few groups, or a representation that does not vary.
+    """
+    from lamina.similarity.degenerate import less_counted_twice, ratio_of_pairs
+
     _check(hsic, debiased)
     values = _ratio(hsic.values)
     whole = Replicates(tuple(hsic.keys), tuple(hsic.rows), tuple(values[1:].tolist()))
@@ -135,7 +154,7 @@ def cka(
         error=error,
         options=options,
         dtype=hsic.dtype,
-        seed=seed if kernel == "rbf" else None,
+        seed=seed,
         parts={f"hsic_{name}": float(each[0]) for name, each in hsic.values.items()},
         replicates=whole,
     )

@@ -1,0 +1,115 @@
+"""Sums over pairs of rows from tiles of kernel values, for many matrices that are held.
+
+A tile is some rows against some others. Its kernel values are made once for each matrix; the sums of all pairs of
+matrices are then one product of the tiles with each other, laid out as vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lamina.similarity.products import inner
+
+if TYPE_CHECKING:
+    from lamina.similarity.holding import Held, Layout
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Some whole groups of a bucket.
+
+    Attributes:
+        bucket: Which.
+        rows: Their rows.
+        u: [rows], the size of each row's group.
+        u_groups: [groups].
+        of_groups: [rows, groups], 1 where a row is in a group.
+    """
+
+    bucket: int
+    rows: slice
+    u: Tensor
+    u_groups: Tensor
+    of_groups: Tensor
+
+    @staticmethod
+    def all_of(layout: Layout, dtype: torch.dtype) -> list[_Panel]:
+        codes = torch.from_numpy(layout.codes)
+        sizes = torch.from_numpy(layout.sizes).to(dtype)
+        found = []
+        for bucket, rows, groups in layout.panels:
+            one_hot = (codes[rows, None] == torch.arange(groups.start, groups.stop)).to(dtype)
+            found.append(_Panel(bucket, rows, layout.u[rows].to(dtype), sizes[groups], one_hot))
+        return found
+
+
+def tile_products(held: Sequence[Held], layout: Layout, *, debiased: bool) -> dict[str, Tensor]:
+    """Return the sums of all pairs of matrices, [matrices, matrices, buckets, buckets] by name.
+
+    They are over pairs of rows of different groups; for the biased HSIC over all.
+    """
+    sums = _Sums(len(held), layout, debiased=debiased)
+    panels = _Panel.all_of(layout, held[0].x.dtype)
+    most = max(len(panel.u) for panel in panels)
+    buffer = held[0].x.new_empty(len(held) * most * most)
+    for first, a in enumerate(panels):
+        for b in panels[first:]:
+            values = buffer[: len(held) * len(a.u) * len(b.u)].view(len(held), len(a.u), len(b.u))
+            for each, into in zip(held, values, strict=True):
+                torch.mm(each.x[a.rows], each.x[b.rows].T, out=into)
+            if a is b and debiased:
+                values.masked_fill_((a.of_groups @ a.of_groups.T).bool(), 0)
+            sums.add(a, b, values)
+    return sums.found
+
+
+class _Sums:
+    """What tiles are added to."""
+
+    def __init__(self, matrices: int, layout: Layout, *, debiased: bool) -> None:
+        self._grouped = debiased and layout.size != 1
+        self._unequal = debiased and layout.size is None
+        names = ["p00"]
+        names += ["tau00", "groups"] if self._grouped else []
+        names += ["p10", "p20", "p11", "tau10", "tau01"] if self._unequal else []
+        count = len(layout.keys)
+        self.found = {name: torch.zeros(matrices, matrices, count, count, dtype=torch.float64) for name in names}
+
+    def add(self, a: _Panel, b: _Panel, values: Tensor) -> None:
+        """Add the kernel values between the rows of two panels, both ways round unless they are one panel."""
+        self._add_both("p00", a, b, values, values)
+        if self._unequal:
+            self._add_both("p11", a, b, values * (a.u[:, None] * b.u), values)
+            for weight, rows, columns in ((a.u[:, None], a, b), (b.u, b, a))[: 1 + (a is not b)]:
+                weighted = values * weight
+                self._add("p10", rows, columns, weighted, values)
+                self._add("p20", rows, columns, weighted, weighted)
+        if not self._grouped:
+            return
+        by_b, by_a = values @ b.of_groups, a.of_groups.T @ values
+        self._add_both("groups", a, b, both := a.of_groups.T @ by_b, both)
+        self._add_taus(a, b, by_b, a.u[:, None], b.u_groups)
+        if a is not b:
+            self._add_taus(b, a, by_a, b.u, a.u_groups[:, None])
+
+    def _add_taus(self, rows: _Panel, columns: _Panel, sums: Tensor, u_rows: Tensor, u_groups: Tensor) -> None:
+        """Add sums over the groups of some columns, for each of some rows."""
+        self._add("tau00", rows, columns, sums, sums)
+        if self._unequal:
+            self._add("tau10", rows, columns, sums * u_rows, sums)
+            self._add("tau01", rows, columns, sums * u_groups, sums)
+
+    def _add_both(self, name: str, a: _Panel, b: _Panel, x: Tensor, y: Tensor) -> None:
+        found = self._add(name, a, b, x, y)
+        if a is not b:
+            self.found[name][:, :, b.bucket, a.bucket] += found
+
+    def _add(self, name: str, rows: _Panel, columns: _Panel, x: Tensor, y: Tensor) -> Tensor:
+        found = inner(x.flatten(1), y.flatten(1))
+        self.found[name][:, :, rows.bucket, columns.bucket] += found
+        return found
