@@ -2006,6 +2006,7 @@ def ksg_forgets_the_nearest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(room, "nearest", lambda z, k, codes: tuple(found[:, 1:] for found in whole(z, k + 1, codes)))
 
 
+@fault
 def grid_forgets_groups(patch: pytest.MonkeyPatch) -> None:
     """Rows of a group are added up as if each were one of its own, but for the buckets."""
     from lamina.similarity.holding import Layout
