@@ -1277,11 +1277,13 @@ def squares_drop_the_last_row(patch: pytest.MonkeyPatch) -> None:
 
     from lamina.recording.numbers import squares
 
-    def whole(flat: torch.Tensor) -> torch.Tensor:
-        rows = flat[: flat.numel() // squares.ROW * squares.ROW].view(-1, squares.ROW)
-        return torch.linalg.vector_norm(rows, dim=1).double()
+    whole = squares._bytes
 
-    patch.setattr(squares, "_norms_of_rows", whole)
+    def rows(tensor: torch.Tensor) -> Any:
+        flat, row = whole(tensor), 512 * tensor.itemsize
+        return flat[: flat.size // row * row]
+
+    patch.setattr(squares, "_bytes", rows)
 
 
 @fault
@@ -1294,8 +1296,7 @@ def squares_are_summed_in_the_dtype_of_the_tensor(patch: pytest.MonkeyPatch) -> 
     def narrow(own: list[torch.Tensor], *_: object) -> torch.Tensor:
         return torch.stack([torch.linalg.vector_norm(one) for one in own]).square().double()
 
-    patch.setattr(squares, "_together", narrow)
-    patch.setattr(squares, "_one_by_one", narrow)
+    patch.setattr(squares, "_on_cpu", narrow)
 
 
 @fault

@@ -90,6 +90,13 @@ def hash_buckets(data: Buffer, offsets: Buffer, count: int) -> bytes:
     """For each text `data[offsets[i]:offsets[i + 1]]` (offsets as i64) the first eight bytes of its BLAKE3, as a
     little-endian number, modulo `count` (at most 255): one byte a text."""
 
+def sums_of_squares(
+    dtype: str, tensors: Sequence[Buffer], minus: Sequence[Buffer] | None = None, *, threads: int = 1
+) -> list[float]:
+    """The sum of squares of each tensor (`f64`, `f32`, `f16` or `bf16`), or of each difference from the tensor of the
+    same place in `minus`, by at most so many threads, whose number changes no bit. Half precision is widened before it is
+    subtracted or squared; rows of 512 are summed in f32, and these sums in f64."""
+
 @final
 class Progress:
     """How far a function below that takes one has got; another thread may look, and ask it to stop."""

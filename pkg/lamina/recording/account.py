@@ -38,9 +38,11 @@ class Account:
         """
         fired = set(fired)
         awaited = set(awaited) - fired
-        due = [site for site in due if site not in awaited]
-        self._due[source].update(due)
-        self._fired[source].update(fired)
+        due = [site for site in due if site not in awaited] if awaited else list(due)
+        # Not Counter.update: it is Python code, and steps that are short feel it.
+        for counts, sites in (self._due[source], due), (self._fired[source], fired):
+            for site in sites:
+                counts[site] += 1
         if self._awaited:
             self._awaited -= {(source, site) for site in fired}
         self._awaited |= {(source, site) for site in awaited}

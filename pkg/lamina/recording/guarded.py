@@ -40,7 +40,8 @@ class GuardedWriter:
         if self.failure is None and sites:
             # Sites of one append share their rows: a mask is looked at once.
             rows = row_count(next(iter(sites.values())), columns.get("mask"))
-            self.rows.update(dict.fromkeys(sites, rows))
+            for site in sites:
+                self.rows[site] += rows
 
     def log(self, values: Mapping[str, Any], *, step: int, site: Sequence[str] | None = None) -> None:
         """See `Writer.log`."""

@@ -81,6 +81,8 @@ class Probes:
             RecordingError: If a probe is empty, captures nothing, or gives other data than the first time; of these
                 nothing is written.
         """
+        if not self._probes:
+            return
         every = taps.of_passes
         for name, (probe, schedule, sameness) in self._probes.items():
             asked: list[PassTap] = every

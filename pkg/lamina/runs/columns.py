@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,10 +89,18 @@ def as_values(name: str, value: Any) -> Any:
 
 
 def from_range(value: range) -> np.ndarray:
-    """The numbers of a range, without a Python object for each."""
+    """The numbers of a range, without a Python object for each; nobody writes to them."""
     if _LEAST <= value.start <= _MOST and _LEAST <= value.stop <= _MOST and _LEAST <= value.step <= _MOST:
-        return np.arange(value.start, value.stop, value.step, dtype=np.int64)
+        return _few_numbers(value) if value[_FEW:] == range(0) else _numbers(value)
     return np.array(value, dtype=object)
+
+
+def _numbers(value: range) -> np.ndarray:
+    return np.arange(value.start, value.stop, value.step, dtype=np.int64)
+
+
+_FEW = 2**16
+_few_numbers = lru_cache(maxsize=8)(_numbers)  # they are mostly those of the append before
 
 
 def _from_list(name: str, values: list[Any]) -> np.ndarray:

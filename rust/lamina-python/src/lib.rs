@@ -16,6 +16,7 @@ mod order;
 mod shards;
 mod site_rows;
 mod snapshot;
+mod squares;
 mod stream;
 mod ticket;
 mod wide;
@@ -46,6 +47,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(syncs, module)?)?;
     module.add_function(wrap_pyfunction!(create, module)?)?;
     module.add_function(wrap_pyfunction!(hash::hash_buckets, module)?)?;
+    module.add_function(wrap_pyfunction!(squares::sums_of_squares, module)?)?;
     module.add_function(wrap_pyfunction!(keeping::verify, module)?)?;
     module.add_function(wrap_pyfunction!(keeping::compact, module)?)?;
     module.add_function(wrap_pyfunction!(keeping::gc, module)?)?;

@@ -6,7 +6,7 @@
 mod chain;
 mod clock;
 mod create;
-mod crew;
+pub mod crew;
 pub mod hide;
 pub mod keep;
 pub mod order;

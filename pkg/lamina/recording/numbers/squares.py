@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import _foreach_norm, _foreach_sub  # pyright: ignore[reportPrivateImportUsage]
 
-ROW = 2**10
-"""Elements that are summed in float32: a relative error of at most 1e-6. Sums of rows are added in float64."""
-
-PIECE = 2**18
-"""Elements a thread that are worked on at a time where something has to be computed first: they stay in its cache."""
-
-SMALL = 2**13
-"""Tensors of fewer elements are worked on together: what a call costs counts for more than what it computes."""
-
+from lamina import _core
+from lamina.runs.buffers import name_of_torch
 
 PORTION = 2**26
 """Elements whose differences a GPU holds at a time."""
@@ -56,16 +50,14 @@ def sums_of_squares(tensors: Sequence[torch.Tensor], minus: Sequence[torch.Tenso
     """
     if not tensors:
         return torch.zeros(0, dtype=torch.float64, device="cpu")
-    groups: dict[tuple[torch.device, torch.dtype, bool], list[int]] = {}
+    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, tensor in enumerate(tensors):
-        small = tensor.device.type != "cpu" or tensor.numel() < SMALL
-        groups.setdefault((tensor.device, tensor.dtype, small), []).append(index)
+        groups.setdefault((tensor.device, tensor.dtype), []).append(index)
     found: list[torch.Tensor] = []
-    for (_, dtype, together), indices in groups.items():
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for (device, _), indices in groups.items():
         own = [tensors[index] for index in indices]
         others = None if minus is None else [minus[index] for index in indices]
-        found.append(_together(own, others, wide) if together else _one_by_one(own, others, wide))
+        found.append(_on_cpu(own, others) if device.type == "cpu" else _on_device(own, others))
     if len(found) == 1:
         return found[0]
     target = max((one.device for one in found), key=lambda device: device.type != "cpu")
@@ -74,11 +66,21 @@ def sums_of_squares(tensors: Sequence[torch.Tensor], minus: Sequence[torch.Tenso
     return joined[order.to(target, non_blocking=True)]
 
 
-def _together(own: list[torch.Tensor], others: list[torch.Tensor] | None, wide: torch.dtype) -> torch.Tensor:
+def _on_cpu(own: list[torch.Tensor], others: list[torch.Tensor] | None) -> torch.Tensor:
+    """Read every byte once: what torch has for it converts half precision first, or takes differences, in memory."""
+    name, threads = name_of_torch(own[0].dtype), torch.get_num_threads()
+    minus = None if others is None else [_bytes(one) for one in others]
+    sums = _core.sums_of_squares(str(name), [_bytes(one) for one in own], minus, threads=threads)
+    return torch.tensor(sums, dtype=torch.float64, device="cpu")
+
+
+def _bytes(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.resolve_neg().contiguous().view(torch.uint8).numpy()
+
+
+def _on_device(own: list[torch.Tensor], others: list[torch.Tensor] | None) -> torch.Tensor:
+    wide = torch.float64 if own[0].dtype == torch.float64 else torch.float32
     if others is None:
-        if own[0].device.type == "cpu":
-            # Converting first is faster there.
-            own = [one.to(wide) for one in own]
         return _exact(torch.stack(_foreach_norm(own, 2, dtype=wide))).square()
     norms: list[torch.Tensor] = []
     for few in _portions(own):
@@ -96,40 +98,6 @@ def _portions(tensors: list[torch.Tensor]) -> Iterator[slice]:
             start, size = index, 0
         size += tensor.numel()
     yield slice(start, len(tensors))
-
-
-def _one_by_one(own: list[torch.Tensor], others: list[torch.Tensor] | None, wide: torch.dtype) -> torch.Tensor:
-    scratch = torch.empty(PIECE * torch.get_num_threads(), dtype=wide, device="cpu")
-    return torch.stack(
-        [
-            _of_one(one, None if others is None else others[index], scratch).square().sum()
-            for index, one in enumerate(own)
-        ]
-    )
-
-
-def _of_one(tensor: torch.Tensor, other: torch.Tensor | None, scratch: torch.Tensor) -> torch.Tensor:
-    if other is None and tensor.dtype == scratch.dtype:
-        return _norms_of_rows(tensor)
-    norms = []
-    for start in range(0, tensor.numel(), scratch.numel()):
-        piece = tensor[start : start + scratch.numel()]
-        work = scratch[: piece.numel()]
-        if other is None:
-            work.copy_(piece)
-        elif piece.dtype == work.dtype:
-            torch.sub(piece, other[start : start + scratch.numel()], out=work)
-        else:
-            work.copy_(piece).sub_(other[start : start + scratch.numel()])
-        norms.append(_norms_of_rows(work))
-    return torch.cat(norms)
-
-
-def _norms_of_rows(flat: torch.Tensor) -> torch.Tensor:
-    whole = flat.numel() // ROW * ROW
-    norms = torch.linalg.vector_norm(flat[:whole].view(-1, ROW), dim=1)
-    rest = torch.linalg.vector_norm(flat[whole:]).reshape(1)
-    return torch.cat([norms, rest]).double()
 
 
 def _exact(norms: torch.Tensor) -> torch.Tensor:
