@@ -2022,3 +2022,27 @@ def grid_keeps_rows_of_a_group(patch: pytest.MonkeyPatch) -> None:
 
     whole = Held._outside
     patch.setattr(Held, "_outside", lambda self, layout, weights, own: whole(self, layout, weights, own * 0))
+
+
+@fault
+def codes_come_in_order_of_features(patch: pytest.MonkeyPatch) -> None:
+    """Columns come in ascending order, whatever order was asked for."""
+    from lamina.rows.sparse import Codes
+
+    whole = Codes.of
+    patch.setattr(
+        Codes,
+        "of",
+        staticmethod(lambda value, features, metadata: whole(value, features and sorted(features), metadata)),
+    )
+
+
+@fault
+def codes_start_at_the_first_row(patch: pytest.MonkeyPatch) -> None:
+    """Entries of chosen rows are read from the first row on."""
+    from lamina.rows.sparse import Codes
+
+    whole = Codes.gather
+    patch.setattr(
+        Codes, "gather", lambda self, positions, out, threads=None: whole(self, range(len(positions)), out, threads)
+    )

@@ -15,72 +15,32 @@ if TYPE_CHECKING:
     import torch
 
 
-class Memory:
-    """A source for `Rows`: a tensor or array, and a frame of what is known of its rows.
+class Described:
+    """What is known of rows that lie in memory.
 
     Args:
-        value: An (n, d) or (n,) tensor or array; more dimensions are flattened behind the first. A memory map is read
-            where it lies, a block at a time.
         metadata: A column of n values by name, or a frame of them.
+        n: How many rows there are.
 
     Raises:
-        SchemaError: It is no matrix, or a column has another length.
+        SchemaError: A column has another length.
     """
 
-    converts = True
-    """`gather` fills tensors of any dtype and device."""
-
-    def __init__(self, value: Any, metadata: pl.DataFrame | Mapping[str, Any] | None = None) -> None:
-        tensor = _tensor(value)
-        if tensor.ndim == 0:
-            raise SchemaError("rows need at least one dimension", hint="give an (n, d) tensor or array")
-        if tensor.numel():
-            self._tensor = tensor.reshape(tensor.shape[0], -1)
-        else:
-            self._tensor = tensor.reshape(tensor.shape[0], tensor.shape[-1])
-        self.shape = (self._tensor.shape[0], self._tensor.shape[1])
-        self._metadata = _frame({} if metadata is None else metadata, self.shape[0])
+    def __init__(self, metadata: pl.DataFrame | Mapping[str, Any] | None, n: int) -> None:
+        self._metadata = _frame({} if metadata is None else metadata, n)
+        self._n = n
 
     @property
     def ids(self) -> np.ndarray:
         """0 to n - 1, unless the metadata name them."""
         if "row" in self._metadata.columns:
             return self._metadata["row"].cast(pl.Int64).to_numpy()
-        return np.arange(self.shape[0], dtype=np.int64)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The tensor's."""
-        return self._tensor.dtype
-
-    @property
-    def tensor(self) -> torch.Tensor:
-        """The matrix."""
-        return self._tensor
+        return np.arange(self._n, dtype=np.int64)
 
     @property
     def given(self) -> pl.DataFrame:
         """The metadata that were given."""
         return self._metadata
-
-    def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
-        """Fills `out` with the rows at these positions."""
-        out.copy_(self._tensor[self._index(positions)])
-
-    def narrow(self, positions: np.ndarray | range) -> Memory:
-        """Some of the rows; neighbors share the memory."""
-        if isinstance(positions, range):
-            some = self._metadata.slice(positions.start, len(positions))
-        else:
-            some = self._metadata[positions] if self._metadata.width else self._metadata
-        return Memory(self._tensor[self._index(positions)], some)
-
-    def _index(self, positions: np.ndarray | range) -> Any:
-        import torch
-
-        if isinstance(positions, range):
-            return slice(positions.start, max(positions.start, positions.stop))
-        return torch.tensor(positions, device=self._tensor.device)
 
     @property
     def columns(self) -> list[str]:
@@ -96,8 +56,67 @@ class Memory:
         own = pl.Series("row", self.ids)
         return pl.DataFrame([own if name == "row" else self._metadata[name] for name in columns])
 
+    def described(self, positions: np.ndarray | range) -> pl.DataFrame:
+        """The metadata of some of the rows."""
+        if isinstance(positions, range):
+            return self._metadata.slice(positions.start, len(positions))
+        return self._metadata[positions] if self._metadata.width else self._metadata
 
-def _tensor(value: Any) -> torch.Tensor:
+
+class Memory(Described):
+    """A source for `Rows`: a tensor or array, and a frame of what is known of its rows.
+
+    Args:
+        value: An (n, d) or (n,) tensor or array; more dimensions are flattened behind the first. A memory map is read
+            where it lies, a block at a time.
+        metadata: A column of n values by name, or a frame of them.
+
+    Raises:
+        SchemaError: It is no matrix, or a column has another length.
+    """
+
+    converts = True
+    """`gather` fills tensors of any dtype and device."""
+
+    def __init__(self, value: Any, metadata: pl.DataFrame | Mapping[str, Any] | None = None) -> None:
+        tensor = tensor_of(value)
+        if tensor.ndim == 0:
+            raise SchemaError("rows need at least one dimension", hint="give an (n, d) tensor or array")
+        if tensor.numel():
+            self._tensor = tensor.reshape(tensor.shape[0], -1)
+        else:
+            self._tensor = tensor.reshape(tensor.shape[0], tensor.shape[-1])
+        self.shape = (self._tensor.shape[0], self._tensor.shape[1])
+        super().__init__(metadata, self.shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The tensor's."""
+        return self._tensor.dtype
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The matrix."""
+        return self._tensor
+
+    def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
+        """Fills `out` with the rows at these positions."""
+        out.copy_(self._tensor[self._index(positions)])
+
+    def narrow(self, positions: np.ndarray | range) -> Memory:
+        """Some of the rows; neighbors share the memory."""
+        return Memory(self._tensor[self._index(positions)], self.described(positions))
+
+    def _index(self, positions: np.ndarray | range) -> Any:
+        import torch
+
+        if isinstance(positions, range):
+            return slice(positions.start, max(positions.start, positions.stop))
+        return torch.tensor(positions, device=self._tensor.device)
+
+
+def tensor_of(value: Any) -> torch.Tensor:
+    """Return what was given as a tensor, with its memory; SchemaError if it is none."""
     import torch
 
     if isinstance(value, torch.Tensor):

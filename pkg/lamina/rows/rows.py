@@ -16,6 +16,7 @@ from lamina.rows.converted import Converted
 from lamina.rows.epochs import WINDOW_BYTES, OrderName, Plan
 from lamina.rows.groups import labels_of
 from lamina.rows.memory import Memory
+from lamina.rows.sparse import Codes, is_sparse, pickled
 
 if TYPE_CHECKING:
     import torch
@@ -91,20 +92,41 @@ class Rows:
         self.shape = source.shape
 
     @staticmethod
-    def of(value: Any, metadata: pl.DataFrame | Mapping[str, Any] | None = None) -> Rows:
+    def of(
+        value: Any,
+        metadata: pl.DataFrame | Mapping[str, Any] | None = None,
+        *,
+        features: Sequence[int] | None = None,
+    ) -> Rows:
         """Rows of a torch tensor, NumPy array or memory map [n, d] or [n]; Rows are returned as they are.
+
+        Sparse codes come out as dense blocks of the features that are chosen, and are never dense as a whole: a matrix
+        of scipy, a sparse tensor (CSR or COO), or with `features=` a pair (values, indices) of two [n, k], as `topk`
+        returns it, whose indices below 0 stand for nothing. What a row has twice of a feature is added.
 
         Args:
             value: The matrix; more dimensions are flattened behind the first.
             metadata: Columns of n values, by name or as a frame. `example` names what is independent, as in a run.
+            features: Of sparse codes: which features, in this order. None takes all of them.
 
         Raises:
-            SchemaError: It is no matrix, or a column has another length.
+            SchemaError: It is no matrix, a column has another length, or `features` do not fit.
+
+        Example:
+            >>> import torch
+            >>> values, indices = torch.tensor([[3.0, 1.0], [2.0, 5.0]]), torch.tensor([[70, 8], [8, 901]])
+            >>> Rows.of((values, indices), features=[8, 901]).gather([0, 1]).tolist()
+            [[1.0, 0.0], [2.0, 5.0]]
         """
         if isinstance(value, Rows):
-            if metadata is not None:
-                raise SchemaError("metadata= for Rows, which have their own", hint="give groups= or labels= instead")
+            if metadata is not None or features is not None:
+                name = "metadata" if features is None else "features"
+                raise SchemaError(f"{name}= for Rows, which have their own", hint="give groups= or labels= instead")
             return value
+        if is_sparse(value) or (features is not None and isinstance(value, tuple)):
+            return Rows(Codes.of(value, features, metadata), reopen=pickled)
+        if features is not None:
+            raise SchemaError("features= for a matrix that is not sparse", hint="give x[:, features]")
         return Rows(Memory(value, metadata))
 
     @cached_property
