@@ -10,6 +10,7 @@ use super::recode::recode;
 use super::rewrite::{rewrite, used};
 use super::settle::settle;
 use crate::chain::Chain;
+use crate::reader::{Access, Io, Verify};
 use crate::storage::Storage;
 use crate::{Opening, Snapshot};
 use lamina_format::record::{Group, Op, Replace, Replaced};
@@ -86,7 +87,9 @@ fn round(
 ) -> Result<bool> {
     progress.check()?;
     let base = Chain::read(storage.as_ref())?.highest;
-    let snapshot = Snapshot::open(Arc::clone(storage), Opening::default())?;
+    // what is read once needs no map
+    let access = Access { io: Io::Pread, verify: Verify::Always };
+    let snapshot = Snapshot::open(Arc::clone(storage), Opening::default())?.with_access(access);
     // what is hidden of a group with damage may not be known
     let damaged: HashSet<&str> = snapshot.problems().iter().filter_map(|problem| problem.file.as_deref()).collect();
     let doubtful = snapshot.stored().filter(|group| damaged.contains(group.record.file.as_str()));
