@@ -142,14 +142,11 @@ pub fn will_fill<'a>(outs: impl Iterator<Item = &'a [u8]>) {
     }
 }
 
-/// The addresses of whole huge pages in ranges, of which those that are near each other count as one.
+/// The addresses of whole huge pages in ranges that do not overlap, of which those that are near each other count as one.
 fn of_huge_pages(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     ranges.sort_by_key(|range| range.start);
     let near = ranges.chunk_by(|one, next| next.start.saturating_sub(one.end) < GAP);
-    let whole = near.map(|near| {
-        let end = near.iter().map(|range| range.end).max().unwrap_or(0);
-        near[0].start.next_multiple_of(HUGE)..end / HUGE * HUGE
-    });
+    let whole = near.map(|near| near[0].start.next_multiple_of(HUGE)..near[near.len() - 1].end / HUGE * HUGE);
     whole.filter(|range| !range.is_empty()).collect()
 }
 
@@ -216,7 +213,7 @@ mod tests {
         assert_eq!(pages((0..4).rev().map(apart).collect()), [(1, 6)]);
         assert_eq!(pages((1..2).map(apart).collect()), [(2, 3)]);
         assert_eq!(pages(vec![quarters(0, 5), quarters(6, 13)]), [(0, 1), (2, 3)]);
-        assert_eq!(pages(vec![quarters(0, 9), quarters(1, 2), quarters(9, 12)]), [(0, 3)]);
+        assert_eq!(pages(vec![quarters(9, 12), quarters(0, 9)]), [(0, 3)]);
         assert_eq!(pages(vec![quarters(1, 4), 0..0]), []);
         let mut filled = vec![7; 3 * HUGE];
         will_fill([&filled[..HUGE + 5], &filled[HUGE + 5..]].into_iter());
