@@ -23,7 +23,6 @@ class Case:
     truth: What the value is but for its error bar.
     within: How far beyond four error bars it may be: the estimator's bias on these rows.
     fault: The fault in `tests/faults.py` under which it is not.
-    covers: The part of 200 draws whose interval of 95 % must cover the estimator's mean.
     merged: The value from a state for each part of 10 groups, merged in the order given; for measures that stream.
     """
 
@@ -31,7 +30,6 @@ class Case:
     truth: Any
     fault: str
     within: float = 0.0
-    covers: tuple[float, float] = (0.9, 0.99)
     merged: Callable[[Parts], float] | None = None
 
 
@@ -39,50 +37,48 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def documents(seed: int) -> dict[str, Any]:
+def documents(seed: int, times: int = 1) -> dict[str, Any]:
     """Two independent representations of 30 documents with 8 tokens each, and a flavor each."""
-    of_rows = np.repeat(np.arange(30), 8)
-    x, y = (normal(2 * seed + i, 240, 6) + 3 * normal(1000 + 2 * seed + i, 30, 6)[of_rows] for i in range(2))
+    n = 30 * times
+    of_rows = np.repeat(np.arange(n), 8)
+    x, y = (normal(2 * seed + i, 8 * n, 6) + 3 * normal(10**6 + 2 * seed + i, n, 6)[of_rows] for i in range(2))
     return {"x": x, "y": y, "groups": of_rows}
 
 
-def unrelated(seed: int) -> dict[str, Any]:
+def unrelated(seed: int, times: int = 1) -> dict[str, Any]:
     """120 independent rows of 30 features that tell nothing of 4 others."""
-    return {"x": normal(2 * seed, 120, 30), "y": normal(2 * seed + 1, 120, 4), "groups": np.arange(120)}
+    n = 120 * times
+    return {"x": normal(2 * seed, n, 30), "y": normal(2 * seed + 1, n, 4), "groups": np.arange(n)}
 
 
 CORRELATED = -np.log(1 - 0.8**2) / 2
 """The information of two normal numbers that correlate by 0.8."""
 
 
-def correlated(seed: int) -> dict[str, Any]:
+def correlated(seed: int, times: int = 1) -> dict[str, Any]:
     """600 rows of two features each, of which the first of x and the first of y correlate by 0.8."""
-    x, y = normal(2 * seed, 600, 2), normal(2 * seed + 1, 600, 2)
+    n = 600 * times
+    x, y = normal(2 * seed, n, 2), normal(2 * seed + 1, n, 2)
     y[:, 0] = 0.8 * x[:, 0] + 0.6 * y[:, 0]
-    return {
-        "x": x * torch.tensor([1.0, 0.5]).double(),
-        "y": y * torch.tensor([1.0, 0.5]).double(),
-        "groups": np.arange(600),
-    }
+    scale = torch.tensor([1.0, 0.5]).double()
+    return {"x": x * scale, "y": y * scale, "groups": np.arange(n)}
 
 
-def torus(seed: int) -> dict[str, Any]:
+def torus(seed: int, times: int = 1) -> dict[str, Any]:
     """Rows spread evenly over a flat torus of two dimensions, in four."""
-    angles = 2 * np.pi * torch.rand(600, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return {"x": torch.cat([angles.cos(), angles.sin()], 1), "groups": np.arange(600)}
+    n = 600 * times
+    angles = 2 * np.pi * torch.rand(n, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return {"x": torch.cat([angles.cos(), angles.sin()], 1), "groups": np.arange(n)}
 
 
 CORNERS = np.array([[0.0, 0, 0, 0], [3, 0, 0, 0], [0, 4, 0, 0]])
 
 
-def classes(seed: int) -> dict[str, Any]:
+def classes(seed: int, times: int = 1) -> dict[str, Any]:
     """Standard normal classes around three corners of no simplex, of 300, 150 and 150 rows, in groups of 4."""
-    labels = np.arange(600) % 4 // 2 + (np.arange(600) % 4 == 3)
-    return {
-        "x": torch.from_numpy(CORNERS[labels]) + normal(seed, 600, 4),
-        "labels": labels,
-        "groups": np.arange(600) // 4,
-    }
+    at = np.arange(600 * times)
+    labels = at % 4 // 2 + (at % 4 == 3)
+    return {"x": torch.from_numpy(CORNERS[labels]) + normal(seed, len(at), 4), "labels": labels, "groups": at // 4}
 
 
 def collapse_truth() -> np.ndarray:
@@ -113,7 +109,7 @@ def collapse_merged(parts: Parts) -> float:
     for some, scatter in zip(sums[1:], scatters[1:], strict=True):
         sums[0].merge(some)
         scatters[0].merge(scatter)
-    return float(sums[0].means().sum() + scatters[0].products.sum() + scatters[0].wrong.sum())
+    return float(sums[0].means().sum() + scatters[0].product().sum() + scatters[0].wrong.sum())
 
 
 def cka_merged(parts: Parts) -> float:

@@ -6,29 +6,31 @@ import numpy as np
 import pytest
 
 from tests.faults import broken
-from tests.measures.cases import CASES
-from tests.measures.test_registered import NAMES, OWN, call
+from tests.measures.coverage import DRAWS, INTERVALS, SITUATIONS, simulate
+from tests.measures.test_registered import NAMES
 
 
 def check_coverage(name: str, draws: int, intervals: int) -> None:
-    each, case = OWN[name], CASES[name]
-    estimates = [call(each, case.draw(10 + seed)) for seed in range(draws)]
-    mean = np.mean([np.asarray(estimate.value) for estimate in estimates], axis=0)
-    ends = np.array([estimate.interval(0.95) for estimate in estimates[:intervals]])
-    covered = np.mean((ends[:, 0] < mean) & (mean < ends[:, 1]), axis=0)
-    low, high = case.covers
-    assert ((covered >= low) & (covered <= high)).all(), f"{name}: {covered} of the intervals cover {mean}"
-    error = np.std([np.asarray(estimate.value) for estimate in estimates], axis=0) / np.sqrt(draws)
-    assert (np.abs(mean - case.truth) < 4 * error + case.within + 0.02).all(), f"{name}: {mean} instead of {case.truth}"
+    situation = SITUATIONS[name]
+    found = simulate(situation, draws=draws, intervals=intervals)
+    told = f"{name}: {found.covered} of the intervals cover {found.mean}"
+    assert ((found.covered >= 0.9) & (found.covered <= 0.99)).all(), told
+    if situation.unbiased:
+        assert (np.abs(found.mean - situation.truth) < 4 * found.error + 0.02 * np.abs(situation.truth)).all(), told
+        assert ((found.covered_truth >= 0.9) & (found.covered_truth <= 0.99)).all(), f"{name}: {found.covered_truth}"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SITUATIONS)
 def test_intervals_cover(name: str) -> None:
-    check_coverage(name, 2_000, 200)
+    check_coverage(name, DRAWS, INTERVALS)
+
+
+def test_every_measure_is_simulated() -> None:
+    assert sorted({situation.measure for situation in SITUATIONS.values()}) == NAMES
 
 
 def test_errors_that_are_too_small_are_noticed() -> None:
     with broken("jackknife_forgets_its_factor"), pytest.raises(AssertionError, match="of the intervals cover"):
-        check_coverage("similarity.linear_regression", 40, 40)
+        check_coverage("linear_regression of what is unrelated", 40, 40)

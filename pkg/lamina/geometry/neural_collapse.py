@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,28 +106,32 @@ def neural_collapse(
     classifier = _classifier(weights, bias, by.double(), count)
     buckets, keys = aligned.groups.buckets()
 
-    def rows(wanted: range | None = None) -> Iterator[tuple[torch.Tensor, np.ndarray, np.ndarray]]:
-        """Rows, their classes and their buckets; of some buckets, counted from the first of them."""
-        of_rows = buckets[aligned.groups.codes]
+    of_rows = buckets[aligned.groups.codes]
+    # sums are read in pieces that stay in the caches, products need many rows of each bucket
+    large = -(-rows_at_a_time(aligned) // 2)
+
+    def rows(size: int, wanted: range | None = None) -> Iterator[tuple[torch.Tensor, np.ndarray, np.ndarray]]:
+        """Rows by bucket, their classes and their buckets; of some buckets, counted from the first of them."""
         every = np.arange(len(aligned))
         if wanted is not None:
             every = every[(of_rows >= wanted.start) & (of_rows < wanted.stop)]
-        size = rows_at_a_time(aligned)
+        first = wanted.start if wanted is not None else 0
         for start in range(0, every.size, size):
             here = every[start : start + size]
-            first = wanted.start if wanted is not None else 0
+            if size == large:
+                here = here[np.argsort(of_rows[here], kind="stable")]
             yield center(aligned.gather(here).x, by), classes[here], of_rows[here] - first
 
     sums = ClassSums(len(keys), count, d)
-    for block, here, of_rows in rows():
-        sums.update(block.double(), here, of_rows)
+    for block, here, at in rows(-(-large // 4)):
+        sums.update(block, here, at)
     means = sums.means()
     if not (means - means[0]).any():
         raise SchemaError("all class means are equal", hint="are all rows equal?")
-    scatters, whole = _scattered(rows, means, len(keys), classifier)
+    scatters, whole = _scattered(partial(rows, large), means, len(keys), classifier)
     weighed = None if classifier is None else classifier[0]
     nothing = torch.zeros_like(means)
-    values = [[*nc1_to_nc3(sums.n.sum(0), means, whole.products[0], nothing, weighed), 0.0]]
+    values = [[*nc1_to_nc3(sums.n.sum(0), means, whole, nothing, weighed), 0.0]]
     wrong = torch.zeros(len(keys), dtype=torch.float64)
     for chunk, scatter in scatters:
         wrong[chunk.start : chunk.stop] = scatter.wrong
@@ -136,7 +141,7 @@ def neural_collapse(
             if (n == 0).any():
                 values.append([math.nan] * len(values[0]))
                 continue
-            products = whole.products[0] - scatter.products[bucket - chunk.start]
+            products = whole - scatter.product(bucket - chunk.start)
             values.append([*nc1_to_nc3(n, left, products, left - means, weighed), 0.0])
     found = np.array(values)
     sizes = sums.n.sum(1)
@@ -185,20 +190,19 @@ def _scattered(
     means: torch.Tensor,
     count: int,
     classifier: tuple[torch.Tensor, torch.Tensor] | None,
-) -> tuple[Iterator[tuple[range, Scatter]], Scatter]:
+) -> tuple[Iterator[tuple[range, Scatter]], torch.Tensor]:
     """Return products by bucket, as many buckets at a time as there is room for, and those of all rows."""
     fit = max(BUDGET // (8 * means.shape[1] ** 2), 1)
 
     def read(wanted: range | None, as_one: bool = False) -> Scatter:
         size = 1 if as_one else len(wanted or range(count))
         scatter = Scatter(means, size, classifier)
-        for block, classes, of_rows in rows(wanted):
-            scatter.update(block, classes, of_rows * 0 if as_one else of_rows)
+        for block, classes, buckets in rows(wanted):
+            scatter.update(block, classes, buckets * 0 if as_one else buckets)
         return scatter
 
     if count <= fit:
-        every, whole = read(None), Scatter(means, 1, classifier)
-        whole.products += every.products.sum(0)
-        return iter([(range(count), every)]), whole
+        every = read(None)
+        return iter([(range(count), every)]), every.product()
     chunks = (range(first, min(first + fit, count)) for first in range(0, count, fit))
-    return ((chunk, read(chunk)) for chunk in chunks), read(None, as_one=True)
+    return ((chunk, read(chunk)) for chunk in chunks), read(None, as_one=True).product()

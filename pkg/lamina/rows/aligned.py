@@ -81,9 +81,9 @@ class Aligned:
         assert self._at is not None, "a stream cannot be read in any order"
         assert isinstance(self.x, Rows)
         assert isinstance(self.y, Rows)
-        x = self.x.gather(self._at[0][rows])
+        x = self.x.gather(_neighbors(self._at[0][rows]))
         same = self.x is self.y and self._at[0] is self._at[1]
-        return Block(x, x if same else self.y.gather(self._at[1][rows]), self.groups.codes[rows])
+        return Block(x, x if same else self.y.gather(_neighbors(self._at[1][rows])), self.groups.codes[rows])
 
     def narrowed(self) -> tuple[Rows, Rows]:
         """The rows of x and of y in the order in which they are read, which pair by order."""
@@ -167,3 +167,10 @@ def _stream(x: Any, y: Any, groups: Any, pair: str | None) -> Aligned:
 
 def _contiguous(groups: Groups) -> bool:
     return int(np.count_nonzero(np.diff(groups.codes))) == max(len(groups) - 1, 0)
+
+
+def _neighbors(rows: np.ndarray) -> np.ndarray | range:
+    """Return rows that stand side by side as a range, which is read as a whole."""
+    if rows.size and rows[-1] - rows[0] == rows.size - 1 and (np.diff(rows) == 1).all():
+        return range(int(rows[0]), int(rows[-1]) + 1)
+    return rows

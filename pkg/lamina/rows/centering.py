@@ -44,7 +44,7 @@ def centered(aligned: Aligned) -> tuple[Aligned, tuple[Tensor, Tensor]]:
     finite, first = np.ones(len(aligned), bool), 0
     sums: list[Tensor] = [torch.zeros(side.width, dtype=torch.float64) for side in (aligned.x, aligned.y)]
     wide = False
-    for block in aligned.blocks(rows_at_a_time(aligned)):
+    for block in aligned.blocks(-(-rows_at_a_time(aligned) // 8)):  # pieces that stay in the caches
         sides = block.x, block.y
         wide = wide or any(side.dtype == torch.float64 or not side.dtype.is_floating_point for side in sides)
         each = [sides[0].sum(0, dtype=torch.float64)]
