@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from lamina.errors import LaminaError
 from lamina.measures import Estimate
-from lamina.sweeps.cells import Cell, measured
-from lamina.sweeps.executors import Executor, Task, execute
+from lamina.sweeps.cells import Cell
+from lamina.sweeps.division import Piece, divided, together
+from lamina.sweeps.executors import MOST_THREADS, Executor, Task, execute, torch_threads
 from lamina.sweeps.taking import Taken
 
 
 def computed(
-    called: Taken, cells: Sequence[Cell], executor: Executor | None
+    called: Taken, cells: Sequence[Cell], executor: Executor | None, progress: bool
 ) -> Generator[tuple[int, Estimate | Exception], None, None]:
-    """Yield the number of each cell, and its estimate or why there is none."""
-    tasks = [Task(measured, (called.function, cell.subjects, called.options), str(cell)) for cell in cells]
-    with closing(execute(tasks, executor)) as outcomes:
+    """Yield the number of each cell, and its estimate or why there is none.
+
+    Raises:
+        Exception: What a measure raises that is not ours; what was yielded before stands.
+    """
+    pieces = divided(called, cells)
+    plan = together(pieces)
+    if progress and plan is not None:
+        sys.stderr.write(f"{called.name}, {len(cells):,} cells by {plan}\n")
+    outcomes = _here(pieces) if executor is None else _elsewhere(pieces, executor)
+    with closing(outcomes):
         for number, outcome in outcomes:
-            error = outcome.error
-            yield number, _completed(outcome.value, called) if error is None else error
+            yield number, _completed(outcome, called) if isinstance(outcome, Estimate) else outcome
+
+
+def _here(pieces: Sequence[Piece]) -> Generator[tuple[int, Estimate | LaminaError], None, None]:
+    """Compute in this process: what a piece has found is not lost if it is interrupted."""
+    import torch
+
+    with torch_threads(min(MOST_THREADS, torch.get_num_threads())):
+        for piece in pieces:
+            yield from piece.outcomes()
+
+
+def _elsewhere(
+    pieces: Sequence[Piece], executor: Executor
+) -> Generator[tuple[int, Estimate | Exception], None, None]:
+    tasks = [Task(Piece.collected, (piece,), str(piece)) for piece in pieces]
+    with closing(execute(tasks, executor)) as outcomes:
+        for index, outcome in outcomes:
+            if outcome.error is None:
+                yield from outcome.value
+            else:
+                yield from ((number, outcome.error) for number, _ in pieces[index].cells)
 
 
 def _completed(estimate: Estimate, called: Taken) -> Estimate:

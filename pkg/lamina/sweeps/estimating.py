@@ -96,7 +96,7 @@ def estimates(
         missing = [number for number in range(len(cells)) if number not in done]
         kept.open(cells[number] for number in missing)
         failed: list[LaminaError] = []
-        with closing(computed(called, [cells[number] for number in missing], executor)) as outcomes:
+        with closing(computed(called, [cells[number] for number in missing], executor, progress)) as outcomes:
             for place, outcome in track(outcomes, called.name, total=len(missing), progress=progress):
                 if isinstance(outcome, Estimate):
                     # as it will be read, so that a frame does not tell what was kept from what was not

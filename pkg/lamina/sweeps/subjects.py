@@ -46,6 +46,12 @@ class Subject:
         """Return the rows, of which nothing is read yet, or the model with the weights of the step."""
         return self.given if isinstance(self.given, Rows) else self.given.value(self.site, self.step)
 
+    def rows(self) -> Rows:
+        """Return the rows."""
+        rows = self.value()
+        assert isinstance(rows, Rows)
+        return rows
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Rows go to another process as those that they are, also if the run has grown meanwhile."""
         given = self.given if self.site is None else self.value()

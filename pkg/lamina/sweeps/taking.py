@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any, get_args
 
 from lamina.errors import SchemaError
+from lamina.measures.grids import Grid
 from lamina.measures.registry import Measure, Takes, measures
 
 
@@ -39,6 +40,11 @@ class Taken:
     def of_models(self) -> bool:
         """Whether it takes models."""
         return self.takes in ("model", "two models")
+
+    @property
+    def grid(self) -> Grid | None:
+        """How many comparisons are computed in one go."""
+        return self.registered.grid if self.registered is not None else None
 
     @property
     def symmetric(self) -> bool:
