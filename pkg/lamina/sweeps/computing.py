@@ -42,9 +42,7 @@ def _here(pieces: Sequence[Piece]) -> Generator[tuple[int, Estimate | LaminaErro
             yield from piece.outcomes()
 
 
-def _elsewhere(
-    pieces: Sequence[Piece], executor: Executor
-) -> Generator[tuple[int, Estimate | Exception], None, None]:
+def _elsewhere(pieces: Sequence[Piece], executor: Executor) -> Generator[tuple[int, Estimate | Exception], None, None]:
     tasks = [Task(Piece.collected, (piece,), str(piece)) for piece in pieces]
     with closing(execute(tasks, executor)) as outcomes:
         for index, outcome in outcomes:
