@@ -1,21 +1,22 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 import lamina
-from lamina.report.alike import Layer, compared, labels_of, layers_of, missing, selection, spread
-from tests.report.planted import EXAMPLES, reading, training
+from lamina.report.alike import compared, groups_of, layers_of, missing, selection, spread
+from tests.report.planted import reading, training
 
 
 def tokens(path: Path, *, examples: int, positions: int) -> lamina.Run:
     run = lamina.Run.create(path)
     with run.writer() as writer:
-        writer.append({"a.output": np.ones((examples, positions, 2), np.float32)}, step=0, example=np.arange(examples))
+        ones = np.ones((examples, positions, 2), np.float32)
+        writer.append({"a.output": ones, "b.output": ones}, step=0, example=np.arange(examples))
     return lamina.open(path)
 
 
@@ -61,14 +62,6 @@ def test_many_layers_are_thinned_and_both_ends_kept(tmp_path: Path) -> None:
     assert (chosen[0], chosen[-1]) == ("00.output", "29.output")
 
 
-def test_groups_are_found_by_example_and_position(tmp_path: Path) -> None:
-    run = reading(tmp_path / "run", groups=3)
-    rows = run.rows("a.output", where=pl.col("example") > 2)
-    labels = labels_of(run, rows)
-    assert labels is not None
-    assert labels.to_list() == [f"topic {example // 4}" for example in rows.metadata(["example"])["example"]]
-
-
 def test_groups_may_be_a_column_of_the_rows_or_one_an_example(tmp_path: Path) -> None:
     for name in ("rows", "examples"):
         run = lamina.Run.create(tmp_path / name, config={"groups": "speaker"})
@@ -77,10 +70,7 @@ def test_groups_may_be_a_column_of_the_rows_or_one_an_example(tmp_path: Path) ->
             writer.append({"a.output": np.ones((2, 3, 4), np.float32)}, step=0, example=np.arange(2), **columns)
             if name == "examples":
                 writer.examples({"example": np.arange(2), "speaker": ["ann", "bob"]})
-        run = lamina.open(run.path)
-        labels = labels_of(run, run.rows("a.output"))
-        assert labels is not None
-        assert labels.to_list() == ["ann"] * 3 + ["bob"] * 3
+        assert groups_of(lamina.open(run.path)) == "speaker"
 
 
 @pytest.mark.parametrize("groups", [None, 8, "nothing of that name"])
@@ -88,37 +78,45 @@ def test_a_setting_that_names_no_column_leaves_the_example(tmp_path: Path, group
     run = lamina.Run.create(tmp_path / "run", config={"groups": groups})
     with run.writer() as writer:
         writer.append({"a.output": np.ones((2, 4), np.float32)}, step=0, example=np.arange(2))
-    run = lamina.open(run.path)
-    assert labels_of(run, run.rows("a.output")) is None
+    assert groups_of(lamina.open(run.path)) == "example"
 
 
-def test_a_comparison_is_the_cka_of_its_layers(tmp_path: Path) -> None:
+def test_a_comparison_is_the_cka_of_its_layers_by_group(tmp_path: Path) -> None:
     from lamina import similarity
 
-    run = training(tmp_path / "run", seed=0)
-    layers = {site: Layer("run", run, f"{site}.output", 4, "validation", None) for site in "abc"}
-    wanted = [(layers["a"], layers["b"]), (layers["a"], layers["c"])]
-    frame = compared(wanted, progress=False)
-    sides = ["run_a", "site_a", "step_a", "run_b", "site_b", "step_b"]
-    assert frame.select(sides).rows() == [("run", "a.output", 4, "run", f"{site}.output", 4) for site in "bc"]
-    for (x, y), row in zip(wanted, frame.iter_rows(named=True), strict=True):
-        found = similarity.cka(x.rows(), y.rows())
-        expected = (found.value, found.stderr, EXAMPLES, EXAMPLES)
+    run = reading(tmp_path / "run")
+    sites = ["a.output", "b.output", "c.output"]
+    frame = compared([run], sites, 0, source="texts", where=pl.col("example") > 2, progress=False)
+    assert frame is not None
+    assert frame.select("site_a", "site_b").rows() == list(itertools.combinations(sites, 2))
+    for row in frame.iter_rows(named=True):
+        x, y = (run.rows(row[f"site_{side}"], where=pl.col("example") > 2) for side in "ab")
+        found = similarity.cka(x, y, groups="topic")
+        expected = (found.value, found.stderr, found.n, found.n_groups)
         assert [row[name] for name in ("value", "stderr", "n", "n_groups")] == pytest.approx(expected)
 
 
-def test_threads_are_given_back(tmp_path: Path) -> None:
+def test_a_run_that_keeps_nothing_is_compared_too(tmp_path: Path) -> None:
     run = training(tmp_path / "run", seed=0)
-    layer = Layer("run", run, "a.output", 4, "validation", None)
-    before = torch.get_num_threads()
-    compared([(layer, layer)], progress=False)
-    assert torch.get_num_threads() == before
+    sites = ["a.output", "b.output"]
+    kept = compared([run], sites, 4, source="validation", where=None, progress=False)
+    other = training(tmp_path / "other", seed=0)
+    (other.path / "cache").write_text("a folder cannot stand here")
+    frame = compared([other], sites, 4, source="validation", where=None, progress=False)
+    assert frame is not None
+    assert kept is not None
+    assert frame["value"].to_list() == kept["value"].to_list()
+
+
+def test_no_pair_is_nothing(tmp_path: Path) -> None:
+    run = training(tmp_path / "run", seed=0)
+    assert compared([run], ["a.output"], 4, source="validation", where=None, progress=False) is None
 
 
 def test_a_layer_that_does_not_vary_has_no_value_and_is_counted(tmp_path: Path) -> None:
     run = tokens(tmp_path / "run", examples=9, positions=2)
-    layer = Layer("run", run, "a.output", 0, None, None)
-    frame = compared([(layer, layer)], progress=False)
+    frame = compared([run], ["a.output", "b.output"], 0, source=None, where=None, progress=False)
+    assert frame is not None
     assert frame["value"].to_list() == [None]
     assert "1 comparisons without a value" in missing(frame)
 

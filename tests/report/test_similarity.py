@@ -66,7 +66,8 @@ def test_each_layer_approaches_its_own_end(tmp_path: Path) -> None:
     values = mixed["value"].to_list()
     assert values == sorted(values)
     assert values[0] < 0.6
-    assert values[-1] == pytest.approx(1, abs=1e-6)
+    assert values[-2] < 0.9
+    assert values[-1] == 1
 
 
 def test_the_same_layer_is_compared_across_all_pairs_of_runs(tmp_path: Path) -> None:
@@ -127,9 +128,9 @@ def test_steps_and_runs_on_other_examples_have_no_value_and_are_counted(tmp_path
     for seed in range(2):
         run = lamina.Run.create(tmp_path / f"seed-{seed}")
         with run.writer() as writer:
-            for step in (0, 1):
+            for step in (0, 1, 2):
                 rows = np.random.default_rng(step).normal(size=(9, 3))
-                first = 100 * seed + 10 * step
+                first = 100 * seed + 10 * (step > 0)
                 writer.append({"a.output": rows, "b.output": rows}, step=step, example=np.arange(first, first + 9))
         runs.append(lamina.open(run.path))
     found = pictures(runs)

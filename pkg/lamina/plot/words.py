@@ -63,6 +63,7 @@ def shared(frame: pl.DataFrame, *more: str, without: Sequence[str] = ()) -> str:
 
 def _rows(frame: pl.DataFrame) -> str:
     """Return how many rows values stand on, and in how many groups."""
+    frame = frame.filter(pl.col("value").is_not_null())
     counts = []
     for name, unit in (("n", "rows"), ("n_groups", "groups")):
         known = frame[name].drop_nulls() if name in frame.columns else pl.Series([], dtype=pl.Int64)

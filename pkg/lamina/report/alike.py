@@ -1,61 +1,28 @@
-"""What the pictures of similarity share: which layers and rows they compare, and the CKA of two layers."""
+"""What the pictures of similarity share: which layers and rows they compare, and the sweep that does."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina.errors import NotFoundError, SchemaError
-from lamina.progress import track
+from lamina.errors import LaminaWarning, NotFoundError, StorageError
 from lamina.report.choice import vector_sites
 
 if TYPE_CHECKING:
     from lamina.rows import Rows
     from lamina.runs import Run
+    from lamina.sweeps.pairs import Pairs
 
 SITES = 8
 """Most sites compared with each other, spread over all of them."""
-_AT_ONCE = 2
-"""Comparisons made side by side."""
 MEANING = (
     "Centered kernel alignment (CKA) compares what two layers make of the same {rows}: 1 if they place them alike up "
     "to a rotation and a scale, 0 if what one does says nothing about the other."
 )
-
-_SCHEMA = {
-    "run_a": pl.String,
-    "site_a": pl.String,
-    "step_a": pl.Int64,
-    "run_b": pl.String,
-    "site_b": pl.String,
-    "step_b": pl.Int64,
-    "value": pl.Float64,
-    "stderr": pl.Float64,
-    "n": pl.Int64,
-    "n_groups": pl.Int64,
-}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one site of one run makes of its rows at a step."""
-
-    name: str
-    run: Run
-    site: str
-    step: int
-    source: str | None
-    where: pl.Expr | None
-
-    def rows(self) -> Rows:
-        """Return the rows; none of their vectors is read yet."""
-        return self.run.rows(self.site, step=self.step, source=self.source, where=self.where)
 
 
 def layers_of(run: Run, step: int, source: str | None) -> list[str]:
@@ -103,27 +70,48 @@ def groups_of(run: Run) -> str:
     return named if named in known else "example"
 
 
-def labels_of(run: Run, rows: Rows) -> pl.Series | None:
-    """Return the group of each row; None for the example, and where a row has none."""
-    column = groups_of(run)
-    labels = None if column == "example" else rows.metadata([column])[column]
-    return None if labels is None or labels.null_count() else labels
+def compared(
+    runs: list[Run],
+    sites: list[str],
+    steps: int | list[int],
+    *,
+    source: str | None,
+    where: pl.Expr | None,
+    pairs: Pairs = "same-step",
+    progress: bool,
+) -> pl.DataFrame | None:
+    """Return a sweep of debiased linear CKA over `groups_of` the first run, or None if it leaves no pair.
 
-
-def compared(pairs: Sequence[tuple[Layer, Layer]], *, progress: bool) -> pl.DataFrame:
-    """Return a row a pair: run, site and step of both, value, stderr, n and n_groups.
-
-    The value is the debiased linear CKA; it is null where there is none, because a layer does not vary, there are
-    fewer than four groups, or the two were recorded on other examples.
+    A value is null where there is none, because a layer does not vary, there are fewer than four groups, or the two
+    were recorded on other examples. What was compared once is kept in the runs, unless they are for reading only.
     """
-    with _one_thread_each() as workers:
-        numbers = workers.map(lambda pair: _cka(*pair), pairs)
-        shown = track(numbers, "Comparing layers", total=len(pairs), progress=progress)
-        records = [
-            (x.name, x.site, x.step, y.name, y.site, y.step, *found) for (x, y), found in zip(pairs, shown, strict=True)
-        ]
-    frame = pl.DataFrame(records, schema=_SCHEMA, orient="row")
-    return frame.with_columns(measure=pl.lit("cka"), estimator=pl.lit("debiased linear CKA"), unit=pl.lit("1"))
+    from lamina import similarity, sweep
+
+    groups = groups_of(runs[0])
+    labels = runs[0].rows(sites[0], step=steps if isinstance(steps, int) else steps[-1], source=source, where=where)
+    named = groups != "example" and not labels.metadata([groups])[groups].null_count()
+    sweeping = partial(
+        sweep,
+        similarity.cka,
+        runs,
+        sites=sites,
+        steps=steps,
+        source=source,
+        where=where,
+        pairs=pairs,
+        options={"groups": groups} if named else {},
+        errors="null",
+        progress=progress,
+    )
+    with warnings.catch_warnings():
+        # `missing` says it
+        warnings.simplefilter("ignore", LaminaWarning)
+        try:
+            return sweeping()
+        except StorageError:
+            return sweeping(cache=False)
+        except NotFoundError:
+            return None
 
 
 def missing(frame: pl.DataFrame) -> str:
@@ -138,36 +126,6 @@ def spread(items: Sequence, count: int) -> list:
     if len(items) <= count:
         return list(items)
     return [items[round(k * (len(items) - 1) / max(count - 1, 1))] for k in range(count)]
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """Make `_AT_ONCE` comparisons side by side, each on one thread: they are many small products.
-
-    Each takes up to about 1.3 GB, so there are never more of them, however many cores there are.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    workers = ThreadPoolExecutor(_AT_ONCE)
-    try:
-        yield workers
-    finally:
-        workers.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
-
-
-def _cka(one: Layer, other: Layer) -> tuple[float | None, ...]:
-    from lamina import similarity
-
-    try:
-        x, y = one.rows(), other.rows()
-        found = similarity.cka(x, y, groups=labels_of(one.run, x))
-    except (NotFoundError, SchemaError):
-        return (None, None, None, None)
-    numbers = [None if math.isnan(number) else number for number in (found.value, found.stderr)]
-    return (*numbers, found.n, found.n_groups)
 
 
 def _steps(run: Run, site: str) -> set[int]:

@@ -10,14 +10,13 @@ import polars as pl
 from lamina.plot import heatmap, intervals
 from lamina.report.alike import (
     MEANING,
-    Layer,
     compared,
     groups_of,
     layers_of,
     missing,
     selection,
 )
-from lamina.report.choice import names_of, source_of, steps_of, vector_sites
+from lamina.report.choice import source_of, steps_of, vector_sites
 from lamina.report.section import Picture, Section
 
 if TYPE_CHECKING:
@@ -37,16 +36,15 @@ def layers_section(runs: list[Run], *, progress: bool = False) -> Section | None
     Cost: about a minute on two cores at most; where a run's rows would take more, a part of them is compared.
     """
     section = Section("How alike the layers are")
-    for run, name in zip(runs[:_RUNS], names_of(runs), strict=False):
+    for run in runs[:_RUNS]:
         found = _sites(run)
         if found is None:
             continue
         sites, step, source = found
         rows = run.rows(sites[0], step=step, source=source)
         where, count = selection(rows, _limit(run, sites))
-        layers = [Layer(name, run, site, step, source, where) for site in sites]
-        frame = compared(list(itertools.combinations(layers, 2)), progress=progress)
-        if frame["value"].is_not_null().any():
+        frame = compared([run], sites, step, source=source, where=where, progress=progress)
+        if frame is not None and frame["value"].is_not_null().any():
             part = "" if where is None else f" Of {len(rows):,} rows, {count:,} were compared."
             section.parts.extend(_pictures(run, frame, sites, part=part))
     return section if section.parts else None
@@ -80,8 +78,8 @@ def _pictures(run: Run, frame: pl.DataFrame, sites: list[str], *, part: str) -> 
         Picture(
             heatmap(frame, title="How alike the layers are to each other"),
             f"{MEANING.format(rows='rows')} Below each value is its standard error: rows of one {column} are not "
-            f"independent of each other, so all rows of one {column}, or of several, are left out at a time. The "
-            f"diagonal is 1 by definition.{part}{missing(frame)}",
+            f"independent of each other, so all rows of one {column}, or of several, are left out at a time."
+            f"{part}{missing(frame)}",
         ),
         Picture(
             intervals(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from lamina.plot import curves, heatmap, intervals
 from lamina.plot.steps import spread_steps
-from lamina.report.alike import MEANING, Layer, compared, groups_of, layers_of, missing, selection
-from lamina.report.choice import names_of, source_of, steps_of, vector_sites
+from lamina.report.alike import MEANING, compared, groups_of, layers_of, missing, selection
+from lamina.report.choice import source_of, steps_of, vector_sites
 from lamina.report.section import Picture, Section
 
 if TYPE_CHECKING:
     from lamina.runs import Run
+    from lamina.sweeps.pairs import Pairs
+    from lamina.sweeps.subjects import Subject
 
 _RUNS = 6
 """Most runs compared."""
@@ -29,17 +32,17 @@ _BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class _Plan:
-    """Runs that reached the last step, by name; the sites that all of them hold; which of their `rows` rows."""
+    """Runs that reached the last step; the sites that all of them hold; which of their `rows` rows."""
 
-    runs: dict[str, Run]
+    runs: list[Run]
     sites: list[str]
     last: int
     source: str | None
     where: pl.Expr | None
     rows: int
 
-    def layer(self, name: str, site: str, step: int) -> Layer:
-        return Layer(name, self.runs[name], site, step, self.source, self.where)
+
+_Draw = Callable[[_Plan, pl.DataFrame], Picture]
 
 
 def similarity_section(runs: list[Run], *, progress: bool = False) -> Section | None:
@@ -50,32 +53,41 @@ def similarity_section(runs: list[Run], *, progress: bool = False) -> Section | 
     plan = _plan(runs)
     if plan is None:
         return None
-    parts = {"layers": _between_layers(plan), "end": _to_the_end(plan), "runs": _across_runs(plan)}
-    frame = compared([one for part in parts.values() for one in part], progress=progress)
-    kinds = pl.Series([kind for kind, part in parts.items() for _ in part])
+    steps = spread_steps(steps_of(plan.runs[0], plan.sites[0], plan.source), _STEPS)
+    asked: list[tuple[_Draw, int | list[int], Pairs]] = [
+        (_layers_picture, plan.last, "same-step"),
+        (_end_picture, steps, partial(_is_end, plan.last)),
+        (_runs_picture, plan.last, "same-site-across-runs"),
+    ]
     section = Section("How alike the layers are")
-    for kind, draw in (("layers", _layers_picture), ("end", _end_picture), ("runs", _runs_picture)):
-        numbers = frame.filter(kinds == kind)
-        if numbers["value"].is_not_null().any():
-            section.parts.append(draw(plan, numbers))
+    for draw, at, pairs in asked:
+        chosen = {"source": plan.source, "where": plan.where}
+        frame = compared(plan.runs, plan.sites, at, pairs=pairs, progress=progress, **chosen)
+        if frame is not None and frame["value"].is_not_null().any():
+            section.parts.append(draw(plan, frame))
     return section if section.parts else None
 
 
+def _is_end(last: int, one: Subject, other: Subject) -> bool:
+    """Whether a pair is a layer, and the same layer at its end."""
+    return (one.run, one.site) == (other.run, other.site) and other.step == last
+
+
 def _plan(runs: list[Run]) -> _Plan | None:
-    reached: dict[tuple[int, str | None], dict[str, Run]] = {}
-    for run, name in zip(runs, names_of(runs), strict=True):
+    reached: dict[tuple[int, str | None], list[Run]] = {}
+    for run in runs:
         outputs = vector_sites(run).filter(pl.col("kind") == "output")["site"].to_list()
         source = source_of(run, outputs[0]) if outputs else None
         steps = steps_of(run, outputs[0], source) if outputs else []
         if len(steps) > 1:
-            reached.setdefault((steps[-1], source), {})[name] = run
+            reached.setdefault((steps[-1], source), []).append(run)
     if not reached:
         return None
     last, source = max(reached, key=lambda end: end[0])
-    kept = dict(itertools.islice(reached[last, source].items(), _RUNS))
-    first = next(iter(kept.values()))
+    kept = reached[last, source][:_RUNS]
+    first = kept[0]
     sites = layers_of(first, last, source)
-    sites = [site for site in sites if all(site in run.sites()["site"] for run in kept.values())]
+    sites = [site for site in sites if all(site in run.sites()["site"] for run in kept)]
     if len(sites) < 2:
         return None
     rows = [first.rows(site, step=last, source=source) for site in sites]
@@ -86,44 +98,23 @@ def _plan(runs: list[Run]) -> _Plan | None:
     return _Plan(kept, sites, last, source, where, len(rows[0]))
 
 
-def _between_layers(plan: _Plan) -> list[tuple[Layer, Layer]]:
-    return [
-        pair
-        for name in plan.runs
-        for pair in itertools.combinations([plan.layer(name, site, plan.last) for site in plan.sites], 2)
-    ]
-
-
-def _to_the_end(plan: _Plan) -> list[tuple[Layer, Layer]]:
-    return [
-        (plan.layer(name, site, step), plan.layer(name, site, plan.last))
-        for name, run in plan.runs.items()
-        for site in plan.sites
-        for step in spread_steps(steps_of(run, site, plan.source), _STEPS)
-    ]
-
-
-def _across_runs(plan: _Plan) -> list[tuple[Layer, Layer]]:
-    return [
-        (plan.layer(one, site, plan.last), plan.layer(other, site, plan.last))
-        for one, other in itertools.combinations(plan.runs, 2)
-        for site in plan.sites
-    ]
-
-
 def _layers_picture(plan: _Plan, frame: pl.DataFrame) -> Picture:
     chart = heatmap(frame, title=f"How alike the layers are to each other at step {plan.last:,}")
     how = f"Below each value is its standard error, by {_group(plan)}."
     if len(plan.runs) > 1:
         how = f"Each value is the mean of {len(plan.runs)} runs; below it stands the standard error of that mean."
-    return Picture(
-        chart, f"{MEANING.format(rows='examples')} {how} The diagonal is 1 by definition.{_rest(plan, frame)}"
-    )
+    return Picture(chart, f"{MEANING.format(rows='examples')} {how}{_rest(plan, frame)}")
 
 
 def _end_picture(plan: _Plan, frame: pl.DataFrame) -> Picture:
+    # A sweep does not compare a layer with itself: at its end it is 1 by definition.
+    known = frame.filter(pl.col("value").is_not_null())
+    ends = known.unique(["run_a", "site_a"], maintain_order=True).with_columns(step_a="step_b", value=1.0, stderr=0.0)
     chart = curves(
-        frame, title="How alike each layer is to its own end", y=f"CKA to step {plan.last:,} (1 = alike)", by="site"
+        pl.concat([frame, ends]),
+        title="How alike each layer is to its own end",
+        y=f"CKA to step {plan.last:,} (1 = alike)",
+        by="site",
     )
     return Picture(
         chart,
@@ -154,4 +145,4 @@ def _rest(plan: _Plan, frame: pl.DataFrame) -> str:
 
 
 def _group(plan: _Plan) -> str:
-    return groups_of(next(iter(plan.runs.values())))
+    return groups_of(plan.runs[0])

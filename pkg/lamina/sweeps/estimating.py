@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from lamina.errors import LaminaError, LaminaWarning, SchemaError
+from lamina.errors import DamagedError, LaminaError, LaminaWarning, SchemaError
 from lamina.measures import Estimate
 from lamina.progress import track
 from lamina.runs import Run, Runs, open_runs
@@ -102,7 +102,7 @@ def estimates(
                     # as it will be read, so that a frame does not tell what was kept from what was not
                     done[missing[place]] = of_text(to_text(outcome))
                     kept.put(cells[missing[place]], outcome)
-                elif isinstance(outcome, LaminaError) and errors == "null":
+                elif errors == "null" and isinstance(outcome, LaminaError) and not isinstance(outcome, DamagedError):
                     failed.append(outcome)
                 else:
                     raise outcome

@@ -77,7 +77,7 @@ def sweep(
         cache: True keeps estimates in the folder `cache` of the run, a path in that folder (for runs that are for
             reading only), False nowhere.
         errors: `"raise"`, or `"null"`: cells whose measure raises a `LaminaError` have no value, and a warning counts
-            them.
+            them; damage is raised all the same.
         progress: Whether to show a bar on a terminal.
 
     Returns:
