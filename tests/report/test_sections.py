@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 import lamina
-from lamina.report import learnt, principal
+from lamina.report import learnt, norms, principal
 from lamina.report.norms import norms_frame
 from lamina.report.saved import saved_frame, saved_section
 from lamina.report.section import Picture, Table
@@ -48,9 +48,41 @@ def test_norms_are_means_over_rows_of_the_probe(tmp_path: Path) -> None:
             writer.append({"a.output": rows, "a.output.grad": 2 * rows}, step=step, source="validation")
             writer.append({"a.output": 100 * rows[:1]}, step=step, source="train")
     run = lamina.open(tmp_path / "run")
-    expected = [("run", "a.output", "validation", 0, 3.0), ("run", "a.output", "validation", 4, 15.0)]
-    assert norms_frame(run, "run", gradients=False).rows() == expected
-    assert norms_frame(run, "run", gradients=True)["value"].to_list() == [6.0, 30.0]
+    frame, gradients = (norms_frame([run], gradients=gradients) for gradients in (False, True))
+    assert frame is not None
+    assert gradients is not None
+    expected = [("run", "a.output", 0, 3.0, 2), ("run", "a.output", 4, 15.0, 2)]
+    assert frame.select("run_a", "site_a", "step_a", "value", "n").rows() == expected
+    assert frame["stderr"].to_list() == pytest.approx([2, 10])  # half the distance between the two rows
+    assert gradients["value"].to_list() == [6.0, 30.0]
+
+
+@pytest.mark.parametrize("period", [1, 8, 100])
+def test_of_many_rows_the_norms_of_about_a_thousand_are_read_whatever_their_period(
+    tmp_path: Path, period: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(norms, "_ROWS", 200)
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        rows = 1.0 + np.arange(2000)[:, None] % period
+        for step in (0, 1):
+            writer.append({"a.output": np.concatenate([rows, 0 * rows], 1)}, step=step, example=np.arange(2000))
+    frame = norms_frame([lamina.open(tmp_path / "run")], gradients=False)
+    assert frame is not None
+    assert frame["n"].to_list() == pytest.approx([200, 200], abs=4)
+    assert frame["value"].to_list() == pytest.approx([rows.mean()] * 2, rel=0.05)
+
+
+def test_a_site_that_is_not_finite_has_no_norm_and_a_row_that_is_not_is_left_out(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    with run.writer() as writer:
+        for step, lost in ((0, 2), (1, 1), (2, 0)):
+            rows = np.array([[3.0, 4.0], [0.0, 1.0]])
+            rows[:lost] = np.nan
+            writer.append({"a.output": rows}, step=step, example=[0, 1])
+    frame = norms_frame([lamina.open(tmp_path / "run")], gradients=False)
+    assert frame is not None
+    assert frame["value"].to_list() == [None, 1.0, 3.0]
 
 
 def test_weights_change_relative_to_the_start(tmp_path: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lamina.errors import LaminaWarning, NotFoundError, StorageError
 from lamina.report.choice import vector_sites
+from lamina.report.swept import swept
 
 if TYPE_CHECKING:
     from lamina.rows import Rows
@@ -83,15 +81,14 @@ def compared(
     """Return a sweep of debiased linear CKA over `groups_of` the first run, or None if it leaves no pair.
 
     A value is null where there is none, because a layer does not vary, there are fewer than four groups, or the two
-    were recorded on other examples. What was compared once is kept in the runs, unless they are for reading only.
+    were recorded on other examples.
     """
-    from lamina import similarity, sweep
+    from lamina import similarity
 
     groups = groups_of(runs[0])
     labels = runs[0].rows(sites[0], step=steps if isinstance(steps, int) else steps[-1], source=source, where=where)
     named = groups != "example" and not labels.metadata([groups])[groups].null_count()
-    sweeping = partial(
-        sweep,
+    return swept(
         similarity.cka,
         runs,
         sites=sites,
@@ -100,18 +97,8 @@ def compared(
         where=where,
         pairs=pairs,
         options={"groups": groups} if named else {},
-        errors="null",
         progress=progress,
     )
-    with warnings.catch_warnings():
-        # `missing` says it
-        warnings.simplefilter("ignore", LaminaWarning)
-        try:
-            return sweeping()
-        except StorageError:
-            return sweeping(cache=False)
-        except NotFoundError:
-            return None
 
 
 def missing(frame: pl.DataFrame) -> str:
