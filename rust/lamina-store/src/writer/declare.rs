@@ -7,14 +7,18 @@ use crate::storage::Storage;
 use lamina_format::record::{Column, Op, Site, Table};
 use lamina_format::segment::Declared;
 use lamina_format::{Error, Result, names};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The declarations as this writer knows them.
 pub struct Names {
     writer: u32,
     declared: Arc<Mutex<Arc<Declared>>>,
+    /// Numbers of the sites that are declared: an append of hundreds looks up as many. Locked behind `declared`.
+    sites: Mutex<SiteNumbers>,
 }
+
+type SiteNumbers = HashMap<String, u32>;
 
 /// Numbers of the sites and columns of one call, in its order.
 pub struct Ids {
@@ -25,7 +29,8 @@ pub struct Ids {
 impl Names {
     pub fn read(storage: &dyn Storage, writer: u32) -> Result<Self> {
         let declared = chain::publish(storage, Some(writer), |_, _| Ok(Vec::new()))?;
-        Ok(Self { writer, declared: Arc::new(Mutex::new(Arc::new(declared))) })
+        let sites = Mutex::new(numbers_of(&declared));
+        Ok(Self { writer, declared: Arc::new(Mutex::new(Arc::new(declared))), sites })
     }
 
     /// The declarations, shared with the committer's thread: another snapshot after each that is new.
@@ -47,14 +52,16 @@ impl Names {
             return Err(Error::schema(format!("{twice:?} is given twice")));
         }
         let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        if !missing(&declared, 0, table, sites, columns)?.is_empty() {
+        let mut numbers = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
+        if !missing(&declared, &numbers, 0, table, sites, columns)?.is_empty() {
             let new = chain::publish(storage, Some(self.writer), |declared, lost| {
-                missing(declared, lost, table, sites, columns)
+                missing(declared, &numbers_of(declared), lost, table, sites, columns)
             })?;
+            *numbers = numbers_of(&new);
             *declared = Arc::new(new);
         }
         let lost = || Error::damaged("a declaration that was just published is not there");
-        let site = |input: &SiteInput| find_site(&declared, input.name).map(|site| site.id).ok_or_else(lost);
+        let site = |input: &SiteInput| numbers.get(input.name).copied().ok_or_else(lost);
         let column = |input: &ColumnInput| find_column(&declared, table, input.name).map(|c| c.id).ok_or_else(lost);
         Ok(Ids {
             sites: sites.iter().map(site).collect::<Result<_>>()?,
@@ -63,8 +70,14 @@ impl Names {
     }
 }
 
-fn find_site<'a>(declared: &'a Declared, name: &str) -> Option<&'a Site> {
-    declared.sites.values().find(|site| site.name == name)
+/// The numbers of the sites by their names.
+fn numbers_of(declared: &Declared) -> SiteNumbers {
+    let mut numbers = SiteNumbers::new();
+    for (&id, site) in &declared.sites {
+        // the first of its name, if a run has two
+        numbers.entry(site.name.clone()).or_insert(id);
+    }
+    numbers
 }
 
 fn find_column<'a>(declared: &'a Declared, table: Table, name: &str) -> Option<&'a Column> {
@@ -74,6 +87,7 @@ fn find_column<'a>(declared: &'a Declared, table: Table, name: &str) -> Option<&
 /// Declarations that are not there yet.
 fn missing(
     declared: &Declared,
+    numbers: &SiteNumbers,
     lost: u32,
     table: Table,
     sites: &[SiteInput],
@@ -82,7 +96,7 @@ fn missing(
     let mut ops = Vec::new();
     let mut site_ids = first_free(declared.sites.keys().last(), lost)?..;
     for input in sites {
-        let Some(site) = find_site(declared, input.name) else {
+        let Some(site) = numbers.get(input.name).and_then(|id| declared.sites.get(id)) else {
             names::check_site(input.name)?;
             check_clash("site", input.name, "column", find_column(declared, table, input.name).is_some())?;
             if !input.dtype.is_for_rows() {
@@ -110,12 +124,7 @@ fn missing(
     for input in columns {
         let Some(column) = find_column(declared, table, input.name) else {
             names::check_column(input.name)?;
-            check_clash(
-                "column",
-                input.name,
-                "site",
-                table == Table::Rows && find_site(declared, input.name).is_some(),
-            )?;
+            check_clash("column", input.name, "site", table == Table::Rows && numbers.contains_key(input.name))?;
             let Some(id) = column_ids.next() else { continue };
             ops.push(Op::Column(Column { id, name: input.name.to_owned(), kind: input.kind, table }));
             continue;
