@@ -16,7 +16,7 @@ from lamina.errors import SchemaError
 from lamina.measures import Estimate
 from lamina.rows import Rows
 from lamina.rows.memory import Memory
-from lamina.similarity import grid, holding, planning, products
+from lamina.similarity import grid, holding, planning, products, tiles
 from lamina.similarity.planning import FEATURES, TILES, Work
 from tests.faults import broken
 
@@ -63,6 +63,7 @@ def force(monkeypatch: pytest.MonkeyPatch, name: str, pieces: bool) -> None:
         monkeypatch.setattr(products, "LEAST", 4)
         monkeypatch.setattr(products, "LONG", 8)
         monkeypatch.setattr(holding, "PANEL", 17)
+        monkeypatch.setattr(tiles, "STRIP", 40)
         monkeypatch.setattr(holding, "BLOCK", 40)
 
 

@@ -89,10 +89,11 @@ class Layout:
     def panels(self) -> list[tuple[int, slice, slice]]:
         """Pieces of about `PANEL` rows, of whole groups and one bucket: the bucket, the rows, and the groups."""
         ends, found = np.concatenate([[0], np.cumsum(self.sizes)]), []
-        for bucket, groups in enumerate(self.groups):
-            first = groups.start
+        for bucket, (rows, groups) in enumerate(zip(self.rows, self.groups, strict=True)):
+            first, count = groups.start, rows.stop - rows.start
+            most = -(-count // -(-count // PANEL))
             while first < groups.stop:
-                last = int(np.searchsorted(ends, ends[first] + PANEL, side="right")) - 1
+                last = int(np.searchsorted(ends, ends[first] + most, side="right")) - 1
                 last = min(max(last, first + 1), groups.stop)
                 found.append((bucket, slice(int(ends[first]), int(ends[last])), slice(first, last)))
                 first = last

@@ -28,8 +28,8 @@ _READ = 2e9
 """Bytes of rows that are read and put in order a second."""
 _PASSED = 500
 """Operations a number that a call spends on the moments of a bucket."""
-_CALL = 5e8
-"""Operations that a call spends on everything else."""
+_CALL, _PAIR, _TILE = 5e8, 5e7, 5e6
+"""What else a call takes, a pair of matrices by products of features, and a tile, in operations."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,12 @@ def _blocks(name: str, shapes: Mapping[int, Shape], budget: int, itemsize: int, 
     """Divide the matrices into blocks of which two can be held; None if not even two matrices can."""
     from lamina.similarity.holding import PANEL, Held
     from lamina.similarity.products import PIECE
+    from lamina.similarity.tiles import STRIP
 
     n = next(iter(shapes.values()))[0]
     panel = min(n, max(PANEL, largest))
     # tiles: kernel values of a panel with another, some of them twice, and sums of all pairs of matrices and buckets
-    each = 2 * panel * panel * itemsize if name == TILES else 0
+    each = 2 * panel * max(panel, STRIP) * itemsize if name == TILES else 0
     squared = 8 * 8 * min(n, BUCKETS) ** 2 if name == TILES else 0
 
     def fits(held: Iterable[int]) -> bool:
@@ -132,20 +133,24 @@ def _blocks(name: str, shapes: Mapping[int, Shape], budget: int, itemsize: int, 
 def _held(
     name: str, shapes: Mapping[int, Shape], pairs: Sequence[Pair], blocks: list[list[int]], itemsize: int
 ) -> Work:
+    from lamina.similarity.holding import PANEL
+
     work = Work(name, blocks, 0, 0, 0)
     reads, operations = dict.fromkeys(shapes, 0), 0.0
     n = next(iter(shapes.values()))[0]
+    tiles = max(min(n, BUCKETS), n / PANEL) ** 2 / 2
     for block, beside in work.turns(pairs):
         for other, _ in beside:
             for one in other or block:
                 reads[one] += 1
             if name == TILES:
                 together = [shapes[one][1] for one in (*block, *other)]
-                operations += n * n * (sum(together) + _SKINNY * len(together) ** 2)
+                operations += n * n * (sum(together) + _SKINNY * len(together) ** 2) + _TILE * tiles
     if name == FEATURES:
         used = {one for pair in pairs for one in pair}
         each = 2 * n + 2 * _SKINNY * min(n, BUCKETS) ** 2
-        operations = float(sum(each * shapes[a][1] * shapes[b][1] for a, b in {*pairs, *((one, one) for one in used)}))
+        every = {*pairs, *((one, one) for one in used)}
+        operations = sum(each * shapes[a][1] * shapes[b][1] + _PAIR for a, b in every)
     read = sum(count * n * shapes[one][1] * itemsize for one, count in reads.items())
     return Work(name, blocks, operations, read, max(reads.values()))
 

@@ -67,9 +67,11 @@ def inner(vectors: Tensor, others: Tensor | None = None) -> Tensor:
     """Return the inner products of long vectors [k, long] with each other or with others, float64."""
     others = vectors if others is None else others
     long = vectors.shape[1] // LONG * LONG
-    pieces = [each[:, :long].view(len(each), -1, LONG).transpose(0, 1) for each in (vectors, others)]
-    found = (pieces[0] @ pieces[1].mT).double().sum(0)
-    return found + (vectors[:, long:] @ others[:, long:].T).double()
+    found = (vectors[:, long:] @ others[:, long:].T).double()
+    if long:
+        pieces = [each[:, :long].view(len(each), -1, LONG).transpose(0, 1) for each in (vectors, others)]
+        found += (pieces[0] @ pieces[1].mT).double().sum(0)
+    return found
 
 
 def _within_left_out(m: Tensor, x: Held, y: Held, layout: Layout) -> Pairwise:

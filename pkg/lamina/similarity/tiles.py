@@ -6,7 +6,7 @@ matrices are then one product of the tiles with each other, laid out as vectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ from lamina.similarity.products import inner
 
 if TYPE_CHECKING:
     from lamina.similarity.holding import Held, Layout
+
+STRIP = 1024
+"""Rows against which a panel's kernel values are made at a time, where panels are small."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,29 @@ def tile_products(held: Sequence[Held], layout: Layout, *, debiased: bool) -> di
     """
     sums = _Sums(len(held), layout, debiased=debiased)
     panels = _Panel.all_of(layout, held[0].x.dtype)
-    most = max(len(panel.u) for panel in panels)
-    buffer = held[0].x.new_empty(len(held) * most * most)
     for first, a in enumerate(panels):
-        for b in panels[first:]:
-            values = buffer[: len(held) * len(a.u) * len(b.u)].view(len(held), len(a.u), len(b.u))
-            for each, into in zip(held, values, strict=True):
-                torch.mm(each.x[a.rows], each.x[b.rows].T, out=into)
-            if a is b and debiased:
-                values.masked_fill_((a.of_groups @ a.of_groups.T).bool(), 0)
-            sums.add(a, b, values)
+        for some in _strips(panels[first:]):
+            columns = slice(some[0].rows.start, some[-1].rows.stop)
+            strip = held[0].x.new_empty(len(held), len(a.u), columns.stop - columns.start)
+            for each, into in zip(held, strip, strict=True):
+                torch.mm(each.x[a.rows], each.x[columns].T, out=into)
+            for b in some:
+                values = strip[:, :, b.rows.start - columns.start : b.rows.stop - columns.start]
+                if a is b and debiased:
+                    values.masked_fill_((a.of_groups @ a.of_groups.T).bool(), 0)
+                sums.add(a, b, values.contiguous())
     return sums.found
+
+
+def _strips(panels: Sequence[_Panel]) -> Iterator[list[_Panel]]:
+    """Put small panels together, so that a product makes the kernel values of many."""
+    some: list[_Panel] = []
+    for panel in panels:
+        if some and panel.rows.stop - some[0].rows.start > STRIP:
+            yield some
+            some = []
+        some.append(panel)
+    yield some
 
 
 class _Sums:
