@@ -37,6 +37,7 @@ ANSWERS = {
     "saving": ["lamina, save", "DCP async_save + fsync", "zarr v3, not compressed, + fsync"],
     "small_saves": ["lamina, durable at the end", "torch.save, one file each"],
     "training_with_saves": ["no saves", "lamina, save"],
+    "cka_grid": ["lamina, in one go: feature products", "lamina, call by call"],
     "sweep_cached": ["the pairs' lines, read and parsed as JSON", "all same-step pairs"],
     "open_run": ["open, warm", "sites(), first, warm"],
 }
