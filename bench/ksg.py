@@ -25,7 +25,7 @@ EXPECTED = [
     "expected: a sort reads every number once for each bit of n, which takes 0.01 s; neighbors by a tree some 10 "
     "microseconds each. Counting dominates where x or y has few features: up to a thousand rows of 100,000 lie in a "
     "strip, whose edge a tree walks; by sorting a strip costs 17 steps whatever it holds. So lamina is ahead of the "
-    "trees alone up to 2 + 2 features, and beyond behind them by what its error costs",
+    "trees alone up to 2 + 2 features, and beyond it needs their time and that of its error",
 ]
 
 
