@@ -218,6 +218,20 @@ def test_bad_input(options: dict[str, Any], message: str) -> None:
         information.ksg(**given)
 
 
+def test_two_rows() -> None:
+    found = information.ksg(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 3.0]), k=1)
+    assert found.value == pytest.approx(0)  # as far in x as in y, but for the rounding of the scale
+    with pytest.raises(SchemaError, match="k=3 .* 2 rows"):
+        information.ksg(torch.arange(3.0), torch.arange(3.0))
+
+
+def test_single_precision_with_a_mean_of_a_thousand() -> None:
+    x, y = pair(6, 1000, 2, 0.7)
+    exact, far = information.ksg(x, y), information.ksg((x + 1000).float(), (y - 1000).float())
+    assert far.parts["ties"] > 0
+    assert abs(far.value - exact.value) < 0.2 * exact.stderr
+
+
 def test_as_many_neighbors_as_rows() -> None:
     found = information.ksg(*pair(0, 12, 1, 0.5), k=11)
     # every row is the neighbor of every other: one of x and y reaches the farthest, and what is left is little
