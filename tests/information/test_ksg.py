@@ -221,7 +221,7 @@ def test_bad_input(options: dict[str, Any], message: str) -> None:
 def test_two_rows() -> None:
     found = information.ksg(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 3.0]), k=1)
     assert found.value == pytest.approx(0)  # as far in x as in y, but for the rounding of the scale
-    with pytest.raises(SchemaError, match="k=3 .* 2 rows"):
+    with pytest.raises(SchemaError, match=r"k=3 .* 2 rows"):
         information.ksg(torch.arange(3.0), torch.arange(3.0))
 
 
