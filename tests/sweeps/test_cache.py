@@ -58,6 +58,12 @@ def test_other_options_are_other_cells(run: lamina.Run) -> None:
     assert computed(run, options={"power": 1.0, "weights": torch.ones(3)}) == 0
 
 
+def test_functions_as_options_are_known_by_their_code(run: lamina.Run) -> None:
+    assert computed(run, options={"weights": lambda x: x + 1}) == CELLS
+    assert computed(run, options={"weights": lambda x: x + 1}) == 0
+    assert computed(run, options={"weights": lambda x: x + 2}) == CELLS
+
+
 def check_rows_that_come_or_go(run: lamina.Run) -> None:
     assert computed(run) == CELLS
     with run.writer() as writer:

@@ -47,11 +47,12 @@ def test_a_grid_gives_what_calls_give(wide: lamina.Run, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "", "nothing is computed, nothing is said"
 
 
-def test_the_bits_are_those_of_processes(wide: lamina.Run) -> None:
-    here, there = (
-        lamina.sweep(similarity.cka, wide, executor=executor, cache=False, progress=False)
-        for executor in (None, "processes")
-    )
+@pytest.mark.parametrize("executor", ["processes", "ray"])
+def test_the_bits_are_those_of_other_executors(wide: lamina.Run, executor: Any) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray", reason="needs the extra ray")
+    here = lamina.sweep(similarity.cka, wide, cache=False, progress=False)
+    there = lamina.sweep(similarity.cka, wide, executor=executor, cache=False, progress=False)
     assert here.equals(there)
 
 

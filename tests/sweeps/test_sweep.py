@@ -150,6 +150,9 @@ def test_models_are_made_and_get_the_weights_of_each_step(run: lamina.Run) -> No
     assert frame.select("site_a", "step_a", "value").rows() == [(None, 5, 150.0), (None, 9, 486.0)]
     pairs = lamina.sweep(distance, run, model=linear)
     assert pairs.filter(step_a=0, step_b=9)["value"].item() == 486.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lamina.Run, "load", None)
+        assert lamina.sweep(weight_norm, run, model=linear, cache=False).height == 3, "weights are read once"
     with pytest.raises(SchemaError, match="sites= for models"):
         lamina.sweep(weight_norm, run, model=linear, sites="*")
 

@@ -84,10 +84,11 @@ def estimates(
         raise SchemaError(f"errors={errors!r}", hint="it is 'raise' or 'null'")
     called = taken(measure, labels=labels, seed=seed, options=options, models=model is not None, pairs=pairs)
     opened = dict(_runs(runs).items())
+    keeps = cache is not False
     if model is not None:
-        chosen = models(opened, model, sites=sites, steps=steps, source=source, where=where)
+        chosen = models(opened, model, steps=steps, contents=keeps, sites=sites, source=source, where=where)
     else:
-        chosen = subjects(opened, sites, steps, source=source, where=where)
+        chosen = subjects(opened, sites, steps, source=source, where=where, contents=keeps)
     code = fingerprint(called.function)
     cells = _cells(called, chosen, pairs or ("all" if called.of_models else "same-step"), code, opened, cache)
     kept = Kept(cache, called.name, code, opened)

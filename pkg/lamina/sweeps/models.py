@@ -10,7 +10,7 @@ from lamina.errors import NotFoundError, SchemaError
 from lamina.runs import Run
 from lamina.runs.parameters import PART
 from lamina.runs.steps import Steps, has_step, plain_steps
-from lamina.sweeps.canonical import digest
+from lamina.sweeps.canonical import NotCanonicalError, digest
 from lamina.sweeps.code import fingerprint
 from lamina.sweeps.subjects import Chosen, Subject, check_steps
 
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 
 def models(
-    runs: Mapping[str, Run], model: Callable[[Run], torch.nn.Module], *, steps: Steps = None, **others: Any
+    runs: Mapping[str, Run],
+    model: Callable[[Run], torch.nn.Module],
+    *,
+    steps: Steps = None,
+    contents: bool = True,
+    **others: Any,
 ) -> list[Subject]:
-    """Return the models of runs at the steps of their checkpoints.
+    """Return the models of runs at the steps of their checkpoints, whose `contents` may tell them from others.
 
     Raises:
         NotFoundError: There is no checkpoint of a part "model", or none at a step that was named.
-        SchemaError: `model` is no function, or sites, a source or a condition are given.
+        SchemaError: `model` is no function, sites, a source or a condition are given, or the part holds what cannot be
+            told from others by its contents.
     """
     if not isinstance(model, FunctionType):
         raise SchemaError(f"model={model!r}", hint="give a function of a run that makes its model")
@@ -33,7 +39,7 @@ def models(
         raise SchemaError(f"{unused[0]}= for models, which have none", hint=f"leave {unused[0]}= out")
     wanted, code = plain_steps(steps), fingerprint(model)
     found = [
-        Subject(name, None, step, digest([code, run.config, _weights(run, step)]), Chosen(run, model=model))
+        Subject(name, None, step, _contents(code, run, step) if contents else b"", Chosen(run, model=model))
         for name, run in runs.items()
         for step in run.saved_steps()
         if wanted is None or has_step(wanted, step)
@@ -45,5 +51,10 @@ def models(
     return found
 
 
-def _weights(run: Run, step: int) -> bytes:
-    return digest(run.load(step, part=PART))
+def _contents(code: bytes, run: Run, step: int) -> bytes:
+    try:
+        return digest([code, run.config, run.load(step, part=PART)])
+    except NotCanonicalError as error:
+        raise SchemaError(
+            f"the checkpoint of {run.name} at step {step} holds {error}", hint="cache=False keeps nothing"
+        ) from None

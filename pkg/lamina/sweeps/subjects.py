@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +91,12 @@ def subjects(
     *,
     source: str | None = None,
     where: pl.Expr | None = None,
+    contents: bool = True,
 ) -> list[Subject]:
     """Return what sites, or tensors of checkpoints, hold at the steps of runs: by run, site, step.
 
-    A glob that matches no site is matched with the tensors of the checkpoints' models.
+    A glob that matches no site is matched with the tensors of the checkpoints' models, which are read if their
+    `contents` shall tell them from others.
 
     Raises:
         NotFoundError: A glob matches nothing in any run, or no rows are left at any step, or at one that was named.
@@ -112,9 +114,9 @@ def subjects(
         for site in (one for one in recorded[name] if any(globs.matches(each, one) for each in of_sites)):
             found.extend(Subject(name, site, step, identity, chosen) for step, identity in names.identities(site))
         for tensor in (one for one in saved[name] if any(globs.matches(each, one) for each in of_tensors)):
-            found.extend(
-                Subject(name, tensor, step, identity, chosen) for step, identity in _of_tensor(chosen, tensor, wanted)
-            )
+            for step in (one for one in run.saved_steps(tensor) if wanted is None or has_step(wanted, one)):
+                identity = digest([run.tensor(tensor, steps=step), where]) if contents else b""
+                found.append(Subject(name, tensor, step, identity, chosen))
     known = {step for run in runs.values() for step in [*run.steps(), *(run.saved_steps() if of_tensors else [])]}
     check_steps(wanted, known)
     if not found:
@@ -141,12 +143,6 @@ def _tensors(run: Run) -> list[str]:
     layouts = {part.layout: part for parts in run._saved._listed[1].values() for part in parts.values()}
     parts = [part for part in layouts.values() if part.name == PART]
     return list(dict.fromkeys(tensor.name for part in parts for tensor in run._saved.tensors(part) if tensor.shape))
-
-
-def _of_tensor(chosen: Chosen, tensor: str, wanted: Steps) -> Iterator[tuple[int, bytes]]:
-    for step in chosen.run.saved_steps(tensor):
-        if wanted is None or has_step(wanted, step):
-            yield step, digest([chosen.run.tensor(tensor, steps=step), chosen.where])
 
 
 def check_steps(wanted: Steps, known: set[int]) -> None:
