@@ -2048,3 +2048,11 @@ def codes_start_at_the_first_row(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         Codes, "gather", lambda self, positions, out, threads=None: whole(self, range(len(positions)), out, threads)
     )
+
+
+@fault
+def rows_stay_on_their_device(patch: pytest.MonkeyPatch) -> None:
+    """Rows of another device are not brought to the CPU, where measures compute."""
+    from lamina.rows import aligned
+
+    patch.setattr(aligned, "_on_the_cpu", lambda rows: rows)

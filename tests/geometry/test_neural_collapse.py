@@ -15,6 +15,7 @@ from lamina.errors import SchemaError
 from lamina.rows import Rows
 from tests.faults import broken
 from tests.measures.cases import normal
+from tests.measures.errors import compare_with_draws
 
 room = import_module("lamina.geometry.neural_collapse")
 
@@ -84,16 +85,11 @@ def test_a_simplex_has_collapsed() -> None:
 
 def check_errors() -> None:
     """The claimed errors are those of draws, with rows that depend on each other within groups."""
-    values, errors = [], []
     of_rows, classes = np.repeat(np.arange(24), 12), np.arange(288) % 3
     corners = torch.tensor([[3.0, 0, 0, 0], [0, 4, 0, 0], [0, 0, 2, 0]]).double()[torch.from_numpy(classes)]
-    for seed in range(60):
-        x = corners + normal(seed, 288, 4) + normal(900 + seed, 24, 4)[of_rows]
-        found = geometry.neural_collapse(x, classes, groups=of_rows)
-        values.append(found.value)
-        errors.append(found.stderr)
-    ratio = np.mean(errors, 0) / np.std(values, 0)
-    assert ((ratio > 0.7) & (ratio < 1.45)).all(), ratio
+    draws = (corners + normal(seed, 288, 4) + normal(900 + seed, 24, 4)[of_rows] for seed in range(60))
+    estimates = (geometry.neural_collapse(x, classes, groups=of_rows) for x in draws)
+    compare_with_draws(estimates, ratio=(0.7, 1.45), covered=(0.85, 1))
 
 
 def test_errors() -> None:

@@ -14,6 +14,7 @@ from lamina import geometry
 from lamina.errors import SchemaError
 from tests.faults import broken
 from tests.measures.cases import normal
+from tests.measures.errors import compare_with_draws
 from tests.meter import peak_bytes
 
 
@@ -33,15 +34,8 @@ def test_the_dimension_of_a_torus(d: int) -> None:
 def check_errors(draws: int = 120) -> None:
     """The claimed error is that of the estimator, and its interval covers the estimator's mean."""
     for d, texts in ((2, 1), (6, 1), (2, 10)):
-        values, errors, intervals = [], [], []
-        for seed in range(draws):
-            estimate = geometry.twonn(normal(seed, 300, d), groups=np.arange(300) // texts, exclude="self")
-            values.append(estimate.value)
-            errors.append(estimate.stderr)
-            intervals.append(estimate.interval())
-        mean = np.mean(values)
-        assert 0.82 < np.mean(errors) / np.std(values) < 1.25
-        assert 0.88 <= np.mean([low < mean < high for low, high in intervals]) <= 0.995
+        groups = np.arange(300) // texts
+        compare_with_draws(geometry.twonn(normal(at, 300, d), groups=groups, exclude="self") for at in range(draws))
 
 
 def test_errors() -> None:

@@ -21,7 +21,7 @@ from lamina.progress import track
 from tests.measures.cases import CASES, CORRELATED, classes, correlated, documents, normal, torus, unrelated
 
 PAGE = Path(__file__).with_suffix(".md")
-DRAWS, INTERVALS = 2000, 200
+DRAWS, FEW, INTERVALS = 2000, 200, 200
 
 
 def independent(seed: int, times: int = 1) -> dict[str, Any]:
@@ -167,9 +167,14 @@ def main(argv: list[str] | None = None) -> None:
     """Write the page."""
     quick = "--quick" in (sys.argv[1:] if argv is None else argv)
     torch.set_num_threads(1)
-    draws, few, intervals = (20, 20, 10) if quick else (DRAWS, 500, INTERVALS)
-    page = HEAD.format(draws=draws, few=few, intervals=intervals) + "".join(lines(draws, few, intervals))
-    sys.stdout.write(page) if quick else PAGE.write_text(page)
+    draws, few, intervals = (20, 20, 10) if quick else (DRAWS, FEW, INTERVALS)
+    page = HEAD.format(draws=draws, few=few, intervals=intervals)
+    for line in lines(draws, few, intervals):
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        page += line
+    if not quick:
+        PAGE.write_text(page)
 
 
 if __name__ == "__main__":

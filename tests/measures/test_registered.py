@@ -13,6 +13,8 @@ import lamina
 from lamina.errors import SchemaError
 from lamina.measures import Estimate, Measure
 from lamina.measures.registry import measures
+from lamina.rows import Rows
+from lamina.rows.memory import Memory
 from tests.faults import broken
 from tests.measures.cases import CASES, Case, normal
 
@@ -130,6 +132,67 @@ def test_the_order_of_rows_does_not_matter(name: str) -> None:
     )
     np.testing.assert_allclose(estimate.value, expected.value, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(estimate.stderr, expected.stderr, rtol=1e-8, atol=1e-12)
+
+
+def cut(given: dict[str, Any], rows: Any) -> dict[str, Any]:
+    return {key: side[rows] if hasattr(side, "shape") else side for key, side in given.items()}
+
+
+def finite_or_refused(each: Measure, given: dict[str, Any]) -> Estimate | None:
+    try:
+        estimate = call(each, given)
+    except SchemaError:
+        return None
+    assert np.isfinite(estimate.value).all(), estimate
+    assert not (np.asarray(estimate.stderr) < 0).any()
+    return estimate
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_few_rows_constant_rows_and_rows_that_occur_twice(name: str) -> None:
+    each, given = OWN[name], CASES[name].draw(0)
+    for n in (2, 3, 4, 5, 8):
+        finite_or_refused(each, cut(given, np.unique(np.linspace(0, len(given["x"]) - 1, n).astype(int))))
+    finite_or_refused(each, given | {"x": given["x"] * 0 + 3})
+    rows = np.repeat(np.arange(len(given["x"])), 2)
+    twice = finite_or_refused(each, cut(given, rows))
+    # within its group a copy tells nothing new
+    if twice is not None and each.streams:
+        np.testing.assert_allclose(twice.value, call(each, given).value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_single_precision_with_a_mean_of_a_thousand(name: str) -> None:
+    each, given = OWN[name], CASES[name].draw(0)
+    far = {key: (given[key] + 1000).float() for key in ("x", "y") if key in given}
+    expected = call(each, given | {key: side.double() for key, side in far.items()})
+    np.testing.assert_allclose(call(each, given | far).value, expected.value, rtol=1e-3, atol=1e-3)
+
+
+class Elsewhere(Memory):
+    """Rows that come to another device, unless they are asked for on the CPU."""
+
+    device = torch.device("meta")
+
+    def gather(self, positions: Any, out: torch.Tensor, threads: int | None = None) -> None:
+        assert out.device.type == "cpu", "the rows of another device are not here"
+        super().gather(positions, out, threads)
+
+
+def check_rows_on_a_device(name: str) -> None:
+    each, given = OWN[name], CASES[name].draw(0)
+    there = {key: Rows(Elsewhere(given[key])) for key in ("x", "y") if key in given}
+    assert call(each, given | there) == call(each, given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_on_a_device_are_measured(name: str) -> None:
+    check_rows_on_a_device(name)
+
+
+def test_rows_that_stay_on_their_device_are_noticed() -> None:
+    with broken("rows_stay_on_their_device"), pytest.raises((AssertionError, NotImplementedError, RuntimeError)):
+        check_rows_on_a_device("similarity.cka")
 
 
 def bad(each: Measure, given: dict[str, Any]) -> dict[str, dict[str, Any]]:

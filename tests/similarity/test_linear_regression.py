@@ -19,6 +19,8 @@ from lamina.rows.groups import Groups, labels_of
 from lamina.similarity import least_squares
 from tests.faults import broken
 from tests.measures.cases import normal
+from tests.measures.coverage import predicted
+from tests.measures.errors import compare_with_draws
 from tests.meter import peak_bytes
 
 GROUPS = np.repeat(np.arange(30), np.arange(30) % 5 + 3)
@@ -107,18 +109,7 @@ def test_what_is_shuffled_scores_what_is_unrelated_scores() -> None:
 
 def check_errors() -> None:
     """The interval covers the estimator's mean, with rows that depend on each other within groups."""
-    of_rows = np.repeat(np.arange(48), 6)
-    values, errors, intervals = [], [], []
-    for seed in range(150):
-        x = normal(seed, 288, 3) + normal(5000 + seed, 48, 3)[of_rows]
-        y = x[:, :2] + normal(9000 + seed, 288, 2) + 0.7 * normal(13000 + seed, 48, 2)[of_rows]
-        found = similarity.linear_regression(x, y, groups=of_rows)
-        values.append(found.value)
-        errors.append(found.stderr)
-        intervals.append(found.interval())
-    mean = np.mean(values)
-    assert 0.8 < np.mean(errors) / np.std(values) < 1.25
-    assert 0.88 <= np.mean([low < mean < high for low, high in intervals]) <= 0.995
+    compare_with_draws(similarity.linear_regression(**predicted(seed)) for seed in range(150))
 
 
 def test_errors() -> None:

@@ -86,3 +86,41 @@ def test_faults_are_noticed(name: str, measure: Callable[[], tuple[float, float]
     with broken(name):
         distance, _ = measure()
     assert distance > 3
+
+
+def twenty_documents(draws: int = 80) -> tuple[float, float, float]:
+    """20 documents of 100 tokens: how far CKA's mean is from 0; intervals that cover it, by document and by row."""
+    of_rows, generator = np.repeat(np.arange(20), 100), torch.Generator().manual_seed(1)
+    by_document, by_row = [], []
+    for _ in range(draws):
+        x, y = (
+            torch.randn(2000, 8, generator=generator) + torch.randn(20, 8, generator=generator)[of_rows]
+            for _ in range(2)
+        )
+        by_document.append(similarity.cka(x, y, groups=of_rows))
+        by_row.append(similarity.cka(x, y))
+    values = np.array([estimate.value for estimate in by_document])
+    ends = [np.array([estimate.interval() for estimate in found]) for found in (by_document, by_row)]
+    covered = [float(np.mean((each[:, 0] < 0) & (each[:, 1] > 0))) for each in ends]
+    return float(abs(values.mean()) / (values.std() / np.sqrt(draws))), *covered
+
+
+def test_twenty_documents_of_a_hundred_tokens() -> None:
+    distance, covered, covered_by_row = twenty_documents()
+    assert distance < 3
+    assert covered >= 0.9
+    assert covered_by_row < 0.5  # a document's flavor is taken for similarity, with a small error
+
+
+def test_a_difference_has_the_paired_error() -> None:
+    """Two layers that share most of their noise: the error of the difference is that of its draws."""
+    of_rows, generator = np.repeat(np.arange(40), 5), torch.Generator().manual_seed(2)
+    differences, errors, apart = [], [], []
+    for _ in range(100):
+        x, shared, own = (torch.randn(200, 4, generator=generator) for _ in range(3))
+        first, second = (similarity.cka(x, x + shared + part * own, groups=of_rows) for part in (0.0, 0.3))
+        differences.append(first.value - second.value)
+        errors.append((first - second).stderr)
+        apart.append(np.hypot(first.stderr, second.stderr))
+    assert 0.75 < np.mean(errors) / np.std(differences) < 1.35
+    assert np.mean(apart) > 1.5 * np.mean(errors)

@@ -178,7 +178,7 @@ def _classifier(weights: Any, bias: Any, by: torch.Tensor, count: int) -> tuple[
             hint="a row for each class that occurs in labels, in ascending order",
         )
     shift = (
-        torch.zeros(count, dtype=torch.float64) if bias is None else torch.as_tensor(bias).detach().double().flatten()
+        torch.zeros(count, dtype=torch.float64) if bias is None else torch.as_tensor(bias).detach().cpu().double().flatten()
     )
     if len(shift) != count:
         raise SchemaError(f"bias has {len(shift)} numbers, there are {count} classes")

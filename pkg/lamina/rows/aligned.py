@@ -137,8 +137,8 @@ def align(x: Any, y: Any, *, groups: Any = None, pair: str | None = None) -> Ali
     if is_stream(x) or is_stream(y):
         return _stream(x, y, groups, pair)
     same = x is y
-    x = Rows.of(x)
-    y = x if same else Rows.of(y)
+    x = _on_the_cpu(Rows.of(x))
+    y = x if same else _on_the_cpu(Rows.of(y))
     in_x, in_y, dropped = pair_rows(x, y, pair)
     whole = groups_of(x, groups)
     here = whole if in_x.size == len(x) else whole.take(in_x)
@@ -167,6 +167,11 @@ def _stream(x: Any, y: Any, groups: Any, pair: str | None) -> Aligned:
 
 def _contiguous(groups: Groups) -> bool:
     return int(np.count_nonzero(np.diff(groups.codes))) == max(len(groups) - 1, 0)
+
+
+def _on_the_cpu(rows: Rows) -> Rows:
+    """Return rows that come to another device as rows that come to the CPU, where measures compute."""
+    return rows if rows.device.type == "cpu" else rows.to("cpu")
 
 
 def _neighbors(rows: np.ndarray) -> np.ndarray | range:
