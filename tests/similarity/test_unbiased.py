@@ -101,8 +101,8 @@ def twenty_documents(draws: int = 80) -> tuple[float, float, float]:
         by_row.append(similarity.cka(x, y))
     values = np.array([estimate.value for estimate in by_document])
     ends = [np.array([estimate.interval() for estimate in found]) for found in (by_document, by_row)]
-    covered = [float(np.mean((each[:, 0] < 0) & (each[:, 1] > 0))) for each in ends]
-    return float(abs(values.mean()) / (values.std() / np.sqrt(draws))), *covered
+    covered, by_row_covered = (float(np.mean((each[:, 0] < 0) & (each[:, 1] > 0))) for each in ends)
+    return float(abs(values.mean()) / (values.std() / np.sqrt(draws))), covered, by_row_covered
 
 
 def test_twenty_documents_of_a_hundred_tokens() -> None:

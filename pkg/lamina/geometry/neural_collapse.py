@@ -177,9 +177,7 @@ def _classifier(weights: Any, bias: Any, by: torch.Tensor, count: int) -> tuple[
             f"weights are {list(given.shape)}, there are {count} classes of {len(by)} features",
             hint="a row for each class that occurs in labels, in ascending order",
         )
-    shift = (
-        torch.zeros(count, dtype=torch.float64) if bias is None else torch.as_tensor(bias).detach().cpu().double().flatten()
-    )
+    shift = torch.zeros(count).double() if bias is None else torch.as_tensor(bias).detach().cpu().double().flatten()
     if len(shift) != count:
         raise SchemaError(f"bias has {len(shift)} numbers, there are {count} classes")
     return given, shift + given @ by
