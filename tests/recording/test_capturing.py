@@ -92,3 +92,42 @@ def test_a_glob_that_matches_nothing_and_a_silent_site_raise(run):
 def test_an_iterator_raises(run):
     with pytest.raises(RecordingError, match="capture: a list_iterator can be gone through only once"):
         captured(run, Net(), iter([X]))
+
+
+class Detector(nn.Module):
+    """Takes a list of images, of sizes of their own, as those of torchvision do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.head = nn.AdaptiveAvgPool2d(2), nn.Linear(12, 5)
+
+    def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        scores = self.head(torch.stack([self.pool(one).flatten() for one in images]))
+        return [{"scores": one} for one in scores]
+
+
+IMAGES = [torch.randn(3, size, 6) for size in (4, 5, 6, 7, 8)]
+
+
+@pytest.mark.parametrize("data", [[(IMAGES[:3],), (IMAGES[3:],)], [{"images": IMAGES[:3]}, {"images": IMAGES[3:]}]])
+def test_a_list_of_tensors_is_a_batch_of_as_many_items(run, data):
+    model = Detector()
+    captured(run, model, data, sites="head.output")
+    with torch.no_grad():
+        scores = [torch.stack([found["scores"] for found in model(images)]) for images in (IMAGES[:3], IMAGES[3:])]
+    assert torch.equal(run.values("head.output", "capture")[0], torch.cat(scores))
+    assert [columns["example"] for columns in run.columns("head.output", "capture")] == [[0, 1, 2], [3, 4]]
+
+
+def test_probes_of_lists_of_tensors_that_change_raise(run):
+    model, data = Detector(), [(IMAGES[:3],)]
+
+    def train() -> None:
+        with recording.record(model, run, sites="head.output", probes={"fixed": data}) as recorder:
+            for step in range(2):
+                with recorder.step(step, example=range(2)):
+                    model(IMAGES[3:])
+                data[0] = (IMAGES[2:],)
+
+    with pytest.raises(RecordingError, match="other data at step 1"):
+        train()

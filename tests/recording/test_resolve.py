@@ -108,6 +108,7 @@ def test_names_leave_out_the_wrappers_of_torch_compile():
         ("heads.output[0]", r"head\.output"),
         ("head.output.grd", "head.output"),
         ("", "there are: blocks"),
+        ("blocks.*.hook_resid_post", r"names of TransformerLens are known for bert, .*gpt2, "),
     ],
 )
 def test_a_glob_that_matches_nothing_raises_with_the_nearest_names(pattern, hint):

@@ -93,6 +93,11 @@ def aliases(model: nn.Module) -> dict[str, Alias]:
     return _hook_points(modules) or _of_transformers(modules)
 
 
+def families() -> list[str]:
+    """Return the models that the table knows, by the `model_type` of their configurations."""
+    return sorted(map(str, _families()))
+
+
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules by their paths, as sites write them."""
     return dict(plain_modules(model))

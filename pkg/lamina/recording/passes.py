@@ -143,14 +143,17 @@ def _batch(item: Any, first: int, device: torch.device | None, source: str, mask
         kwargs = {key: value for key, value in item.items() if key != "example"}
     else:
         args = (item[0] if isinstance(item, (tuple, list)) and item else item,)
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.dim() > 0]
-    if not tensors:
+    values = [*args, *kwargs.values()]
+    # Nested tensors have a size and may have no shape.
+    sizes = [value.size(0) for value in values if isinstance(value, torch.Tensor) and value.dim() > 0]
+    sizes += [len(value) for value in values if _is_list(value)]
+    if not sizes:
         raise RecordingError(
             f"{source}: a batch is a {type(item).__name__} without a tensor for the model",
-            hint="a batch is a tensor, a tuple whose first element goes to the model, or a mapping of its keywords",
+            hint="a batch is a tensor, a tuple whose first element goes to the model, or a mapping of its keywords; "
+            "in place of a tensor a list of them will do, one for each item",
         )
-    # Nested tensors have a size and may have no shape.
-    size = tensors[0].size(0)
+    size = sizes[0]
     columns: dict[str, Any] = {"example": np.arange(first, first + size)}
     if isinstance(item, Mapping) and "example" in item:
         columns["example"] = item["example"]
@@ -167,8 +170,17 @@ def _batch(item: Any, first: int, device: torch.device | None, source: str, mask
     )
 
 
+def _is_list(value: Any) -> bool:
+    """Whether it is a tensor for each item, as models that detect objects take images of different sizes."""
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(one, torch.Tensor) for one in value)
+
+
 def _move(value: Any, device: torch.device | None) -> Any:
-    return value.to(device) if isinstance(value, torch.Tensor) and device is not None else value
+    if device is None:
+        return value
+    if _is_list(value):
+        return type(value)([one.to(device) for one in value])
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def _device(model: nn.Module) -> torch.device | None:

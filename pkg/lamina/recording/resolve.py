@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from lamina.errors import RecordingError
-from lamina.recording.aliases import aliases
+from lamina.recording.aliases import aliases, families
 from lamina.recording.sites import DEFAULT, ParameterSite, Pattern, ResolvedSite, Site, Sites
 from lamina.recording.wrappers import plain_modules, plain_parameters
 from lamina.runs import LaminaWarning
@@ -166,6 +166,8 @@ class _Found:
         known = list(aliases(self.model))
         names = [*self.places, *(name for name, _ in plain_parameters(self.model)), *known]
         others = ", a parameter or a name of TransformerLens" if known else ", or a parameter"
+        if not known and any(part.startswith("hook_") for part in glob.split(".")):
+            others += f" (names of TransformerLens are known for {', '.join(families())})"
         return f"a site is a module's path and .input or .output{others}; {nearest_names(pattern, names)}"
 
 

@@ -81,7 +81,9 @@ def _digest(values: Iterable[Any]) -> str:
 
 
 def _dense(value: Any) -> tuple[torch.Tensor, ...]:
-    """Return what can be looked at: a tensor, those of a nested one, nothing of any other."""
+    """Return what can be looked at: a tensor, those of a nested one, those in a list, nothing of any other."""
+    if isinstance(value, (list, tuple)):
+        return tuple(part for one in value for part in _dense(one))
     if not isinstance(value, torch.Tensor) or value.device.type == "meta":
         return ()
     if value.is_nested:
