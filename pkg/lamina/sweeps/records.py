@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from lamina.measures import Estimate, Replicates
 
-_PLAIN = ("measure", "unit", "n", "n_groups", "estimator", "error", "dtype", "seed")
-
 
 def to_text(estimate: Estimate) -> str:
     """Return JSON text of all that an estimate holds. Numbers that are not finite are NaN, Infinity and -Infinity."""
-    record: dict[str, Any] = {name: getattr(estimate, name) for name in _PLAIN}
-    for name in ("dropped", "options", "parts"):
-        record[name] = dict(getattr(estimate, name))
+    record: dict[str, Any] = {each.name: getattr(estimate, each.name) for each in fields(estimate)}
     for name in ("value", "stderr"):
         record[name] = np.asarray(getattr(estimate, name)).tolist()
     record["axes"] = {name: list(labels) for name, labels in estimate.axes.items()}
-    if (left := estimate.replicates) is not None:
+    if (left := record.pop("replicates")) is not None:
         record["replicates"] = [left.keys, left.sizes, left.values]
     return json.dumps(record, default=_plain, separators=(",", ":"))
 
