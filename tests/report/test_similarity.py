@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import lamina
 from lamina.report import similarity
@@ -110,6 +111,21 @@ def test_many_rows_are_sampled_and_that_is_said(tmp_path: Path, monkeypatch: pyt
     for picture in found.values():
         assert "20 of 60 rows of the source validation" in picture.reading
         assert "20 rows in 20 groups" in title(picture, "subtitle")
+
+
+def test_threads_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    def stops(*_: object, **__: object) -> None:
+        seen.append(torch.get_num_threads())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(similarity, "compared", stops)
+    with pytest.raises(KeyboardInterrupt):
+        similarity_section([training(tmp_path / "run", seed=0)])
+    assert seen == [1]
+    assert torch.get_num_threads() == before
 
 
 def test_a_run_of_one_step_or_one_layer_has_no_section(tmp_path: Path) -> None:

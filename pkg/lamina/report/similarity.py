@@ -14,6 +14,7 @@ from lamina.plot.steps import spread_steps
 from lamina.report.alike import MEANING, compared, groups_of, layers_of, missing, selection
 from lamina.report.choice import source_of, steps_of, vector_sites
 from lamina.report.section import Picture, Section
+from lamina.report.swept import one_thread
 
 if TYPE_CHECKING:
     from lamina.runs import Run
@@ -62,7 +63,8 @@ def similarity_section(runs: list[Run], *, progress: bool = False) -> Section | 
     section = Section("How alike the layers are")
     for draw, at, pairs in asked:
         chosen = {"source": plan.source, "where": plan.where}
-        frame = compared(plan.runs, plan.sites, at, pairs=pairs, progress=progress, **chosen)
+        with one_thread():
+            frame = compared(plan.runs, plan.sites, at, pairs=pairs, progress=progress, **chosen)
         if frame is not None and frame["value"].is_not_null().any():
             section.parts.append(draw(plan, frame))
     return section if section.parts else None
