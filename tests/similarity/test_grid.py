@@ -59,8 +59,7 @@ def force(monkeypatch: pytest.MonkeyPatch, name: str, pieces: bool) -> None:
 
     monkeypatch.setattr(grid.Work, "of", of)
     if pieces:
-        monkeypatch.setattr(products, "PIECE", 1)
-        monkeypatch.setattr(products, "LEAST", 4)
+        monkeypatch.setattr(products, "PIECE", 5 * 32 * 50 * 8)
         monkeypatch.setattr(products, "LONG", 8)
         monkeypatch.setattr(holding, "PANEL", 17)
         monkeypatch.setattr(tiles, "STRIP", 40)

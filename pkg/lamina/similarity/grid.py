@@ -112,6 +112,9 @@ class _Together:
                 together = held | self._read(other)
                 found = [each for each in wanted if together.keys() >= {*each}]
                 yield from self._of_held(together, found)
+                # or it would be held while the next is read
+                del together
+            del held
 
     def _read(self, numbers: Sequence[int]) -> dict[int, Held]:
         from lamina.similarity.holding import hold
@@ -135,11 +138,12 @@ class _Together:
 
     def _products(self, held: Mapping[int, Held]) -> Callable[[int, int], Mapping[str, torch.Tensor]]:
         """Return what gives the sums of two matrices over pairs of rows."""
-        from lamina.similarity.products import feature_products
+        from lamina.similarity.products import feature_products, memory_for
         from lamina.similarity.tiles import tile_products
 
         if self._work.name == FEATURES or not held:
-            return lambda a, b: feature_products(held[a], held[b], self._layout, debiased=self._debiased)
+            memory = memory_for(self._dtype)
+            return lambda a, b: feature_products(held[a], held[b], self._layout, memory, debiased=self._debiased)
         places = {one: place for place, one in enumerate(held)}
         found = tile_products(list(held.values()), self._layout, debiased=self._debiased)
         return lambda a, b: {name: each[places[a], places[b]] for name, each in found.items()}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PANEL = 512
 """Rows of a panel, unless a group has more."""
+_AT_ONCE = 512
+"""Rows that are added up at a time: what is converted to float64 stays in the cache, at a tenth of the time."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ def hold(rows: Rows, order: np.ndarray | None, layout: Layout, dtype: torch.dtyp
     x, total, step = torch.empty(n, d, dtype=dtype), torch.zeros(d, dtype=torch.float64), max(1024, BLOCK // max(d, 1))
     for start in range(0, n, step):
         block = rows.gather(range(start, min(start + step, n)))
-        total += block.sum(0, dtype=torch.float64)
+        for piece in block.split(_AT_ONCE):
+            total += piece.sum(0, dtype=torch.float64)
         x[to[start : start + step]] = block.to(dtype)
     if not bool(torch.isfinite(total).all()):
         return None

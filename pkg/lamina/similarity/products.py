@@ -7,6 +7,7 @@ further look at the matrices, which are made a piece at a time and never kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 PIECE = 2**25
 """Bytes of the matrices of all buckets that are made at a time."""
-LEAST = 64
-"""Features on each side of a piece at least."""
 LONG = 4096
 """Numbers of an inner product that float32 adds up; longer ones are added in float64."""
 
@@ -28,8 +27,16 @@ Pairwise = Mapping[str, Tensor]
 """[buckets, buckets] by the names of `lamina.similarity.panels.PAIRWISE` but the totals."""
 
 
-def feature_products(x: Held, y: Held, layout: Layout, *, debiased: bool) -> Pairwise:
-    """Return the sums of one pair of matrices over pairs of rows of different groups; the biased over all."""
+def feature_products(x: Held, y: Held, layout: Layout, memory: Tensor, *, debiased: bool) -> Pairwise:
+    """Return the sums of one pair of matrices over pairs of rows of different groups; the biased over all.
+
+    Args:
+        x: One matrix.
+        y: The other.
+        layout: The order of their rows.
+        memory: What `memory_for` returned for the dtype, for matrices on the way: fresh memory would cost a tenth.
+        debiased: See above.
+    """
     single, equal, count = layout.size == 1, layout.size is not None, len(layout.keys)
     powers, of_sums = (1, 1) if equal else (3, 2)
     if single or not debiased:
@@ -38,13 +45,14 @@ def feature_products(x: Held, y: Held, layout: Layout, *, debiased: bool) -> Pai
     kinds = powers + of_sums
     found = torch.zeros(kinds * count, kinds * count, dtype=torch.float64)
     dx, dy = x.x.shape[1], y.x.shape[1]
-    room = PIECE // (kinds * count * x.x.element_size())
-    wide_x = min(dx, max(LEAST, int(room**0.5)))
-    wide_y = min(dy, max(LEAST, room // wide_x))
+    room = len(memory) // (kinds * count)
+    wide_x = min(dx, int(room**0.5))
+    wide_y = min(dy, room // wide_x)
     u, u_groups = layout.u.to(x.x.dtype), torch.from_numpy(layout.sizes).to(x.x.dtype)
     for a, b in product(range(0, dx, wide_x), range(0, dy, wide_y)):
         columns_x, columns_y = slice(a, a + wide_x), slice(b, b + wide_y)
-        made = x.x.new_empty(kinds, count, min(wide_x, dx - a), min(wide_y, dy - b))
+        shape = kinds, count, min(wide_x, dx - a), min(wide_y, dy - b)
+        made = memory[: math.prod(shape)].view(shape)
         for bucket in range(count):
             rows, groups = layout.rows[bucket], layout.groups[bucket]
             _weighted(x.x[rows, columns_x], y.x[rows, columns_y], u[rows], made[:powers, bucket])
@@ -56,6 +64,11 @@ def feature_products(x: Held, y: Held, layout: Layout, *, debiased: bool) -> Pai
     if not debiased:
         return {"p00": matrices[0, 0]}
     return _within_left_out(matrices, x, y, layout)
+
+
+def memory_for(dtype: torch.dtype) -> Tensor:
+    """Return the memory that `feature_products` needs."""
+    return torch.empty(PIECE // dtype.itemsize, dtype=dtype)
 
 
 def _weighted(x: Tensor, y: Tensor, u: Tensor, out: Tensor) -> None:
