@@ -97,6 +97,7 @@ def test_an_acknowledged_checkpoint_outlives_a_kill(tmp_path: Path, writers: int
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("writers", [1, 3])
 def test_acknowledged_checkpoints_outlive_two_hundred_kills(tmp_path: Path, writers: int) -> None:
     rounds(tmp_path, writers, 200)
