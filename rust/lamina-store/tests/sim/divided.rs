@@ -34,6 +34,22 @@ fn syncs_that_do_nothing_lose_checkpoints_of_two_writers() {
     assert!(!matches!(cuts, Ok(Ok(_))));
 }
 
+#[test]
+fn no_cut_of_a_compaction_loses_a_checkpoint_of_two_writers() {
+    let scene = Scene::new(Lies::default());
+    let (mut first, other) = (scene.open(), scene.open());
+    for _ in 0..3 {
+        first.stage_divided(&other, 100);
+        first.wait();
+    }
+    other.close();
+    first.close();
+    assert!(scene.compact(&[]).chunks > 0);
+    assert!(!gc(&scene.storage(), Duration::ZERO, &Progress::default()).unwrap().removed.is_empty());
+    let cuts = scene.every_cut(2).unwrap_or_else(|loss| panic!("{loss}"));
+    assert!(cuts > 100, "{cuts}");
+}
+
 /// Checkpoints that nothing needs any more, of chunks that the next one holds as well.
 fn rewound(scene: &Scene) {
     let (mut first, other) = (scene.open(), scene.open());
