@@ -55,6 +55,7 @@ def test_norms_are_means_over_rows_of_the_probe(tmp_path: Path) -> None:
     assert frame.select("run_a", "site_a", "step_a", "value", "n").rows() == expected
     assert frame["stderr"].to_list() == pytest.approx([2, 10])  # half the distance between the two rows
     assert gradients["value"].to_list() == [6.0, 30.0]
+    assert frame["source"].to_list() == ["validation"] * 2
 
 
 @pytest.mark.parametrize("period", [1, 8, 100])

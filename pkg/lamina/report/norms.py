@@ -54,7 +54,7 @@ def norms_section(runs: list[Run]) -> Section | None:
 
 
 def norms_frame(runs: list[Run], *, gradients: bool) -> pl.DataFrame | None:
-    """Return a sweep of the mean L2 norm of about 1000 rows, at up to 48 steps a site; None without sites."""
+    """Return a sweep of the mean L2 norm of about 1000 rows, at up to 48 steps a site, and `source`; None without."""
     frames = []
     for run in runs:
         sites = vector_sites(run).filter((pl.col("kind") == "grad") == gradients)["site"].to_list()
@@ -69,7 +69,7 @@ def norms_frame(runs: list[Run], *, gradients: bool) -> pl.DataFrame | None:
             where = pl.col("row") * _GOLDEN % _TURN < _TURN * _ROWS // most if most > _ROWS else None
             chosen = {"sites": named, "steps": list(steps), "source": source, "where": where}
             if (frame := swept(mean_norm, [run], progress=False, **chosen)) is not None:
-                frames.append(frame)
+                frames.append(frame.with_columns(source=pl.lit(source, pl.String)))
     return pl.concat(frames) if frames else None
 
 

@@ -142,7 +142,9 @@ def _runs_picture(plan: _Plan, frame: pl.DataFrame) -> Picture:
 def _rest(plan: _Plan, frame: pl.DataFrame) -> str:
     """Say which rows were compared, and what has no value."""
     source = f" of the source {plan.source}" if plan.source else ""
-    of = "" if plan.where is None else f" Compared are {frame['n'].max():,} of {plan.rows:,} rows{source}."
+    of = f" Compared are the rows{source}." if source else ""
+    if plan.where is not None:
+        of = f" Compared are {frame['n'].max():,} of {plan.rows:,} rows{source}."
     return of + missing(frame)
 
 
