@@ -2056,3 +2056,14 @@ def rows_stay_on_their_device(patch: pytest.MonkeyPatch) -> None:
     from lamina.rows import aligned
 
     patch.setattr(aligned, "_on_the_cpu", lambda rows: rows)
+
+
+@fault
+def grid_adds_row_sums_one_way(patch: pytest.MonkeyPatch) -> None:
+    """The kernel values between two panels count for the rows of the first alone."""
+    from lamina.similarity.tiles import _RowSums
+
+    def one_way(self: Any, a: Any, b: Any, values: Any) -> None:
+        self._plain[:, b.bucket, a.rows] += values.sum(2)
+
+    patch.setattr(_RowSums, "add", one_way)

@@ -52,7 +52,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def force(monkeypatch: pytest.MonkeyPatch, name: str, pieces: bool) -> None:
-    def of(shapes: Any, pairs: Any, budget: int, itemsize: int = 4, largest: int = 1) -> Work:
+    def of(shapes: Any, pairs: Any, budget: int, itemsize: int = 4, largest: int = 1, rbf: bool = False) -> Work:
         every = list(shapes)
         blocks = [every[:2], *([one] for one in every[2:])] if pieces else [every]
         return planning._held(name, shapes, pairs, blocks, itemsize)
@@ -75,8 +75,12 @@ def check_same(found: Estimate, called: Estimate, within: float) -> None:
     assert found.replicates.sizes == called.replicates.sizes
     assert found.replicates.values == pytest.approx(called.replicates.values, abs=within, nan_ok=True)
     assert dict(found.parts) == pytest.approx(dict(called.parts), rel=within)
-    for name in ("measure", "unit", "n", "n_groups", "dropped", "estimator", "error", "options", "dtype", "seed"):
+    for name in ("measure", "unit", "n", "n_groups", "dropped", "estimator", "error", "dtype", "seed"):
         assert getattr(found, name) == getattr(called, name), name
+    told, expected = (dict(each.options) for each in (found, called))
+    for name in [name for name in expected if name.startswith("bandwidth")]:
+        assert told.pop(name) == pytest.approx(expected.pop(name), rel=within)
+    assert told == expected
 
 
 def check_all(rows: list[Rows], pairs: list[tuple[int, int]], within: float = 1e-9, **options: Any) -> None:
@@ -98,6 +102,28 @@ def test_the_biased_one_too() -> None:
     for sizes in (SIZES["single, in buckets"], SIZES["unequal"]):
         rows, groups = planted(sizes)
         check_all(rows, PAIRS, groups=groups, debiased=False)
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["whole", "pieces"])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_rbf_kernels_too(sizes: list[int], pieces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    force(monkeypatch, TILES, pieces)
+    rows, groups = planted(sizes)
+    check_all(rows, PAIRS, groups=groups, kernel="rbf", bandwidth=0.7, seed=3)
+
+
+def test_rbf_kernels_of_narrow_numbers_and_biased(monkeypatch: pytest.MonkeyPatch) -> None:
+    force(monkeypatch, TILES, pieces=True)
+    rows, groups = planted(SIZES["unequal"])
+    check_all(rows, PAIRS, groups=groups, kernel="rbf", debiased=False)
+    rows, groups = planted(SIZES["equal, in buckets"], torch.float32)
+    check_all(rows, PAIRS, 1e-4, groups=groups, kernel="rbf")
+
+
+def test_rows_of_groups_in_another_order_draw_other_bandwidths_and_are_left_to_calls(run: lamina.Run) -> None:
+    rows = [run.rows("x", step=step) for step in (0, 1)]
+    assert sorted(dict(grid.compute(rows, [(0, 1), (1, 0)]))) == [0, 1]
+    assert list(grid.compute(rows, [(1, 0)], kernel="rbf")) == []
 
 
 @pytest.mark.usefixtures("way")
@@ -175,11 +201,19 @@ def test_what_differs_is_left_to_calls() -> None:
         similarity.cka(rows[1], rows[4])
 
 
-def test_too_few_groups_and_other_kernels_are_left_to_calls() -> None:
+def test_what_a_call_refuses_is_left_to_calls() -> None:
     rows, groups = planted([5, 5, 5])
     assert list(grid.compute(rows, PAIRS, groups=groups)) == []
     assert len(list(grid.compute(rows, PAIRS, groups=groups, debiased=False))) == len(PAIRS)
-    assert list(grid.compute(rows, PAIRS, kernel="rbf")) == []
+    assert list(grid.compute(rows, PAIRS, kernel="polynomial")) == []
+    assert list(grid.compute(rows, PAIRS, kernel="rbf", bandwidth=0)) == []
+
+
+def test_row_sums_of_one_way_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    force(monkeypatch, TILES, pieces=True)
+    rows, groups = planted(SIZES["unequal"])
+    with broken("grid_adds_row_sums_one_way"), pytest.raises(AssertionError):
+        check_all(rows, PAIRS, groups=groups, kernel="rbf")
 
 
 class Counted(Memory):

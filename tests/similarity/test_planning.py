@@ -52,7 +52,13 @@ def test_what_does_not_fit_is_held_a_block_at_a_time_and_read_again() -> None:
 def test_what_cannot_be_held_is_called_one_by_one() -> None:
     chosen = plan([(20_000_000, 384)] * 3, every_pair(3), GIB)
     assert (chosen.name, chosen.passes) == (CALLS, 4)
-    assert plan([(2_000, 64)] * 3, every_pair(3), kernel="rbf").name == CALLS
+
+
+def test_kernels_without_features_are_made_in_tiles() -> None:
+    pairs = every_pair(24)
+    linear, rbf = (plan([(200_000, 64)] * 24, pairs, 8 * GIB, kernel=kernel) for kernel in ("linear", "rbf"))
+    assert (linear.name, rbf.name) == (FEATURES, TILES)
+    assert rbf.seconds > linear.seconds
 
 
 def test_components_share_no_matrix() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lamina.measures.estimate import Estimate
-    from lamina.rows import Rows
 
 Shape = tuple[int, int]
 Pair = tuple[int, int]
@@ -38,16 +37,6 @@ class Plan:
         return f"{self.name}: {self.passes} {passes} over the rows, {self.bytes / 1e9:.3g} GB, {self.seconds:.3g} s"
 
 
-class Compute(Protocol):
-    """Computes pairs of rows; see `Grid.compute`."""
-
-    def __call__(
-        self, rows: Sequence[Rows], pairs: Sequence[Pair], *, budget: int = BUDGET, **options: Any
-    ) -> Iterator[tuple[int, Estimate]]:
-        """Yield the numbers of pairs, and their estimates."""
-        ...
-
-
 @dataclass(frozen=True)
 class Grid:
     """How a measure of two rows computes many pairs in one go.
@@ -60,5 +49,5 @@ class Grid:
             read.
     """
 
-    compute: Compute
+    compute: Callable[..., Iterator[tuple[int, Estimate]]]
     plan: Callable[..., Plan]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lamina.measures.grids import Pair
     from lamina.rows import Rows
     from lamina.rows.groups import Groups
-    from lamina.similarity.holding import Held
+    from lamina.similarity.holding import Bandwidth, Held
 
 
 def compute(
@@ -33,14 +33,15 @@ def compute(
     debiased: bool = True,
     groups: Any = None,
     pair: str | None = None,
-    **options: Any,
+    bandwidth: float = 1.0,
+    seed: int = 0,
 ) -> Iterator[tuple[int, Estimate]]:
     """Yield the number and the CKA of each pair that can be computed with others; see `lamina.measures.Grid`.
 
-    Left to calls are kernels other than the linear one, rows that lie on a device, have a row that is not finite or
-    do not all pair with those of the others, and what a call would refuse.
+    Left to calls are rows that lie on a device, have a row that is not finite or do not all pair with those of the
+    others, and what a call would refuse.
     """
-    if kernel != "linear":
+    if kernel not in ("linear", "rbf") or not bandwidth > 0:
         return
     numbers: dict[Pair, list[int]] = {}
     for number, each in enumerate(pairs):
@@ -55,10 +56,17 @@ def compute(
                 if not wanted or len(cohort.groups) < (4 if debiased else 1):
                     continue
                 shapes = {one: rows[one].shape for one in inside}
-                work = Work.of(shapes, wanted, budget, 8 if wide else 4, int(cohort.groups.sizes.max()))
+                largest = int(cohort.groups.sizes.max())
+                if kernel == "rbf" and largest > 1:
+                    # the bandwidths' rows are drawn in the order of x
+                    wanted = [each for each in wanted if inside[each[0]] is None]
+                work = Work.of(shapes, wanted, budget, 8 if wide else 4, largest, rbf=kernel == "rbf")
                 if work.name == CALLS:
                     continue
-                together = _Together({one: rows[one] for one in inside}, inside, cohort.groups, work, wide, debiased)
+                of = {one: rows[one] for one in inside}
+                together = _Together(of, inside, cohort.groups, work, wide, debiased)
+                if kernel == "rbf":
+                    together.draw(bandwidth, seed)
                 for found, estimate in together.estimates(wanted):
                     yield from ((number, estimate) for number in numbers[found])
 
@@ -103,6 +111,21 @@ class _Together:
         self._groups, self._layout = groups, Layout.of(groups)
         self._dtype = torch.float64 if wide else torch.float32
         self._own: dict[int, _Own] = {}
+        self._bandwidth: Bandwidth | None = None
+        self._bandwidths: dict[int, float | None] = {}
+        self._seed: int | None = None
+
+    def draw(self, multiple: float, seed: int) -> None:
+        """Take an RBF kernel, and draw the rows that its bandwidth follows from, as a call does."""
+        import torch
+
+        from lamina.similarity.holding import Bandwidth
+        from lamina.similarity.kernelized import SAMPLE
+
+        n = len(self._layout)
+        drawn = np.sort(np.random.default_rng(seed).choice(n, min(n, SAMPLE), replace=False))
+        places = self._layout.places[np.argsort(self._groups.codes, kind="stable")[drawn]]
+        self._bandwidth, self._seed = Bandwidth(multiple, torch.from_numpy(places)), seed
 
     def estimates(self, pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Estimate]]:
         """Yield each pair's estimate; what a call would refuse is left out."""
@@ -121,9 +144,17 @@ class _Together:
 
         found: dict[int, Held] = {}
         for one in numbers:
-            held = hold(self._rows[one], self._orders[one], self._layout, self._dtype, debiased=self._debiased)
+            held = hold(
+                self._rows[one],
+                self._orders[one],
+                self._layout,
+                self._dtype,
+                debiased=self._debiased,
+                bandwidth=self._bandwidth,
+            )
             if held is not None:
                 found[one] = held
+                self._bandwidths[one] = held.bandwidth
         return found
 
     def _of_held(self, held: Mapping[int, Held], pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Estimate]]:
@@ -134,7 +165,7 @@ class _Together:
         for a, b in pairs:
             xy = self._own[a] if a == b else self._hsic(held, a, b, products)
             with suppress(SchemaError):
-                yield (a, b), self._estimate(self._own[a], self._own[b], xy)
+                yield (a, b), self._estimate(a, b, xy)
 
     def _products(self, held: Mapping[int, Held]) -> Callable[[int, int], Mapping[str, torch.Tensor]]:
         """Return what gives the sums of two matrices over pairs of rows."""
@@ -159,13 +190,17 @@ class _Together:
             hsic_of(sums, self._layout.powers, self._debiased), pairwise["p00"].numpy() / max(n * n - squares, 1)
         )
 
-    def _estimate(self, xx: _Own, yy: _Own, xy: _Own) -> Estimate:
+    def _estimate(self, a: int, b: int, xy: _Own) -> Estimate:
         from lamina.similarity.cka import estimate_of
         from lamina.similarity.hsic import Hsic
 
+        xx, yy = self._own[a], self._own[b]
         values = {"xx": xx.values, "yy": yy.values, "xy": xy.values}
         rows = self._layout.powers[1:, 0].astype(int).tolist()
         name = str(self._dtype).removeprefix("torch.")
-        pairs = {"xx": xx.pairs, "yy": yy.pairs, "xy": xy.pairs} if self._debiased else None
+        pairs = {"xx": xx.pairs, "yy": yy.pairs, "xy": xy.pairs} if self._debiased and self._bandwidth is None else None
         hsic = Hsic(values, self._layout.keys, rows, len(self._layout), len(self._groups), {}, name, pairs=pairs)
-        return estimate_of(hsic, {"kernel": "linear", "debiased": self._debiased}, debiased=self._debiased)
+        options: dict[str, Any] = {"kernel": "linear", "debiased": self._debiased}
+        if self._bandwidth is not None:
+            options |= {"kernel": "rbf", "bandwidth_x": self._bandwidths[a], "bandwidth_y": self._bandwidths[b]}
+        return estimate_of(hsic, options, debiased=self._debiased, seed=self._seed)

@@ -114,6 +114,8 @@ class Held:
 
     Attributes:
         x: [n, d], in the order of the layout.
+        bandwidth: That of an RBF kernel; None for the linear one.
+        factors: Two matrices whose product is the kernel's, or its exponent.
         sums: [groups, d], X_g.
         along: [n], x_i·X_g for the row's own group.
         norms: float64 [groups], |X_g|^2.
@@ -122,8 +124,15 @@ class Held:
         r_weighted: The same with the size of j's group before each; None where all groups have one size.
     """
 
-    def __init__(self, x: Tensor, layout: Layout, *, debiased: bool) -> None:
-        self.x, self._layout = x, layout
+    def __init__(self, x: Tensor, layout: Layout, *, debiased: bool, bandwidth: float | None = None) -> None:
+        self.x, self.bandwidth, self._layout, self._debiased = x, bandwidth, layout, debiased
+        self.factors = x, x
+        if bandwidth is not None:
+            # the exponent is one product of matrices: rows (2c x, -c|x|^2, 1) and (y, 1, -c|y|^2) give -c|x - y|^2
+            scale = 0.5 / bandwidth**2
+            one, squares = torch.ones_like(x[:, :1]), -scale * torch.linalg.vecdot(x, x)[:, None]
+            self.factors = torch.cat([2 * scale * x, squares, one], 1), torch.cat([x, one, squares], 1)
+            return
         self.sums = layout.group_sums(x)
         codes = torch.from_numpy(layout.codes)
         single = layout.size == 1
@@ -134,16 +143,18 @@ class Held:
         equal = layout.size is not None or not debiased
         self.r_weighted = None if equal else self._outside(layout, layout.u, layout.u * own)
 
+    def take(self, r: Tensor, weighted: Tensor | None) -> None:
+        """Take the row sums of a kernel that is no product of features: over the rows of each bucket, [buckets, n]."""
+        self.r = _left_out(r, self._layout)
+        self.r_weighted = None if weighted is None else _left_out(weighted, self._layout)
+
     def _outside(self, layout: Layout, weights: Tensor, own: Tensor) -> Tensor:
         # a product of the whole in float64 would cost as much as that with the matrices themselves
         weighted = self.x if len(weights) == 1 else self.x * weights.to(self.x.dtype)[:, None]
         of_buckets = torch.stack([weighted[rows].sum(0, dtype=torch.float64) for rows in layout.rows])
         whole = of_buckets.sum(0, keepdim=True)
         left = torch.cat([whole, whole - of_buckets]).to(self.x.dtype)
-        found = (left @ self.x.T).double() - own
-        for bucket, rows in enumerate(layout.rows, 1):
-            found[bucket, rows] = 0
-        return found
+        return _without_own((left @ self.x.T).double() - own, layout)
 
     @cached_property
     def r_groups(self) -> Tensor:
@@ -174,9 +185,20 @@ class Held:
     @staticmethod
     def bytes_of(n: int, d: int, itemsize: int = 4, largest: int = 1) -> int:
         """Return about the memory that rows take while they are held, the largest group having so many."""
-        # rows of groups are kept with the sums and the inner products of each, and row sums twice
+        # rows of groups are kept with the sums and the inner products of each, or with factors; row sums twice
         numbers, sums = (1, 1) if largest == 1 else (3, 2)
         return n * (numbers * d * itemsize + sums * 8 * (2 + BUCKETS))
+
+
+def _left_out(of_buckets: Tensor, layout: Layout) -> Tensor:
+    whole = of_buckets.sum(0, keepdim=True)
+    return _without_own(torch.cat([whole, whole - of_buckets]), layout)
+
+
+def _without_own(found: Tensor, layout: Layout) -> Tensor:
+    for bucket, rows in enumerate(layout.rows, 1):
+        found[bucket, rows] = 0
+    return found
 
 
 def _runs(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -186,8 +208,35 @@ def _runs(sizes: np.ndarray) -> Iterator[tuple[int, int]]:
         yield int(sizes[start]), stop - start
 
 
-def hold(rows: Rows, order: np.ndarray | None, layout: Layout, dtype: torch.dtype, *, debiased: bool) -> Held | None:
-    """Read rows, once and as they lie, and center them; None if one is not finite.
+@dataclass(frozen=True)
+class Bandwidth:
+    """An RBF kernel whose bandwidth is a multiple of the median distance between some rows.
+
+    Attributes:
+        multiple: Of that distance.
+        sample: The places of these rows.
+    """
+
+    multiple: float
+    sample: Tensor
+
+    def of(self, x: Tensor) -> float | None:
+        """Return the bandwidth for rows in the order of their layout; None if there is none."""
+        rows = x[self.sample].double()
+        found = self.multiple * (float(torch.pdist(rows).median()) if len(rows) > 1 else 1.0)
+        return found if 1e-12 <= found <= 1e12 else None
+
+
+def hold(
+    rows: Rows,
+    order: np.ndarray | None,
+    layout: Layout,
+    dtype: torch.dtype,
+    *,
+    debiased: bool,
+    bandwidth: Bandwidth | None = None,
+) -> Held | None:
+    """Read rows, once and as they lie, and center them; None if one is not finite, or for want of a bandwidth.
 
     Args:
         rows: The rows.
@@ -195,6 +244,7 @@ def hold(rows: Rows, order: np.ndarray | None, layout: Layout, dtype: torch.dtyp
         layout: Where they go.
         dtype: The dtype of the arithmetic.
         debiased: See `Held`.
+        bandwidth: For an RBF kernel; None for the linear one.
     """
     n, d = rows.shape
     places = layout.places
@@ -210,4 +260,8 @@ def hold(rows: Rows, order: np.ndarray | None, layout: Layout, dtype: torch.dtyp
         x[to[start : start + step]] = block.to(dtype)
     if not bool(torch.isfinite(total).all()):
         return None
-    return Held(x.sub_((total / n).to(dtype)), layout, debiased=debiased)
+    x.sub_((total / n).to(dtype))
+    chosen = None
+    if bandwidth is not None and (chosen := bandwidth.of(x)) is None:
+        return None
+    return Held(x, layout, debiased=debiased, bandwidth=chosen)

@@ -28,6 +28,8 @@ _READ = 2e9
 """Bytes of rows that are read and put in order a second."""
 _PASSED = 500
 """Operations a number that a call spends on the moments of a bucket."""
+_EXP = 70
+"""What an exponential costs, in operations of a product of matrices."""
 _CALL, _PAIR, _TILE = 5e8, 5e7, 5e6
 """What else a call takes, a pair of matrices by products of features, and a tile, in operations."""
 
@@ -52,7 +54,13 @@ class Work:
 
     @staticmethod
     def of(
-        shapes: Mapping[int, Shape], pairs: Sequence[Pair], budget: int, itemsize: int = 4, largest: int = 1
+        shapes: Mapping[int, Shape],
+        pairs: Sequence[Pair],
+        budget: int,
+        itemsize: int = 4,
+        largest: int = 1,
+        *,
+        rbf: bool = False,
     ) -> Work:
         """Choose what takes least time.
 
@@ -62,12 +70,14 @@ class Work:
             budget: Bytes that may be held.
             itemsize: Bytes of a number in the arithmetic.
             largest: Rows of the largest group.
+            rbf: Whether the kernel is that, which has no features.
         """
-        options = [_calls(shapes, pairs, itemsize)]
-        for name in (FEATURES, TILES):
-            blocks = _blocks(name, shapes, budget, itemsize, largest)
+        options = [_calls(shapes, pairs, itemsize, rbf=rbf)]
+        for name in (TILES,) if rbf else (FEATURES, TILES):
+            # the factors of exponents take the room of groups' sums
+            blocks = _blocks(name, shapes, budget, itemsize, max(largest, 2) if rbf else largest)
             if blocks is not None:
-                options.append(_held(name, shapes, pairs, blocks, itemsize))
+                options.append(_held(name, shapes, pairs, blocks, itemsize, rbf=rbf))
         return min(options, key=lambda work: work.operations / 1e11 + work.bytes / _READ)
 
     def turns(self, pairs: Sequence[Pair]) -> Iterator[tuple[list[int], list[tuple[list[int], list[Pair]]]]]:
@@ -88,13 +98,14 @@ class Work:
                 yield block, beside
 
 
-def _calls(shapes: Mapping[int, Shape], pairs: Sequence[Pair], itemsize: int) -> Work:
+def _calls(shapes: Mapping[int, Shape], pairs: Sequence[Pair], itemsize: int, *, rbf: bool = False) -> Work:
     operations, read = 0.0, 0
     for a, b in pairs:
         n, dx, dy = *shapes[a], shapes[b][1]
         products = dx * dx + dy * dy + dx * dy
         moments = 2 * n * products + _PASSED * min(n, BUCKETS) * products
-        operations += min(moments, 2 * n * n * (dx + dy)) + _CALL
+        panels = 2 * n * n * (dx + dy)
+        operations += (panels + _EXP * n * n if rbf else min(moments, panels)) + _CALL
         read += 2 * n * (dx + dy) * itemsize
     times = Counter(one for pair in pairs for one in pair)
     return Work(CALLS, [], operations, read, 2 * max(times.values(), default=0))
@@ -131,7 +142,13 @@ def _blocks(name: str, shapes: Mapping[int, Shape], budget: int, itemsize: int, 
 
 
 def _held(
-    name: str, shapes: Mapping[int, Shape], pairs: Sequence[Pair], blocks: list[list[int]], itemsize: int
+    name: str,
+    shapes: Mapping[int, Shape],
+    pairs: Sequence[Pair],
+    blocks: list[list[int]],
+    itemsize: int,
+    *,
+    rbf: bool = False,
 ) -> Work:
     from lamina.similarity.holding import PANEL
 
@@ -145,7 +162,8 @@ def _held(
                 reads[one] += 1
             if name == TILES:
                 together = [shapes[one][1] for one in (*block, *other)]
-                operations += n * n * (sum(together) + _SKINNY * len(together) ** 2) + _TILE * tiles
+                values = sum(together) + (_EXP / 2 * len(together) if rbf else 0)
+                operations += n * n * (values + _SKINNY * len(together) ** 2) + _TILE * tiles
     if name == FEATURES:
         used = {one for pair in pairs for one in pair}
         each = 2 * n + 2 * _SKINNY * min(n, BUCKETS) ** 2
@@ -195,10 +213,9 @@ def plan(
     for some in components(dict.fromkeys(pairs)):
         numbers = sorted({one for pair in some for one in pair})
         by_number = {one: shapes[one] for one in numbers}
-        alike = (
-            kernel == "linear" and len({n for n, _ in by_number.values()}) == 1 and all(map(all, by_number.values()))
-        )
-        found.append(Work.of(by_number, some, budget) if alike else _calls(by_number, some, 4))
+        together = len({n for n, _ in by_number.values()}) == 1 and all(map(all, by_number.values()))
+        rbf = kernel == "rbf"
+        found.append(Work.of(by_number, some, budget, rbf=rbf) if together else _calls(by_number, some, 4, rbf=rbf))
     names = list(dict.fromkeys(work.name for work in found))
     read, operations = sum(work.bytes for work in found), sum(work.operations for work in found)
     seconds = operations / _operations_a_second() + read / _READ

@@ -57,18 +57,27 @@ def tile_products(held: Sequence[Held], layout: Layout, *, debiased: bool) -> di
     They are over pairs of rows of different groups; for the biased HSIC over all.
     """
     sums = _Sums(len(held), layout, debiased=debiased)
+    rbf = held[0].bandwidth is not None
+    row_sums = _RowSums(len(held), layout, weighted=debiased and layout.size is None) if rbf else None
     panels = _Panel.all_of(layout, held[0].x.dtype)
     for first, a in enumerate(panels):
         for some in _strips(panels[first:]):
             columns = slice(some[0].rows.start, some[-1].rows.stop)
             strip = held[0].x.new_empty(len(held), len(a.u), columns.stop - columns.start)
             for each, into in zip(held, strip, strict=True):
-                torch.mm(each.x[a.rows], each.x[columns].T, out=into)
+                left, right = each.factors
+                torch.mm(left[a.rows], right[columns].T, out=into)
+            if rbf:
+                strip.clamp_max_(0).exp_()
             for b in some:
                 values = strip[:, :, b.rows.start - columns.start : b.rows.stop - columns.start]
                 if a is b and debiased:
                     values.masked_fill_((a.of_groups @ a.of_groups.T).bool(), 0)
                 sums.add(a, b, values.contiguous())
+                if row_sums is not None:
+                    row_sums.add(a, b, values)
+    if row_sums is not None:
+        row_sums.give(held)
     return sums.found
 
 
@@ -81,6 +90,27 @@ def _strips(panels: Sequence[_Panel]) -> Iterator[list[_Panel]]:
             some = []
         some.append(panel)
     yield some
+
+
+class _RowSums:
+    """Sums over the rows of each bucket, for each row of each matrix."""
+
+    def __init__(self, matrices: int, layout: Layout, *, weighted: bool) -> None:
+        shape = matrices, len(layout.keys), len(layout)
+        self._plain = torch.zeros(shape, dtype=torch.float64)
+        self._weighted = torch.zeros(shape, dtype=torch.float64) if weighted else None
+
+    def add(self, a: _Panel, b: _Panel, values: Tensor) -> None:
+        """Add the kernel values between the rows of two panels, both ways round unless they are one panel."""
+        for rows, columns, along in ((a, b, values), (b, a, values.mT))[: 1 + (a is not b)]:
+            self._plain[:, columns.bucket, rows.rows] += along.sum(2, dtype=torch.float64)
+            if self._weighted is not None:
+                self._weighted[:, columns.bucket, rows.rows] += (along @ columns.u).double()
+
+    def give(self, held: Sequence[Held]) -> None:
+        """Give each matrix its own."""
+        for place, each in enumerate(held):
+            each.take(self._plain[place], None if self._weighted is None else self._weighted[place])
 
 
 class _Sums:
