@@ -20,13 +20,15 @@ Simulated (400 draws of 30 groups of 8 rows each; standard errors over the draws
 the intervals of 95 % that cover the draws' mean):
 
     CKA                                  jackknife         less what it counts twice
-    0, strong effects of groups          1.35   99.0 %     1.18   95.0 %
-    0, weak effects of groups            1.50   99.8 %     1.29   97.2 %
-    0, independent rows                  1.44   99.2 %     1.17   95.8 %
-    0.06, strong effects of groups       1.18   98.0 %     1.10   94.5 %
-    0.41, strong effects of groups       1.05   95.2 %     1.00   92.5 %
+    0, strong effects of groups          1.56   99.0 %     1.35   96.8 %
+    0, weak effects of groups            1.46   99.5 %     1.23   95.5 %
+    0, independent rows                  1.46   98.5 %     1.17   97.0 %
+    0.05, strong effects of groups       1.20   98.0 %     1.10   94.8 %
+    0.41, strong effects of groups       1.07   95.2 %     1.06   93.8 %
+    0.92, weak effects of groups         1.07   97.2 %     1.07   97.2 %
 
-With all of V g / (g - 2) taken away, whatever its share, the last line has 0.90, and 90.0 % are covered.
+Without the factor (2 V / J)^2 intervals at 0.41 covered 4 percent points less than the jackknife's in another such
+simulation.
 """
 
 from __future__ import annotations
