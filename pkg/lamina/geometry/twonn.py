@@ -41,8 +41,10 @@ def twonn(
     neighbors.
 
     **Bias**: the density is not constant over finite distances. Few rows in many dimensions have neighbors far away,
-    at the cloud's edge, and d comes out too small. The interval covers the mean of the estimator at this n, not the
-    dimension.
+    at the cloud's edge, and d comes out too small. On a torus of 2 dimensions, which has no edge, +0.011 (error 0.002),
+    +0.001 (0.005) and -0.003 (0.004) for 600, 1200 and 2400 rows; in a normal cloud of 6, -0.05 (0.01), -0.03 (0.02)
+    and +0.03 (0.01) for 300, 600 and 1200 (`tests/measures/coverage.md`). The interval covers the mean of the
+    estimator at this n, not the dimension.
 
     Args:
         x: Rows (`run.rows(...)`), or a tensor or array [n, d].

@@ -58,8 +58,9 @@ def cka(
     the truth is near 0, and above 1 near 1. **Biased** (`debiased=False`): all pairs of rows, repeated ones too, to
     compare with what others have published.
 
-    **Bias**: of the debiased ratio, of the order of 1 / groups. The biased one grows with d / n towards 1 even for
-    independent data.
+    **Bias**: of the debiased ratio, of the order of 1 / groups: where the truth is 0.826, -0.0027, -0.0015 and -0.0009
+    for 30, 60 and 120 documents of 8 rows; where it is 0, none beyond 0.001 (`tests/measures/coverage.md`). The biased
+    one grows with d / n towards 1 even for independent data.
 
     Rows of one group are not independent of each other. Taking them for independent turns a document's own flavor
     into similarity: two independent representations of 20 documents with 100 tokens each then get a CKA of 0.28, with

@@ -47,7 +47,9 @@ def linear_regression(
     rotations and reflections, one scale, and shifts of y. Not symmetric.
 
     **Bias**: a fit to m rows of d features that have nothing to do with y scores about -d / (m - d), held out, and
-    +d / m on the rows that it was fitted to (0.38 for 1,000 rows of 384 features). So it is held out, and held out by
+    +d / m on the rows that it was fitted to (0.38 for 1,000 rows of 384 features). With 30 features of nothing it is
+    -0.47, -0.19 and -0.08 for 120, 240 and 480 rows; with 3 features where the truth is 0.573, -0.010, -0.004 and
+    -0.002 for 48, 96 and 192 documents of 6 (`tests/measures/coverage.md`). So it is held out, and held out by
     group: a document's other tokens tell of the document. `parts["shuffled"]` is what the same fit scores where groups
     of x stand beside other groups of y: what to take for nothing.
 
