@@ -1,4 +1,4 @@
-"""Intervals cover the estimator's own mean at that n, from 2,000 independent draws."""
+"""Intervals cover the estimator's own mean at that n, from 2,000 independent draws; `coverage.md` has the figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.faults import broken
-from tests.measures.coverage import DRAWS, INTERVALS, SITUATIONS, simulate
+from tests.measures.coverage import DRAWS, FEW, HEAD, INTERVALS, PAGE, SITUATIONS, simulate
 from tests.measures.test_registered import NAMES
 
 
@@ -27,8 +27,12 @@ def test_intervals_cover(name: str) -> None:
     check_coverage(name, DRAWS, INTERVALS)
 
 
-def test_every_measure_is_simulated() -> None:
+def test_every_measure_is_simulated_and_has_its_lines() -> None:
     assert sorted({situation.measure for situation in SITUATIONS.values()}) == NAMES
+    page = PAGE.read_text()
+    assert page.startswith(HEAD.format(draws=DRAWS, few=FEW, intervals=INTERVALS)), "make the page anew"
+    for situation in SITUATIONS.values():
+        assert page.count(f"| `{situation.measure}` | {situation.what} |") >= 3, situation.what
 
 
 def test_errors_that_are_too_small_are_noticed() -> None:

@@ -55,7 +55,9 @@ def neural_collapse(
     invertible affine map.
 
     **Bias**: means of few rows lie apart by chance: |m_c - m|^2 grows by tr(W) / n_c, so that nc1 comes out too small
-    and nc2 too large, by the order of tr(W) / (n_c |m_c - m|^2).
+    and nc2 too large, by the order of tr(W) / (n_c |m_c - m|^2). With three classes of 4 features, 3 and 4 standard
+    deviations apart, nc1 (0.347) by -0.0011, -0.0008 and +0.0003 for 600, 1200 and 2400 rows (errors 0.0006, 0.0013,
+    0.0009), nc2 and nc4 by less than 0.001 (`tests/measures/coverage.md`).
 
     Args:
         x: Rows (`run.rows(...)`), a tensor or array [n, d].
