@@ -109,7 +109,7 @@ def neural_collapse(
     buckets, keys = aligned.groups.buckets()
 
     of_rows = buckets[aligned.groups.codes]
-    # sums are read in pieces that stay in the caches, products need many rows of each bucket
+    # sums are read in shorter pieces, products need many rows of each bucket
     large = -(-rows_at_a_time(aligned) // 2)
 
     def rows(size: int, wanted: range | None = None) -> Iterator[tuple[torch.Tensor, np.ndarray, np.ndarray]]:
@@ -125,7 +125,7 @@ def neural_collapse(
             yield center(aligned.gather(here).x, by), classes[here], of_rows[here] - first
 
     sums = ClassSums(len(keys), count, d)
-    for block, here, at in rows(-(-large // 4)):
+    for block, here, at in rows(large // 2 or 1):
         sums.update(block, here, at)
     means = sums.means()
     if not (means - means[0]).any():
