@@ -94,8 +94,8 @@ def sums_of_squares(
     dtype: str, tensors: Sequence[Buffer], minus: Sequence[Buffer] | None = None, *, threads: int = 1
 ) -> list[float]:
     """The sum of squares of each tensor (`f64`, `f32`, `f16` or `bf16`), or of each difference from the tensor of the
-    same place in `minus`, by at most so many threads, whose number changes no bit. Half precision is widened before it is
-    subtracted or squared; rows of 512 are summed in f32, and these sums in f64."""
+    same place in `minus`, by at most so many threads, whose number changes no bit. Half precision is widened before it
+    is subtracted or squared; rows of 512 are summed in f32, and these sums in f64."""
 
 @final
 class Progress:

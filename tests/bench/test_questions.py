@@ -26,6 +26,7 @@ ANSWERS = {
     "query": ["lamina", "memmap + Polars in memory"],
     "cka": ["dense float64", "lamina"],
     "twonn": ["lamina", "cdist in blocks"],
+    "ksg": ["lamina", "scipy's trees alone"],
     "neural_collapse": ["read + product alone", "lamina", "by hand in torch, no errors"],
     "gather": ["memcpy", "lamina, out=", "torch map[index], fresh"],
     "scan": ["memcpy", "lamina, out="],
