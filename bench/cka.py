@@ -128,8 +128,8 @@ def through_lamina(x: np.ndarray, y: np.ndarray, *, device: str, kernel: Kernel)
 
 def bandwidths(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Return the bandwidths that Lamina chooses, in the features' units, for the others to take them too."""
-    options = similarity.cka(torch.from_numpy(x), torch.from_numpy(y), kernel="rbf").options
-    return {"bandwidth_x": options["bandwidth_x"], "bandwidth_y": options["bandwidth_y"]}
+    parts = similarity.cka(torch.from_numpy(x), torch.from_numpy(y), kernel="rbf").parts
+    return {"bandwidth_x": parts["bandwidth_x"], "bandwidth_y": parts["bandwidth_y"]}
 
 
 if __name__ == "__main__":

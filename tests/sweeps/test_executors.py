@@ -152,7 +152,10 @@ def test_nothing_runs_on_after_ctrl_c_or_the_death_of_the_caller(tmp_path, told)
     assert process.stdout.readline() == "0 42\n", "it began once, whatever the workers are, and its class travelled"
     # as a terminal does: to the whole group of the script, in which no worker is
     os.killpg(process.pid, told)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     wait_until(lambda: not alive(worker) and not alive(child))
     if told == signal.SIGINT:
         assert err.count("KeyboardInterrupt") == 1, "the script says it, and no worker does"

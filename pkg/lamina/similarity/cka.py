@@ -83,8 +83,9 @@ def cka(
         The estimate. Its error is a delete-a-group jackknife over the groups, or over 32 buckets of them, less what
         that counts twice near independence (`lamina.similarity.degenerate`; debiased linear CKA alone, of others the
         error is up to 1.5 times too large there, as is that of a difference, which the replicates give). `parts` has
-        `hsic_xy`, `hsic_xx` and `hsic_yy`; `options` the bandwidths in the features' units; `dropped` counts rows that
-        did not pair (`unpaired_x`, `unpaired_y`) and rows with a NaN or an infinity in x or y (`non_finite`).
+        `hsic_xy`, `hsic_xx` and `hsic_yy`, of the RBF kernel also `bandwidth_x` and `bandwidth_y` in the features'
+        units; `dropped` counts rows that did not pair (`unpaired_x`, `unpaired_y`) and rows with a NaN or an infinity
+        in x or y (`non_finite`).
 
     Raises:
         SchemaError: Rows that do not pair, a group without a label, an iterable that divides a group, fewer than four
@@ -117,7 +118,8 @@ def cka(
         hsic = hsic_linear(aligned, debiased=debiased)
     else:
         hsic = hsic_panels(aligned, kernel=kernel, debiased=debiased, bandwidth=bandwidth, seed=seed)
-        options |= hsic.options
+    if kernel == "rbf":
+        options["bandwidth"] = bandwidth
     return estimate_of(hsic, options, debiased=debiased, seed=seed if kernel == "rbf" else None)
 
 
@@ -156,7 +158,7 @@ def estimate_of(hsic: Hsic, options: Mapping[str, Any], *, debiased: bool, seed:
         options=options,
         dtype=hsic.dtype,
         seed=seed,
-        parts={f"hsic_{name}": float(each[0]) for name, each in hsic.values.items()},
+        parts={f"hsic_{name}": float(each[0]) for name, each in hsic.values.items()} | dict(hsic.bandwidths),
         replicates=whole,
     )
 

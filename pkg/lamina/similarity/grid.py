@@ -199,8 +199,11 @@ class _Together:
         rows = self._layout.powers[1:, 0].astype(int).tolist()
         name = str(self._dtype).removeprefix("torch.")
         pairs = {"xx": xx.pairs, "yy": yy.pairs, "xy": xy.pairs} if self._debiased and self._bandwidth is None else None
-        hsic = Hsic(values, self._layout.keys, rows, len(self._layout), len(self._groups), {}, name, pairs=pairs)
         options: dict[str, Any] = {"kernel": "linear", "debiased": self._debiased}
+        bandwidths: dict[str, Any] = {}
         if self._bandwidth is not None:
-            options |= {"kernel": "rbf", "bandwidth_x": self._bandwidths[a], "bandwidth_y": self._bandwidths[b]}
+            options |= {"kernel": "rbf", "bandwidth": self._bandwidth.multiple}
+            bandwidths = {"bandwidth_x": self._bandwidths[a], "bandwidth_y": self._bandwidths[b]}
+        layout = self._layout
+        hsic = Hsic(values, layout.keys, rows, len(layout), len(self._groups), {}, name, bandwidths, pairs)
         return estimate_of(hsic, options, debiased=self._debiased, seed=self._seed)

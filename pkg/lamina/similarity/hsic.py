@@ -33,6 +33,7 @@ class Hsic:
     rows: The rows of each bucket.
     pairs: [buckets, buckets] by pair, what pairs of rows from two different buckets add to the mean of K_ij L_ij over
         pairs of rows of distinct groups, K and L those of centered rows; NaN where it is not known.
+    bandwidths: Of RBF kernels, in the features' units.
     """
 
     values: Mapping[str, np.ndarray]
@@ -42,7 +43,7 @@ class Hsic:
     n_groups: int
     dropped: Mapping[str, int]
     dtype: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    bandwidths: Mapping[str, float] = field(default_factory=dict)
     pairs: Mapping[str, np.ndarray] | None = None
 
 
@@ -117,7 +118,7 @@ def result_of(
     keys: list[Any],
     rows: np.ndarray,
     dtype: torch.dtype,
-    options: Mapping[str, Any] | None = None,
+    bandwidths: Mapping[str, float] | None = None,
     pairs: Mapping[str, np.ndarray] | None = None,
 ) -> Hsic:
     """Put together what both ways of computing HSIC return; `pairs` are sums over pairs of rows."""
@@ -127,4 +128,4 @@ def result_of(
         each = np.square(rows.sum(0)[0]) - rows.sum(0)[1]
         pairs = {pair: matrix / each for pair, matrix in pairs.items()} if n_groups > 1 else None
     name = str(dtype).removeprefix("torch.")
-    return Hsic(values, keys, held, n, n_groups, aligned.dropped, name, options or {}, pairs)
+    return Hsic(values, keys, held, n, n_groups, aligned.dropped, name, bandwidths or {}, pairs)

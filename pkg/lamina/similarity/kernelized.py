@@ -32,9 +32,9 @@ def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: flo
             f"an iterable with kernel={kernel!r}", hint="give a tensor or a stored site: rows meet all rows"
         )
     aligned, centers = centered(aligned)
-    kernels, options = (Linear(), Linear()), {}
+    kernels, bandwidths = (Linear(), Linear()), {}
     if kernel == "rbf" and len(aligned):
-        kernels, options = _rbf(aligned, centers, bandwidth, seed)
+        kernels, bandwidths = _rbf(aligned, centers, bandwidth, seed)
     buckets, keys = aligned.groups.buckets()
     state = PanelState(len(keys))
     cut = panels(aligned)
@@ -47,7 +47,7 @@ def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: flo
     # kernels other than the linear one are not centered by centering rows
     known = kernel == "linear" and debiased
     products = {pair: state.pairwise[pair, "p00"].numpy() for pair in PAIRS} if known else None
-    return result_of(aligned, values, keys, rows, centers[0].dtype, options, products)
+    return result_of(aligned, values, keys, rows, centers[0].dtype, bandwidths, products)
 
 
 def panels(aligned: Aligned) -> list[range]:
