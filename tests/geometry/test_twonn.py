@@ -128,7 +128,7 @@ class Noise:
         import numpy as np
         self.ids, self.shape, self.dtype, self.columns = np.arange({n}), ({n}, 512), torch.float32, ["row"]
     def gather(self, positions, out, threads):
-        out.copy_(torch.sin(torch.from_numpy(positions)[:, None] * torch.arange(1, 513) * 0.37))
+        out.copy_(torch.sin(torch.as_tensor(positions)[:, None] * torch.arange(1, 513) * 0.37))
     def narrow(self, positions):
         raise NotImplementedError
 assert geometry.twonn(Rows(Noise()), queries=64).n == 64

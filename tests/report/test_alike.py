@@ -93,7 +93,8 @@ def test_a_comparison_is_the_cka_of_its_layers_by_group(tmp_path: Path) -> None:
         x, y = (run.rows(row[f"site_{side}"], where=pl.col("example") > 2) for side in "ab")
         found = similarity.cka(x, y, groups="topic")
         expected = (found.value, found.stderr, found.n, found.n_groups)
-        assert [row[name] for name in ("value", "stderr", "n", "n_groups")] == pytest.approx(expected)
+        # many pairs in one go round otherwise, in float32
+        assert [row[name] for name in ("value", "stderr", "n", "n_groups")] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_run_that_keeps_nothing_is_compared_too(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ class Noise:
         self.seed, self.ids, self.shape, self.dtype = seed, np.arange({n}), ({n}, 256), torch.float32
         self.columns = ["row"]
     def gather(self, positions, out, threads):
-        out.copy_(torch.sin(torch.from_numpy(positions)[:, None] * torch.arange(1, 257) * (0.37 + self.seed)))
+        out.copy_(torch.sin(torch.as_tensor(positions)[:, None] * torch.arange(1, 257) * (0.37 + self.seed)))
 assert similarity.linear_regression(Rows(Noise(0)), Rows(Noise(1)), folds=2).n == {n}
 """
 

@@ -114,7 +114,7 @@ class Noise:
         self.columns = ["row"]
 
     def gather(self, positions, out, threads):
-        out.copy_(torch.sin(torch.from_numpy(positions)[:, None] * torch.arange(1, 65) * (0.37 + self.seed)))
+        out.copy_(torch.sin(torch.as_tensor(positions)[:, None] * torch.arange(1, 65) * (0.37 + self.seed)))
 
 estimate = similarity.cka(Rows(Noise(0)), Rows(Noise(1)), kernel="rbf")
 assert estimate.n == {n}
