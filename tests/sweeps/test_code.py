@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +151,8 @@ def test_every_process_finds_the_same(tmp_path: Path) -> None:
     script = "from own import measure; from lamina.sweeps.code import fingerprint; print(fingerprint(measure).hex())"
     found = set()
     for seed in ("1", "2"):
-        command = [sys.executable, "-c", textwrap.dedent(script)]
-        import os
-
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"}
+        places = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": places}
+        command = [sys.executable, "-c", script]
         found.add(subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout)
     assert len(found) == 1

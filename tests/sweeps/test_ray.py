@@ -1,12 +1,10 @@
-"""A real local Ray, started by the executor itself."""
+"""A real local Ray, started by the executor itself; `test_division` has the bits of a sweep on it."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-import lamina
-from lamina import similarity
 from lamina.errors import LaminaWarning, WorkerError
 from lamina.sweeps.executors import Task, execute
 from tests.sweeps import jobs
@@ -36,10 +34,3 @@ def test_ray_has_the_same_bits_names_who_dies_and_leaves_nothing(tmp_path):
     with pytest.raises(WorkerError, match="the cell of doom was given up"):
         there[7].get()
     assert not ray.is_initialized()
-
-
-@pytest.mark.filterwarnings("ignore:::ray")
-def test_a_sweep_on_ray_has_the_bits_of_one_here(run: lamina.Run) -> None:
-    here, there = (lamina.sweep(similarity.cka, run, executor=executor, cache=False) for executor in (None, "ray"))
-    assert here.height > 1
-    assert there.equals(here)
