@@ -232,7 +232,7 @@ def test_a_recorded_name_holds_what_transformerlens_gives(run):
 def test_the_nearest_names_are_among_the_hints():
     with pytest.raises(RecordingError, match=r"a name of TransformerLens; nearest: blocks\.0\.hook_resid_post"):
         resolve(model("gpt2"), "blocks.0.hook_resid_pos")
-    with pytest.raises(RecordingError, match="names of TransformerLens are known for .*gpt2.*; there are"):
+    with pytest.raises(RecordingError, match=r"names of TransformerLens are known for .*gpt2.*; there are"):
         resolve(nn.Linear(2, 2), "blocks.0.hook_resid_pos")
 
 
