@@ -190,9 +190,9 @@ def test_ctrl_c_ends_the_command_calmly_and_the_run_opens(tmp_path: Path) -> Non
 def test_torch_has_its_threads_back(finished: Finished) -> None:
     import torch
 
-    from lamina.demo.run import _one_thread
+    from lamina.sweeps.executors import torch_threads
 
     before = torch.get_num_threads()
-    with _one_thread():
+    with torch_threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before

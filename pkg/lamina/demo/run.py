@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Generator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.text import Text
 from lamina.demo.questions import Question, questions
 from lamina.extras import need
 from lamina.progress import track
+from lamina.sweeps.executors import torch_threads
 
 
 def demo(
@@ -65,7 +66,8 @@ def demo(
         for seed in range(seeds):
             yield from train(digits, folder / f"seed-{seed}", seed=seed, steps=steps)
 
-    with _one_thread(), closing(work()) as stages:
+    # one thread: faster for networks as small as these, and alike on every machine
+    with torch_threads(1), closing(work()) as stages:
         total = seeds * len(stretches(steps))
         for _ in track(stages, f"Training {seeds} networks", total=total, progress=progress):
             pass
@@ -90,19 +92,6 @@ def _numbered(out: Path) -> Path:
             continue
         return folder
     raise AssertionError("the numbers do not end")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: faster for networks as small as this, and alike on every machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _tell(page: Path, asked: list[Question]) -> None:

@@ -12,7 +12,8 @@ from lamina.plot import curves
 from lamina.plot.steps import spread_steps
 from lamina.report.choice import is_wide, source_of, vector_sites
 from lamina.report.section import Picture, Section
-from lamina.report.swept import one_thread, swept
+from lamina.report.swept import swept
+from lamina.sweeps.executors import torch_threads
 
 if TYPE_CHECKING:
     from lamina.measures import Estimate
@@ -32,7 +33,7 @@ def norms_section(runs: list[Run]) -> Section | None:
     """Return charts of the mean L2 norm of a row over steps, or None if no site holds vectors at two steps."""
     section = Section("Size of the activations")
     for gradients in (False, True):
-        with one_thread():
+        with torch_threads(1):  # many small products, for which several wait for each other
             frame = norms_frame(runs, gradients=gradients)
         # A site that is not finite at a step has no norm there.
         if frame is None or frame.filter(pl.col("value").is_not_null())["step_a"].n_unique() < 2:

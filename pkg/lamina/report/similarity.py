@@ -14,7 +14,7 @@ from lamina.plot.steps import spread_steps
 from lamina.report.alike import MEANING, compared, groups_of, layers_of, missing, selection
 from lamina.report.choice import source_of, steps_of, vector_sites
 from lamina.report.section import Picture, Section
-from lamina.report.swept import one_thread
+from lamina.sweeps.executors import torch_threads
 
 if TYPE_CHECKING:
     from lamina.runs import Run
@@ -63,7 +63,7 @@ def similarity_section(runs: list[Run], *, progress: bool = False) -> Section | 
     section = Section("How alike the layers are")
     for draw, at, pairs in asked:
         chosen = {"source": plan.source, "where": plan.where}
-        with one_thread():
+        with torch_threads(1):  # many small products, for which several wait for each other
             frame = compared(plan.runs, plan.sites, at, pairs=pairs, progress=progress, **chosen)
         if frame is not None and frame["value"].is_not_null().any():
             section.parts.append(draw(plan, frame))

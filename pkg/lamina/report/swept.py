@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,16 +33,3 @@ def swept(measure: Callable[..., Estimate], runs: list[Run], **options: Any) -> 
             return sweeping(cache=False)
         except NotFoundError:
             return None
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread, which is faster for many small products: several wait for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
