@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lamina_kernels.gram import RBF, HsicSums, Linear
+from lamina_kernels.gram import RBF, Distance, HsicSums, Linear
 from lamina_kernels.gram.kernels import Kernel
 
 Sums = Callable[..., HsicSums]
@@ -57,6 +57,8 @@ def dense(
         row, others = row.double(), others.double()
         if isinstance(kernel, Linear):
             return (others * row).sum(1)
+        if isinstance(kernel, Distance):
+            return -(others - row).norm(dim=1)
         return torch.exp(-((others - row) ** 2).sum(1) / (2 * kernel.bandwidth**2))
 
     where = groups if x_other is None else groups_other

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from triton.runtime.jit import JITFunction
 
+from lamina_kernels.attention.forward import attention_forward_kernel
+from lamina_kernels.attention.top import attention_top_kernel
 from lamina_kernels.gram import RBF, Linear
 from lamina_kernels.gram.hsic import launch, problem
 from lamina_kernels.gram.hsic.forward import hsic_sums_kernel
 from lamina_kernels.gram.kernels import Kernel
+from tests.kernels.aot import attention, attention_backward
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
 
@@ -23,7 +26,7 @@ class Configuration(NamedTuple):
     Attributes:
         name: How the table calls it.
         kernel: The kernel.
-        plan: Returns the launch for a target, as the op itself would make it.
+        plan: Returns the launch for a target, as the op itself would make it: with `arguments` and `options`.
         main: Whether `make test` compiles it; `make test-aot` compiles all.
         scores: The names of the arguments whose product is the number of scores of a tile.
         matrix: Whether it must run on matrix units; NVIDIA's do not multiply float32 without rounding.
@@ -31,7 +34,7 @@ class Configuration(NamedTuple):
 
     name: str
     kernel: JITFunction[Any]
-    plan: Callable[[str], launch.Launch]
+    plan: Callable[[str], Any]
     main: bool
     scores: tuple[str, str]
     matrix: bool
@@ -88,5 +91,20 @@ FAMILIES = {
     "gram": {
         name: Configuration(name, hsic_sums_kernel, plan, main, ("ROWS", "COLUMNS"), matrix="ieee" not in name)
         for name, main, plan in _gram()
+    },
+    "attention_backward": {
+        name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        for name, main, kernel, plan in attention_backward.launches()
+    },
+    "attention": {
+        name: Configuration(
+            name,
+            attention_top_kernel if name.endswith("top") else attention_forward_kernel,
+            plan,
+            main,
+            ("ROWS", "COLUMNS"),
+            matrix=True,
+        )
+        for name, main, plan in attention.forwards()
     },
 }

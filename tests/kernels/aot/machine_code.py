@@ -41,7 +41,8 @@ class MachineCode:
         spills: Instructions that move a register to memory or back.
         spills_in_loop: Those of them in an innermost loop with matrix instructions.
         matrix: The name of the matrix instructions, or "none".
-        instructions: Instructions of the outermost loop with matrix instructions; each loop inside counts once.
+        instructions: Instructions of the outermost loop with the most matrix instructions, of several the shortest (of
+            tiles that are not masked); each loop inside counts once.
     """
 
     registers: int
@@ -103,11 +104,12 @@ def count(code: list[Instruction], registers: int, shared: int) -> MachineCode:
     spills = {place for place, i in enumerate(code) if _SPILL.match(i.name)}
     with_matrix = [loop for loop in loops(code) if not loop.isdisjoint(matrix)]
     innermost = [loop for loop in with_matrix if not any(other < loop for other in with_matrix)]
+    outermost = [loop for loop in with_matrix if not any(loop < other for other in with_matrix)]
     return MachineCode(
         registers=registers,
         shared=shared,
         spills=len(spills),
         spills_in_loop=len(spills.intersection(*[frozenset().union(*innermost)])),
         matrix="+".join(sorted(set(matrix.values()))) or "none",
-        instructions=max(map(len, with_matrix), default=0),
+        instructions=min((-len(loop & set(matrix)), len(loop)) for loop in outermost)[1] if outermost else 0,
     )

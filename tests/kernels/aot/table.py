@@ -1,12 +1,13 @@
 """The committed figures of compiled kernels, one table a family, keyed by the version of Triton.
 
-`python -m tests.kernels.aot.table` compiles everything and writes the rows of the Triton that is installed; rows of
-other versions stay.
+`python -m tests.kernels.aot.table` compiles everything, or the families that are named, and writes the rows of the
+Triton that is installed; rows of other versions stay.
 """
 
 from __future__ import annotations
 
 import csv
+import sys
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +38,8 @@ class Row(NamedTuple):
         spills: Instructions that move a register to memory or back.
         spills_in_loop: Those of them in an innermost loop with matrix instructions.
         matrix: The matrix instructions.
-        instructions: Instructions a score: of the outermost loop with matrix instructions, in which inner loops over
-            the width of the rows count once, by all threads, over the scores of a tile.
+        instructions: Instructions a score: of the outermost loop with the most matrix instructions, in which inner
+            loops over the width of the rows count once, by all threads, over the scores of a tile.
     """
 
     triton: str
@@ -114,5 +115,5 @@ def write(family: str) -> None:
 
 
 if __name__ == "__main__":
-    for every in FAMILIES:
+    for every in sys.argv[1:] or FAMILIES:
         write(every)

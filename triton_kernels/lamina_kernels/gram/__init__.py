@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_kernels.gram.hsic.api import HsicSums, hsic_sums
-from lamina_kernels.gram.kernels import RBF, Linear
+from lamina_kernels.gram.kernels import RBF, Distance, Linear
 from lamina_kernels.gram.product.api import LinearProduct, linear_product
 
-__all__ = ["RBF", "HsicSums", "Linear", "LinearProduct", "hsic_sums", "linear_product"]
+__all__ = ["RBF", "Distance", "HsicSums", "Linear", "LinearProduct", "hsic_sums", "linear_product"]

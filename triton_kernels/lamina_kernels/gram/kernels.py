@@ -43,4 +43,18 @@ class RBF:
         return 0.5 / self.bandwidth**2
 
 
-Kernel = Linear | RBF
+@dataclass(frozen=True)
+class Distance:
+    """The distance, negative so that near rows have large values: k(x, y) = -|x - y|.
+
+    HSIC with it on both sides is the squared distance covariance (Sejdinovic, Sriperumbudur, Gretton, Fukumizu, 2013).
+    A distance is the root of a difference of rounded numbers: one that is below the square root of the dtype's rounding
+    times the rows' norms is lost in it. Give float64 where near rows matter.
+
+    Example:
+        >>> Distance()
+        Distance()
+    """
+
+
+Kernel = Linear | RBF | Distance

@@ -13,8 +13,8 @@ INTERPRETED = tl.constexpr(knobs.runtime.interpret)
 
 
 @triton.jit
-def dot_rows(a, b, accumulator, PRECISION: tl.constexpr):
-    """Return accumulator + a bᵀ in float32.
+def dot(a, b, accumulator, PRECISION: tl.constexpr):
+    """Return accumulator + a b in float32.
 
     Half precision is multiplied exactly. float32 is multiplied as PRECISION says: "bf16x6" (six products of its three
     bfloat16 parts, as accurate as float32), "tf32" or "ieee". The interpreter rejects the first and gets bfloat16
@@ -22,16 +22,22 @@ def dot_rows(a, b, accumulator, PRECISION: tl.constexpr):
 
     Args:
         a: [R, d].
-        b: [C, d].
+        b: [d, C].
         accumulator: [R, C] float32.
         PRECISION: How float32 is multiplied.
     """
     if INTERPRETED:
-        return tl.dot(a.to(tl.float32), tl.trans(b.to(tl.float32)), accumulator, input_precision="ieee")
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), accumulator, input_precision="ieee")
     elif a.dtype == tl.float32:
-        return tl.dot(a, tl.trans(b), accumulator, input_precision=PRECISION)
+        return tl.dot(a, b, accumulator, input_precision=PRECISION)
     else:
-        return tl.dot(a, tl.trans(b), accumulator)
+        return tl.dot(a, b, accumulator)
+
+
+@triton.jit
+def dot_rows(a, b, accumulator, PRECISION: tl.constexpr):
+    """Return accumulator + a bᵀ, where b is [C, d]; see `dot`."""
+    return dot(a, tl.trans(b), accumulator, PRECISION)
 
 
 @triton.jit

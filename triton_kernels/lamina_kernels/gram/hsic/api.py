@@ -8,7 +8,7 @@ import torch
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram.hsic import blocked, moments, problem, reference
-from lamina_kernels.gram.kernels import Kernel, Linear
+from lamina_kernels.gram.kernels import Distance, Kernel, Linear
 
 
 class HsicSums(NamedTuple):
@@ -57,7 +57,7 @@ def hsic_sums(
         y: [n, dy], paired with x row by row; the same dtype and device, like the two that follow.
         x_other: [m, dx], the rows x'; x itself if None.
         y_other: [m, dy], paired with `x_other`; given if and only if that is.
-        kernel_x: `Linear()` or `RBF(bandwidth)`.
+        kernel_x: `Linear()`, `RBF(bandwidth)` or `Distance()`, which has no form in Triton yet.
         kernel_y: Likewise.
         groups: [n], integers from 0: sum over the rows j of each group apart. Only without others.
         groups_other: [m], likewise, with others.
@@ -69,8 +69,8 @@ def hsic_sums(
             `"blocked"` holds tiles of scores, in float32 (in float64 for float64), and sums tiles in float64; two
             linear kernels it sums by moments where that takes fewer operations. `"triton"` does the same on a GPU;
             it needs one, unless `TRITON_INTERPRET=1`, and never gives way to another form. None takes
-            `"reference"` where gradients are wanted, `"triton"` on a GPU that Triton can use, for less than float64,
-            unless `"blocked"` would take moments, and else `"blocked"`.
+            `"reference"` where gradients are wanted, `"triton"` on a GPU that Triton can use, for less than float64 and
+            what it has a form for, unless `"blocked"` would take moments, and else `"blocked"`.
 
     Returns:
         The sums, the number of rows summed over, and the name of the form that ran. With groups the sums are
@@ -79,8 +79,8 @@ def hsic_sums(
     Raises:
         ValueError: Shapes, dtypes or devices that do not fit each other, others or groups that are incomplete or
             not what they should be, an unknown form or precision, or float64 with `impl="triton"`.
-        TypeError: A kernel that is not one of the two.
-        NotImplementedError: Gradients wanted of a form that has none.
+        TypeError: A kernel that is not one of the three.
+        NotImplementedError: Gradients wanted of a form that has none, or `Distance()` with `impl="triton"`.
         RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
@@ -110,6 +110,8 @@ def hsic_sums(
         )
     if form == "blocked":
         return _result(p, blocked.hsic_sums(p), "blocked")
+    if _measures_distances(p):
+        raise NotImplementedError("hsic_sums: Distance() has no form in Triton yet; leave impl out, or take 'blocked'")
     dispatch.demand_triton("hsic_sums", p.x)
     from lamina_kernels.gram.hsic import launch
 
@@ -118,9 +120,12 @@ def hsic_sums(
 
 def _default(p: problem.Problem) -> str:
     """Return the form for a problem without gradients."""
-    if dispatch.triton_obstacle(p.x) is None and p.x.is_cuda and not moments.cheaper(p):
-        return "triton"
-    return "blocked"
+    ready = dispatch.triton_obstacle(p.x) is None and p.x.is_cuda
+    return "triton" if ready and not _measures_distances(p) and not moments.cheaper(p) else "blocked"
+
+
+def _measures_distances(p: problem.Problem) -> bool:
+    return isinstance(p.kernel_x, Distance) or isinstance(p.kernel_y, Distance)
 
 
 def _result(p: problem.Problem, sums: torch.Tensor, impl: str) -> HsicSums:

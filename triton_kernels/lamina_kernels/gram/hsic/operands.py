@@ -9,6 +9,7 @@ import torch
 
 from lamina_kernels.gram.kernels import RBF, Kernel
 from lamina_kernels.gram.scores import middle
+from lamina_kernels.tiles.rounding import round_to_tf32
 
 
 class Operands(NamedTuple):
@@ -54,18 +55,6 @@ def _placed(x: torch.Tensor, shift: torch.Tensor | None, precision: str) -> torc
     if precision == "tf32" and x.dtype == torch.float32:
         moved = round_to_tf32(moved)
     return moved if moved.stride(1) == 1 or moved.shape[1] <= 1 else moved.contiguous()
-
-
-def round_to_tf32(x: torch.Tensor) -> torch.Tensor:
-    """Return float32 numbers rounded to the nearest with 11 significant bits, as TF32 has; ties away from zero.
-
-    Example:
-        >>> import torch
-        >>> round_to_tf32(torch.tensor([1 + 2**-11, 1 + 2**-12])).tolist() == [1 + 2**-10, 1.0]
-        True
-    """
-    rounded = ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
-    return torch.where(x.isfinite(), rounded, x)
 
 
 def _bias(rows: torch.Tensor, scale: float) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lamina_kernels import checks
-from lamina_kernels.gram.kernels import RBF, Kernel, Linear
+from lamina_kernels.gram.kernels import RBF, Distance, Kernel, Linear
 
 SUMS = 5
 """Product, sums and squares of K and of L: `product`, `sums_x`, `sums_y`, `square_x`, `square_y`."""
@@ -81,8 +81,8 @@ def build(
         checks.same_width("hsic_sums", x=x, x_other=others["x_other"])
         checks.same_width("hsic_sums", y=y, y_other=others["y_other"])
     for name, kernel in (("kernel_x", kernel_x), ("kernel_y", kernel_y)):
-        if not isinstance(kernel, Linear | RBF):
-            raise TypeError(f"hsic_sums: {name} is {kernel!r}, expected Linear() or RBF(bandwidth)")
+        if not isinstance(kernel, Linear | RBF | Distance):
+            raise TypeError(f"hsic_sums: {name} is {kernel!r}, expected Linear(), RBF(bandwidth) or Distance()")
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"hsic_sums: precision is {precision!r}, expected None, 'bf16x6', 'tf32' or 'ieee'")
     used, unused = ("groups_other", "groups") if others else ("groups", "groups_other")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lamina_kernels.gram.hsic.problem import Problem
-from lamina_kernels.gram.kernels import Kernel, Linear
+from lamina_kernels.gram.kernels import Distance, Kernel, Linear
 
 
 def hsic_sums(problem: Problem) -> torch.Tensor:
@@ -21,6 +21,8 @@ def hsic_sums(problem: Problem) -> torch.Tensor:
 
 def _matrix(kernel: Kernel, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Return k(x_i, y_j) for all pairs, [n, m]."""
+    if isinstance(kernel, Distance):
+        return -torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     products = x @ y.T
     if isinstance(kernel, Linear):
         return products

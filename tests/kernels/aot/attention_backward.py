@@ -1,0 +1,54 @@
+"""The launches of attention's gradients and second pass that are compiled ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from triton.runtime.jit import JITFunction
+
+from lamina_kernels.attention import backward_launch, mass_launch
+from lamina_kernels.attention.backward import keys_kernel, queries_kernel
+from lamina_kernels.attention.launch import Launch
+from lamina_kernels.attention.mass import received_kernel
+from lamina_kernels.attention.problem import Problem, Sums, Wanted
+
+N = 4096
+
+
+def problem(width: int, **options: Any) -> Problem:
+    """Return a problem of 4096 rows that nobody ever computes with."""
+    q, k, v = (torch.zeros(1, 2, N, width, dtype=torch.bfloat16) for _ in range(3))
+    return Problem(q, k, v, scale=width**-0.5, tier=1, max_seqlen_q=N, max_seqlen_k=N, **options)
+
+
+def gradients(target: str, width: int, side: str, *, entropy: bool = True, **options: Any) -> Launch:
+    """Return the launch of the gradients of "queries" or "keys", from those of the output and, or not, the entropy."""
+    p, row = problem(width, **options), torch.zeros(1, 2, N)
+    known = Sums(p.q, lse=row, max=row, entropy=row, expected_score=row)
+    given = Sums(p.q, entropy=row if entropy else None)
+    shared = backward_launch.shared_arguments(p, known, given, row, target)
+    plan = backward_launch.queries_plan if side == "queries" else backward_launch.keys_plan
+    return plan(p, shared, target)
+
+
+def received(target: str, width: int, **options: Any) -> Launch:
+    """Return the launch of what keys receive."""
+    p = problem(width, **options)
+    shared = mass_launch.arguments(p, torch.zeros(1, 2, N), target)
+    return mass_launch.received_plan(p, shared, Wanted(received=True), target)
+
+
+def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:
+    """Name the launches and their kernels; the second value says whether `make test` compiles it."""
+    yield (
+        "bf16 d128 queries entropy causal",
+        False,
+        queries_kernel,
+        partial(gradients, width=128, side="queries", causal=True),
+    )
+    yield "bf16 d64 queries entropy", True, queries_kernel, partial(gradients, width=64, side="queries")
+    yield "bf16 d128 received", True, received_kernel, partial(received, width=128)
+    yield "bf16 d128 keys entropy", False, keys_kernel, partial(gradients, width=128, side="keys")

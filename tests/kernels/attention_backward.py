@@ -1,0 +1,185 @@
+"""The gradients of `attend` by the Triton kernels, by the error rule: at most three times the error of plain torch.
+
+The truth is autograd of `reference` in float64, of the same rounded numbers; plain torch is autograd of a dense softmax
+in the dtype of the rows. What the kernels know of the forward pass is rounded from the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lamina_kernels.attention import reference
+from lamina_kernels.attention.masking import block_mask
+from lamina_kernels.attention.problem import Gradients, Problem, Sums
+from tests.kernels.attention_dense import dense
+from tests.kernels.covering import pairwise
+from tests.kernels.hsic_checks import normal, poisoned
+
+Backward = Callable[[Problem, Sums, Sums], Gradients]
+
+FACTORS: dict[str, list[Any]] = {
+    "width": [16, 64, 80, 128, 256],
+    "queries": [1, 17, 127, 129],
+    "keys": [1, 17, 127, 129],
+    "value_width": ["same", 16, 40],
+    "window": ["all", "causal", "left", "both", "top-left"],
+    "places": ["plain", "blocks", "packed"],
+    "score": ["plain", "factors", "terms", "capped", "slopes"],
+    "gradients": ["out", "all", "statistics"],
+    "group": [1, 2],
+    "sigmoid": [False, True],
+    "dtype": [torch.float32, torch.float16],
+}
+CASES = pairwise(FACTORS)
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "causal": {"causal": True},
+    "left": {"left": 20, "causal": True},
+    "both": {"left": 9, "right": 30},
+    "top-left": {"causal": True, "bottom_right": False},
+}
+STATISTICS = ["lse", "max", "entropy", "expected_score", "sum_p2", "distance", "columns"]
+
+
+def problem_of(case: dict[str, Any]) -> Problem:
+    """Make a problem of random numbers."""
+    packed = case["places"] == "packed"
+    n, m, d = case["queries"], case["keys"], case["width"]
+    dv = d if case["value_width"] == "same" else case["value_width"]
+    total_n, total_m = (n + 5, m + 7) if packed else (n, m)
+    batch, heads = 1 if packed or d > 64 else 2, 2
+    rows: dict[str, Any] = {
+        "q": normal(batch, heads, total_n, d, seed=1, dtype=case["dtype"]),
+        "k": normal(batch, heads // case["group"], total_m, d, seed=2, dtype=case["dtype"]),
+        "v": normal(batch, heads // case["group"], total_m, dv, seed=3, dtype=case["dtype"]),
+        "columns": normal(1, heads, total_m, 3, seed=4),
+        "scale": d**-0.5,
+        "sigmoid": case["sigmoid"],
+        "tier": 3,
+        "max_seqlen_q": max(n, 5) if packed else n,
+        "max_seqlen_k": max(m, 7) if packed else m,
+        **WINDOWS[case["window"]],
+    }
+    of_query, of_key = (batch, heads, total_n), (batch, heads, total_m)
+    if case["score"] in ("factors", "capped"):
+        rows |= {
+            "query_scale": normal(*of_query, seed=5).exp() / 2,
+            "key_scale": normal(batch, 1, total_m, seed=6).exp().expand(of_key),
+        }
+    if case["score"] in ("terms", "capped"):
+        bias = normal(*of_key, seed=8)
+        bias[..., ::13] = -torch.inf
+        rows |= {"query_bias": normal(*of_query, seed=7), "key_bias": bias}
+    if case["score"] == "capped":
+        rows["softcap"] = 2.0
+    if case["score"] in ("slopes", "capped"):
+        rows["slopes"] = torch.tensor([0.3, 0.02])
+    if case["score"] == "table":
+        rows["table"] = normal(heads, 9, seed=9)
+    if packed:
+        rows |= {
+            "cu_seqlens_q": torch.tensor([0, n, n + 5], dtype=torch.int32),
+            "cu_seqlens_k": torch.tensor([0, m, m + 7], dtype=torch.int32),
+        }
+    if case["places"] == "blocks":
+        rows["mask"] = block_mask(
+            lambda b, h, i, j: ((i // 5 + j // 3) % 4 != h) | (i // 64 != j // 64), n, m, heads=heads, block=64
+        )
+    return Problem(**rows)
+
+
+def given(sums: Sums, kind: str) -> dict[str, torch.Tensor]:
+    """Random gradients of what came out, 0 where it is not finite."""
+    names = {"out": ["out"], "all": ["out", *STATISTICS], "statistics": STATISTICS}[kind]
+    made = {}
+    for seed, name in enumerate(names):
+        value = getattr(sums, name)
+        if value is not None:
+            made[name] = normal(*value.shape, seed=20 + seed, dtype=torch.float64) * value.isfinite()
+            if name == "distance":
+                # Variances of distances are large numbers.
+                made[name] /= 30
+    return made
+
+
+def leaves_of(problem: Problem, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """What gradients are asked of, as leaves in another dtype; not of a table, whose gradient is refused."""
+    return {
+        name: value.detach().to(dtype or value.dtype).requires_grad_()
+        for name in Gradients._fields
+        if name != "table" and (value := getattr(problem, name)) is not None
+    }
+
+
+def errs_at_most_three_times_as_much_as_plain_torch(backward: Backward, case: dict[str, Any]) -> None:
+    problem = problem_of(case)
+    assert problem.columns is not None
+    exact = replace(problem, **leaves_of(problem, torch.float64), columns=problem.columns.double())
+    sums = reference.forward(exact)
+    gradients = given(sums, case["gradients"])
+    if "out" in gradients:
+        gradients["out"] = gradients["out"].to(problem.v.dtype).double()
+    wanted = by_autograd(exact, sums, gradients)
+    plain = replace(problem, **leaves_of(problem))
+    _, seen, distance = reference.scores(exact)
+    other = by_autograd(plain, dense(plain, seen, distance).sums, gradients)
+
+    known = sums._replace(
+        **{name: rounded(part.detach()) for name, part in sums._asdict().items() if part is not None}
+        | {"out": sums.out.detach().to(problem.v.dtype)}
+    )
+    asked = {name: rounded(value) for name, value in gradients.items()}
+    if "out" in asked:
+        asked["out"] = asked["out"].to(problem.v.dtype)
+    before = {name: getattr(problem, name).clone() for name in wanted}
+    size = problem.q.abs().max() * problem.k.abs().max() * max(1, problem.v.abs().max()) * problem.q.shape[-1] ** 0.5
+    with poisoned():
+        got = backward(problem, known, Sums(**{"out": None, **asked}))  # pyright: ignore[reportArgumentType]
+    # A weight is exp(x) of a rounded number x, here scores less log-sum-exps.
+    power = max(
+        part.abs().masked_fill(~part.isfinite(), 0).max().item() for part in (sums.lse, sums.max) if part is not None
+    )
+    for name, exactly in wanted.items():
+        value, dtype = getattr(got, name), getattr(problem, name).dtype
+        assert value.dtype == dtype, name
+        assert value.shape == exactly.shape, name
+        single = exactly.to(dtype)
+        atol = 2 * (single + 0.3 - 0.3 - single).abs().max().item()
+        atol += power * torch.finfo(torch.float32).eps * exactly.abs().max().item()
+        if case["keys"] == 1 or seen.sum(-1).max() == 1:
+            # Of a softmax of one key everything cancels.
+            atol += 2 * torch.finfo(dtype).eps * size * (distance.abs().sum() if name == "slopes" else 1)
+        if "out" in gradients and name in ("query_bias", "slopes"):
+            # <dout, out> is that of an output that was rounded, and does not cancel in a sum over all keys.
+            of_delta = (gradients["out"] * sums.out).abs().sum(-1) * torch.finfo(problem.v.dtype).eps / 2
+            if name == "slopes":
+                of_delta = (of_delta * distance.abs().amax(-1)).sum((0, 2))
+            atol += of_delta.max().item()
+        error, allowed = (value - exactly).abs().max().item(), (other[name] - exactly).abs().max().item()
+        assert error <= 3 * allowed + atol, f"{name}: error {error:.3g}, plain torch {allowed:.3g}, ulp {atol:.3g}"
+        assert torch.equal(getattr(problem, name), before[name]), name
+    if got.table is not None:
+        assert got.table.isnan().all(), "what no kernel computes must not look like a gradient"
+    assert all(value is None for name, value in got._asdict().items() if name not in (*wanted, "table"))
+
+
+def rounded(part: torch.Tensor) -> torch.Tensor:
+    return part.float() if part.is_floating_point() else part
+
+
+def by_autograd(problem: Problem, sums: Sums, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The gradients of all leaves; 0 for what nothing depends on."""
+    held = {name: getattr(problem, name) for name in Gradients._fields}
+    leaves = {name: leaf for name, leaf in held.items() if leaf is not None and leaf.requires_grad}
+    parts = [getattr(sums, name) for name in gradients]
+    given = [value.to(part.dtype) for value, part in zip(gradients.values(), parts, strict=True)]
+    made = torch.autograd.grad(parts, list(leaves.values()), given, allow_unused=True)
+    return {
+        name: torch.zeros_like(leaf, dtype=torch.float64) if gradient is None else gradient.double()
+        for (name, leaf), gradient in zip(leaves.items(), made, strict=True)
+    }

@@ -1,0 +1,25 @@
+"""Parts of attention's forward kernel, done wrong: what its faults put in their places."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def stay(m, larger, to_log2):
+    """Return 1: sums stay as they are where a larger score comes."""
+    return m * 0.0 + 1.0
+
+
+@triton.jit
+def inside(positions, columns, keys, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr):
+    """Return which keys exist, for all that are seen."""
+    return (columns < keys) & (positions == positions)
+
+
+@triton.jit
+def whole(position, last_position, keys, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return all tiles as such that every query sees whole."""
+    high = tl.cdiv(keys, COLUMNS) * COLUMNS
+    return keys * 0, keys * 0, high, high

@@ -1,0 +1,116 @@
+"""The first pass of attention as operators that torch knows: differentiable, and compiled without a break."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lamina_kernels.attention.op_arguments import (
+    COUNT,
+    GRADIENTS,
+    empty_gradients,
+    empty_sums,
+    flat,
+    packed,
+    problem,
+    schema,
+    unpacked,
+)
+from lamina_kernels.attention.op_forms import form
+from lamina_kernels.attention.problem import Problem, Sums
+from lamina_kernels.attention.support import TWICE, refuse
+
+_SUMS = len(Sums._fields)
+
+
+def attend(p: Problem, name: str) -> Sums:
+    """Run the first pass of a form; differentiable once in all that the problem holds but `columns`."""
+    sums = Sums(*unpacked(_attend(*flat(p), name)))
+    return sums if sums.top_scores is None else sums._replace(top_scores=sums.top_scores.detach())
+
+
+def tensors(count: int) -> str:
+    """Return what an operator returns, as a schema writes it."""
+    return f"({', '.join(['Tensor'] * count)})"
+
+
+def plainly(p: Problem) -> torch.autocast:
+    """Return a context in which an autocast of the caller rounds none of our sums."""
+    return torch.autocast(p.q.device.type, enabled=False)
+
+
+@torch.library.custom_op(
+    "lamina_kernels::attend", mutates_args=(), schema=f"({schema()}, str form) -> {tensors(_SUMS)}"
+)
+def _attend(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    p = problem(arguments[:-1])
+    with plainly(p):
+        return packed(form(arguments[-1]).forward(p), p.q)
+
+
+@_attend.register_fake
+def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    p = problem(arguments[:-1])
+    return packed(empty_sums(p), p.q)
+
+
+_given = ", ".join(f"Tensor? {prefix}{name}" for prefix in ("found_", "gradient_") for name in Sums._fields)
+
+
+@torch.library.custom_op(
+    "lamina_kernels::attend_backward",
+    mutates_args=(),
+    schema=f"({schema()}, {_given}, str form) -> {tensors(GRADIENTS)}",
+)
+def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    p, name = problem(arguments[:COUNT]), arguments[-1]
+    found, gradients = (Sums(*unpacked(arguments[start : start + _SUMS])) for start in (COUNT, COUNT + _SUMS))
+    with plainly(p):
+        if gradients.max is not None and found.argmax is None:
+            # The gradient goes to the key of the largest score, which a pass of less than tier 2 does not look for.
+            argmax = form(name).forward(replace(p, tier=2, topk=0, columns=None)).argmax
+            found = found._replace(argmax=argmax)
+        return packed(form(name).backward(p, found, gradients), p.q)
+
+
+@_backward.register_fake
+def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    p = problem(arguments[:COUNT])
+    return packed(empty_gradients(p), p.q)
+
+
+def backward(p: Problem, found: Sums, gradients: Sums, name: str) -> list[torch.Tensor | None]:
+    """Return the gradients by all that the problem holds, in the order of `Gradients`; nothing differentiates them."""
+    return unpacked(_backward(*flat(p), *found, *gradients, name))
+
+
+def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    """Keep an operator's arguments and results for its backward pass; gradients that did not come are None there."""
+    ctx.set_materialize_grads(False)
+    ctx.is_tensor = [isinstance(x, torch.Tensor) for x in inputs]
+    ctx.others = [None if isinstance(x, torch.Tensor) else x for x in inputs]
+    ctx.save_for_backward(*(x for x in inputs if isinstance(x, torch.Tensor)), *output)
+
+
+def kept(ctx: Any) -> tuple[list[Any], list[torch.Tensor]]:
+    """Return the arguments and the results that `keep` kept."""
+    saved = list(ctx.saved_tensors)
+    inputs = [saved.pop(0) if is_tensor else x for is_tensor, x in zip(ctx.is_tensor, ctx.others, strict=True)]
+    return inputs, saved
+
+
+def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
+    inputs, output = kept(ctx)
+    found = _backward(*inputs[:-1], *output, *gradients, inputs[-1])
+    return *unpacked(found), *([None] * (len(inputs) - GRADIENTS))
+
+
+def once_only(ctx: Any, *gradients: torch.Tensor | None) -> Any:
+    """Stand in for the gradients of gradients."""
+    refuse("attend", TWICE)
+
+
+_attend.register_autograd(_differentiate, setup_context=keep)
+_backward.register_autograd(once_only)

@@ -1,0 +1,90 @@
+"""The divergence of two attentions as operators that torch knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lamina_kernels.attention.op import keep, kept, once_only, plainly, tensors
+from lamina_kernels.attention.op_arguments import (
+    COUNT,
+    GRADIENTS,
+    empty_gradients,
+    flat,
+    packed,
+    problem,
+    schema,
+    unpacked,
+)
+from lamina_kernels.attention.op_forms import form
+from lamina_kernels.attention.problem import Divergences, Gradients, Problem
+
+_SUMS = len(Divergences._fields)
+_PROBLEMS = f"{schema()}, {schema('other_')}"
+
+
+def divergence(first: Problem, second: Problem, kind: str, name: str) -> torch.Tensor:
+    """Return the divergence by a form, [B, H, Nq]; differentiable once in all that the problems hold."""
+    return _divergence(*flat(first), *flat(second), kind, name)[0]
+
+
+@torch.library.custom_op(
+    "lamina_kernels::attention_divergence",
+    mutates_args=(),
+    schema=f"({_PROBLEMS}, str kind, str form) -> {tensors(_SUMS)}",
+)
+def _divergence(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    first, second, (kind, name) = _split(arguments)
+    with plainly(first):
+        return packed(form(name).divergence(first, second, kind), first.q)
+
+
+@_divergence.register_fake
+def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    first = problem(arguments[:COUNT])
+    return tuple(first.q.new_empty(first.q.shape[:3], dtype=first.dtype) for _ in range(_SUMS))
+
+
+_given = ", ".join(f"Tensor found_{name}" for name in Divergences._fields)
+
+
+@torch.library.custom_op(
+    "lamina_kernels::attention_divergence_backward",
+    mutates_args=(),
+    schema=f"({_PROBLEMS}, {_given}, Tensor gradient, str kind, str form) -> {tensors(2 * GRADIENTS)}",
+)
+def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    first, second, (*found, gradient, kind, name) = _split(arguments)
+    with plainly(first):
+        both = form(name).divergence_backward(first, second, kind, Divergences(*found), gradient)
+        return packed(_without_values(both[0]), first.q) + packed(_without_values(both[1]), first.q)
+
+
+@_backward.register_fake
+def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
+    first, second, _ = _split(arguments)
+    made = (_without_values(empty_gradients(p)) for p in (first, second))
+    return tuple(x for each in made for x in packed(each, first.q))
+
+
+def _split(arguments: tuple[Any, ...]) -> tuple[Problem, Problem, tuple[Any, ...]]:
+    return problem(arguments[:COUNT]), problem(arguments[COUNT : 2 * COUNT]), arguments[2 * COUNT :]
+
+
+def _without_values(gradients: Gradients) -> Gradients:
+    """Return gradients without that of the values, which a divergence does not look at."""
+    return gradients._replace(v=gradients.q.new_empty(0))
+
+
+def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
+    inputs, output = kept(ctx)
+    if gradients[0] is None:
+        return (None,) * len(inputs)
+    found = unpacked(_backward(*inputs[:-2], *output, gradients[0], *inputs[-2:]))
+    rest = [None] * (COUNT - GRADIENTS)
+    return *found[:GRADIENTS], *rest, *found[GRADIENTS:], *rest, None, None
+
+
+_divergence.register_autograd(_differentiate, setup_context=keep)
+_backward.register_autograd(once_only)

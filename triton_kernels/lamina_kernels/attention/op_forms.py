@@ -1,0 +1,37 @@
+"""What each form runs, by the name of the form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from lamina_kernels.attention import blocked, blocked_backward, blocked_divergence, blocked_mass
+from lamina_kernels.attention.problem import Divergences, Gradients, Masses, Problem, Sums, Wanted
+
+
+class Form(NamedTuple):
+    """The passes of a form; see `problem.py` for what they compute."""
+
+    forward: Callable[[Problem], Sums]
+    backward: Callable[[Problem, Sums, Sums], Gradients]
+    mass: Callable[[Problem, torch.Tensor | None, Wanted], Masses]
+    divergence: Callable[[Problem, Problem, str], Divergences]
+    divergence_backward: Callable[[Problem, Problem, str, Divergences, torch.Tensor], tuple[Gradients, Gradients]]
+
+
+def form(name: str) -> Form:
+    """Return a form; Triton is imported when it is first asked for."""
+    if name == "blocked":
+        return Form(
+            blocked.forward,
+            blocked_backward.backward,
+            blocked_mass.mass,
+            blocked_divergence.divergence,
+            blocked_divergence.divergence_backward,
+        )
+    from lamina_kernels.attention import backward_launch, launch, mass_launch
+
+    # Triton has no divergence: the face refuses it, or takes plain torch.
+    return form("blocked")._replace(forward=launch.forward, backward=backward_launch.backward, mass=mass_launch.mass)

@@ -1,0 +1,126 @@
+"""The sizes of tiles of attention, by GPU, width and precision.
+
+Chosen from compiled code alone, by `make test-aot` (instructions a score, registers, spills): no GPU was at hand.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Tiling(NamedTuple):
+    """How the work of a program is cut.
+
+    Attributes:
+        rows: Queries of a tile.
+        columns: Its keys.
+        warps: Warps of a program.
+        stages: Tiles in flight.
+    """
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+
+# Tiles of the forward pass in half precision, by the widest rows they are for and the highest tier. More statistics
+# take more registers; where they would spill, tiles are narrower.
+_HALF = {
+    "hopper": (
+        (64, 2, Tiling(128, 128, 8, 3)),
+        (64, 3, Tiling(128, 64, 8, 2)),
+        (128, 2, Tiling(128, 128, 8, 2)),
+        (128, 3, Tiling(128, 64, 8, 2)),
+        (256, 2, Tiling(128, 64, 8, 2)),
+        (256, 3, Tiling(128, 32, 8, 2)),
+    ),
+    "blackwell": (
+        (128, 0, Tiling(128, 128, 8, 2)),
+        (64, 2, Tiling(128, 64, 8, 2)),
+        (128, 1, Tiling(128, 64, 8, 2)),
+        (128, 3, Tiling(128, 32, 8, 2)),
+        (256, 0, Tiling(128, 64, 8, 2)),
+        (256, 3, Tiling(128, 32, 8, 2)),
+    ),
+    "nvidia": (
+        (64, 2, Tiling(128, 64, 8, 2)),
+        (128, 1, Tiling(128, 64, 8, 2)),
+        (128, 3, Tiling(128, 32, 8, 2)),
+        (256, 3, Tiling(64, 32, 4, 2)),
+    ),
+    "amd": (
+        (128, 3, Tiling(128, 64, 4, 1)),
+        (256, 3, Tiling(128, 32, 4, 1)),
+    ),
+}
+
+# Those of half precision under a block mask, whose bits take registers too, up to tier 1 and a width of 128.
+_MASKED = {"hopper": Tiling(64, 128, 8, 2), "blackwell": Tiling(64, 128, 8, 2), "nvidia": Tiling(64, 64, 8, 2)}
+
+# Those of single precision.
+_SINGLE = {
+    "hopper": Tiling(128, 32, 8, 2),
+    # Larger ones take more tensor memory than there is.
+    "blackwell": Tiling(64, 32, 4, 2),
+    "nvidia": Tiling(128, 16, 8, 2),
+    "amd": Tiling(128, 32, 4, 1),
+}
+
+
+def kind(target: str) -> str:
+    """Return "hopper", "blackwell" (of data centers), "nvidia" for others of NVIDIA, or "amd"."""
+    kinds = {"90": "hopper", "100": "blackwell", "103": "blackwell"}
+    return "amd" if target.startswith("hip:") else kinds.get(target.removeprefix("cuda:"), "nvidia")
+
+
+def forward(target: str, products: str, width: int, tier: int, masked: bool) -> Tiling:
+    """Return the tiles of the forward pass.
+
+    Args:
+        target: "cuda:90", "hip:gfx942" and the like, or "interpreter".
+        products: "half", or how float32 is multiplied.
+        width: The larger of the widths of keys and values, as a power of 2.
+        tier: Which statistics; see `Problem`.
+        masked: Whether there is a block mask.
+    """
+    if products != "half":
+        return _SINGLE[kind(target)]
+    if masked and width == 128 and tier <= 1 and kind(target) in _MASKED:
+        return _MASKED[kind(target)]
+    return next(tiles for widest, highest, tiles in _HALF[kind(target)] if width <= widest and tier <= highest)
+
+
+def top(target: str, products: str) -> Tiling:
+    """Return the tiles of the search for the largest scores; see `forward`."""
+    return Tiling(64, 64, 4, 2) if products == "half" else Tiling(64, 32, 4, 2)
+
+
+def of_queries(target: str, products: str, width: int, statistics: bool) -> Tiling:
+    """Return the tiles of the gradients of queries; `statistics` says whether those of statistics are among them."""
+    if products != "half":
+        return Tiling(32, 32, 4, 2)
+    if kind(target) == "amd":
+        return Tiling(64, 32, 4, 1)
+    return Tiling(128, 64, 8, 2) if width <= 128 and kind(target) != "nvidia" else Tiling(64, 64, 8, 2)
+
+
+def of_keys(target: str, products: str, width: int, statistics: bool) -> Tiling:
+    """Return the tiles of the gradients of keys and values; see `of_queries`."""
+    if products != "half":
+        return Tiling(32, 32, 4, 2)
+    if kind(target) == "amd":
+        return Tiling(32, 32, 4, 1)
+    if width > 128:
+        return Tiling(32, 64, 8, 2)
+    if kind(target) == "nvidia" and width > 64:
+        return Tiling(64, 64, 8, 2)
+    # What statistics need of each query takes the registers of half a tile.
+    return Tiling(32 if statistics and width > 64 else 64, 128, 8, 2)
+
+
+def received(target: str, products: str, width: int) -> Tiling:
+    """Return the tiles of the second pass; see `forward`. Sides are at most `problem.MASS_BLOCK`."""
+    if products != "half":
+        return Tiling(64, 32, 4, 2)
+    return Tiling(128 if width <= 128 else 64, 128, 8, 2)
