@@ -53,6 +53,6 @@ def test_classes_have_the_declared_members_and_parameters(name: str) -> None:
 
 
 def test_a_difference_would_be_noticed() -> None:
-    wrong = ast.parse("def gather(self, group, site, out): ...").body[0]
+    wrong = ast.parse("def vectors(self, group, site, widen): ...").body[0]
     assert isinstance(wrong, ast.FunctionDef)
-    assert actual(_core.Snapshot.gather) != declared(wrong)
+    assert actual(_core.Snapshot.vectors) != declared(wrong)

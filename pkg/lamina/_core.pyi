@@ -345,9 +345,6 @@ class Snapshot:
         """Rows of a site: FixedSizeList of its dtype (a plain array if the item is a scalar). `indices` are i64
         positions in the group. bf16 and f8 become f32, or with `widen=False` u16 and u8 bits."""
 
-    def gather(self, group: int, site: str, indices: Buffer | None, out: Buffer) -> None:
-        """The same bytes, unwidened, into a writable buffer of exactly the right size."""
-
     def examples(self) -> list[ArrowArray]:
         """Record batches of the examples table in order of writing, each with the columns that were written."""
 

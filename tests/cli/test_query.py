@@ -113,6 +113,8 @@ def test_wrong_sql_names_the_tables_and_their_columns(command: Callable, recorde
     assert done.code == 1
     assert done.out == ""
     assert named in done.err
+    assert done.err.startswith("error: the query cannot be answered: ")
+    assert "\N{REPLACEMENT CHARACTER}" not in done.err
     assert "metrics(" in done.err
     assert '"mlp.output"' in done.err
     assert "Traceback" not in done.err

@@ -181,6 +181,17 @@ def test_a_lying_archive_is_damaged(tmp_path: Path) -> None:
         interchange.from_npz(tmp_path / "run", tmp_path / "a.npz")
 
 
+def test_an_encrypted_archive_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 2)))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[6] |= 1  # the flags of the member, and again in the directory
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(SchemaError, match="'x' is encrypted"):
+        interchange.from_npz(tmp_path / "run", tmp_path / "a.npz")
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_does_not_fit_says_so(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((4, 2), np.uint16))
     with pytest.raises(SchemaError, match="dtype u16, which rows cannot have"):

@@ -79,11 +79,11 @@ def _cut_once(image: Image, path: Path, number: int, chance: random.Random, prel
     )
     assert process.stdout is not None
     with process.stdout as lines:
-        told = [lines.readline()]
+        # the cut comes at any moment of a step, from the first on; on a slow machine, too, behind some
+        told = [lines.readline() for _ in range(1 + int(chance.expovariate(1 / 5)))]
         if chance.random() < 0.5:
             # an unrelated program's sync: the journal is written, as it is every few seconds
             sync_something(image.path / "unrelated")
-        # the cut comes at any moment of a step, from the first on
         timer = threading.Timer(chance.expovariate(1 / 0.1), lambda: (before.append(len(told)), image.cut()))
         timer.start()
         for line in lines:

@@ -95,7 +95,7 @@ def test_some_of_the_rows_are_rows(path: Path) -> None:
 def test_a_position_that_is_not_there_is_refused_by_its_number(path: Path, wrong: int) -> None:
     rows, out = lamina.open(path).rows("x"), torch.zeros(3, 512)
     for given in (np.array([0, wrong, 1]), [0, wrong, 1], torch.tensor([0, wrong, 1])):
-        with pytest.raises(IndexError, match="outside of 0 to 4095"):
+        with pytest.raises(IndexError, match=f"index {wrong} is outside of 0 to 4095"):
             rows.gather(given, out=out)
     assert not out.any()
     with pytest.raises(IndexError, match=f"{wrong} is outside of 0 to 4095"):
@@ -164,19 +164,19 @@ import lamina, torch
 run = lamina.open({path!r}, io="pread")
 rows = run.rows("x")
 out = torch.empty(512, 256)
-batches = rows.batches(512, seed=0, order={order!r}, window_bytes=8 << 20)
-total = sum(float(batch[:, 0].sum()) for batch in batches)
-assert total == len(rows), total
+for order in ("exact", "block"):
+    batches = rows.batches(512, seed=0, order=order, window_bytes=8 << 20)
+    total = sum(float(batch[:, 0].sum()) for batch in batches)
+    assert total == len(rows), (order, total)
 """
 
 
-@pytest.mark.parametrize("order", ["exact", "block"])
-def test_memory_of_an_epoch_does_not_grow_with_the_rows(tmp_path: Path, order: str) -> None:
+def test_memory_of_an_epoch_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     peaks = []
     for count in (10_000, 100_000):
         run = lamina.Run.create(tmp_path / str(count))
         with run.writer() as writer:
             for start in range(0, count, 10_000):
                 writer.append({"x": np.ones((10_000, 256), np.float32)}, step=start)
-        peaks.append(peak_bytes(READ.format(path=str(run.path), order=order)))
+        peaks.append(peak_bytes(READ.format(path=str(run.path))))
     assert (peaks[1] - peaks[0]) / 90_000 < 100, "bytes a row; a row has 1,024"

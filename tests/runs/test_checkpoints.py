@@ -182,6 +182,20 @@ def test_a_step_or_part_that_is_not_there_lists_the_nearest(run: lamina.Run) -> 
         run.load("last", part="modle")
 
 
+@pytest.mark.parametrize("step", ["latest", None, 1.5, True])
+def test_what_is_no_step_is_named(run: lamina.Run, step: Any) -> None:
+    saved(run, {"x": torch.ones(1)})
+    for ask in (run.load, lambda step: run.restore(step, torch.nn.Linear(1, 1))):
+        with pytest.raises(SchemaError, match=rf"step={step!r}.*or \"last\""):
+            ask(step)
+
+
+@pytest.mark.parametrize("parts", [[torch.ones(1)], torch.ones(1), "model"])
+def test_parts_without_names_are_refused(run: lamina.Run, parts: Any) -> None:
+    with run.writer() as writer, pytest.raises(SchemaError, match=r"the parts are a .*by its name"):
+        writer.save(parts, step=0)
+
+
 def test_of_two_saves_at_one_step_the_last_counts(run: lamina.Run) -> None:
     with run.writer() as writer:
         writer.save({"model": torch.zeros(2)}, step=0)

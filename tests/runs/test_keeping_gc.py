@@ -119,7 +119,7 @@ def _write(path: Path, steps: int) -> None:
 
 def test_collections_beside_writers_of_other_processes_touch_nothing_of_theirs(tmp_path: Path) -> None:
     run = lamina.Run.create(tmp_path / "run")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     writers = [context.Process(target=_write, args=(run.path, 8)) for _ in range(2)]
     for writer in writers:
         writer.start()

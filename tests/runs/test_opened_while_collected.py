@@ -56,7 +56,7 @@ def test_a_run_opens_and_answers_while_it_is_collected(tmp_path: Path) -> None:
     with run.writer() as writer:
         writer.append({"x": np.zeros((8, 3), np.float32)}, step=0, example=np.arange(8))
         writer.save({"model": {"w": np.zeros(10)}}, step=0)
-    keeper = multiprocessing.get_context("spawn").Process(target=keep, args=(str(run.path),))
+    keeper = multiprocessing.get_context("forkserver").Process(target=keep, args=(str(run.path),))
     keeper.start()
     looks = 0
     while keeper.is_alive():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import lamina
-from lamina.errors import NotARunError, NotFoundError, SchemaError
+from lamina.errors import NotARunError, NotFoundError, SchemaError, StorageError
 
 
 def fill(run: lamina.Run, steps: range = range(3), site: str = "a.0.output") -> lamina.Run:
@@ -49,6 +50,19 @@ def test_a_config_that_json_cannot_hold_is_named(tmp_path: Path, config: Any) ->
     with pytest.raises(SchemaError, match="config"):
         lamina.Run.create(tmp_path / "run", config=config)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_many_that_create_a_run_one_does_and_the_others_leave_nothing(tmp_path: Path) -> None:
+    def create(_: int) -> bool:
+        try:
+            lamina.Run.create(tmp_path / "run")
+        except (NotARunError, StorageError):
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(create, range(8))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_paths_that_are_no_run(run: lamina.Run, tmp_path: Path) -> None:

@@ -21,18 +21,18 @@ from tests.faults import broken
 
 def check_overwritten(run: lamina.Run) -> None:
     """Every tensor is overwritten right after each save, while the saves before are still being written."""
-    state = {f"layer {at}": torch.zeros(1 << 18) for at in range(30)} | {"small": torch.zeros(3)}
+    state = {f"layer {at}": torch.zeros(1 << 18) for at in range(12)} | {"small": torch.zeros(3)}
     with run.writer() as writer:
-        for step in range(8):
+        for step in range(6):
             for tensor in state.values():
                 tensor.fill_(step)
             writer.save({"model": state}, step=step)
             for tensor in state.values():
                 tensor.fill_(-1)
     run.refresh()
-    for step in range(8):
+    for step in range(6):
         for name, tensor in run.load(step).items():
-            assert tensor.unique().tolist() == [step], (step, name)
+            assert (tensor == step).all(), (step, name)
 
 
 def test_the_old_values_are_stored(run: lamina.Run) -> None:

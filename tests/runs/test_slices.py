@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -18,13 +20,14 @@ STEPS = [0, 3, 10, 11]
 BLOCK = 128 * 1024
 
 
+@cache
 def weights(step: int) -> torch.Tensor:
     """400 rows of 3,000 bytes: rows lie across blocks, and blocks across rows; more than one chunk."""
     return torch.randn(400, 30, 50, generator=torch.Generator().manual_seed(step)).to(torch.bfloat16)
 
 
-@pytest.fixture
-def saved(run: lamina.Run) -> lamina.Run:
+def save_all(folder: Path) -> lamina.Run:
+    run = lamina.Run.create(folder / "run")
     with run.writer() as writer:
         for step in STEPS:
             w = weights(step)
@@ -32,6 +35,12 @@ def saved(run: lamina.Run) -> lamina.Run:
             writer.save({"model": model, "optimizer": {"state": {0: {"exp_avg": w + 1}}}}, step=step)
         writer.save({"batch": [torch.ones(3)]}, step=12)
     return run.refresh()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> lamina.Run:
+    """A run that is only read."""
+    return save_all(tmp_path_factory.mktemp("saved"))
 
 
 def expected(steps: Sequence[int]) -> torch.Tensor:
@@ -67,17 +76,18 @@ def test_rows_are_those_that_were_saved(saved: lamina.Run, rows: Any, io: Any, v
         check_rows(run, rows)
 
 
-@pytest.fixture
-def compacted(saved: lamina.Run) -> lamina.Run:
+@pytest.fixture(scope="module")
+def compacted(tmp_path_factory: pytest.TempPathFactory) -> lamina.Run:
     """The same, as planes and differences alone: steps that lie close together, so that there are differences."""
-    with saved.writer() as writer:
+    run = save_all(tmp_path_factory.mktemp("compacted"))
+    with run.writer() as writer:
         for step in range(20, 28):
             w = weights(3) * (1 + (step - 20) * 2**-7)
             writer.save({"near": {"w": w}}, step=step)
-    saved.refresh().compact(progress=False)
+    run.refresh().compact(progress=False)
     for _ in range(2):
-        saved.gc(grace=0, progress=False)
-    return saved
+        run.gc(grace=0, progress=False)
+    return run
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=str)

@@ -30,7 +30,6 @@ def kill_a_round(
         opening: In which share of the rounds they are killed while they open their logs.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([write.__module__])
     processes, ends = [], []
     for life in lives:
         end, told = context.Pipe(duplex=False)
@@ -39,7 +38,7 @@ def kill_a_round(
         told.close()
         ends.append(end)
     if chance.random() >= opening:
-        ends[0].poll(60)
+        ends[0].poll(200)
     time.sleep(chance.uniform(0, 0.2))
     for process in chance.sample(processes, len(processes)):
         pid = process.pid

@@ -36,7 +36,6 @@ def collect_on(path: str) -> None:
 def kill_a_round(run: lamina.Run, life: int, chance: random.Random) -> set[int]:
     """Kills a writer, a compactor and a collector, each at some moment; returns the steps that were acknowledged."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
     end, told = context.Pipe(duplex=False)
     path = str(run.path)
     processes = [
@@ -47,7 +46,7 @@ def kill_a_round(run: lamina.Run, life: int, chance: random.Random) -> set[int]:
     for process in processes:
         process.start()
     told.close()
-    end.poll(60)
+    end.poll(200)
     for process in chance.sample(processes, len(processes)):
         time.sleep(chance.uniform(0, 0.1))
         assert process.is_alive(), f"{process} ended by itself"

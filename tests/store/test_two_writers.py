@@ -109,7 +109,7 @@ def append_many(path: str, rank: int, barrier: threading.Barrier) -> None:
 
 
 def test_two_processes_that_append_at_once_lose_nothing(fresh: lamina.Run) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     barrier = context.Barrier(2)
     processes = [context.Process(target=append_many, args=(str(fresh.path), rank, barrier)) for rank in (0, 1)]
     for process in processes:

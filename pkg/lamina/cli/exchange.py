@@ -154,7 +154,9 @@ def export(
         out().print(f"step {', '.join(map(str, steps))} in {target}", soft_wrap=True)
         return
     if kind is None:
-        raise SchemaError(f"{target} has no ending that names a format", hint="give --format, or end in .safetensors")
+        raise SchemaError(
+            f"{target} has no ending that names a format", hint="give --format, or end in .safetensors, .parquet, .zarr"
+        )
     options: dict[str, Any] = {"sites": site or None, "step": _steps(step), "source": source or None}
     if where is not None:
         options["where"] = _condition(where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 
@@ -67,7 +68,7 @@ def _asked(opened: Run | Runs, sql: str, collect: Callable[[pl.LazyFrame], pl.Da
         return collect(pl.SQLContext(named).execute(sql))
     except pl.exceptions.PolarsError as error:
         # What follows is Polars' plan of the query, which says nothing to who wrote it.
-        message = str(error).split("\n\nResolved plan")[0].strip()
+        message = " ".join(re.split(r"\n\n(?:Resolved plan|This error occurred)", str(error))[0].split())
         listed = "; ".join(f"{name}({_columns(frame)})" for name, frame in named.items())
         raise LaminaError(f"the query cannot be answered: {message}", hint=f"tables: {listed}") from error
 

@@ -7,7 +7,8 @@ from lamina.interchange.checkpoints_out import to_checkpoint
 from lamina.interchange.datasets import from_datasets
 from lamina.interchange.dcp import from_dcp, to_dcp
 from lamina.interchange.memmap import from_memmap
-from lamina.interchange.npy import from_npy, from_npz
+from lamina.interchange.npy import from_npy
+from lamina.interchange.npz import from_npz
 from lamina.interchange.parquet import from_parquet
 from lamina.interchange.parquet_out import to_parquet
 from lamina.interchange.safetensors import from_safetensors

@@ -43,12 +43,14 @@ class Aligned:
         y: The same.
         groups: The groups of the pairs, in the order in which they are read.
         dropped: How many rows were left out, by reason.
+        refuses: Whether a row that is not finite is an error, instead of left out.
     """
 
     x: Rows | Stream
     y: Rows | Stream
     groups: Groups
     dropped: dict[str, int]
+    refuses: bool
     _at: tuple[np.ndarray, np.ndarray] | None
     _kept: np.ndarray | None = None
 
@@ -122,7 +124,7 @@ class Aligned:
         return replace(self, groups=self.groups.take(rows), dropped=dropped, _at=at, _kept=None if at else rows)
 
 
-def align(x: Any, y: Any, *, groups: Any = None, pair: str | None = None) -> Aligned:
+def align(x: Any, y: Any, *, groups: Any = None, pair: str | None = None, non_finite: str = "drop") -> Aligned:
     """Pair the rows of x and y, and order them so that each group's rows stand together.
 
     Args:
@@ -130,12 +132,16 @@ def align(x: Any, y: Any, *, groups: Any = None, pair: str | None = None) -> Ali
         y: The same.
         groups: As in `lamina.rows.groups.groups_of`; for iterables a label a row, or None.
         pair: As in `lamina.rows.pairing.pair_rows`.
+        non_finite: `"drop"` or `"refuse"`: what `lamina.rows.centering.centered` does with rows that are not finite.
 
     Raises:
         SchemaError: Rows that do not pair, labels that do not fit, or an iterable that divides a group.
     """
+    if non_finite not in ("drop", "refuse"):
+        raise SchemaError(f"non_finite={non_finite!r}", hint="it is 'drop' or 'refuse'")
+    refuses = non_finite == "refuse"
     if is_stream(x) or is_stream(y):
-        return _stream(x, y, groups, pair)
+        return _stream(x, y, groups, pair, refuses)
     same = x is y
     x = _on_the_cpu(Rows.of(x))
     y = x if same else _on_the_cpu(Rows.of(y))
@@ -146,10 +152,10 @@ def align(x: Any, y: Any, *, groups: Any = None, pair: str | None = None) -> Ali
         order = np.argsort(here.codes, kind="stable")
         here = replace(here, codes=here.codes[order])
         in_x, in_y = in_x[order], in_y[order]
-    return Aligned(x, y, here, dropped, (in_x, in_x if same else in_y))
+    return Aligned(x, y, here, dropped, refuses, (in_x, in_x if same else in_y))
 
 
-def _stream(x: Any, y: Any, groups: Any, pair: str | None) -> Aligned:
+def _stream(x: Any, y: Any, groups: Any, pair: str | None, refuses: bool) -> Aligned:
     if pair not in (None, "order"):
         raise SchemaError(f"pair={pair!r}", hint="iterables pair by order")
     first = Stream.of(x)
@@ -162,7 +168,7 @@ def _stream(x: Any, y: Any, groups: Any, pair: str | None) -> Aligned:
     numbers = Groups.of(pl.Series("row", np.arange(n)) if groups is None else labels_of(groups, n))
     if not _contiguous(numbers):
         raise SchemaError("the iterable divides a group", hint="give a group's rows one after another, or use Rows")
-    return Aligned(first, second, numbers, {}, None)
+    return Aligned(first, second, numbers, {}, refuses, None)
 
 
 def _contiguous(groups: Groups) -> bool:

@@ -32,15 +32,18 @@ def center(rows: Tensor, by: Tensor) -> Tensor:
 
 
 def centered(aligned: Aligned) -> tuple[Aligned, tuple[Tensor, Tensor]]:
-    """Find the means of x and of y, and leave out the rows that are not finite; one pass over the rows.
+    """Find the means of x and of y, and leave out the rows that are not finite, or refuse them; one pass over the rows.
 
     Returns:
         What is left, and the means, in the dtype of the arithmetic: float64 if x or y is float64 or of integers, else
         float32.
 
     Raises:
-        SchemaError: No row is left.
+        SchemaError: No row is left, rows are 0 wide, or one is not finite and `aligned` refuses that.
     """
+    for name, side in (("x", aligned.x), ("y", aligned.y)):
+        if not side.width:
+            raise SchemaError(f"{name} has no features", hint="its rows are 0 wide")
     finite, first = np.ones(len(aligned), bool), 0
     sums: list[Tensor] = [torch.zeros(side.width, dtype=torch.float64) for side in (aligned.x, aligned.y)]
     wide = False
@@ -58,6 +61,13 @@ def centered(aligned: Aligned) -> tuple[Aligned, tuple[Tensor, Tensor]]:
         for whole, part in zip(sums, each, strict=True):
             whole += part
     kept = int(finite.sum())
+    if kept < len(finite) and aligned.refuses:
+        broken = np.flatnonzero(~finite)
+        at = int((aligned.places[broken] if aligned.gathers else broken).min())
+        raise SchemaError(
+            f"{len(broken)} of {len(finite)} rows hold a NaN or an infinity, first row {at} of x or its pair",
+            hint="non_finite='drop' leaves them out and counts them",
+        )
     if not kept:
         raise SchemaError("there is no row to compare", hint="are there rows, and are they finite?")
     dtype = torch.float64 if wide else torch.float32

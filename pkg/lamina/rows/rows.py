@@ -264,7 +264,7 @@ class Rows:
             positions = given.astype(np.int64, copy=False).reshape(-1)
             least, greatest = (positions.min(), positions.max()) if positions.size else (0, -1)
         if len(positions) and (least < 0 or greatest >= len(self)):
-            raise IndexError(f"an index is outside of 0 to {len(self) - 1}")
+            raise IndexError(f"index {least if least < 0 else greatest} is outside of 0 to {len(self) - 1}")
         return positions
 
     def blocks(self, size: int) -> Iterator[torch.Tensor]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 def save(writer: Writer, parts: Mapping[str, Any], step: int, staging: Staging | None = None) -> Ticket:
     """Stages the parts: every state is taken apart before anything is staged."""
+    if not isinstance(parts, Mapping):
+        kind = type(parts).__name__
+        raise SchemaError(f"the parts are a {kind}", hint='give each by its name: {"model": model.state_dict()}')
     if not parts:
         raise SchemaError("a checkpoint needs at least one part", hint='for example {"model": model.state_dict()}')
     staged = []

@@ -11,6 +11,7 @@ from lamina.errors import LaminaWarning, NotFoundError, SchemaError
 from lamina.runs.loading import load
 from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.saved import Saved
+from lamina.runs.steps import checkpoint_step
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,7 @@ def restore(saved: Saved, step: int | Literal["last"], objects: Mapping[str, Any
 
 
 def _step(saved: Saved, step: int | Literal["last"], parts: list[str]) -> int:
-    held = saved.parts_by_step()
+    step, held = checkpoint_step(step), saved.parts_by_step()
     if step == "last":
         whole = [at for at, names in held.items() if set(parts) <= set(names)]
         if not whole:

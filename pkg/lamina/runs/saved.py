@@ -12,6 +12,7 @@ from polars.io.plugins import register_io_source
 from lamina.errors import NotFoundError
 from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.scan.predicates import all_of, passing, split
+from lamina.runs.steps import checkpoint_step
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
@@ -85,8 +86,9 @@ class Saved:
 
         Raises:
             NotFoundError: There is no such checkpoint or part; the hint lists the nearest.
+            SchemaError: The step is neither an integer nor "last".
         """
-        steps = self._listed[1]
+        step, steps = checkpoint_step(step), self._listed[1]
         if step == "last":
             # a step may hold other parts alone, such as the batch that a flight recorder kept
             if not (known := self.steps(part)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import index
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -36,6 +36,16 @@ def plain_step(step: Any) -> int:
     if isinstance(step, bool) or not hasattr(step, "__index__"):
         raise SchemaError(f"the step is {step!r}", hint="give the number of optimizer updates so far, an integer")
     return index(step)
+
+
+def checkpoint_step(step: Any) -> int | Literal["last"]:
+    """The step of a checkpoint as a plain integer, or "last"; SchemaError if it is neither."""
+    if isinstance(step, str):
+        if step == "last":
+            return "last"
+    elif not isinstance(step, bool) and hasattr(step, "__index__"):
+        return index(step)
+    raise SchemaError(f"step={step!r}", hint='give the step of a checkpoint, an integer, or "last"')
 
 
 def has_step(wanted: Steps, step: int) -> bool:

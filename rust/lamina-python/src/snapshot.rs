@@ -230,26 +230,11 @@ impl Snapshot {
             } else {
                 let mut bytes =
                     MutableBuffer::from_len_zeroed(self.0.rows_of(group, site).map_err(raise)? as usize * item);
-                self.0.gather(group, site, None, &mut bytes).map_err(raise)?;
+                self.0.read(group, site, &mut bytes).map_err(raise)?;
                 bytes
             };
             Ok(ArrowArray::new(&site.name, arrow::vectors(site, bytes, widen, None)?))
         })
-    }
-
-    fn gather(
-        &self,
-        py: Python<'_>,
-        group: usize,
-        site: &str,
-        indices: Option<Bound<'_, PyAny>>,
-        out: Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        let indices = indices.as_ref().map(Bytes::get).transpose()?.map(|bytes| bytes.as_i64s());
-        let site = self.0.site(site).map_err(raise)?;
-        let mut out = BytesMut::get(&out)?;
-        let out = out.as_mut_slice();
-        py.detach(|| self.0.gather(group, site, indices.as_deref(), out)).map_err(raise)
     }
 
     fn examples(&self, py: Python<'_>) -> PyResult<Vec<ArrowArray>> {

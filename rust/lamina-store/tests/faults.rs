@@ -62,6 +62,28 @@ fn a_failure_at_any_call_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn a_run_that_cannot_be_created_leaves_nothing_behind() {
+    let mut failed = 0;
+    for allowed in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let fs = FailingFs::new(allowed, io::ErrorKind::StorageFull);
+        let created = create(&Files::on(Arc::new(fs), &path), "{}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        // where the folder's name could not be made durable the run stands there, whole
+        let Err(error) = created.or_else(|error| if path.exists() { Ok(()) } else { Err(error) }) else {
+            assert_eq!(left, ["run"]);
+            Snapshot::open(storage(&path), Opening::default()).unwrap();
+            break;
+        };
+        assert_eq!(error.kind, ErrorKind::Storage, "after {allowed} calls: {error}");
+        assert!(left.is_empty(), "after {allowed} calls: {left:?}");
+        failed += 1;
+    }
+    assert!(failed > 10, "the disk failed at {failed} calls");
+}
+
+#[test]
 fn a_failed_writer_refuses_everything_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
@@ -259,14 +281,14 @@ fn a_read_that_fails_names_the_file_and_nothing_wrong_is_returned() {
                 Ok(ColumnData::Constant(Value::Int(step))) => step as f32,
                 other => panic!("a constant column is in the log: {other:?}"),
             };
-            match snapshot.gather(index, site.as_ref().unwrap(), None, &mut out) {
+            match snapshot.read(index, site.as_ref().unwrap(), &mut out) {
                 Ok(()) => assert!(out.chunks(4).all(|value| value == wanted.to_le_bytes()), "after {allowed} reads"),
                 Err(error) => {
                     assert!(told(&error) && error.file.as_ref().is_some_and(|file| file.starts_with("segments/")));
                     assert!(error.offset.is_some(), "{error}");
                     noticed += 1;
                     // the disk has recovered
-                    snapshot.gather(index, site.as_ref().unwrap(), None, &mut out).unwrap();
+                    snapshot.read(index, site.as_ref().unwrap(), &mut out).unwrap();
                 }
             }
         }

@@ -112,7 +112,7 @@ fn a_reader_that_opens_a_file_late_is_told_and_one_that_has_it_open_reads_on() {
     collect(&path, Duration::ZERO);
     assert_eq!(values(&early), STEPS);
     let mut out = vec![0; 32];
-    let error = late.gather(0, late.site("x").unwrap(), None, &mut out).unwrap_err();
+    let error = late.read(0, late.site("x").unwrap(), &mut out).unwrap_err();
     assert_eq!((error.kind, error.file.as_deref()), (ErrorKind::Expired, Some(FIRST)));
     assert!(error.hint.unwrap().contains("refresh"));
 }

@@ -60,11 +60,11 @@ fn a_large_append_is_cut_into_groups_and_rows_keep_their_order() {
     assert_eq!(groups.len(), 5);
     assert_eq!(groups.iter().map(|group| group.first).collect::<Vec<_>>(), [0, 4096, 8192, 12288, 16384]);
     let site = snapshot.site("wide").unwrap();
-    let mut out = vec![0; 3 * 4096];
-    snapshot.gather(1, site, Some(&[4095, 0, 1]), &mut out).unwrap();
+    let mut out = Vec::new();
+    snapshot.stretches(1, site, &[4095, 0, 1], |rows| out.extend_from_slice(rows)).unwrap();
     let firsts: Vec<_> = out.chunks(4096).map(|row| u32::from_le_bytes([row[0], row[1], row[2], row[3]])).collect();
     assert_eq!(firsts, [8191, 4096, 4097]);
-    assert!(snapshot.gather(1, site, Some(&[4096]), &mut out[..4096]).is_err(), "outside of the group");
+    assert!(snapshot.stretches(1, site, &[4096], |_| ()).is_err(), "outside of the group");
 }
 
 #[test]

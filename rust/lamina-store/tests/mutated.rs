@@ -225,7 +225,7 @@ fn examine(path: &Path) {
         for site in group.sites.iter().filter_map(|id| snapshot.site_by_id(*id)) {
             if snapshot.rows_of(index, site).is_ok() {
                 let mut out = vec![0; (group.rows * site.row_bytes()) as usize];
-                let _ = snapshot.gather(index, site, None, &mut out);
+                let _ = snapshot.read(index, site, &mut out);
             }
         }
         for column in snapshot.columns_of(Table::Rows, index).unwrap() {

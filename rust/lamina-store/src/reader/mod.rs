@@ -10,8 +10,10 @@ mod group;
 mod hidden;
 mod metrics;
 mod overlap;
+mod reading;
 mod replaced;
 mod selection;
+mod values;
 mod verified;
 mod zones;
 
@@ -26,17 +28,17 @@ pub use selection::{Described, Part, Selection};
 pub use zones::ColumnZone;
 
 use crate::chain::Chain;
-use crate::clock;
 use crate::storage::Storage;
 use block::Blobs;
 use checkpoint::Checkpoints;
 pub(crate) use group::StoredGroup;
-use hidden::{Hiding, Origin};
-use lamina_format::record::{Close, Column, Dropped, DroppedSite, Op, Open, Replace, Role, Site, Table};
-use lamina_format::runfile::{RunFile, possible_time};
+use hidden::Hiding;
+use lamina_format::record::{Close, Column, Dropped, Op, Open, Role, Site, Table};
+use lamina_format::runfile::RunFile;
 use lamina_format::segment::Declared;
-use lamina_format::{Error, ErrorKind, Result, check, frame, names};
-use std::collections::{BTreeMap, HashMap};
+use lamina_format::{Error, ErrorKind, Result};
+use reading::Reading;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -143,13 +145,13 @@ impl Snapshot {
         };
         let mut declared = chain.declared.clone();
         let hiding = if opening.hidden { Hiding::default() } else { Hiding::of(&chain) };
-        let mut reading = Reading { hiding, ..Reading::default() };
+        let mut reading = Reading::new(hiding);
         for (writer, generation) in storage.logs()? {
             reading.log(storage.as_ref(), writer, generation, &mut declared)?;
         }
         reading.checkpoints.forget(&chain.doomed().dropped);
         reading.check_authors(&chain);
-        reading.replace(&chain, &mut declared);
+        reading.replace(&chain, &declared);
         reading.check_overlaps();
         problems.extend(reading.problems);
         problems.extend(reading.checkpoints.problems());
@@ -297,128 +299,4 @@ fn copied_description(chain: &Chain) -> Option<RunFile> {
         _ => None,
     });
     copies.next()
-}
-
-/// What the logs say, while they are being read.
-#[derive(Default)]
-struct Reading {
-    problems: Vec<Error>,
-    writers: Vec<WriterInfo>,
-    groups: Vec<StoredGroup>,
-    examples: Vec<StoredGroup>,
-    metrics: MetricColumns,
-    checkpoints: Checkpoints,
-    /// Writers whose log holds no record.
-    silent: Vec<u32>,
-    hiding: Hiding,
-    /// Copies of what commits replaced, in case that these cannot be read.
-    copies: Vec<Replace>,
-    /// Bytes of replaced groups, by file.
-    dead: HashMap<String, u64>,
-}
-
-impl Reading {
-    /// A writer that published a commit had made its first record durable before.
-    fn check_authors(&mut self, chain: &Chain) {
-        let mut authors: Vec<u32> = chain.commits.iter().filter_map(|(commit, _)| commit.writer).collect();
-        authors.sort_unstable();
-        authors.dedup();
-        for author in authors {
-            let known = self.writers.iter().any(|writer| writer.ordinal == author);
-            let file = names::log(author, 0);
-            let told = self.problems.iter().any(|problem| problem.file.as_ref() == Some(&file));
-            if !told && (!known || self.silent.contains(&author)) {
-                self.problems.push(Error::damaged("the log of a writer is missing or empty").in_file(file));
-            }
-        }
-    }
-
-    fn log(&mut self, storage: &dyn Storage, writer: u32, generation: u32, declared: &mut Declared) -> Result<()> {
-        let file = names::log(writer, generation);
-        let bytes = match storage.read_log(writer, generation) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                self.problems.push(error);
-                return Ok(());
-            }
-        };
-        self.problems.extend(storage.check_fence(writer).err());
-        let scan = frame::scan(&bytes, generation).map_err(|error| error.in_file(&file))?;
-        if scan.frames.is_empty() {
-            self.silent.push(writer);
-        }
-        let metrics = self.metrics.steps.len()..0;
-        let mut info =
-            WriterInfo { ordinal: writer, open: None, close: None, dropped: Dropped::default(), alive: false, metrics };
-        let mut dropped = BTreeMap::new();
-        let framed = scan.frames.into_iter().flat_map(|frame| frame.ops.into_iter().map(move |op| (frame.seq, op)));
-        for (frame, op) in framed {
-            let origin = Origin::Log { writer, frame };
-            if let Err(error) = declared.apply(&op) {
-                self.problems.push(error.in_file(&file));
-            }
-            match op {
-                Op::Open(Open { time, .. }) | Op::Close(Close { time, .. }) if !possible_time(time) => {
-                    self.problems.push(Error::damaged("a record of the log has an impossible time").in_file(&file));
-                }
-                Op::Open(open) => info.open = Some(open),
-                Op::Close(close) => info.close = Some(close),
-                Op::Dropped(more) => {
-                    info.dropped.rows = info.dropped.rows.saturating_add(more.rows);
-                    for site in more.sites {
-                        let rows: &mut u64 = dropped.entry(site.id).or_default();
-                        *rows = rows.saturating_add(site.rows);
-                    }
-                }
-                Op::Group(record) => {
-                    let own = record.table == Table::Attached
-                        || record.last.is_none() && record.first >> 40 == i64::from(writer);
-                    let foreign = || Error::damaged("a row group bears another writer's row names").in_file(&file);
-                    let checked = check::group(&record, declared).and_then(|()| own.then_some(()).ok_or_else(foreign));
-                    if let Err(error) = checked {
-                        self.problems.push(error.hint(format!("the record stands in {file}; its rows were left out")));
-                        continue;
-                    }
-                    let to = if record.table == Table::Examples { &mut self.examples } else { &mut self.groups };
-                    to.push(StoredGroup::new(record, origin));
-                }
-                Op::Metrics(metrics) => {
-                    let rank = info.open.as_ref().and_then(|open| open.rank);
-                    if let Err(error) = self.metrics.extend(metrics, rank, self.hiding.hidden_step(origin)) {
-                        self.problems.push(error.in_file(&file));
-                    }
-                }
-                Op::Save(mut save) => {
-                    if self.hiding.keep(&mut save.parts, save.step, origin)
-                        && let Err(error) = self.checkpoints.apply(Op::Save(save), &file)
-                    {
-                        self.problems.push(error.in_file(&file));
-                    }
-                }
-                Op::Chunks(_) | Op::Layout(_) => {
-                    if let Err(error) = self.checkpoints.apply(op, &file) {
-                        self.problems.push(error.in_file(&file));
-                    }
-                }
-                Op::Replace(copy) => self.copies.push(copy),
-                Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) => {}
-                Op::Rewind(_) | Op::Delete(_) | Op::Discard(_) | Op::Condemn(_) | Op::Drop(_) => {}
-            }
-        }
-        let may_live = |open: &Open| clock::may_live(&open.host, open.pid);
-        info.alive = info.close.is_none() && info.open.as_ref().is_some_and(may_live) && !storage.fenced(writer)?;
-        info.metrics.end = self.metrics.steps.len();
-        info.dropped.sites = dropped.into_iter().map(|(id, rows)| DroppedSite { id, rows }).collect();
-        for at in scan.damaged {
-            let error = Error::damaged("a record of the log is damaged or missing; the records after it were read");
-            self.problems.push(error.in_file(&file).at(at));
-        }
-        // a writer at work is in the middle of its next record
-        if scan.tail && !info.alive {
-            let error = Error::damaged("the log's last bytes are no valid record: never acknowledged, or damaged");
-            self.problems.push(error.in_file(&file).at(scan.valid));
-        }
-        self.writers.push(info);
-        Ok(())
-    }
 }

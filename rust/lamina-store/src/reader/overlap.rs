@@ -1,7 +1,7 @@
 //! Row groups that lie on each other: a record that says so lies, and could make a small file as long as it likes.
 
-use super::Reading;
 use super::group::StoredGroup;
+use super::reading::Reading;
 use lamina_format::Error;
 use std::collections::{HashMap, HashSet};
 

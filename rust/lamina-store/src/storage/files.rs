@@ -118,14 +118,17 @@ impl Storage for Files {
         let fail = |error: io::Error| refused(&error, "cannot create the run", &self.root.display().to_string());
         let made = self.missing_above();
         let draft = self.draft();
-        for folder in FOLDERS {
-            self.fs.create_dir_all(&draft.root.join(folder)).map_err(fail)?;
-        }
-        self.write_durably(&draft.root.join("run.json"), run_json, "run.json")?;
-        self.write_durably(&draft.root.join(names::commit(0)), commit, &names::commit(0))?;
-        self.fs.sync_dir(&draft.root.join("commits")).map_err(fail)?;
-        self.fs.sync_dir(&draft.root).map_err(fail)?;
-        self.take_over(&draft, &made)
+        let written = || {
+            for folder in FOLDERS {
+                self.fs.create_dir_all(&draft.root.join(folder)).map_err(fail)?;
+            }
+            self.write_durably(&draft.root.join("run.json"), run_json, "run.json")?;
+            self.write_durably(&draft.root.join(names::commit(0)), commit, &names::commit(0))?;
+            self.fs.sync_dir(&draft.root.join("commits")).map_err(fail)?;
+            self.fs.sync_dir(&draft.root).map_err(fail)?;
+            self.take_over(&draft, &made)
+        };
+        written().inspect_err(|_| draft.discard())
     }
 
     fn run_json(&self) -> Result<Vec<u8>> {

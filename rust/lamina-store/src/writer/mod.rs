@@ -6,7 +6,6 @@
 mod attach;
 pub(crate) mod column;
 pub(crate) mod committer;
-mod copying;
 mod declare;
 pub(crate) mod group;
 pub(crate) mod journal;

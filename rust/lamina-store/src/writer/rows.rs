@@ -1,6 +1,5 @@
 //! Bytes of rows while they wait for the disk: copied into staging, or lent by the caller until they are written.
 
-use super::copying;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -45,11 +44,11 @@ impl Rows {
     pub fn copy(&mut self, bytes: &[u8], take: impl FnOnce() -> Vec<u8>) {
         self.length += bytes.len();
         if let Some(Part::Copied(last)) = self.parts.last_mut() {
-            copying::extend(last, bytes);
+            last.extend_from_slice(bytes);
             return;
         }
         let mut buffer = take();
-        copying::extend(&mut buffer, bytes);
+        buffer.extend_from_slice(bytes);
         self.parts.push(Part::Copied(buffer));
     }
 

@@ -1,17 +1,21 @@
 //! Checkpoints while they wait for the disk: copied once, by several threads, into memory that is used again.
 
+use super::PartInput;
 use super::rows::Lent;
 use super::spare::Spare;
-use super::{PartInput, copying};
 use crate::crew;
 use lamina_format::chunk::CHUNK;
 use lamina_format::record::TensorSpec;
 use lamina_format::{Error, ErrorKind, Result};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Most bytes a buffer: a multiple of a chunk, and so long that a copy leaves the processor's caches out.
 const BUFFER: usize = 16 << 20;
+/// Threads that copy at once: more do not make the memory faster.
+const MOST_THREADS: usize = 4;
+
 /// Bytes of a tensor that is to be saved.
 pub enum TensorBytes<'a> {
     /// To be copied.
@@ -139,6 +143,14 @@ pub fn size(parts: &[PartInput]) -> usize {
     parts.iter().flat_map(|part| &part.tensors).map(|(_, bytes)| bytes.len()).sum()
 }
 
+/// How many threads fill so many buffers: no more than there are cores.
+fn threads(buffers: usize) -> usize {
+    // asked once: to find out takes longer than to copy a megabyte
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
+    cores.min(MOST_THREADS).min(buffers)
+}
+
 /// The buffers that are to be filled so, filled.
 fn fill(fillings: &[Filling], spare: &Mutex<Spare>) -> Result<Vec<Vec<u8>>> {
     let take = |filling: &Filling| {
@@ -148,8 +160,7 @@ fn fill(fillings: &[Filling], spare: &Mutex<Spare>) -> Result<Vec<Vec<u8>>> {
     };
     let buffers = fillings.iter().map(take).collect::<Result<Vec<_>>>()?;
     let next = AtomicUsize::new(0);
-    let bytes = fillings.iter().map(|filling| filling.length).sum();
-    crew::together(copying::helpers(bytes, fillings.len()), &|| {
+    crew::together(threads(fillings.len()).saturating_sub(1), &|| {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let (Some(filling), Some(buffer)) = (fillings.get(at), buffers.get(at)) else { return };

@@ -34,6 +34,11 @@ macro_rules! real {
             lamina_store::storage::RealFs.link(from, to)
         }
     };
+    (@remove_dir_all) => {
+        fn remove_dir_all(&self, path: &std::path::Path) -> std::io::Result<()> {
+            lamina_store::storage::RealFs.remove_dir_all(path)
+        }
+    };
     (@remove_file) => {
         fn remove_file(&self, path: &std::path::Path) -> std::io::Result<()> {
             lamina_store::storage::RealFs.remove_file(path)

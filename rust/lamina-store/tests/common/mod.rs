@@ -41,7 +41,7 @@ pub fn values(snapshot: &Snapshot) -> Vec<f32> {
     let mut all = Vec::new();
     for (index, group) in snapshot.groups().iter().enumerate() {
         let mut out = vec![0; group.rows as usize * 16];
-        snapshot.gather(index, site, None, &mut out).unwrap();
+        snapshot.read(index, site, &mut out).unwrap();
         all.extend(out.chunks(16).map(|row| f32::from_le_bytes([row[0], row[1], row[2], row[3]])));
     }
     all
@@ -75,7 +75,7 @@ impl FailingFs {
 }
 
 impl Fs for FailingFs {
-    real!(open list exists);
+    real!(open list exists remove_dir_all);
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.spend()?;

@@ -55,7 +55,7 @@ impl Planted {
         let mut found = Vec::new();
         for (group, info) in snapshot.groups().iter().enumerate() {
             let mut out = vec![0; info.rows as usize * WIDTH];
-            snapshot.gather(group, site, None, &mut out).unwrap();
+            snapshot.read(group, site, &mut out).unwrap();
             found.extend(out);
         }
         let rows = (found.len() / WIDTH) as u8;

@@ -124,7 +124,7 @@ fn values(snapshot: &Snapshot, index: usize, sites: &[u32], rows: u64) -> Result
         let site = snapshot.site_by_id(*id).ok_or_else(|| format!("site {id} is not declared"))?;
         let item = site.row_bytes() as usize;
         let mut bytes = vec![0; rows as usize * item];
-        snapshot.gather(index, site, None, &mut bytes).map_err(text)?;
+        snapshot.read(index, site, &mut bytes).map_err(text)?;
         let hidden = snapshot.hidden(index, Some(site)).map_err(text)?;
         for (row, value) in bytes.chunks(item).enumerate().filter(|(row, _)| !hides(&hidden, *row)) {
             all[row].push((site.name.clone(), brief(value)));

@@ -42,11 +42,7 @@ pub fn merge(runs: &[Merged], config: &str, target: &Files, progress: &Progress)
         write::write(&storage, runs, &shifts, &union, progress)?;
         target.take_over(&draft, &made)
     };
-    let done = written();
-    if done.is_err() {
-        draft.discard();
-    }
-    done
+    written().inspect_err(|_| draft.discard())
 }
 
 /// What is added to the ordinals of each run's writers, and last the first ordinal behind all of them.
