@@ -10,10 +10,14 @@ import torch
 
 import lamina
 from lamina.interchange import from_checkpoints, to_checkpoint
+from lamina.recording import saving
+from tests.faults import broken
 from tests.integrations.truth import same, weights
 
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 pytest.importorskip("accelerate", exc_type=ImportError)
+from transformers.training_args import ParallelMode  # noqa: E402
+
 from lamina.recording.integrations.transformers_checkpoints import LaminaCheckpoints  # noqa: E402
 from tests.integrations.test_transformers import model, trainer  # noqa: E402
 
@@ -62,3 +66,21 @@ def test_it_saves_where_the_trainer_does_and_its_folders_come_in(run: lamina.Run
     assert torch.equal(loaded["optimizer"]["state"][0]["exp_avg"], first)
     assert loaded["trainer_state"]["global_step"] == state["trainer_state"]["global_step"] == 2
     assert torch.equal(loaded["rng_state"]["cpu"], state["rng_state"]["cpu"])
+
+
+def check_that_the_second_of_two_ranks_saves_nothing(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback, trained = LaminaCheckpoints(run, every=1), model()
+    arguments: Any = type("Arguments", (), {"parallel_mode": ParallelMode.DISTRIBUTED})
+    monkeypatch.setattr(saving, "own_rank", lambda: 1)
+    callback.on_train_begin(arguments, transformers.TrainerState(), transformers.TrainerControl(), model=trained)
+    callback.on_train_end(arguments, transformers.TrainerState(), transformers.TrainerControl(), model=trained)
+    assert run.refresh().checkpoints().collect().is_empty()
+
+
+def test_what_ranks_share_is_saved_by_the_first(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_that_the_second_of_two_ranks_saves_nothing(run, monkeypatch)
+
+
+def test_a_second_rank_that_saves_the_same_is_noticed(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with broken("ranks_never_share_a_model"), pytest.raises(AssertionError):
+        check_that_the_second_of_two_ranks_saves_nothing(run, monkeypatch)

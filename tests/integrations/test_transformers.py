@@ -214,7 +214,7 @@ def test_the_end_of_the_backward_pass_is_behind_the_averaging_of_ranks(tmp_path)
     from torch.autograd.graph import register_multi_grad_hook
     from torch.nn.parallel import DistributedDataParallel
 
-    from lamina.recording.integrations.transformers import _at_end_of_backward
+    from lamina.recording.autograd import behind_backward
 
     def double(state, bucket):
         doubled = torch.futures.Future()
@@ -232,7 +232,7 @@ def test_the_end_of_the_backward_pass_is_behind_the_averaging_of_ranks(tmp_path)
             assert layer.weight.grad is not None
             seen.append(layer.weight.grad.clone())
 
-        register_multi_grad_hook([output], lambda _: _at_end_of_backward(keep), mode="any")
+        register_multi_grad_hook([output], lambda _: behind_backward(keep), mode="any")
         output.sum().backward()
     finally:
         distributed.destroy_process_group()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.recording.fakes import fake_run
+from tests.threads import one_thread  # noqa: F401 - for every test of the folder
 
 
 @pytest.fixture
@@ -16,10 +16,11 @@ def run() -> Any:
     return fake_run()
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Bit-equality holds for one number of threads; small models are fastest with one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes left, and beside it the run of one; made once, for starting them takes seconds."""
+    from tests.recording.two_ranks import spawn
+
+    folder = tmp_path_factory.mktemp("ranks")
+    spawn(folder, "usual")
+    return folder

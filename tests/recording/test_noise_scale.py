@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,71 +195,7 @@ def test_one_pass_by_one_rank_says_what_to_do_instead(run):
         train()
 
 
-# What one of two ranks does: a step of a DistributedDataParallel regression, with some micro-batches and maybe a fault,
-# after the other; it prints what it found.
-RANK = """
-import json, pathlib, sys, time, torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
-import lamina.recording as recording
-from lamina.errors import RecordingError
-from lamina.recording.numbers.backward import Backwards
-from tests.recording import test_noise_scale as shared
-from tests.recording.fakes import fake_run
-
-rank, store = int(sys.argv[1]), sys.argv[2]
-torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-
-def step(passes, fault):
-    model, run = DistributedDataParallel(shared.regression()[0], gradient_as_bucket_view=True), fake_run()
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
-    numbers = recording.Numbers(norms=["raw_gradient", "gradient"], noise_scale=4)
-    try:
-        recording.record(model.module, run, sites=[], numbers=recording.Numbers(norms=[], noise_scale=4))
-    except RecordingError as error:
-        assert "DistributedDataParallel" in str(error), error
-    else:
-        raise AssertionError("a model that hides its ranks was taken")
-    with shared.injected(fault), recording.record(model, run, sites=[], numbers=numbers, optimizer=sgd) as recorder:
-        if fault:
-            one_after_the_other()
-        for micro, batch in enumerate(shared.of_rank(rank, passes)):
-            model.require_backward_grad_sync = last = micro == passes - 1
-            with recorder.step(0):
-                (shared.loss_of(model, *batch) / passes).backward()
-                if last:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-                    sgd.step()
-    names = (shared.SQUARE, shared.TRACE, "raw_gradient_norm", "gradient_norm")
-    return [run.metric(name)[0] for name in names]
-
-def one_after_the_other():
-    # Rank 1 begins when rank 0 has looked: what rank 0 looked at cannot be an average.
-    looked, behind = pathlib.Path(store + ".looked"), Backwards._behind
-    while rank == 1 and not looked.exists():
-        time.sleep(0.01)
-    Backwards._behind = lambda self: (behind(self), looked.touch())
-
-def sharded():
-    model, run = shared.regression()[0], fake_run()
-    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
-    numbers = recording.Numbers(norms=["raw_gradient", "gradient", "weight", "update"])
-    with recording.record(model, run, sites=[], numbers=numbers, optimizer=sgd) as recorder, recorder.step(0):
-        shared.loss_of(model, *shared.of_rank(rank, 1)[0]).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-        sgd.step()
-    return [run.metric(name + "_norm")[0] for name in numbers.norms]
-
-print(json.dumps([*(step(*case) for case in json.loads(sys.argv[3])), sharded()]))
-torch.distributed.destroy_process_group()
-"""
 CASES = [(1, ""), (2, ""), (1, "backward_passes_end_before_ranks_are_averaged")]
-
-
-def injected(fault: str) -> AbstractContextManager[None]:
-    return broken(fault) if fault else nullcontext()
 
 
 def of_rank(rank: int, passes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -269,23 +203,10 @@ def of_rank(rank: int, passes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [draw(4, generator) for _ in range(passes)]
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory) -> list[list[list[float]]]:
+@pytest.fixture
+def ranks(folder: Path) -> list[list[list[float]]]:
     """Return what each rank found in each case."""
-    store = tmp_path_factory.mktemp("ranks") / "store"
-    command = [sys.executable, "-W", "ignore", "-c", RANK]
-    both = [
-        subprocess.Popen([*command, str(rank), str(store), json.dumps(CASES)], stdout=-1, stderr=-1, text=True)
-        for rank in range(2)
-    ]
-    try:
-        outputs = [one.communicate(timeout=180) for one in both]
-    finally:
-        for one in both:
-            one.kill()
-    for one, (_, errors) in zip(both, outputs, strict=True):
-        assert one.returncode == 0, errors
-    return [json.loads(text.splitlines()[-1]) for text, _ in outputs]
+    return [json.loads((folder / f"noise-{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.mark.parametrize("case", [0, 1])

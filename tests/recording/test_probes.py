@@ -124,7 +124,7 @@ def test_a_shuffled_loader_with_examples_is_taken(run):
     [
         (iter([X]), "can be gone through only once"),
         ((x for x in X), "can be gone through only once"),
-        (3, "is no data"),
+        (3, "data of the type int cannot be gone"),
     ],
 )
 def test_what_cannot_be_a_probe_raises_before_anything_starts(run, data, reason):
@@ -138,7 +138,7 @@ def test_what_cannot_be_a_probe_raises_before_anything_starts(run, data, reason)
     [([], "there is no batch"), ([()], "a batch is a tuple without a tensor"), (["text"], "a batch is a str without")],
 )
 def test_a_probe_without_batches_or_tensors_raises(run, data, reason):
-    with pytest.raises(RecordingError, match=f"validation: {reason}"):
+    with pytest.raises(RecordingError, match=f"the probe 'validation': {reason}"):
         probed(run, data)
 
 

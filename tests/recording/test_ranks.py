@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -22,33 +19,7 @@ from lamina.recording.resolve import resolve
 from lamina.recording.wrappers import unwrapped
 from tests.faults import broken
 from tests.recording import two_ranks
-
-
-def spawn(folder: Path, works: str) -> None:
-    """Run two processes, and beside what they leave make the run of one."""
-    command = [sys.executable, "-m", "tests.recording.two_ranks"]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder), works], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for rank in range(two_ranks.RANKS)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    for rank, output in zip(ranks, outputs, strict=True):
-        assert rank.returncode == 0, output
-    alone = lamina.Run.create(folder / "alone")
-    two_ranks.train(two_ranks.net(), alone, None, checkpoint_every=2, probes={"fixed": two_ranks.probe(None)})
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("ranks")
-    spawn(folder, "usual")
-    return folder
+from tests.recording.two_ranks import spawn
 
 
 def rows(run: lamina.Run, site: str, source: str = "train") -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""What one of two processes does in `test_ranks`: the same training by DDP and by FSDP2, and what they must refuse.
+"""What one of two processes does for `test_ranks`: the same training by DDP and by FSDP2, and what they must refuse.
 
 Weights, data and rates are halves, quarters, … in float64 and few enough that nothing is ever rounded: whatever order
 sums are taken in, two processes give the numbers of one, bit for bit.
@@ -7,6 +7,7 @@ sums are taken in, two processes give the numbers of one, bit for bit.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from torch import nn
 import lamina
 from lamina.errors import RecordingError, SchemaError
 from lamina.recording.sharded import is_sharded
+from tests.recording.noise_of_ranks import noise_scales
 
 STEPS, BATCH, RANKS = 3, 8, 2
 SITES = ["**.output", "output.grad", "module.weight", "*.weight.grad", "head.bias.update", "*.weight.momentum_buffer"]
@@ -134,6 +136,8 @@ def without_names(folder: Path, rank: int) -> None:
     # A second recording begins behind the first one's last number, 10 or 11, on every rank.
     torch.distributed.barrier()
     with lamina.record(model, run.refresh(), sites="output") as recorder, recorder.step(2):
+        # Both have looked at what is there before one of them adds to it.
+        torch.distributed.barrier()
         model(torch.ones(3, 2))
 
 
@@ -184,9 +188,29 @@ def in_columns(folder: Path, rank: int) -> None:
 
 
 WORKS: dict[str, list[Callable[[Path, int], None]]] = {
-    "usual": [in_parallel, in_shards, without_names, captured_again, in_columns],
+    "usual": [in_parallel, in_shards, without_names, captured_again, in_columns, noise_scales],
     "compiled": [compiled],
 }
+
+
+def spawn(folder: Path, works: str) -> None:
+    """Run two processes, and beside what they leave make the run of one."""
+    command = [sys.executable, "-m", "tests.recording.two_ranks"]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), str(folder), works], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for rank in range(RANKS)
+    ]
+    try:
+        outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    for rank, output in zip(ranks, outputs, strict=True):
+        assert rank.returncode == 0, output
+    alone = lamina.Run.create(folder / "alone")
+    train(net(), alone, None, checkpoint_every=2, probes={"fixed": probe(None)})
 
 
 def main(rank: int, folder: Path, works: str) -> None:

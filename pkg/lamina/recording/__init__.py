@@ -6,9 +6,10 @@ data. `sites` says how something is recorded, `resolve` what a name stands for, 
 axes, `captured` copies it. `appends` adds metadata columns (`numbering` those that nobody gave), and `kept` leaves out
 the rows that a mask, `positions=` or a sample (`sampling`) does. `passes` run a model over data, `probes` at many steps
 (of the same data: `sameness`); `stepping` is what happens at a step (which one it is tells `progression`), the `ring`
-of a `flight` keeps the last ones for when `triggers` fire, `account` notices what captured nothing, `guarded` outlives
-a store that fails, and `state` leaves model and random generators as they came. `edit` (in `editing`) puts something
-else where a tensor flows, by hooks (`editors`): `changes` says what, `matching` which stored row belongs where.
+of a `flight` keeps the last ones for when `triggers` fire, `account` notices what captured nothing, `autograd` what a
+backward pass computes again, `guarded` outlives a store that fails, and `state` leaves model and random generators as
+they came. `edit` (in `editing`) puts something else where a tensor flows, by hooks (`editors`): `changes` says what,
+`matching` which stored row belongs where.
 `numbers` logs norms and such, `saving` makes checkpoints. A model may be inside of `wrappers` (compiled, parallel),
 `lazy` (without shapes yet), shared by several `ranks` or `sharded`. `integrations` are callbacks for other people's
 loops.

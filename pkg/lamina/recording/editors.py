@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lamina.errors import RecordingError
+from lamina.recording.autograd import backward_pass
 from lamina.recording.changes import Change, Flow, Stored, Where, changed, put_part
 from lamina.recording.elements import replace, select
 from lamina.recording.layouts import Layout, arrange
@@ -69,7 +70,7 @@ class Pass(Hook):
         return self._model.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if _recomputes():
+        if backward_pass() is not None:
             return
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.ndim)
         cache: Any = kwargs.get("past_key_values")
@@ -133,7 +134,7 @@ class Editor(Hook):
 
     def _count(self) -> int:
         """Return how many calls of the module came before this one in the model's."""
-        if not _recomputes():
+        if backward_pass() is None:
             self._calls = self._calls + 1 if self._pass == self._names.passes else 1
             self._pass = self._names.passes
         elif (self._by_call and self._calls > 1) or (self._by_name and not self._names.lasting):
@@ -142,8 +143,3 @@ class Editor(Hook):
                 hint="make an edit for each batch with example=, and backward in it",
             )
         return self._calls - 1
-
-
-def _recomputes() -> bool:
-    """Tell whether this forward pass runs inside of a backward pass, as activation checkpointing does."""
-    return torch._C._current_graph_task_id() != -1

@@ -97,6 +97,7 @@ def arrange(value: torch.Tensor, layout: Layout | None, site: str) -> tuple[torc
         return _unpacked(value)
     if value.is_quantized:
         raise RecordingError(f"at the site {site!r} there is a quantized tensor; only plain ones can be recorded")
+    # Nothing public tells.
     if torch._C._functorch.is_batchedtensor(value):  # pyright: ignore[reportAttributeAccessIssue]
         raise RecordingError(
             f"the site {site!r} runs inside of torch.vmap, where a tensor is a part of another",

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from lamina.errors import RecordingError
 from lamina.recording.captured import Collector
 from lamina.recording.closures import with_gradients
-from lamina.recording.ranks import is_replicated, own_rank
+from lamina.recording.ranks import own_rank
 from lamina.recording.sharded import check_rows, is_sharded, own_rows, reshard
 from lamina.recording.sites import ParameterSite
 from lamina.recording.wrappers import plain_parameters
@@ -47,6 +47,8 @@ class ParameterTaps:
         sites: Iterable[ParameterSite],
         collector: Collector,
         optimizer: torch.optim.Optimizer | None,
+        *,
+        replicated: bool,
     ) -> None:
         # Also for who looks at parameters after this: what FSDP2 gathered for a forward pass are others.
         reshard(model)
@@ -68,7 +70,7 @@ class ParameterTaps:
                     hint="record it of a model that is loaded whole",
                 )
             check_rows(tap.site.parameter, tap.parameter)
-        copies = is_replicated(model) and own_rank() not in (None, 0)
+        copies = replicated and own_rank() not in (None, 0)
         self._own = [] if copies else [tap for tap in self.taps if own_rows(tap.parameter) is not None]
         for tap in self.taps:
             tap.expected = tap in self._own

@@ -52,7 +52,10 @@ class _Batch:
 def check_data(name: str, data: Data) -> None:
     """Raise RecordingError if `data` cannot be gone through more than once."""
     if not isinstance(data, Iterable):
-        raise RecordingError(f"{name}: a {type(data).__name__} is no data", hint="give a tensor, batches or a loader")
+        raise RecordingError(
+            f"{name}: data of the type {type(data).__name__} cannot be gone through",
+            hint="give a tensor, batches or a loader",
+        )
     if isinstance(data, Iterator):
         raise RecordingError(
             f"{name}: a {type(data).__name__} can be gone through only once", hint="give a list of batches or a loader"
@@ -94,12 +97,13 @@ def record_pass(
         RecordingError: If there is no batch, if a shuffled loader gives batches without `example`, if no tap captured
             anything, or if `sameness` says that it is other data than before; none of that is written.
     """
-    check_shapes(model, source)
+    told = description or source
+    check_shapes(model, told)
     due, fired = list(due), set()
     found = skipped = False
     division = Division()
     with random_states(*generators(data)), evaluation(model), buffers(model):
-        batches = _batches(data, _device(model), source, mask)
+        batches = _batches(data, _device(model), told, mask)
         for batch in track(batches, description, total=count_batches(data), progress=progress):
             found = True
             if sameness is not None:
@@ -115,29 +119,29 @@ def record_pass(
                 writer.append(sites, step=step, source=source, **columns)
     reshard(model)
     if not found:
-        raise RecordingError(f"{source}: there is no batch to run the model on")
+        raise RecordingError(f"{told}: there is no batch to run the model on")
     if not skipped:
         account.add(source, [tap.site.name for tap in due], fired)
     if sameness is not None:
         sameness.end()
 
 
-def _batches(data: Data, device: torch.device | None, source: str, mask: str | None) -> Iterator[_Batch]:
+def _batches(data: Data, device: torch.device | None, told: str, mask: str | None) -> Iterator[_Batch]:
     sampler = getattr(data, "sampler", None)
     unstable = next((why for kind, why in _UNSTABLE if isinstance(sampler, kind)), None)
     first = 0
     for item in [data] if isinstance(data, (torch.Tensor, tuple, Mapping)) else data:
-        batch = _batch(item, first, device, source, mask)
+        batch = _batch(item, first, device, told, mask)
         if unstable and not batch.named:
             raise RecordingError(
-                f"{source}: {unstable}",
+                f"{told}: {unstable}",
                 hint="use another sampler (shuffle=False), or batches that are mappings with an `example` entry",
             )
         first += batch.size
         yield batch
 
 
-def _batch(item: Any, first: int, device: torch.device | None, source: str, mask: str | None) -> _Batch:
+def _batch(item: Any, first: int, device: torch.device | None, told: str, mask: str | None) -> _Batch:
     args, kwargs = (), {}
     if isinstance(item, Mapping):
         kwargs = {key: value for key, value in item.items() if key != "example"}
@@ -149,7 +153,7 @@ def _batch(item: Any, first: int, device: torch.device | None, source: str, mask
     sizes += [len(value) for value in values if _is_list(value)]
     if not sizes:
         raise RecordingError(
-            f"{source}: a batch is a {type(item).__name__} without a tensor for the model",
+            f"{told}: a batch is a {type(item).__name__} without a tensor for the model",
             hint="a batch is a tensor, a tuple whose first element goes to the model, or a mapping of its keywords; "
             "in place of a tensor a list of them will do, one for each item",
         )
@@ -159,7 +163,7 @@ def _batch(item: Any, first: int, device: torch.device | None, source: str, mask
         columns["example"] = item["example"]
     if mask is not None:
         if not isinstance(item, Mapping) or mask not in item:
-            raise RecordingError(f"{source}: mask={mask!r} names an entry of the batches, and there is none")
+            raise RecordingError(f"{told}: mask={mask!r} names an entry of the batches, and there is none")
         columns["mask"] = item[mask]
     return _Batch(
         tuple(_move(value, device) for value in args),

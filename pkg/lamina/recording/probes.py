@@ -105,4 +105,5 @@ class Probes:
                 source=name,
                 mask=probe.mask,
                 sameness=sameness,
+                description=f"the probe {name!r}",
             )

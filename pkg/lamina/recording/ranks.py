@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -26,18 +25,9 @@ def world_size() -> int:
     return 1 if own_rank() is None else torch.distributed.get_world_size()
 
 
-_WRAPPED: WeakSet[nn.Module] = WeakSet()
-"""Models around which a loop put DistributedDataParallel itself: from inside they do not look like it."""
-
-
-def told_replicated(model: nn.Module) -> None:
-    """Take a loop's word that every rank holds the same weights."""
-    _WRAPPED.add(model)
-
-
 def is_replicated(model: nn.Module) -> bool:
     """Whether every rank holds the same weights, kept equal by DistributedDataParallel."""
-    return model in _WRAPPED or any(isinstance(module, DistributedDataParallel) for module in model.modules())
+    return any(isinstance(module, DistributedDataParallel) for module in model.modules())
 
 
 def is_divided(model: nn.Module) -> bool:

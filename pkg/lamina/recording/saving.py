@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lamina.recording.lazy import check_shapes
-from lamina.recording.ranks import is_divided, is_replicated, own_rank
+from lamina.recording.ranks import is_divided, own_rank
 from lamina.recording.sharded import put_together
 
 if TYPE_CHECKING:
@@ -14,20 +14,30 @@ if TYPE_CHECKING:
 
     from lamina.recording.flight import Stateful
     from lamina.recording.guarded import GuardedWriter
+    from lamina.runs import Writer
 
 
-def save(writer: GuardedWriter, model: nn.Module, holders: Mapping[str, Stateful], step: int) -> None:
+def save(
+    writer: GuardedWriter | Writer, model: nn.Module, holders: Mapping[str, Stateful], step: int, *, replicated: bool
+) -> None:
     """Save a checkpoint of what has a state: its parts by name.
 
     Where ranks share one model (DistributedDataParallel, FSDP2, tensor parallelism) rank 0 saves it, with the tensors
     whole; all ranks have to call this. Models that have nothing to do with each other are saved by each rank.
+
+    Args:
+        writer: Where to write.
+        model: The model.
+        holders: What has a state, by the name of its part.
+        step: The checkpoint's.
+        replicated: Whether every rank holds the same weights.
 
     Raises:
         RecordingError: A parameter has no shape yet.
     """
     check_shapes(model, "a checkpoint")
     divided = is_divided(model)
-    keeps = own_rank() in (None, 0) or not (divided or is_replicated(model))
+    keeps = own_rank() in (None, 0) or not (divided or replicated)
     if not (keeps or divided):
         return
     parts: dict[str, Any] = {name: one.state_dict() for name, one in holders.items()}

@@ -44,6 +44,8 @@ def own_rows(value: torch.Tensor) -> tuple[torch.Tensor, int] | None:
     if not is_sharded(value):
         return value, 0
     from torch.distributed.tensor import DTensor
+
+    # What is public tells this rank's shape, and not where its rows stand in the whole.
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     assert isinstance(value, DTensor)

@@ -56,8 +56,10 @@ class Stepping:
         optimizer: torch.optim.Optimizer | None,
         flight: Flight | None,
         numbers: Numbers | None,
+        replicated: bool,
     ) -> None:
         self._model = model
+        self._replicated = replicated
         self._run = run
         self._checkpoint_every = checkpoint_every
         self._probes = probes
@@ -66,7 +68,7 @@ class Stepping:
             self._stateful["optimizer"] = optimizer
         self._flight = flight
         self._ring: FlightRing | None = None
-        self._taps = Taps(model, sites, optimizer=optimizer, attention=attention)
+        self._taps = Taps(model, sites, optimizer=optimizer, attention=attention, replicated=replicated)
         self._all = list(self._taps)
         self.names = dict.fromkeys(tap.site.name for tap in self._all)
         self._plan = Plan(every, self._all)
@@ -237,4 +239,4 @@ class Stepping:
 
     def _save(self, step: int) -> None:
         assert self._writer is not None
-        save(self._writer, self._model, self._stateful, step)
+        save(self._writer, self._model, self._stateful, step, replicated=self._replicated)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lamina.errors import RecordingError
+from lamina.recording.autograd import backward_pass
 from lamina.recording.captured import Collector
 from lamina.recording.elements import select
 from lamina.recording.sites import ResolvedSite
@@ -72,8 +73,8 @@ class _Hook:
             self._handle.remove()
 
     def receive(self, value: torch.Tensor) -> None:
-        # Inside a backward pass a forward pass can only be a recomputation (activation checkpointing).
-        if torch._C._current_graph_task_id() == -1:
+        # A recomputation is no call.
+        if backward_pass() is None:
             self._collect(value)
 
     def _register(self) -> RemovableHandle:
@@ -136,7 +137,7 @@ class Tap(_Hook):
         Reentrant checkpointing runs the forward pass without gradients first, and again inside the backward pass:
         it is the second one's tensors that gradients flow to.
         """
-        if torch._C._current_graph_task_id() == -1:
+        if backward_pass() is None:
             call = self._collector.next_call(self.site.name)
             if not value.requires_grad:
                 self._unhooked.append(call)

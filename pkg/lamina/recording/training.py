@@ -12,7 +12,7 @@ from lamina.recording.numbers import Numbers
 from lamina.recording.parameters import unwrapped
 from lamina.recording.passes import Data
 from lamina.recording.probes import Probe, Probes
-from lamina.recording.ranks import is_divided
+from lamina.recording.ranks import is_divided, is_replicated
 from lamina.recording.recorder import Recorder
 from lamina.recording.resolve import resolve
 from lamina.recording.schedules import Every, schedule_of
@@ -39,6 +39,7 @@ def record(
     flight: Flight | None = None,
     numbers: Numbers | None = None,
     on_failure: OnFailure = "raise",
+    replicated: bool | None = None,
 ) -> Recorder:
     """Record a model while it learns: a context manager around any training loop.
 
@@ -87,6 +88,8 @@ def record(
             schedule: see `Numbers`. Norms of updates need `optimizer`.
         on_failure: What happens if the store fails (a full disk): `"raise"` ends the training with it, `"warn"`
             ends the recording alone. What was acknowledged is there either way. Mistakes in the call raise always.
+        replicated: Of several ranks, whether all hold the same weights, so that the first alone records parameters and
+            saves checkpoints; None tells it by a DistributedDataParallel around or inside of `model`.
 
     Returns:
         The recorder, to be entered with `with`.
@@ -132,5 +135,6 @@ def record(
         optimizer=optimizer,
         flight=flight,
         numbers=numbers,
+        replicated=is_replicated(model) if replicated is None else replicated,
     )
     return Recorder(run, steps, on_failure=on_failure)

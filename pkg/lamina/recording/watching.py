@@ -55,11 +55,12 @@ class Taps:
         *,
         optimizer: torch.optim.Optimizer | None = None,
         attention: Iterable[str] = (),
+        replicated: bool = False,
     ) -> None:
         self.collector = Collector()
         self._counter = BatchCounter(model, self.collector)
         self._modules = [Tap(site, self.collector) for site in sites.sites]
-        self._parameters = ParameterTaps(model, sites.parameters, self.collector, optimizer)
+        self._parameters = ParameterTaps(model, sites.parameters, self.collector, optimizer, replicated=replicated)
         attention = [attention] if isinstance(attention, str) else list(attention)
         self._attention = AttentionTaps(model, attention, self.collector.take) if attention else None
         names = [] if self._attention is None else self._attention.names()

@@ -165,7 +165,7 @@ def _see(
 def _projected(
     module: nn.MultiheadAttention, query: torch.Tensor, key: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if module._qkv_same_embed_dim:
+    if module.in_proj_weight is not None:
         q_weight, k_weight, _ = module.in_proj_weight.chunk(3)
     else:
         q_weight, k_weight = module.q_proj_weight, module.k_proj_weight

@@ -12,6 +12,7 @@ from torch import nn
 from lamina.errors import RecordingError
 from lamina.recording.attention.blocked import attention_statistics
 from lamina.recording.attention.inputs import Attention
+from lamina.recording.autograd import backward_pass
 
 Receive = Callable[[str, torch.Tensor], None]
 
@@ -131,8 +132,8 @@ class Watch:
 
     def receive(self, call: Call) -> None:
         """Hand out the statistics that are due."""
-        # Inside a backward pass a forward pass can only be a recomputation (activation checkpointing).
-        if torch._C._current_graph_task_id() != -1:
+        # A recomputation is no call.
+        if backward_pass() is not None:
             return
         with torch.no_grad():
             attention = self._attention(call)

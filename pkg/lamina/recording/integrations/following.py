@@ -47,10 +47,16 @@ class Following:
         """Whether a step has begun and not ended."""
         return self._step is not None
 
-    def open(self, model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-        """Begin to record a model; what is still open of an attempt before ends as failed."""
+    def open(self, model: nn.Module, optimizer: torch.optim.Optimizer | None, *, replicated: bool) -> None:
+        """Begin to record a model; what is still open of an attempt before ends as failed.
+
+        Args:
+            model: The model, without what the loop wraps around it.
+            optimizer: Its optimizer, if it has one alone.
+            replicated: Whether the loop keeps the weights of all ranks equal.
+        """
         self.close(RecordingError("the training began anew before it had ended"))
-        recorder = record(model, self._run, optimizer=optimizer, **self._options)
+        recorder = record(model, self._run, optimizer=optimizer, replicated=replicated, **self._options)
         recorder.__enter__()
         self._recorder = recorder
 

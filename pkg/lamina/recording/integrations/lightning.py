@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parallel import DistributedDataParallel
 
 from lamina.recording.integrations.following import Following
-from lamina.recording.ranks import told_replicated
 from lamina.recording.sites import Sites
 
 if TYPE_CHECKING:
@@ -62,9 +61,9 @@ class LaminaCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach the hooks, before a compiled model is called for the first time."""
-        if isinstance(trainer.strategy.model, DistributedDataParallel):
-            told_replicated(pl_module)
-        self._following.open(pl_module, trainer.optimizers[0] if len(trainer.optimizers) == 1 else None)
+        optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
+        replicated = isinstance(trainer.strategy.model, DistributedDataParallel)
+        self._following.open(pl_module, optimizer, replicated=replicated)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make room for what comes, now that a checkpoint has told the step."""

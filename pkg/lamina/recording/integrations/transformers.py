@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +11,10 @@ from transformers import TrainerCallback
 from transformers.training_args import ParallelMode
 
 from lamina.errors import RecordingError
+from lamina.recording.autograd import behind_backward
 from lamina.recording.elements import tensors
 from lamina.recording.integrations.following import Following
-from lamina.recording.ranks import is_divided, told_replicated
+from lamina.recording.ranks import is_divided
 from lamina.recording.sites import Sites
 
 if TYPE_CHECKING:
@@ -106,9 +107,8 @@ class LaminaCallback(TrainerCallback):
             )
         self._detach()
         self._optimizer = optimizer
-        if args.parallel_mode == ParallelMode.DISTRIBUTED and not is_divided(model):
-            told_replicated(model)
-        self._following.open(model, optimizer)
+        replicated = args.parallel_mode == ParallelMode.DISTRIBUTED and not is_divided(model)
+        self._following.open(model, optimizer, replicated=replicated)
         self._following.goes_on_at(state.global_step)
         # Hooks of a compiled model run outside of its graph. Prepended: the step begins before the recorder's see it.
         before: Any = torch.compiler.disable(self._before)
@@ -186,7 +186,7 @@ class LaminaCallback(TrainerCallback):
         outputs = [one for _, one in tensors(output) if one.requires_grad]
         if outputs:
             take = recorder.take_gradients
-            register_multi_grad_hook(outputs, lambda _: _at_end_of_backward(take), mode="any")
+            register_multi_grad_hook(outputs, lambda _: behind_backward(take), mode="any")
 
     def _end(self) -> None:
         if self._next is not None:
@@ -204,13 +204,6 @@ class LaminaCallback(TrainerCallback):
         for handle in self._handles:
             handle.remove()
         self._handles, self._next = [], None
-
-
-def _at_end_of_backward(act: Callable[[], None]) -> None:
-    """Call a function when the backward pass that runs now has ended."""
-    engine: Any = torch.autograd.Variable._execution_engine  # pyright: ignore[reportAttributeAccessIssue]
-    # Queued twice: DistributedDataParallel queues its averaging after the first of them, and before the second.
-    engine.queue_callback(lambda: engine.queue_callback(act))
 
 
 def _is_number(value: Any) -> bool:

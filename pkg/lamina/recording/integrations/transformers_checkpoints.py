@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import TrainerCallback
+from transformers.training_args import ParallelMode
 
 from lamina.recording import saving
 from lamina.recording.ranks import own_rank
@@ -53,6 +54,7 @@ class LaminaCheckpoints(TrainerCallback):
         self._every = None if every is None else schedule_of(every)
         self._writer: Writer | None = None
         self._saved: int | None = None
+        self._replicated = False
         self._awaited: str | None = None
         """The last that the Trainer does in this step, after which the state is that of the next."""
 
@@ -62,6 +64,7 @@ class LaminaCheckpoints(TrainerCallback):
         """Save the first state."""
         self._close()
         self._saved = None
+        self._replicated = args.parallel_mode == ParallelMode.DISTRIBUTED
         if self._every is not None and self._every.due(state.global_step):
             self._save(state, **trained)
 
@@ -122,7 +125,7 @@ class LaminaCheckpoints(TrainerCallback):
         if self._writer is None:
             self._writer = self._run.writer(rank=own_rank())
         there = {name: one for name, one in holders.items() if one is not None}
-        saving.save(self._writer, model, there, state.global_step)  # pyright: ignore[reportArgumentType]
+        saving.save(self._writer, model, there, state.global_step, replicated=self._replicated)
 
     def _close(self) -> None:
         writer, self._writer = self._writer, None

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-from torch.autograd import Variable
+from lamina.recording.autograd import backward_pass, behind_backward
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from torch.utils.hooks import RemovableHandle
 
@@ -40,7 +40,7 @@ class Backwards:
         self._arrived = arrived
         self._ended = ended
         self._handles: list[RemovableHandle] = []
-        self._pass = -1
+        self._pass: int | None = None
 
     def arm(self) -> None:
         """Watch."""
@@ -58,13 +58,8 @@ class Backwards:
             self._handles.pop().remove()
 
     def _reached(self, parameter: torch.Tensor) -> None:
-        number = torch._C._current_graph_task_id()
+        assert self._ended is not None
+        number = backward_pass()
         if number != self._pass:
             self._pass = number
-            Variable._execution_engine.queue_callback(self._behind)
-
-    def _behind(self) -> None:
-        # DistributedDataParallel puts what ends its averages into the same queue while the pass runs: what is put
-        # there now, when all work of the pass is done, stands behind it.
-        assert self._ended is not None
-        Variable._execution_engine.queue_callback(self._ended)
+            behind_backward(self._ended)

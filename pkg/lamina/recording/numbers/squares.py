@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+
+# A launch for many tensors; the public functions take one each.
 from torch import _foreach_norm, _foreach_sub  # pyright: ignore[reportPrivateImportUsage]
 
 from lamina import _core
