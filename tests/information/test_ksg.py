@@ -202,7 +202,7 @@ def test_a_stored_site(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k=0"),
+        ({"k": 0}, "k=0 .*give at least 1"),
         ({"k": 50}, "k=50 .* 49 rows"),
         ({"k": 30, "groups": np.arange(50) // 25}, "k=30 .* 25 rows of other groups"),
         ({"algorithm": 3}, "algorithm=3"),

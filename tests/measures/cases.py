@@ -141,6 +141,8 @@ CASES = {
     "geometry.twonn": Case(torus, 2.0, "twonn_swaps_the_neighbors"),
     "information.ksg": Case(correlated, CORRELATED, "ksg_forgets_the_nearest", within=0.05),
     "similarity.cka": Case(documents, 0.0, "cka_ignores_groups", merged=cka_merged),
+    "similarity.distance_correlation": Case(documents, 0.0, "panels_count_pairs_within_groups"),
+    "similarity.hsic": Case(documents, 0.0, "cka_ignores_groups", merged=cka_merged),
     # 96 rows fit 30 features and an intercept: -30 / (96 - 30 - 2)
     "similarity.linear_regression": Case(
         unrelated, -0.47, "regression_fits_what_it_scores", within=0.1, merged=linear_regression_merged

@@ -2,13 +2,14 @@
 
     python -m tests.measures.coverage          # into tests/measures/coverage.md
 
-`tests/measures/test_coverage.py` holds the intervals at the smallest size to 90 to 99 %.
+`make test-slow` simulates the same draws: `tests/measures/test_coverage.py` holds the intervals at the smallest size to
+90 to 99 %, and the page to what comes out.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.measures.cases import CASES, CORRELATED, classes, correlated, documen
 
 PAGE = Path(__file__).with_suffix(".md")
 DRAWS, FEW, INTERVALS = 2000, 200, 200
+Draw = Callable[..., dict[str, Any]]
 
 
 def independent(seed: int, times: int = 1) -> dict[str, Any]:
@@ -37,6 +39,24 @@ def related(seed: int, times: int = 1) -> dict[str, Any]:
     shared = normal(3 * seed, 8 * n, 6) + 3 * normal(10**6 + seed, n, 6)[of_rows]
     x, y = (shared + normal(3 * seed + i, 8 * n, 6) for i in (1, 2))
     return {"x": x, "y": y, "groups": of_rows}
+
+
+def with_rbf(draw: Draw) -> Draw:
+    """The same rows, for RBF kernels."""
+    return lambda seed, times=1: draw(seed, times) | {"kernel": "rbf"}
+
+
+def lines_of_normal_numbers(seed: int, times: int = 1) -> dict[str, Any]:
+    """100 rows of one normal number each, which correlate by 0.8."""
+    n = 100 * times
+    x = normal(2 * seed, n, 1)
+    return {"x": x, "y": 0.8 * x + 0.6 * normal(2 * seed + 1, n, 1), "groups": np.arange(n)}
+
+
+def distance_correlation_of_normal_numbers(rho: float) -> float:
+    """The squared distance correlation of two normal numbers (Székely, Rizzo, Bakirov 2007, theorem 7)."""
+    above = rho * np.arcsin(rho) + np.sqrt(1 - rho**2) - rho * np.arcsin(rho / 2) - np.sqrt(4 - rho**2) + 1
+    return float(above / (1 + np.pi / 3 - np.sqrt(3)))
 
 
 def cloud(seed: int, times: int = 1) -> dict[str, Any]:
@@ -67,7 +87,7 @@ class Situation:
 
     measure: str
     what: str
-    draw: Callable[[int, int], dict[str, Any]]
+    draw: Draw
     truth: Any
     unbiased: bool
 
@@ -76,6 +96,27 @@ SITUATIONS = {
     "cka of independent documents": Situation("similarity.cka", "independent, strong effects", documents, 0.0, True),
     "cka of independent rows": Situation("similarity.cka", "independent rows", independent, 0.0, True),
     "cka of related documents": Situation("similarity.cka", "related", related, 100 / 121, False),
+    "cka with rbf of independent documents": Situation(
+        "similarity.cka", "RBF; independent, strong effects", with_rbf(documents), 0.0, True
+    ),
+    "cka with rbf of independent rows": Situation(
+        "similarity.cka", "RBF; independent rows", with_rbf(independent), 0.0, True
+    ),
+    "hsic of independent documents": Situation("similarity.hsic", "independent, strong effects", documents, 0.0, True),
+    "hsic of related documents": Situation("similarity.hsic", "related", related, 600.0, True),
+    "distance_correlation of independent documents": Situation(
+        "similarity.distance_correlation", "independent, strong effects", documents, 0.0, True
+    ),
+    "distance_correlation of independent rows": Situation(
+        "similarity.distance_correlation", "independent rows", independent, 0.0, True
+    ),
+    "distance_correlation of normal numbers": Situation(
+        "similarity.distance_correlation",
+        "normal, correlation 0.8",
+        lines_of_normal_numbers,
+        distance_correlation_of_normal_numbers(0.8),
+        False,
+    ),
     "twonn of a torus": Situation("geometry.twonn", "a torus of 2 dimensions", torus, 2.0, True),
     "twonn of a cloud": Situation("geometry.twonn", "a normal cloud of 6", cloud, 6.0, False),
     "neural_collapse of three classes": Situation(
@@ -150,17 +191,20 @@ standard error over the draws' standard deviation.
 """
 
 
-def lines(draws: int, few: int, intervals: int) -> Iterator[str]:
-    """Make the table's lines."""
-    for situation in SITUATIONS.values():
-        truths = np.atleast_1d(situation.truth)
-        for times in (1, 2, 4):
-            found = simulate(situation, times=times, draws=draws if times == 1 else few, intervals=intervals)
-            for at, part in enumerate(found.parts):
-                bias = f"{found.mean[at] - truths[at]:+.4f} ± {found.error[at]:.4f}"
-                cells = [f"`{situation.measure}`", situation.what, *map(str, found.n), part, f"{truths[at]:.4g}", bias]
-                cells += [f"{100 * found.covered[at]:.1f}", f"{100 * found.covered_truth[at]:.1f}"]
-                yield f"| {' | '.join([*cells, f'{found.ratio[at]:.2f}'])} |\n"
+def lines(name: str, draws: int = DRAWS, few: int = FEW, intervals: int = INTERVALS) -> tuple[Coverage, str]:
+    """Return what comes out for the fewest groups, and the table's lines for one, two and four times as many."""
+    situation, text = SITUATIONS[name], ""
+    truths = np.atleast_1d(situation.truth)
+    every = [
+        simulate(situation, times=times, draws=draws if times == 1 else few, intervals=intervals) for times in (1, 2, 4)
+    ]
+    for found in every:
+        for at, part in enumerate(found.parts):
+            bias = f"{found.mean[at] - truths[at]:+.4f} ± {found.error[at]:.4f}"
+            cells = [f"`{situation.measure}`", situation.what, *map(str, found.n), part, f"{truths[at]:.4g}", bias]
+            cells += [f"{100 * found.covered[at]:.1f}", f"{100 * found.covered_truth[at]:.1f}"]
+            text += f"| {' | '.join([*cells, f'{found.ratio[at]:.2f}'])} |\n"
+    return every[0], text
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -169,10 +213,11 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     draws, few, intervals = (20, 20, 10) if quick else (DRAWS, FEW, INTERVALS)
     page = HEAD.format(draws=draws, few=few, intervals=intervals)
-    for line in lines(draws, few, intervals):
-        sys.stdout.write(line)
+    for name in SITUATIONS:
+        _, text = lines(name, draws, few, intervals)
+        sys.stdout.write(text)
         sys.stdout.flush()
-        page += line
+        page += text
     if not quick:
         PAGE.write_text(page)
 

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from tests.faults import broken
-from tests.measures.coverage import DRAWS, FEW, HEAD, INTERVALS, PAGE, SITUATIONS, simulate
+from tests.measures.coverage import DRAWS, FEW, HEAD, INTERVALS, PAGE, SITUATIONS, Coverage, lines, simulate
 from tests.measures.test_registered import NAMES
 
 
-def check_coverage(name: str, draws: int, intervals: int) -> None:
+def check_coverage(name: str, found: Coverage) -> None:
     situation = SITUATIONS[name]
-    found = simulate(situation, draws=draws, intervals=intervals)
     told = f"{name}: {found.covered} of the intervals cover {found.mean}"
     assert ((found.covered >= 0.9) & (found.covered <= 0.99)).all(), told
     if situation.unbiased:
@@ -23,8 +22,10 @@ def check_coverage(name: str, draws: int, intervals: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_intervals_cover(name: str) -> None:
-    check_coverage(name, DRAWS, INTERVALS)
+def test_intervals_cover_as_the_page_says(name: str) -> None:
+    found, text = lines(name)
+    check_coverage(name, found)
+    assert text in PAGE.read_text(), f"make the page anew: python -m tests.measures.coverage\n{text}"
 
 
 def test_every_measure_is_simulated_and_has_its_lines() -> None:
@@ -36,5 +37,8 @@ def test_every_measure_is_simulated_and_has_its_lines() -> None:
 
 
 def test_errors_that_are_too_small_are_noticed() -> None:
-    with broken("jackknife_forgets_its_factor"), pytest.raises(AssertionError, match="of the intervals cover"):
-        check_coverage("linear_regression of what is unrelated", 40, 40)
+    name = "linear_regression of what is unrelated"
+    with broken("jackknife_forgets_its_factor"):
+        found = simulate(SITUATIONS[name], draws=40, intervals=40)
+    with pytest.raises(AssertionError, match="of the intervals cover"):
+        check_coverage(name, found)

@@ -113,6 +113,19 @@ def test_rows_that_are_not_finite_are_left_out_and_counted(name: str) -> None:
     np.testing.assert_allclose(estimate.value, expected.value, rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_that_are_not_finite_are_refused_if_asked(name: str) -> None:
+    each, given = OWN[name], CASES[name].draw(0)
+    whole = call(each, given | {"non_finite": "refuse"})
+    np.testing.assert_array_equal(whole.value, call(each, given).value)
+    x = given["x"].clone()
+    x[[5, 9], 1] = float("nan")
+    with pytest.raises(SchemaError, match=rf"2 of {len(x)} rows hold a NaN .* row 5 of x"):
+        call(each, given | {"x": x, "non_finite": "refuse"})
+    with pytest.raises(SchemaError, match="it is 'drop' or 'refuse'"):
+        call(each, given | {"non_finite": "keep"})
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", NAMES)
 def test_short_dtypes_give_what_their_values_give_in_double(name: str, dtype: torch.dtype) -> None:
@@ -225,6 +238,7 @@ def test_bad_input_is_refused_with_a_reason(name: str) -> None:
         with pytest.raises(SchemaError) as caught:
             call(OWN[name], given)
         assert caught.value.message, what
+        assert what != "no width" or caught.value.message == "x has no features"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -28,7 +28,7 @@ X, Y, GROUPS = planted(SIZES["equal"])
         ({"x": X[:0], "y": Y[:0], "groups": None}, "no row to compare"),
         ({"x": X[:1], "y": Y[:1], "groups": None}, "1 rows in 1 groups"),
         ({"x": X[:3], "y": Y[:3], "groups": None}, "at least 4 groups"),
-        ({"x": X[:, :0]}, "x does not vary"),
+        ({"x": X[:, :0]}, "x has no features"),
         ({"kernel": "cosine"}, "kernel='cosine'"),
         ({"kernel": "rbf", "bandwidth": 0}, "bandwidth=0"),
         ({"kernel": "rbf", "x": torch.ones(27, 2)}, "median distance between the rows of x is 0"),

@@ -12,7 +12,7 @@ from lamina.errors import SchemaError
 from lamina.rows.aligned import align
 from lamina.rows.centering import centered
 from lamina.similarity import kernelized
-from lamina.similarity.hsic import hsic_of
+from lamina.similarity.jackknifed import hsic_of
 from lamina.similarity.kernelized import add_panel, panels
 from lamina.similarity.linear import LinearState
 from lamina.similarity.moment_sums import sums_of

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 import lamina
+from tests.threads import one_thread  # noqa: F401 - for every test of the folder
 
 SITES = ["embed.output", "blocks.0.output", "blocks.1.output"]
 STEPS = [0, 10]
 EXAMPLES = 40
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small matrices are compared faster by one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def vectors(site: str, step: int, n: int = EXAMPLES, seed: int = 0) -> torch.Tensor:
@@ -44,3 +35,16 @@ def make(path: Path, seed: int = 0, *, steps: list[int] = STEPS) -> lamina.Run:
 @pytest.fixture
 def run(tmp_path: Path) -> lamina.Run:
     return make(tmp_path / "seed-0")
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> lamina.Run:
+    """Ten sites at two steps, of which CKA computes all pairs at once."""
+    run = lamina.Run.create(tmp_path / "wide")
+    with run.writer() as writer:
+        for step in (0, 1):
+            base = torch.randn(300, 16, generator=torch.Generator().manual_seed(step))
+            noise = [torch.randn(300, 16, generator=torch.Generator().manual_seed(100 + k)) for k in range(10)]
+            sites = {f"blocks.{k}.output": base + k * each for k, each in enumerate(noise)}
+            writer.append(sites, step=step, example=range(300))
+    return run.refresh()

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import lamina
 from lamina import similarity
@@ -23,19 +18,6 @@ from lamina.sweeps.subjects import subjects
 from lamina.sweeps.taking import taken
 from tests.sweeps.conftest import SITES, make, vectors
 from tests.sweeps.counting import CALLS, product_of
-
-
-@pytest.fixture
-def wide(tmp_path: Path) -> lamina.Run:
-    """Ten sites at two steps, of which CKA computes all pairs at once."""
-    run = lamina.Run.create(tmp_path / "wide")
-    with run.writer() as writer:
-        for step in (0, 1):
-            base = torch.randn(300, 16, generator=torch.Generator().manual_seed(step))
-            noise = [torch.randn(300, 16, generator=torch.Generator().manual_seed(100 + k)) for k in range(10)]
-            sites = {f"blocks.{k}.output": base + k * each for k, each in enumerate(noise)}
-            writer.append(sites, step=step, example=range(300))
-    return run.refresh()
 
 
 def test_a_grid_gives_what_calls_give(wide: lamina.Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,26 +33,13 @@ def test_a_grid_gives_what_calls_give(wide: lamina.Run, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "", "nothing is computed, nothing is said"
 
 
-SCRIPT = """
-    import sys, torch, lamina
-    from lamina import similarity
-
-    torch.set_num_threads(1)
-    here, *there = (
-        lamina.sweep(similarity.cka, sys.argv[1], executor=executor, cache=False, progress=False)
-        for executor in (None, *sys.argv[2:])
+def test_the_bits_are_those_of_processes(wide: lamina.Run) -> None:
+    here, there = (
+        lamina.sweep(similarity.cka, wide, executor=executor, cache=False, progress=False)
+        for executor in (None, "processes")
     )
     assert here.height == 90
-    assert all(frame.equals(here) for frame in there)
-"""
-
-
-def test_the_bits_are_those_of_other_executors(wide: lamina.Run) -> None:
-    # a process of its own, since Ray leaves handles of its servers that warn whenever they are collected
-    executors = ["processes", *["ray"] * (find_spec("ray") is not None)]
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(wide.path), *executors]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert there.equals(here)
 
 
 def cells(run: lamina.Run, pairs: list[tuple[int, int]], measure: Any = similarity.cka) -> tuple[Any, list[Cell]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from lamina.rows.aligned import Aligned
 from lamina.rows.centering import center
 
-QUERIES, ROWS, TILE = 1024, 8192, 64
+QUERIES, ROWS, TILE = 2048, 4096, 64
 """Queries and rows that meet at a time; of each tile of so many distances the smallest is found first."""
 SPARE = 6
 """Candidates beyond those that are asked for."""
@@ -70,6 +70,8 @@ def _few(aligned: Aligned, queries: np.ndarray, k: int, by: Tensor, within: bool
     best = torch.full((len(q), wanted), torch.inf, dtype=q.dtype)
     at = torch.zeros(len(q), wanted, dtype=torch.int64)
     largest = 0.0
+    # fresh memory for each block would take as long as the product
+    memory = q.new_empty(len(q) * min(ROWS, len(aligned)))
     for start in range(0, len(aligned), ROWS):
         rows = np.arange(start, min(start + ROWS, len(aligned)))
         other = aligned.gather(rows)
@@ -77,11 +79,10 @@ def _few(aligned: Aligned, queries: np.ndarray, k: int, by: Tensor, within: bool
         r2 = r.square().sum(1)
         largest = max(largest, float(r2.max()))
         # -2 q r + |r|^2 in one product; |q|^2 moves no row before another
-        d2 = left @ torch.cat([r, r2[:, None]], 1).T
+        d2 = memory[: len(q) * len(r)].view(len(q), len(r))
+        torch.mm(left, torch.cat([r, r2[:, None]], 1).T, out=d2)
         _hide(d2, queries, rows, block.codes, other.codes, within)
-        values, places = _smallest(d2, wanted)
-        best, order = torch.cat([best, values], 1).topk(wanted, largest=False)
-        at = torch.cat([at, places + start], 1).gather(1, order)
+        _keep_smallest(d2, best, at, start)
     # again, from differences
     known = torch.isfinite(best)
     distances = torch.full((len(q), wanted), torch.inf, dtype=torch.float64)
@@ -126,16 +127,22 @@ def _hide(d: Tensor, queries: np.ndarray, rows: np.ndarray, own: np.ndarray, the
         d[torch.from_numpy(near)] = d[torch.from_numpy(near)].masked_fill_(same, torch.inf)
 
 
-def _smallest(d: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k smallest of each row: they lie in the k tiles with the smallest minima."""
-    rows, columns = d.shape
-    if columns <= 2 * k * TILE:
-        return d.topk(min(k, columns), dim=1, largest=False)
-    short = -columns % TILE
-    if short:
-        d = torch.nn.functional.pad(d, (0, short), value=torch.inf)
-    tiles = d.view(rows, -1, TILE)
-    chosen = tiles.amin(2).topk(k, dim=1, largest=False).indices
-    some = tiles.gather(1, chosen[:, :, None].expand(-1, -1, TILE)).view(rows, -1)
-    values, places = some.topk(k, dim=1, largest=False)
-    return values, chosen.gather(1, places // TILE) * TILE + places % TILE
+def _keep_smallest(d: Tensor, best: Tensor, at: Tensor, first: int) -> None:
+    """Put what is smaller than the largest of `best` into it, and its column, counted from `first`, into `at`.
+
+    Most queries find nothing in most blocks, and what one finds lies in as many tiles with the smallest minima.
+    """
+    k, whole = best.shape[1], d.shape[1] // TILE * TILE
+    tiles = d[:, :whole].unflatten(1, (-1, TILE))
+    minima = tiles.amin(2)
+    rest = d[:, whole:]
+    lowest = torch.cat([minima, rest], 1).amin(1)
+    some = torch.nonzero(lowest < best[:, -1]).flatten()
+    if not len(some):
+        return
+    chosen = minima[some].topk(min(k, minima.shape[1]), dim=1, largest=False).indices
+    columns = (chosen[:, :, None] * TILE + torch.arange(TILE)).flatten(1)
+    columns = torch.cat([columns, torch.arange(whole, d.shape[1]).expand(len(some), -1)], 1)
+    values = torch.cat([best[some], d[some[:, None], columns]], 1)
+    smallest, order = values.topk(k, dim=1, largest=False)
+    best[some], at[some] = smallest, torch.cat([at[some], columns + first], 1).gather(1, order)

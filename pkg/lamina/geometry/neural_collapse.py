@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ def neural_collapse(
     weights: Any = None,
     bias: Any = None,
     groups: Any = None,
+    non_finite: Literal["drop", "refuse"] = "drop",
 ) -> Estimate:
     """Measure how far features have collapsed to their class means, and those to a simplex (NC1 to NC4).
 
@@ -66,6 +67,7 @@ def neural_collapse(
         bias: Its bias [C].
         groups: What is independent of each other: a column's name, or a label for each row. None takes the column
             `example` where there is one, else each row by itself.
+        non_finite: `"drop"` leaves out rows with a NaN or an infinity, and counts them; `"refuse"` raises at the first.
 
     Returns:
         An array with the axis `metric`: nc1, nc2_norm, nc2_angle, with weights nc3, and nc4. The error is a
@@ -93,7 +95,7 @@ def neural_collapse(
         >>> {name: round(estimate.at(metric=name).value, 2) for name in estimate.axes["metric"]}
         {'nc1': 0.02, 'nc2_norm': 0.01, 'nc2_angle': 0.01, 'nc4': 0.0}
     """
-    aligned = align(x, x, groups=groups)
+    aligned = align(x, x, groups=groups, non_finite=non_finite)
     if not aligned.gathers:
         raise SchemaError("an iterable of rows", hint="give a tensor or a stored site")
     assert isinstance(aligned.x, Rows)

@@ -26,6 +26,7 @@ def twonn(
     exclude: Literal["group", "self"] = "group",
     queries: int | None = None,
     groups: Any = None,
+    non_finite: Literal["drop", "refuse"] = "drop",
     seed: int = 0,
 ) -> Estimate:
     """Estimate the intrinsic dimension of a cloud of rows from each row's two nearest neighbors.
@@ -54,6 +55,7 @@ def twonn(
             None takes all rows.
         groups: What is independent of each other: a column's name, or a label for each row. None takes the column
             `example` where there is one, else each row by itself.
+        non_finite: `"drop"` leaves out rows with a NaN or an infinity, and counts them; `"refuse"` raises at the first.
         seed: Draws the queries.
 
     Returns:
@@ -94,7 +96,7 @@ def twonn(
         raise SchemaError(f"exclude={exclude!r}", hint="it is 'group' or 'self'")
     if queries is not None and queries < 2:
         raise SchemaError(f"queries={queries}", hint="give at least 2, or None for all rows")
-    aligned = align(x, x, groups=groups)
+    aligned = align(x, x, groups=groups, non_finite=non_finite)
     if not aligned.gathers:
         raise SchemaError("an iterable of rows", hint="give a tensor or a stored site: rows meet all rows")
     aligned, (by, _) = centered(aligned)

@@ -38,6 +38,7 @@ def ksg(
     exclude: Literal["group", "self"] = "group",
     groups: Any = None,
     pair: Literal["order"] | None = None,
+    non_finite: Literal["drop", "refuse"] = "drop",
     seed: int = 0,
 ) -> Estimate:
     """Estimate the mutual information of x and y, in nats, from each row's nearest neighbors.
@@ -83,6 +84,7 @@ def ksg(
             the column `example` where there is one, else each row by itself.
         pair: Stored rows pair by row, or across steps and runs by (example, position); all others by order.
             `"order"` pairs stored rows by order too.
+        non_finite: `"drop"` leaves out rows with a NaN or an infinity, and counts them; `"refuse"` raises at the first.
         seed: Moves numbers that tie.
 
     Returns:
@@ -120,14 +122,16 @@ def ksg(
         raise SchemaError(f"algorithm={algorithm!r}", hint="it is 1 or 2")
     if exclude not in ("group", "self"):
         raise SchemaError(f"exclude={exclude!r}", hint="it is 'group' or 'self'")
-    aligned = align(x, y, groups=groups, pair=pair)
+    aligned = align(x, y, groups=groups, pair=pair, non_finite=non_finite)
     if not aligned.gathers:
         raise SchemaError("an iterable of rows", hint="give a tensor or a stored site: rows meet all rows")
     aligned, sides = _held(aligned)
     n, sizes = len(aligned), aligned.groups.sizes
     codes = aligned.groups.codes if exclude == "group" else np.arange(n)
     others = n - (sizes[codes] if exclude == "group" else np.ones(n, np.int64))
-    if not 1 <= k <= others.min():
+    if k < 1:
+        raise SchemaError(f"k={k} nearest neighbors", hint="give at least 1")
+    if k > others.min():
         raise SchemaError(
             f"k={k} nearest neighbors among {others.min()} rows of other {'groups' if exclude == 'group' else 'rows'}",
             hint="give a smaller k, or more rows; exclude='self' looks within groups too",

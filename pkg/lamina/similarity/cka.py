@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
-
-from lamina.errors import SchemaError
-from lamina.measures import Estimate, Grid, Replicates, measure
+from lamina.measures import Estimate, Grid, measure
 from lamina.rows.aligned import align
 from lamina.similarity.grid import compute
 from lamina.similarity.planning import plan
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from lamina.similarity.hsic import Hsic
 
 
 @measure(
@@ -38,6 +30,7 @@ def cka(
     debiased: bool = True,
     groups: Any = None,
     pair: Literal["order"] | None = None,
+    non_finite: Literal["drop", "refuse"] = "drop",
     bandwidth: float = 1.0,
     seed: int = 0,
 ) -> Estimate:
@@ -76,16 +69,16 @@ def cka(
             the column `example` where there is one, else each row by itself.
         pair: Stored rows pair by row, or across steps and runs by (example, position); all others by order.
             `"order"` pairs stored rows by order too.
+        non_finite: `"drop"` leaves out rows with a NaN or an infinity, and counts them; `"refuse"` raises at the first.
         bandwidth: b of the RBF kernel as a multiple of the median distance between rows, for x and y apart.
         seed: Draws the up to 1,000 rows whose distances have that median.
 
     Returns:
-        The estimate. Its error is a delete-a-group jackknife over the groups, or over 32 buckets of them, less what
-        that counts twice near independence (`lamina.similarity.degenerate`; debiased linear CKA alone, of others the
-        error is up to 1.5 times too large there, as is that of a difference, which the replicates give). `parts` has
-        `hsic_xy`, `hsic_xx` and `hsic_yy`, of the RBF kernel also `bandwidth_x` and `bandwidth_y` in the features'
-        units; `dropped` counts rows that did not pair (`unpaired_x`, `unpaired_y`) and rows with a NaN or an infinity
-        in x or y (`non_finite`).
+        The estimate. Its error is a delete-a-group jackknife over the groups, or over 32 buckets of them; of the
+        debiased one less what that counts twice near independence (`lamina.similarity.degenerate`), and the replicates
+        are drawn in to that error. `parts` has `hsic_xy`, `hsic_xx` and `hsic_yy`, of the RBF kernel also
+        `bandwidth_x` and `bandwidth_y` in the features' units; `dropped` counts rows that did not pair (`unpaired_x`,
+        `unpaired_y`) and rows with a NaN or an infinity in x or y (`non_finite`).
 
     Raises:
         SchemaError: Rows that do not pair, a group without a label, an iterable that divides a group, fewer than four
@@ -107,78 +100,12 @@ def cka(
         >>> round(similarity.cka(x, 3 * x @ turned + 7).value, 5)
         1.0
     """
-    from lamina.similarity.hsic import hsic_linear, prefers_panels
-    from lamina.similarity.kernelized import hsic_panels
+    from lamina.similarity.estimates import of_ratio
+    from lamina.similarity.kernelized import hsic_of_rows
 
-    if kernel not in ("linear", "rbf"):
-        raise SchemaError(f"kernel={kernel!r}", hint="it is 'linear' or 'rbf'")
-    aligned = align(x, y, groups=groups, pair=pair)
+    aligned = align(x, y, groups=groups, pair=pair, non_finite=non_finite)
+    hsic = hsic_of_rows(aligned, kernel=kernel, debiased=debiased, bandwidth=bandwidth, seed=seed)
     options: dict[str, Any] = {"kernel": kernel, "debiased": debiased}
-    if kernel == "linear" and not prefers_panels(aligned):
-        hsic = hsic_linear(aligned, debiased=debiased)
-    else:
-        hsic = hsic_panels(aligned, kernel=kernel, debiased=debiased, bandwidth=bandwidth, seed=seed)
     if kernel == "rbf":
         options["bandwidth"] = bandwidth
-    return estimate_of(hsic, options, debiased=debiased, seed=seed if kernel == "rbf" else None)
-
-
-def estimate_of(hsic: Hsic, options: Mapping[str, Any], *, debiased: bool, seed: int | None = None) -> Estimate:
-    """Return the estimate of the ratio.
-
-    Args:
-        hsic: HSIC of x with x, y with y, and x with y.
-        options: What the estimate tells of how it came about.
-        debiased: Which HSIC it is.
-        seed: What was drawn with it.
-
-    Raises:
-        SchemaError: Too few groups, or a representation that does not vary.
-    """
-    from lamina.similarity.degenerate import less_counted_twice, ratio_of_pairs
-
-    _check(hsic, debiased)
-    values = _ratio(hsic.values)
-    whole = Replicates(tuple(hsic.keys), tuple(hsic.rows), tuple(values[1:].tolist()))
-    value, error = float(values[0]), "delete-a-group jackknife"
-    stderr = whole.stderr(value)
-    if hsic.pairs is not None:
-        whole_of = {name: float(each[0]) for name, each in hsic.values.items()}
-        stderr = less_counted_twice(stderr, ratio_of_pairs(hsic.pairs, whole_of), hsic.rows)
-        error += ", pairs counted once"
-    return Estimate(
-        measure="cka",
-        value=value,
-        stderr=stderr,
-        n=hsic.n,
-        n_groups=hsic.n_groups,
-        dropped=hsic.dropped,
-        estimator="debiased over distinct groups" if debiased else "biased",
-        error=error,
-        options=options,
-        dtype=hsic.dtype,
-        seed=seed,
-        parts={f"hsic_{name}": float(each[0]) for name, each in hsic.values.items()} | dict(hsic.bandwidths),
-        replicates=whole,
-    )
-
-
-def _ratio(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return values["xy"] / np.sqrt(values["xx"] * values["yy"])
-
-
-def _check(hsic: Hsic, debiased: bool) -> None:
-    least = 4 if debiased else 1
-    if hsic.n_groups < least:
-        raise SchemaError(
-            f"{hsic.n} rows in {hsic.n_groups} groups",
-            hint=f"a {'debiased' if debiased else 'biased'} CKA needs at least {least} group{'s' * (least > 1)}; "
-            "groups= says what is independent",
-        )
-    for side in "xy":
-        if not hsic.values[side + side][0] > 0:
-            raise SchemaError(
-                f"{side} does not vary between groups: HSIC({side}, {side}) is {hsic.values[side + side][0]:.3g}",
-                hint="are all rows equal, or are there too few groups?",
-            )
+    return of_ratio(hsic, options, debiased=debiased, seed=seed if kernel == "rbf" else None)

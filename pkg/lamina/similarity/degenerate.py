@@ -16,6 +16,9 @@ the part V g / (g - 2) is taken away, which is what it has too much for buckets 
 share 2 V / J of J that is V's, so that noise in V moves nothing where there is little to take. What is left is at least
 J (g - 2) / (2 g - 2), all that there can be.
 
+b_BC is a sum of products of kernel values that are centered (`lamina.similarity.double_centering`). The replicates are
+drawn in by as much as the error is smaller, so that errors of differences and means have no more than theirs.
+
 Simulated (400 draws of 30 groups of 8 rows each; standard errors over the draws' standard deviation, and the part of
 the intervals of 95 % that cover the draws' mean):
 
@@ -26,6 +29,14 @@ the intervals of 95 % that cover the draws' mean):
     0.05, strong effects of groups       1.20   98.0 %     1.10   94.8 %
     0.41, strong effects of groups       1.07   95.2 %     1.06   93.8 %
     0.92, weak effects of groups         1.07   97.2 %     1.07   97.2 %
+
+    CKA(x, y) - CKA(x, z), 200 draws
+    0, strong effects of groups          1.46   99.0 %     1.26   96.5 %
+    0, the same, RBF kernels             1.51   99.0 %     1.31   97.5 %
+    0, independent rows                  1.34   98.5 %     1.08   97.5 %
+    0, the same, RBF kernels             1.43   99.5 %     1.15   97.5 %
+    weakly related, strong effects       1.45   99.0 %     1.25   98.0 %
+    the same, RBF kernels                1.50   99.0 %     1.30   97.5 %
 
 Without the factor (2 V / J)^2 intervals at 0.41 covered 4 percent points less than the jackknife's in another such
 simulation.
@@ -40,17 +51,34 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lamina.measures import Replicates
+
 
 def ratio_of_pairs(pairs: Mapping[str, np.ndarray], whole: Mapping[str, float]) -> np.ndarray:
     """Return what pairs of rows from two buckets add to CKA, to first order, [buckets, buckets].
 
     Args:
-        pairs: What they add to each HSIC, as in `lamina.similarity.hsic`.
+        pairs: What they add to each HSIC, as in `lamina.similarity.jackknifed`.
         whole: HSIC of all rows, by pair.
     """
     scale = float(np.sqrt(whole["xx"] * whole["yy"]))
     own = pairs["xx"] / whole["xx"] + pairs["yy"] / whole["yy"]
     return pairs["xy"] / scale - whole["xy"] / scale / 2 * own
+
+
+def corrected(value: float, left: Replicates, pairs: np.ndarray) -> tuple[float, Replicates]:
+    """Return the error of a statistic, and its replicates drawn in to that error, so that it holds of differences too.
+
+    Args:
+        value: The statistic.
+        left: It without each bucket.
+        pairs: As in `less_counted_twice`.
+    """
+    jackknife = left.stderr(value)
+    stderr = less_counted_twice(jackknife, pairs, left.sizes)
+    if not stderr < jackknife:
+        return stderr, left
+    return stderr, left.map(lambda values: value + stderr / jackknife * (values - value))
 
 
 def less_counted_twice(stderr: float, pairs: np.ndarray, rows: Sequence[int]) -> float:

@@ -33,6 +33,7 @@ def compute(
     debiased: bool = True,
     groups: Any = None,
     pair: str | None = None,
+    non_finite: str = "drop",
     bandwidth: float = 1.0,
     seed: int = 0,
 ) -> Iterator[tuple[int, Estimate]]:
@@ -41,7 +42,7 @@ def compute(
     Left to calls are rows that lie on a device, have a row that is not finite or do not all pair with those of the
     others, and what a call would refuse.
     """
-    if kernel not in ("linear", "rbf") or not bandwidth > 0:
+    if kernel not in ("linear", "rbf") or non_finite not in ("drop", "refuse") or not bandwidth > 0:
         return
     numbers: dict[Pair, list[int]] = {}
     for number, each in enumerate(pairs):
@@ -84,7 +85,7 @@ class _Own:
 
     Attributes:
         values: [1 + buckets], on all rows and without each bucket.
-        pairs: [buckets, buckets], as in `lamina.similarity.hsic.Hsic`.
+        pairs: [buckets, buckets], as in `lamina.similarity.jackknifed.Hsic`.
     """
 
     values: np.ndarray
@@ -180,25 +181,26 @@ class _Together:
         return lambda a, b: {name: each[places[a], places[b]] for name, each in found.items()}
 
     def _hsic(self, held: Mapping[int, Held], a: int, b: int, products: Any) -> _Own:
-        from lamina.similarity.hsic import hsic_of
-        from lamina.similarity.shared import sums_of_pair
+        from lamina.similarity.jackknifed import hsic_of
+        from lamina.similarity.shared import centered_products, sums_of_pair
 
         pairwise = products(a, b)
         sums = sums_of_pair(held[a], held[b], pairwise, self._layout, debiased=self._debiased)
         n, squares = self._layout.powers.sum(0)[:2]
-        return _Own(
-            hsic_of(sums, self._layout.powers, self._debiased), pairwise["p00"].numpy() / max(n * n - squares, 1)
-        )
+        # centering rows has centered the linear kernel
+        linear = self._bandwidth is None or not self._debiased
+        of_pairs = pairwise["p00"] if linear else centered_products(held[a], held[b], pairwise["p00"], self._layout)
+        return _Own(hsic_of(sums, self._layout.powers, self._debiased), of_pairs.numpy() / max(n * n - squares, 1))
 
     def _estimate(self, a: int, b: int, xy: _Own) -> Estimate:
-        from lamina.similarity.cka import estimate_of
-        from lamina.similarity.hsic import Hsic
+        from lamina.similarity.estimates import of_ratio
+        from lamina.similarity.jackknifed import Hsic
 
         xx, yy = self._own[a], self._own[b]
         values = {"xx": xx.values, "yy": yy.values, "xy": xy.values}
         rows = self._layout.powers[1:, 0].astype(int).tolist()
         name = str(self._dtype).removeprefix("torch.")
-        pairs = {"xx": xx.pairs, "yy": yy.pairs, "xy": xy.pairs} if self._debiased and self._bandwidth is None else None
+        pairs = {"xx": xx.pairs, "yy": yy.pairs, "xy": xy.pairs} if self._debiased else None
         options: dict[str, Any] = {"kernel": "linear", "debiased": self._debiased}
         bandwidths: dict[str, Any] = {}
         if self._bandwidth is not None:
@@ -206,4 +208,4 @@ class _Together:
             bandwidths = {"bandwidth_x": self._bandwidths[a], "bandwidth_y": self._bandwidths[b]}
         layout = self._layout
         hsic = Hsic(values, layout.keys, rows, len(layout), len(self._groups), {}, name, bandwidths, pairs)
-        return estimate_of(hsic, options, debiased=self._debiased, seed=self._seed)
+        return of_ratio(hsic, options, debiased=self._debiased, seed=self._seed)

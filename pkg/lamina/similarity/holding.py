@@ -82,6 +82,14 @@ class Layout:
         return torch.from_numpy(self.sizes[self.codes].astype(float))
 
     @cached_property
+    def one_hot(self) -> Tensor:
+        """float64 [buckets, n], 1 where a row is in a bucket."""
+        found = torch.zeros(len(self.keys), len(self), dtype=torch.float64)
+        for bucket, rows in zip(found, self.rows, strict=True):
+            bucket[rows] = 1
+        return found
+
+    @cached_property
     def powers(self) -> np.ndarray:
         """Nothing, and then for each bucket the sums over its groups of size^1 to size^4, [1 + buckets, 4]."""
         each = self.sizes[:, None].astype(float) ** np.arange(1, 5)
@@ -160,6 +168,14 @@ class Held:
     def r_groups(self) -> Tensor:
         """float64 [1 + buckets, groups], `r` summed over the rows of each group."""
         return self._layout.group_sums(self.r.T.contiguous()).T.contiguous()
+
+    @property
+    def between(self) -> Tensor:
+        """float64 [n, buckets], the sums over the rows of each bucket that are in other groups."""
+        found = _without_own(torch.cat([self.r[:1], self.r[:1] - self.r[1:]]), self._layout)[1:]
+        for bucket, rows in enumerate(self._layout.rows):
+            found[bucket, rows] = self.r[0, rows] - found[:, rows].sum(0)
+        return found.T
 
     @cached_property
     def grams(self) -> Tensor | None:

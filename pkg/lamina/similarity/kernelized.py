@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lamina.errors import SchemaError
 from lamina.rows.centering import center, centered
-from lamina.similarity.hsic import Hsic, hsic_of, result_of
+from lamina.similarity import jackknifed
+from lamina.similarity.jackknifed import Hsic, hsic_of, result_of
 from lamina.similarity.linear import PAIRS
 from lamina.similarity.panels import Columns, Panel, PanelState
 
@@ -23,9 +24,22 @@ SAMPLE = 1000
 """Rows whose distances have the median that a bandwidth is a multiple of."""
 
 
-def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: float, seed: int) -> Hsic:
-    """HSIC with kernels, from panels of rows against all rows."""
-    from lamina_kernels.gram import Linear
+def hsic_of_rows(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: float, seed: int) -> Hsic:
+    """HSIC with linear or RBF kernels, by whatever takes less time.
+
+    Raises:
+        SchemaError: There is no such kernel.
+    """
+    if kernel not in ("linear", "rbf"):
+        raise SchemaError(f"kernel={kernel!r}", hint="it is 'linear' or 'rbf'")
+    if kernel == "linear" and not jackknifed.prefers_panels(aligned):
+        return jackknifed.hsic_linear(aligned, debiased=debiased)
+    return hsic_panels(aligned, kernel=kernel, debiased=debiased, bandwidth=bandwidth, seed=seed)
+
+
+def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: float = 1.0, seed: int = 0) -> Hsic:
+    """HSIC with kernels (distances too), from panels of rows against all rows."""
+    from lamina_kernels.gram import Distance, Linear
 
     if not aligned.gathers:
         raise SchemaError(
@@ -35,6 +49,9 @@ def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: flo
     kernels, bandwidths = (Linear(), Linear()), {}
     if kernel == "rbf" and len(aligned):
         kernels, bandwidths = _rbf(aligned, centers, bandwidth, seed)
+    elif kernel == "distance":
+        # in single precision a distance that is far below the rows' norms would be rounding
+        kernels, centers = (Distance(), Distance()), (centers[0].double(), centers[1].double())
     buckets, keys = aligned.groups.buckets()
     state = PanelState(len(keys))
     cut = panels(aligned)
@@ -44,10 +61,10 @@ def hsic_panels(aligned: Aligned, *, kernel: str, debiased: bool, bandwidth: flo
     sizes = aligned.groups.sizes
     np.add.at(rows[1:], buckets, sizes[:, None].astype(float) ** np.arange(1, 5))
     values = {pair: hsic_of(state.sums(pair), rows, debiased) for pair in PAIRS}
-    # kernels other than the linear one are not centered by centering rows
-    known = kernel == "linear" and debiased
-    products = {pair: state.pairwise[pair, "p00"].numpy() for pair in PAIRS} if known else None
-    return result_of(aligned, values, keys, rows, centers[0].dtype, bandwidths, products)
+    # centering rows has centered the linear kernel
+    linear = kernel == "linear"
+    products = {pair: state.pairwise[pair, "p00"].numpy() if linear else state.products(pair) for pair in PAIRS}
+    return result_of(aligned, values, keys, rows, centers[0].dtype, bandwidths, products if debiased else None)
 
 
 def panels(aligned: Aligned) -> list[range]:
@@ -86,7 +103,7 @@ def add_panel(
     x, y, own = read(panel)
     codes = groups.codes[panel.start : panel.stop]
     of_rows, sizes = torch.from_numpy(buckets[codes]), torch.from_numpy(groups.sizes[codes])
-    meeting = Panel(state, own, of_rows, sizes, within=within)
+    meeting = Panel(state, own, of_rows, sizes, n=len(aligned), within=within)
     kernel_x, kernel_y = kernels
 
     for other in others:

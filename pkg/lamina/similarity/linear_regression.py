@@ -31,6 +31,7 @@ def linear_regression(
     folds: int = 5,
     groups: Any = None,
     pair: Literal["order"] | None = None,
+    non_finite: Literal["drop", "refuse"] = "drop",
     seed: int = 0,
 ) -> Estimate:
     """Predict y from x by least squares, and say how much of y's variance is predicted on held-out groups.
@@ -61,6 +62,7 @@ def linear_regression(
             the column `example` where there is one, else each row by itself.
         pair: Stored rows pair by row, or across steps and runs by (example, position); all others by order.
             `"order"` pairs stored rows by order too.
+        non_finite: `"drop"` leaves out rows with a NaN or an infinity, and counts them; `"refuse"` raises at the first.
         seed: Deals the groups, by a hash of their labels, and shuffles them for the baseline.
 
     Returns:
@@ -91,7 +93,7 @@ def linear_regression(
 
     if folds < 2:
         raise SchemaError(f"folds={folds}", hint="a map is scored on a fold that it has not seen: give at least 2")
-    aligned = align(x, y, groups=groups, pair=pair)
+    aligned = align(x, y, groups=groups, pair=pair, non_finite=non_finite)
     if not aligned.gathers:
         raise SchemaError("an iterable of rows", hint="give a tensor or a stored site: groups are dealt into folds")
     aligned, centers = centered(aligned)
@@ -100,8 +102,6 @@ def linear_regression(
             f"{len(aligned)} rows in {len(aligned.groups)} groups for {folds} folds",
             hint="groups= says what is independent, folds= into how many parts they are dealt",
         )
-    if not aligned.x.width:
-        raise SchemaError("x has no features", hint="its rows are 0 wide")
     of_groups, buckets, keys = _dealt(aligned, folds, seed)
     dealt = Folds(aligned, centers, of_groups, folds)
     scores = dealt.scores(buckets, len(keys))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lamina.similarity.double_centering import Margins
 from lamina.similarity.independence import Sums
 from lamina.similarity.linear import PAIRS
 
@@ -60,23 +61,32 @@ class PanelState:
         pairwise: Sums over a row and a column, [buckets of the row, buckets of the column], by pair and name.
         rowwise: Sums over rows of products of row sums, [buckets of the row, what is left out of the row sums:
             each bucket, and at last nothing], by pair and name.
+        margins: What centers the products of kernel values, by pair.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.pairwise = {(pair, name): torch.zeros(count, count).double() for pair in PAIRS for name in PAIRWISE}
         self.rowwise = {(pair, name): torch.zeros(count, count + 1).double() for pair in PAIRS for name in ROWWISE}
+        self.margins = {pair: Margins.zeros(count) for pair in PAIRS}
 
     def merge(self, other: PanelState) -> None:
         """Add the sums of other panels."""
         for mine, theirs in ((self.pairwise, other.pairwise), (self.rowwise, other.rowwise)):
             for key, value in theirs.items():
                 mine[key] += value
+        for pair, margins in other.margins.items():
+            self.margins[pair].add(margins)
 
     def sums(self, pair: str) -> Sums:
         """Return the sums over all rows, and over those outside of each bucket, [1 + buckets]."""
         over = {name: _over_pairs(self.pairwise[pair, name]) for name in PAIRWISE}
         return Sums(**over, **{name: _over_rows(self.rowwise[pair, name]) for name in ROWWISE})
+
+    def products(self, pair: str) -> np.ndarray:
+        """Return the sums of K_ij L_ij over rows of each two buckets, K and L centered, [buckets, buckets]."""
+        sums = (self.pairwise[pair, name] for name in ("p00", "total_x", "total_y"))
+        return self.margins[pair].centered(*sums).numpy()
 
 
 def _over_pairs(matrix: Tensor) -> np.ndarray:
@@ -97,15 +107,19 @@ class Panel:
         rows: The panel's own rows, as columns.
         of_rows: int64 [rows], the bucket of each row.
         sizes: int64 [rows], the size of each row's group.
+        n: Rows of all panels.
         within: Whether pairs within a group count (they do for the biased HSIC).
     """
 
-    def __init__(self, state: PanelState, rows: Columns, of_rows: Tensor, sizes: Tensor, *, within: bool) -> None:
+    def __init__(
+        self, state: PanelState, rows: Columns, of_rows: Tensor, sizes: Tensor, *, n: int, within: bool
+    ) -> None:
         count = rows.buckets.shape[1]
         self._state, self._rows, self._within = state, rows, within
         one_hot = torch.nn.functional.one_hot(of_rows, count).double()
         u = sizes.double()[:, None]
         self._of_rows = [(one_hot * u**power).T for power in range(3)]
+        self._others = (n - u).clamp(min=1)
         shape = len(of_rows), count
         # sums over columns by bucket, and the same with each column weighted by the size of its group
         self._sums = {side: torch.zeros(2, *shape, dtype=torch.float64) for side in "xy"}
@@ -155,6 +169,9 @@ class Panel:
                 self._add("rowwise", pair, "margins", h[0] @ (r * s))
             else:
                 self._add("rowwise", pair, "margins", self._rows.buckets.T @ (self._by_group(r) * self._by_group(s)))
+            self._state.margins[pair].add(
+                Margins.of(self._sums[pair[0]][0], self._sums[pair[1]][0], self._others, h[0])
+            )
 
     def _by_group(self, rows: Tensor) -> Tensor:
         sums = torch.zeros(len(self._rows.buckets), rows.shape[1], dtype=torch.float64)

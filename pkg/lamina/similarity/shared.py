@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lamina.similarity.double_centering import Margins
 from lamina.similarity.independence import Sums
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def sums_of_pair(x: Held, y: Held, pairwise: Mapping[str, Tensor], layout: Layou
     sums.rho_x = torch.linalg.vecdot(x.r_weighted, y.r).numpy()
     sums.rho_y = torch.linalg.vecdot(x.r, y.r_weighted).numpy()
     return sums
+
+
+def centered_products(x: Held, y: Held, products: Tensor, layout: Layout) -> Tensor:
+    """Return sums over pairs of rows of the products of centered kernel values, [buckets, buckets]."""
+    margins = Margins.of(x.between, y.between, (len(layout) - layout.u)[:, None].clamp(min=1), layout.one_hot)
+    return margins.centered(products, layout.one_hot @ x.between, layout.one_hot @ y.between)
 
 
 def _over_pairs(matrix: Tensor) -> np.ndarray:
