@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 from functools import cache
 
 import pytest
+
+# one server serves a whole session: what it has imported, no process that a test starts imports again
+multiprocessing.set_forkserver_preload(["torch", "polars", "lamina"])
 
 
 @cache

@@ -23,6 +23,7 @@ ANSWERS = {
     "probing": ["forward pass", "lamina probe"],
     "capturing": ["forward pass", "lamina.capture"],
     "hsic_sums": ["dense torch", "reference", "blocked"],
+    "attention": ["torch, fused", "blocked: lse, max, entropy"],
     "query": ["lamina", "memmap + Polars in memory"],
     "cka": ["dense float64", "lamina"],
     "twonn": ["lamina", "cdist in blocks"],
