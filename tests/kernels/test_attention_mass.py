@@ -56,12 +56,3 @@ def test_agrees_with_the_reference(changes):
 def test_a_fault_is_noticed(fault, changes):
     with pytest.raises(AssertionError):
         TRITON.run(checks.agrees_with_the_reference, {**PLAIN, **changes}, fault=fault)
-
-
-def test_blocks_of_packed_sequences_are_refused():
-    from lamina_kernels.attention import mass_launch
-    from lamina_kernels.attention.problem import Wanted
-    from tests.kernels.attention_backward import problem_of
-
-    with pytest.raises(NotImplementedError, match="block_mass"):
-        mass_launch.mass(problem_of({**PLAIN, "places": "packed"}), None, Wanted(blocks=True))

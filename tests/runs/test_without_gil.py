@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,22 +103,26 @@ def turns(held_gil: Any) -> Iterator[Callable[[], int]]:
 LARGE = np.ones((24, 1 << 20), np.uint8)
 
 
+def let_go(what: str, run: lamina.Run, turns: Callable[[], int]) -> bool:
+    """Whether the other thread had a turn while the call ran."""
+    with run.writer(durable_seconds=None) as writer:
+        ticket = writer.append({"x": LARGE}, step=0)
+        calls: dict[str, Callable[[], Any]] = {
+            "append": lambda: writer.append({"x": LARGE}, step=1),
+            "wait": ticket.wait,
+            "flush": writer.flush,
+            "save": lambda: writer.save({"model": {"x": LARGE}}, step=1),
+            "close": writer.close,
+        }
+        before = turns()
+        calls[what]()
+        return turns() > before
+
+
 @pytest.mark.parametrize("what", ["append", "wait", "flush", "save", "close"])
-def test_other_threads_run_while_a_writer_copies_and_waits(run: lamina.Run, turns: Any, what: str) -> None:
-    writer = run.writer(durable_seconds=None)
-    ticket = writer.append({"x": LARGE}, step=0)
-    calls: dict[str, Callable[[], Any]] = {
-        "append": lambda: writer.append({"x": LARGE}, step=1),
-        "wait": ticket.wait,
-        "flush": writer.flush,
-        "save": lambda: writer.save({"model": {"x": LARGE}}, step=1),
-        "close": writer.close,
-    }
-    before = turns()
-    calls[what]()
-    after = turns()
-    writer.close()
-    assert after > before
+def test_other_threads_run_while_a_writer_copies_and_waits(tmp_path: Path, turns: Any, what: str) -> None:
+    # a busy machine may give the other thread no core for the few milliseconds of one call
+    assert any(let_go(what, lamina.Run.create(tmp_path / str(attempt)), turns) for attempt in range(20))
 
 
 def test_that_test_notices_who_holds_the_gil(run: lamina.Run, turns: Any) -> None:
