@@ -39,7 +39,7 @@ test-rust: $(ENV_STAMP)
 	cargo test --workspace --locked
 
 test-python: $(CORE_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 test-slow: $(CORE_STAMP)  ## the tests that are too long for every change
 	$(BIN)/python -m pytest -m slow

@@ -9,6 +9,10 @@ from functools import cache
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # several processes share the cores, before torch counts them
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 # one server serves a whole session: what it has imported, no process that a test starts imports again
 multiprocessing.set_forkserver_preload(["torch", "polars", "lamina"])
 
