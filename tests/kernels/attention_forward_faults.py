@@ -30,19 +30,19 @@ def attention_kernel_forgets_to_rescale(patch: pytest.MonkeyPatch) -> None:
 @fault
 def attention_kernel_masks_the_end_alone(patch: pytest.MonkeyPatch) -> None:
     """Tiles at the edge of a window are seen whole."""
-    from lamina_kernels.attention import forward
+    from lamina_kernels.attention import walk
     from tests.kernels import attention_wrong
 
-    patch.setattr(forward, "seen", attention_wrong.inside)
+    patch.setattr(walk, "seen", attention_wrong.inside)
 
 
 @fault
 def attention_kernel_takes_edges_for_full(patch: pytest.MonkeyPatch) -> None:
     """All tiles are seen whole."""
-    from lamina_kernels.attention import forward
+    from lamina_kernels.attention import walk
     from tests.kernels import attention_wrong
 
-    patch.setattr(forward, "key_range", attention_wrong.whole)
+    patch.setattr(walk, "key_range", attention_wrong.whole)
 
 
 @fault

@@ -10,7 +10,8 @@ import torch
 from triton.runtime.jit import JITFunction
 
 from lamina_kernels.attention import backward_launch, mass_launch
-from lamina_kernels.attention.backward import keys_kernel, queries_kernel
+from lamina_kernels.attention.backward_keys import keys_kernel
+from lamina_kernels.attention.backward_queries import queries_kernel
 from lamina_kernels.attention.launch import Launch
 from lamina_kernels.attention.mass import received_kernel
 from lamina_kernels.attention.problem import Problem, Sums, Wanted

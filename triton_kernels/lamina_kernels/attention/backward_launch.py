@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,9 +9,11 @@ import torch
 from lamina_kernels import dispatch
 from lamina_kernels.attention import gradients as formulas
 from lamina_kernels.attention import operands, tiling
-from lamina_kernels.attention.backward import delta_kernel, keys_kernel, queries_kernel
+from lamina_kernels.attention.backward_keys import keys_kernel
+from lamina_kernels.attention.backward_queries import queries_kernel
+from lamina_kernels.attention.delta import delta_kernel
 from lamina_kernels.attention.descriptors import described
-from lamina_kernels.attention.launch import Launch, forward, power_of_2, run, sequences
+from lamina_kernels.attention.launch import Launch, fitted, power_of_2, run, sequences
 from lamina_kernels.attention.problem import Gradients, Problem, Sums
 from lamina_kernels.tiles.rows import ceil_div
 
@@ -20,10 +21,10 @@ from lamina_kernels.tiles.rows import ceil_div
 def backward(problem: Problem, sums: Sums, gradients: Sums) -> Gradients:
     """Return all gradients, from three launches: <out, dout>, the queries, the keys and values.
 
+    A gradient of the largest score needs its key.
+
     That of a table, which no kernel computes and the face refuses (`support.TABLE_GRADIENT`), is NaN.
     """
-    if gradients.max is not None and sums.argmax is None:
-        sums = sums._replace(argmax=forward(replace(problem, tier=2, columns=None, topk=0)).argmax)
     target = dispatch.target(problem.q)
     delta = None
     if gradients.out is not None:
@@ -74,7 +75,7 @@ def delta_plan(problem: Problem, out: torch.Tensor, dout: torch.Tensor) -> Launc
 
 def queries_plan(problem: Problem, shared: dict[str, Any], target: str) -> Launch:
     """Choose tiles and grid of the gradients of the queries, and allocate them."""
-    tiles = mask_tiles(problem, tiling.of_queries(target, *_kind(shared)))
+    tiles = fitted(tiling.of_queries(target, *_kind(shared)), problem)
     blocks = ceil_div(problem.max_seqlen_q, tiles.rows)
     arguments = {
         **shared,
@@ -94,7 +95,7 @@ def queries_plan(problem: Problem, shared: dict[str, Any], target: str) -> Launc
 
 def keys_plan(problem: Problem, shared: dict[str, Any], target: str) -> Launch:
     """Choose tiles and grid of the gradients of the keys and values, and allocate them."""
-    tiles = mask_tiles(problem, tiling.of_keys(target, *_kind(shared)))
+    tiles = fitted(tiling.of_keys(target, *_kind(shared)), problem)
     blocks = ceil_div(problem.max_seqlen_k, tiles.columns)
     arguments = {
         **shared,
@@ -125,16 +126,11 @@ def shared_arguments(
     if dout is not None and products == "tf32":
         dout = operands.round_to_tf32(dout)
     planes, places = _planes(problem, of_queries)
-    columns = problem.columns
     return {
         **shared,
         "dout": dout,
         **{f"dout_{axis}": stride for axis, stride in _strides(problem.v if dout is None else dout)},
-        "columns": columns if of_queries.columns is not None else None,
-        "columns_batch": 0 if columns is None or columns.shape[0] == 1 else columns.stride(0),
-        "columns_head": 0 if columns is None or columns.shape[1] == 1 else columns.stride(1),
-        "columns_row": 0 if columns is None else columns.stride(2),
-        "column_count": 0 if columns is None else columns.shape[3],
+        **operands.column_arguments(None if of_queries.columns is None else problem.columns),
         "terms": planes,
         "argmax": None if of_queries.argmax is None else of_queries.argmax.int(),
         "to_columns": None if of_queries.columns is None else of_queries.columns.contiguous(),
@@ -195,13 +191,6 @@ def _by_tile(shared: dict[str, Any], tiles: tiling.Tiling) -> dict[str, tuple[in
     width, value_width = shared["WIDTH"], shared["VALUE_WIDTH"]
     sizes = {"q": (tiles.rows, width), "k": (tiles.columns, width), "v": (tiles.columns, value_width)}
     return sizes if shared["dout"] is None else sizes | {"dout": (tiles.rows, value_width)}
-
-
-def mask_tiles(problem: Problem, tiles: tiling.Tiling) -> tiling.Tiling:
-    """Return tiles that a block of the mask is a multiple of."""
-    if problem.mask is None:
-        return tiles
-    return tiles._replace(rows=min(tiles.rows, problem.mask.block), columns=min(tiles.columns, problem.mask.block))
 
 
 def _rows(rows: torch.Tensor) -> torch.Tensor:

@@ -5,18 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.score import (
-    LN2,
-    LOG2E,
-    UNSEEN,
-    key_range,
-    load_tile,
-    scores_of_keys,
-    seen,
-    seen_of_block,
-    sequence,
-    weights_as,
-)
+from lamina_kernels.attention.moments import mean_and_deviation, mean_and_deviation_by_eight, with_tile
+from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector_or
+from lamina_kernels.attention.score import LN2, LOG2E, UNSEEN, Scoring, scores_at, weights_as
+from lamina_kernels.attention.walk import first_of, keys_seen, part_of, place_at, turns, visible
 from lamina_kernels.tiles.dot import INTERPRETED, dot
 from lamina_kernels.tiles.load import INDEX, load_rows
 
@@ -32,14 +24,6 @@ def under(s, m, to_log2):
         return (s - m) * to_log2
     else:
         return s * to_log2 - m * to_log2
-
-
-@triton.jit
-def mean_and_deviation(p, x, weight):
-    """Return the means of the rows of x by weights p, whose sums are `weight`, and their squared deviations."""
-    mean = tl.sum(p * x, 1) / tl.maximum(weight, 1e-37)
-    apart = x - mean[:, None]
-    return mean, tl.sum(p * apart * apart, 1)
 
 
 @triton.jit
@@ -88,75 +72,42 @@ def attention_forward_kernel(
     batch = tl.program_id(0) // blocks // splits // heads
     key_head = head // group
 
-    first_query, queries_here = sequence(batch, cu_seqlens_q, queries)  # pyright: ignore[reportGeneralTypeIssues]
-    first_key, keys_here = sequence(batch, cu_seqlens_k, keys)
-    if block * ROWS >= queries_here:
+    at = sequence(batch, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
+    if block * ROWS >= at.queries:
         return
     rows = block * ROWS + tl.arange(0, ROWS)
-    rows_valid = rows < queries_here
-    shift = keys_here - queries_here if BOTTOM_RIGHT else 0
-    positions = (rows + shift)[:, None]
+    rows_valid = rows < at.queries
+    positions = (rows + at.shift)[:, None]
 
-    # Packed sequences are parts of one.
-    part = batch if cu_seqlens_q is None else batch * 0
-    part64, head64, key_head64 = part.to(INDEX), head.to(INDEX), key_head.to(INDEX)
-    if DESCRIPTORS:
-        q_from, k_from, v_from = q, k, v
-    else:
-        q_from = q + part64 * q_batch + head64 * q_head + first_query.to(INDEX) * q_row
-        k_from = k + part64 * k_batch + key_head64 * k_head + first_key.to(INDEX) * k_row
-        v_from = v + part64 * v_batch + key_head64 * v_head + first_key.to(INDEX) * v_row
+    q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
+    k_from = row_of(k, at.part, key_head, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
+    v_from = row_of(v, at.part, key_head, at.first_key, v_batch, v_head, v_row, DESCRIPTORS)
+    columns_from = row_of(columns, at.part, head, at.first_key, columns_batch, columns_head, columns_row, False)
     # The first row of what is written.
-    written = (part64 * heads + head64) * queries + first_query
-    a, u, key_scale_from, key_bias_from, slope, table_from = scale, None, None, None, None, None
-    if query_scale is not None:
-        a = tl.load(query_scale + written + rows, mask=rows_valid, other=0.0)[:, None]
-    if query_bias is not None:
-        u = tl.load(query_bias + written + rows, mask=rows_valid, other=0.0)[:, None]
-    if key_scale is not None:
-        key_scale_from = key_scale + part64 * key_scale_batch + head64 * key_scale_head + first_key
-    if key_bias is not None:
-        key_bias_from = key_bias + part64 * key_bias_batch + head64 * key_bias_head + first_key
-    columns_from = columns
-    if TIER >= 3:
-        columns_from = columns + part64 * columns_batch + head64 * columns_head + first_key.to(INDEX) * columns_row
-    if slopes is not None:
-        slope = tl.load(slopes + head)
-    if table is not None:
-        table_from = table + head64 * (2 * radius + 1)
+    written = (at.part.to(INDEX) * heads + head) * queries + at.first_query
+    a = vector_or(scale, query_scale, written + rows, rows_valid, 1)
+    u = vector_or(None, query_bias, written + rows, rows_valid, 1)
+    key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
+    key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
+    slope = None if slopes is None else tl.load(slopes + head)
+    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
     # Scores are bare products, or nats.
     to_nats = scale if PLAIN else 1.0
     to_log2 = scale * LOG2E if PLAIN else LOG2E
 
-    position = block * ROWS + shift
-    low, full_low, full_high, high = key_range(
-        position, tl.minimum(block * ROWS + ROWS, queries_here) - 1 + shift,
-        keys_here, left, right, LEFT, RIGHT, COLUMNS,
-    )  # fmt: skip
     # Where keys are on both sides of their query, tiles with both are edges as well.
     BOTH: tl.constexpr = TIER >= 2 and not SIGMOID and not ONE_SIDED
-    if BLOCK:
-        # Tiles are counted along the list of blocks.
-        mask_from = mask_starts + part64 * mask_batch + head64 * mask_head + block * ROWS // BLOCK
-        low = tl.load(mask_from) * (BLOCK // COLUMNS)
-        high = tl.load(mask_from + 1) * (BLOCK // COLUMNS)
-        share = tl.cdiv(high - low, splits)
-    else:
-        share = tl.cdiv((high - low) // COLUMNS, splits) * COLUMNS
-    low = tl.minimum(low + split * share, high)
-    high = tl.minimum(low + share, high)
-    if not BLOCK:
-        full_low = tl.minimum(tl.maximum(full_low, low), high)
-        full_high = tl.minimum(tl.maximum(full_high, full_low), high)
-    cross_low, cross_high = full_high, full_high
-    if BOTH and not BLOCK:
-        cross_low = tl.minimum(tl.maximum(position // COLUMNS * COLUMNS, full_low), full_high)
-        cross_high = tl.cdiv(position + ROWS, COLUMNS) * COLUMNS
-        cross_high = tl.minimum(tl.maximum(cross_high, cross_low), full_high)
+    sight, walk = keys_seen(
+        block * ROWS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+        LEFT, RIGHT, BLOCK, ROWS, COLUMNS, BOTH,
+    )  # fmt: skip
+    walk = part_of(walk, split, splits, COLUMNS)
 
-    q_tile = load_tile(q_from, block * ROWS, rows_valid, part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
-    eights = (8 * tl.arange(0, COLUMNS // 8) - COLUMNS // 2).to(tl.float32)
-    ones = tl.arange(0, 8).to(tl.float32)
+    q_tile = load_tile(q_from, block * ROWS, rows_valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+    scoring = Scoring(
+        q_tile, k_from, at.keys, positions, a, u, key_scale_from, key_bias_from, slope, table_from, radius, cap,
+        at.part, key_head, k_row, width,
+    )  # fmt: skip
     acc = tl.zeros([ROWS, VALUE_WIDTH], tl.float32)
     m = tl.full([ROWS], UNSEEN, tl.float32)
     l = tl.zeros([ROWS], tl.float32)  # noqa: E741
@@ -170,42 +121,16 @@ def attention_forward_kernel(
     far_deviation = tl.zeros([ROWS], tl.float32)
     means = tl.zeros([ROWS, COLUMN_COUNT], tl.float32)
     for EDGE in tl.static_range(0, 2):
-        # First the tiles that every query sees whole; a block mask mixes them with the others.
-        if BLOCK:
-            count = (high - low) * EDGE
-        elif EDGE:
-            count = (full_low - low + cross_high - cross_low + high - full_high) // COLUMNS
-        else:
-            count = (cross_low - full_low + full_high - cross_high) // COLUMNS
-        for index in range(count):
-            if BLOCK:
-                tile = low + index
-                entry = tile // (BLOCK // COLUMNS)
-                start = tl.load(mask_blocks + entry) * BLOCK + tile % (BLOCK // COLUMNS) * COLUMNS
-            elif EDGE:
-                start = low + index * COLUMNS
-                start += tl.where(start < full_low, 0, cross_low - full_low)
-                start += tl.where(start < cross_high, 0, full_high - cross_high)
-                tile = start
-            else:
-                start = full_low + index * COLUMNS
-                start += tl.where(start < cross_low, 0, cross_high - cross_low)
-                tile = start
-            s = scores_of_keys(
-                q_tile, k_from, start, keys_here, positions,
-                a, u, key_scale_from, key_bias_from, slope, table_from, radius, cap,
-                part, key_head, k_row, width, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH,
-            )  # fmt: skip
+        # First the tiles that every query sees whole.
+        for turn in range(turns(walk, EDGE, COLUMNS)):
+            tile = place_at(walk, turn, EDGE, COLUMNS)
+            start = first_of(sight, tile, BLOCK)
+            s = scores_at(scoring, start, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH)
             these = start + tl.arange(0, COLUMNS)
             if EDGE:
-                if BLOCK:
-                    partial = tl.load(mask_partial + entry)
-                    if (partial >= 0) | (start < full_low) | (start >= full_high):
-                        inside = seen(positions, these[None, :], keys_here, left, right, LEFT, RIGHT)
-                        inside &= seen_of_block(mask_bits, partial, rows[:, None], these[None, :], BLOCK)
-                        s = tl.where(inside, s, UNSEEN)
-                else:
-                    s = tl.where(seen(positions, these[None, :], keys_here, left, right, LEFT, RIGHT), s, UNSEEN)
+                s = tl.where(
+                    visible(sight, tile, rows[:, None], positions, these[None, :], LEFT, RIGHT, BLOCK), s, UNSEEN
+                )
 
             largest = tl.max(s, 1)
             if TIER >= 2:
@@ -243,30 +168,21 @@ def attention_forward_kernel(
                     if BOTH:
                         far, far_spread = mean_and_deviation(p, tl.abs(apart), weight)
                 else:
-                    first_moments = tl.sum(by_eight * eights[None, :, None], 1)
-                    moment = tl.sum(first_moments + weights * ones[None, :], 1)
-                    second_moments = tl.sum(by_eight * (eights * eights)[None, :, None], 1)
-                    second_moments += (2 * first_moments + weights * ones[None, :]) * ones[None, :]
-                    offset = moment / tl.maximum(weight, 1e-37)
-                    spread = tl.sum(second_moments, 1) - moment * offset
-                    place = (start + COLUMNS // 2 - shift - rows).to(tl.float32) + offset
+                    offset, spread = mean_and_deviation_by_eight(by_eight, weights, weight, COLUMNS)
+                    place = (start + COLUMNS // 2 - at.shift - rows).to(tl.float32) + offset
                     # All keys of the tile are on one side of all queries.
                     far, far_spread = tl.abs(place), spread
                 portion = weight / l
-                step = place - key_mean
-                key_mean += step * portion
-                deviation = rescale * deviation + spread + step * step * portion * before
+                key_mean, deviation = with_tile(key_mean, deviation, place, spread, portion, before, rescale)
                 if BOTH:
-                    step = far - far_mean
-                    far_mean += step * portion
-                    far_deviation = rescale * far_deviation + far_spread + step * step * portion * before
+                    far_mean, far_deviation = with_tile(
+                        far_mean, far_deviation, far, far_spread, portion, before, rescale
+                    )
             if TIER >= 3:
-                functions = load_rows(
-                    columns_from, these, columns_row, these < keys_here, 0, column_count, COLUMN_COUNT
-                )
+                functions = load_rows(columns_from, these, columns_row, these < at.keys, 0, column_count, COLUMN_COUNT)
                 means = dot(p, functions, means, "bf16x3" if PRECISION == "half" else PRECISION)
             v_tile = load_tile(
-                v_from, start, these < keys_here, part, key_head, v_row, value_width,
+                v_from, start, these < at.keys, at.part, key_head, v_row, value_width,
                 DESCRIPTORS, COLUMNS, VALUE_WIDTH,
             )  # fmt: skip
             acc = dot(weights_as(p, v_tile), v_tile, acc, PRECISION)
@@ -303,21 +219,13 @@ def attention_forward_kernel(
         where = tl.where(unseen, NOWHERE, where)
         tile = tl.min(where, 0)
         while tile < NOWHERE:
-            if BLOCK:
-                entry = tile // (BLOCK // COLUMNS)
-                start = tl.load(mask_blocks + entry) * BLOCK + tile % (BLOCK // COLUMNS) * COLUMNS
-            else:
-                start = tile
-            s = scores_of_keys(
-                q_tile, k_from, start, keys_here, positions,
-                a, u, key_scale_from, key_bias_from, slope, table_from, radius, cap,
-                part, key_head, k_row, width, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH,
-            )  # fmt: skip
+            start = first_of(sight, tile, BLOCK)
             these = (start + tl.arange(0, COLUMNS))[None, :]
-            inside = seen(positions, these, keys_here, left, right, LEFT, RIGHT)
-            if BLOCK:
-                inside &= seen_of_block(mask_bits, tl.load(mask_partial + entry), rows[:, None], these, BLOCK)
-            s = tl.where(inside, s, UNSEEN)
+            s = tl.where(
+                visible(sight, tile, rows[:, None], positions, these, LEFT, RIGHT, BLOCK),
+                scores_at(scoring, start, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH),
+                UNSEEN,
+            )
             best = tl.where(where == tile, start + tl.argmax(s, 1), best)
             where = tl.where(where == tile, NOWHERE, where)
             tile = tl.min(where, 0)

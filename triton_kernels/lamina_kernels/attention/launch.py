@@ -59,13 +59,21 @@ def power_of_2(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
+def fitted(tiles: Tiling, problem: Problem) -> Tiling:
+    """Return tiles that lie inside the blocks of a mask."""
+    if problem.mask is None:
+        return tiles
+    block = problem.mask.block
+    return tiles._replace(rows=min(tiles.rows, block), columns=min(tiles.columns, block))
+
+
 def forward_plan(problem: Problem, target: str) -> Launch:
     """Choose tiles, parts and grid of the forward pass for a target, and allocate what it writes."""
     products = operands.products(problem, target)
     width, value_width = power_of_2(problem.q.shape[3]), power_of_2(problem.v.shape[3])
     columns = problem.columns if problem.tier >= 3 else None
     tier = min(problem.tier, 2) if columns is None else 3
-    tiles = _fitted(tiling.forward(target, products, max(width, value_width), tier, problem.mask is not None), problem)
+    tiles = fitted(tiling.forward(target, products, max(width, value_width), tier, problem.mask is not None), problem)
     shared, programs = _shared(problem, products, tiles)
     written = (shared["splits"], *problem.q.shape[:3])
     new = problem.q.new_empty
@@ -74,7 +82,7 @@ def forward_plan(problem: Problem, target: str) -> Launch:
     by_tile = {"q": (tiles.rows, width), "k": (tiles.columns, width), "v": (tiles.columns, value_width)}
     arguments = {
         **shared,
-        **_columns(columns),
+        **operands.column_arguments(columns),
         "out": new(*written, problem.v.shape[3], dtype=torch.float32 if whole else problem.v.dtype),
         "statistics": new(PLANES[tier], *written, dtype=torch.float32),
         "argmax": new(written, dtype=torch.int64) if tier >= 2 else None,
@@ -86,6 +94,7 @@ def forward_plan(problem: Problem, target: str) -> Launch:
         **described(shared, by_tile, target),
         "WIDTH": width,
         "VALUE_WIDTH": value_width,
+        "COLUMN_COUNT": 16,
     }
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
     return Launch((programs,), _only(attention_forward_kernel, arguments), options)
@@ -95,7 +104,7 @@ def top_plan(problem: Problem, target: str) -> Launch:
     """Choose tiles, parts and grid of the search for the largest scores, and allocate what it writes."""
     products = operands.products(problem, target)
     width = power_of_2(problem.q.shape[3])
-    tiles = _fitted(tiling.top(target, products), problem)
+    tiles = fitted(tiling.top(target, products), problem)
     shared, programs = _shared(problem, products, tiles)
     written = (shared["splits"], *problem.q.shape[:3], problem.topk)
     arguments = {
@@ -127,14 +136,6 @@ def forward(problem: Problem) -> Sums:
     return sums._replace(out=sums.out.to(problem.v.dtype))
 
 
-def _fitted(tiles: Tiling, problem: Problem) -> Tiling:
-    """Return tiles that lie inside the blocks of a mask."""
-    if problem.mask is None:
-        return tiles
-    block = problem.mask.block
-    return tiles._replace(rows=min(tiles.rows, block), columns=min(tiles.columns, block))
-
-
 def _shared(problem: Problem, products: str, tiles: Tiling) -> tuple[dict[str, Any], int]:
     """Return the arguments of kernels that visit the keys of a block of queries, and how many programs run."""
     blocks = ceil_div(problem.max_seqlen_q, tiles.rows)
@@ -151,24 +152,6 @@ def _shared(problem: Problem, products: str, tiles: Tiling) -> tuple[dict[str, A
         "COLUMNS": tiles.columns,
     }
     return arguments, programs * splits
-
-
-def _columns(columns: torch.Tensor | None) -> dict[str, Any]:
-    """Return the arguments for functions of the key, which sequences and heads may share."""
-    if columns is None:
-        strides, count = (0, 0, 0), 0
-    else:
-        columns = columns if columns.stride(3) == 1 else columns.contiguous()
-        strides = [stride if length > 1 else 0 for length, stride in zip(columns.shape, columns.stride(), strict=True)]
-        count = columns.shape[3]
-    return {
-        "columns": columns,
-        "columns_batch": strides[0],
-        "columns_head": strides[1],
-        "columns_row": strides[2],
-        "column_count": count,
-        "COLUMN_COUNT": 16,
-    }
 
 
 def _only(kernel: Any, arguments: dict[str, Any]) -> dict[str, Any]:

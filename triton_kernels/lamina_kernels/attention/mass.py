@@ -5,16 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.backward import NO_KEY, weights
-from lamina_kernels.attention.score import (
-    key_range,
-    load_tile,
-    query_range,
-    seen,
-    seen_of_block,
-    sequence,
-    vector,
-)
+from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector, vector_or
+from lamina_kernels.attention.walk import first_of, keys_seen, place_at, queries_seeing, turns, visible
+from lamina_kernels.attention.weights import NO_KEY, weights
 from lamina_kernels.tiles.dot import dot_rows
 from lamina_kernels.tiles.load import INDEX
 
@@ -39,83 +32,49 @@ def received_kernel(
     The grid is one-dimensional: blocks of keys run fastest, then heads, then sequences.
     """
     block = tl.program_id(0) % blocks
-    head32 = tl.program_id(0) // blocks % heads
-    head = head32.to(INDEX)
+    head = tl.program_id(0) // blocks % heads
     index = tl.program_id(0) // blocks // heads
-    first_query, n_queries = sequence(index, cu_seqlens_q, queries)  # pyright: ignore[reportGeneralTypeIssues]
-    first_key, n_keys = sequence(index, cu_seqlens_k, keys)
-    if block * COLUMNS >= n_keys:
+    at = sequence(index, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
+    if block * COLUMNS >= at.keys:
         return
-    # Packed sequences are parts of one batch.
-    part = index if cu_seqlens_q is None else index * 0
-    batch = part.to(INDEX)
-    shift = n_keys - n_queries if BOTTOM_RIGHT else 0
-
     others = block * COLUMNS + tl.arange(0, COLUMNS)
-    exists = others < n_keys
+    exists = others < at.keys
     places = others[:, None]
-    key_place = first_key.to(INDEX) + others
-    q_from, k_from = q, k
-    if not DESCRIPTORS:
-        q_from = q + batch * q_batch + head * q_head + first_query.to(INDEX) * q_row
-        k_from = k + batch * k_batch + head // group * k_head + first_key.to(INDEX) * k_row
+    key_place = at.first_key.to(INDEX) + others
+    q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
+    k_from = row_of(k, at.part, head // group, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
+    key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
+    key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
     k_tile = load_tile(
-        k_from, block * COLUMNS, exists, part, head32 // group, k_row, width, DESCRIPTORS, COLUMNS, WIDTH
+        k_from, block * COLUMNS, exists, at.part, head // group, k_row, width, DESCRIPTORS, COLUMNS, WIDTH
     )
-    c, w, slope, table_from = None, None, None, None
-    if key_scale is not None:
-        c = vector(key_scale + batch * key_scale_batch + head * key_scale_head, key_place, exists, 0.0, 1)
-    if key_bias is not None:
-        w = vector(key_bias + batch * key_bias_batch + head * key_bias_head, key_place, exists, 0.0, 1)
-    if slopes is not None:
-        slope = tl.load(slopes + head)
-    if table is not None:
-        table_from = table + head * (2 * radius + 1)
-
-    low, full_low, full_high, high = query_range(
-        block * COLUMNS, tl.minimum(block * COLUMNS + COLUMNS, n_keys) - 1, shift, n_queries,
-        left, right, LEFT, RIGHT, ROWS,
+    c = vector_or(None, key_scale_from, others, exists, 1)
+    w = vector_or(None, key_bias_from, others, exists, 1)
+    slope = None if slopes is None else tl.load(slopes + head)
+    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+    sight, walk = queries_seeing(
+        block * COLUMNS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits,
+        mask_batch, mask_head, LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
     )  # fmt: skip
-    if BLOCK:
-        starts = mask_starts + batch * mask_batch + head * mask_head + block * COLUMNS // BLOCK
-        low = tl.load(starts) * (BLOCK // ROWS)
-        high = tl.load(starts + 1) * (BLOCK // ROWS)
     mass = tl.zeros([COLUMNS], tl.float32)
     for EDGE in tl.static_range(0, 2):
-        if BLOCK:
-            count = (high - low) * EDGE
-        elif EDGE:
-            count = (full_low - low + high - full_high) // ROWS
-        else:
-            count = (full_high - full_low) // ROWS
-        for turn in range(count):
-            if BLOCK:
-                entry = (low + turn) // (BLOCK // ROWS)
-                start = tl.load(mask_blocks + entry) * BLOCK + (low + turn) % (BLOCK // ROWS) * ROWS
-            elif EDGE:
-                start = low + turn * ROWS
-                start += tl.where(start >= full_low, full_high - full_low, 0)
-            else:
-                start = full_low + turn * ROWS
+        for turn in range(turns(walk, EDGE, ROWS)):
+            tile = place_at(walk, turn, EDGE, ROWS)
+            start = first_of(sight, tile, BLOCK)
             rows = start + tl.arange(0, ROWS)
-            valid = rows < n_queries
-            positions = rows[None, :] + shift
-            place = (batch * heads + head) * queries + first_query + rows
-            q_tile = load_tile(q_from, start, valid, part, head32, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+            valid = rows < at.queries
+            positions = rows[None, :] + at.shift
+            place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
+            q_tile = load_tile(q_from, start, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
             products = dot_rows(k_tile, q_tile, tl.zeros([COLUMNS, ROWS], tl.float32), PRECISION)
-            a, u, l = scale, None, 0.0  # noqa: E741
-            if query_scale is not None:
-                a = vector(query_scale, place, valid, 0.0, 0)
-            if query_bias is not None:
-                u = vector(query_bias, place, valid, 0.0, 0)
+            a = vector_or(scale, query_scale, place, valid, 0)
+            u = vector_or(None, query_bias, place, valid, 0)
+            l = 0.0  # noqa: E741
             if not SIGMOID:
                 l = vector(lse, place, valid, NO_KEY, 0)  # noqa: E741
             inside = True
             if EDGE:
-                inside = seen(positions, places, n_keys, left, right, LEFT, RIGHT)
-                if BLOCK:
-                    partial = tl.load(mask_partial + entry)
-                    inside = inside & seen_of_block(mask_bits, partial, rows[None, :], places, BLOCK)
+                inside = visible(sight, tile, rows[None, :], positions, places, LEFT, RIGHT, BLOCK)
             p, _, _ = weights(
                 products, positions, places, inside, a, c, u, w, slope, table_from, radius, cap, l,
                 EDGE, SIGMOID, CAPPED,
@@ -126,11 +85,11 @@ def received_kernel(
             of_keys = tl.sum(p, axis=1)
             mass += of_keys
             if tiles is not None:
-                tile = ((batch * heads + head) * tl.cdiv(queries, ROWS) + start // ROWS) * blocks + block
+                sum_of = ((at.part.to(INDEX) * heads + head) * tl.cdiv(queries, ROWS) + start // ROWS) * blocks + block
                 # A block of a mask may end behind the last query.
-                tl.store(tiles + tile, tl.sum(tl.where(exists, of_keys, 0.0), axis=0), mask=start < n_queries)
+                tl.store(tiles + sum_of, tl.sum(tl.where(exists, of_keys, 0.0), axis=0), mask=start < at.queries)
     if received is not None:
-        tl.store(received + (batch * heads + head) * keys + key_place, mass, mask=exists)
+        tl.store(received + (at.part.to(INDEX) * heads + head) * keys + key_place, mass, mask=exists)
 
 
 @triton.jit(do_not_specialize=["heads", "group", "queries", "keys", "blocks", "left", "right", "radius"])
@@ -148,83 +107,47 @@ def above_kernel(
 ):  # fmt: skip
     """Write how many keys have a weight above the share, for ROWS queries of one head; the grid is that of queries."""
     block = blocks - 1 - tl.program_id(0) % blocks
-    head32 = tl.program_id(0) // blocks % heads
-    head = head32.to(INDEX)
+    head = tl.program_id(0) // blocks % heads
     index = tl.program_id(0) // blocks // heads
-    first_query, n_queries = sequence(index, cu_seqlens_q, queries)  # pyright: ignore[reportGeneralTypeIssues]
-    first_key, n_keys = sequence(index, cu_seqlens_k, keys)
-    if block * ROWS >= n_queries:
+    at = sequence(index, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
+    if block * ROWS >= at.queries:
         return
-    # Packed sequences are parts of one batch.
-    part = index if cu_seqlens_q is None else index * 0
-    batch = part.to(INDEX)
-    shift = n_keys - n_queries if BOTTOM_RIGHT else 0
-
     rows = block * ROWS + tl.arange(0, ROWS)
-    valid = rows < n_queries
-    positions = rows[:, None] + shift
-    place = (batch * heads + head) * queries + first_query + rows
-    key_place = first_key.to(INDEX)
-    q_from, k_from = q, k
-    if not DESCRIPTORS:
-        q_from = q + batch * q_batch + head * q_head + first_query.to(INDEX) * q_row
-        k_from = k + batch * k_batch + head // group * k_head + key_place * k_row
-    q_tile = load_tile(q_from, block * ROWS, valid, part, head32, q_row, width, DESCRIPTORS, ROWS, WIDTH)
-    a, u, slope, table_from, l = scale, None, None, None, 0.0  # noqa: E741
-    if query_scale is not None:
-        a = vector(query_scale, place, valid, 0.0, 1)
-    if query_bias is not None:
-        u = vector(query_bias, place, valid, 0.0, 1)
-    if slopes is not None:
-        slope = tl.load(slopes + head)
-    if table is not None:
-        table_from = table + head * (2 * radius + 1)
+    valid = rows < at.queries
+    positions = rows[:, None] + at.shift
+    place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
+    q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
+    k_from = row_of(k, at.part, head // group, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
+    key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
+    key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
+    q_tile = load_tile(q_from, block * ROWS, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+    a = vector_or(scale, query_scale, place, valid, 1)
+    u = vector_or(None, query_bias, place, valid, 1)
+    slope = None if slopes is None else tl.load(slopes + head)
+    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+    l = 0.0  # noqa: E741
     if not SIGMOID:
         l = vector(lse, place, valid, NO_KEY, 1)  # noqa: E741
 
-    low, full_low, full_high, high = key_range(
-        block * ROWS + shift, tl.minimum(block * ROWS + ROWS, n_queries) - 1 + shift, n_keys,
-        left, right, LEFT, RIGHT, COLUMNS,
+    sight, walk = keys_seen(
+        block * ROWS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+        LEFT, RIGHT, BLOCK, ROWS, COLUMNS, False,
     )  # fmt: skip
-    if BLOCK:
-        starts = mask_starts + batch * mask_batch + head * mask_head + block * ROWS // BLOCK
-        low = tl.load(starts) * (BLOCK // COLUMNS)
-        high = tl.load(starts + 1) * (BLOCK // COLUMNS)
     number = tl.zeros([ROWS], tl.int32)
     for EDGE in tl.static_range(0, 2):
-        if BLOCK:
-            count = (high - low) * EDGE
-        elif EDGE:
-            count = (full_low - low + high - full_high) // COLUMNS
-        else:
-            count = (full_high - full_low) // COLUMNS
-        for turn in range(count):
-            if BLOCK:
-                entry = (low + turn) // (BLOCK // COLUMNS)
-                start = tl.load(mask_blocks + entry) * BLOCK + (low + turn) % (BLOCK // COLUMNS) * COLUMNS
-            elif EDGE:
-                start = low + turn * COLUMNS
-                start += tl.where(start >= full_low, full_high - full_low, 0)
-            else:
-                start = full_low + turn * COLUMNS
+        for turn in range(turns(walk, EDGE, COLUMNS)):
+            tile = place_at(walk, turn, EDGE, COLUMNS)
+            start = first_of(sight, tile, BLOCK)
             others = start + tl.arange(0, COLUMNS)
-            exists = others < n_keys
+            exists = others < at.keys
             places = others[None, :]
-            k_tile = load_tile(k_from, start, exists, part, head32 // group, k_row, width, DESCRIPTORS, COLUMNS, WIDTH)
+            k_tile = load_tile(k_from, start, exists, at.part, head // group, k_row, width, DESCRIPTORS, COLUMNS, WIDTH)
             products = dot_rows(q_tile, k_tile, tl.zeros([ROWS, COLUMNS], tl.float32), PRECISION)
-            c, w = None, None
-            if key_scale is not None:
-                c = vector(
-                    key_scale + batch * key_scale_batch + head * key_scale_head, key_place + others, exists, 0.0, 0
-                )
-            if key_bias is not None:
-                w = vector(key_bias + batch * key_bias_batch + head * key_bias_head, key_place + others, exists, 0.0, 0)
+            c = vector_or(None, key_scale_from, others, exists, 0)
+            w = vector_or(None, key_bias_from, others, exists, 0)
             inside = True
             if EDGE:
-                inside = seen(positions, places, n_keys, left, right, LEFT, RIGHT)
-                if BLOCK:
-                    partial = tl.load(mask_partial + entry)
-                    inside = inside & seen_of_block(mask_bits, partial, rows[:, None], places, BLOCK)
+                inside = visible(sight, tile, rows[:, None], positions, places, LEFT, RIGHT, BLOCK)
             p, _, _ = weights(
                 products, positions, places, inside, a, c, u, w, slope, table_from, radius, cap, l,
                 EDGE, SIGMOID, CAPPED,

@@ -8,10 +8,9 @@ import torch
 
 from lamina_kernels import dispatch
 from lamina_kernels.attention import operands, tiling
-from lamina_kernels.attention.backward_launch import mask_tiles
 from lamina_kernels.attention.descriptors import described
 from lamina_kernels.attention.gradients import NO_KEY
-from lamina_kernels.attention.launch import Launch, power_of_2, run, sequences
+from lamina_kernels.attention.launch import Launch, fitted, power_of_2, run, sequences
 from lamina_kernels.attention.mass import above_kernel, received_kernel
 from lamina_kernels.attention.problem import MASS_BLOCK, Masses, Problem, Wanted
 from lamina_kernels.tiles.rows import ceil_div
@@ -55,7 +54,7 @@ def arguments(problem: Problem, lse: torch.Tensor | None, target: str) -> dict[s
 
 def received_plan(problem: Problem, shared: dict[str, Any], wanted: Wanted, target: str) -> Launch:
     """Choose tiles and grid of what keys receive, and allocate it."""
-    tiles = mask_tiles(problem, tiling.received(target, shared["PRECISION"], shared["WIDTH"]))
+    tiles = fitted(tiling.received(target, shared["PRECISION"], shared["WIDTH"]), problem)
     blocks, (batches, heads, queries) = ceil_div(problem.max_seqlen_k, tiles.columns), problem.q.shape[:3]
     made = {
         "received": problem.q.new_empty(batches, heads, problem.k.shape[2], dtype=torch.float32),
@@ -71,7 +70,7 @@ def received_plan(problem: Problem, shared: dict[str, Any], wanted: Wanted, targ
 
 def above_plan(problem: Problem, shared: dict[str, Any], share: float, target: str) -> Launch:
     """Choose tiles and grid of the number of keys above a share, and allocate it."""
-    tiles = mask_tiles(problem, tiling.received(target, shared["PRECISION"], shared["WIDTH"]))
+    tiles = fitted(tiling.received(target, shared["PRECISION"], shared["WIDTH"]), problem)
     above = problem.q.new_empty(problem.q.shape[:3], dtype=torch.int64)
     blocks = ceil_div(problem.max_seqlen_q, tiles.rows)
     return _plan(problem, shared | {"share": share, "above": above}, "query", tiles, blocks, target)

@@ -96,6 +96,18 @@ def mask_arguments(problem: Problem, side: str) -> dict[str, Any]:
     }
 
 
+def column_arguments(columns: torch.Tensor | None) -> dict[str, Any]:
+    """Return the arguments for functions of the key, which sequences and heads may share."""
+    if columns is None:
+        strides, count = [0, 0, 0], 0
+    else:
+        columns = _rows(columns, "ieee")
+        strides = [stride if length > 1 else 0 for length, stride in zip(columns.shape, columns.stride(), strict=True)]
+        count = columns.shape[3]
+    steps = {f"columns_{axis}": stride for axis, stride in zip(("batch", "head", "row"), strides, strict=False)}
+    return {"columns": columns, **steps, "column_count": count}
+
+
 def unit(problem: Problem, nat: float = LOG2E) -> float:
     """Return what factors and terms are multiplied with: kernels take the cap of s / softcap, or what is nat s."""
     return nat if problem.softcap is None else 1 / problem.softcap

@@ -5,15 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.score import (
-    UNSEEN,
-    key_range,
-    load_tile,
-    scores_of_keys,
-    seen,
-    seen_of_block,
-    sequence,
-)
+from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector_or
+from lamina_kernels.attention.score import UNSEEN, Scoring, scores_at
+from lamina_kernels.attention.walk import first_of, keys_seen, part_of, visible
 from lamina_kernels.tiles.load import INDEX
 
 MINUS_INFINITY = tl.constexpr(float("-inf"))
@@ -48,76 +42,43 @@ def attention_top_kernel(
     batch = tl.program_id(0) // blocks // splits // heads
     key_head = head // group
 
-    first_query, queries_here = sequence(batch, cu_seqlens_q, queries)  # pyright: ignore[reportGeneralTypeIssues]
-    first_key, keys_here = sequence(batch, cu_seqlens_k, keys)
-    if block * ROWS >= queries_here:
+    at = sequence(batch, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
+    if block * ROWS >= at.queries:
         return
     rows = block * ROWS + tl.arange(0, ROWS)
-    rows_valid = rows < queries_here
-    shift = keys_here - queries_here if BOTTOM_RIGHT else 0
-    positions = (rows + shift)[:, None]
+    rows_valid = rows < at.queries
+    positions = (rows + at.shift)[:, None]
 
-    part = batch if cu_seqlens_q is None else batch * 0
-    part64, head64, key_head64 = part.to(INDEX), head.to(INDEX), key_head.to(INDEX)
-    if DESCRIPTORS:
-        q_from, k_from = q, k
-    else:
-        q_from = q + part64 * q_batch + head64 * q_head + first_query.to(INDEX) * q_row
-        k_from = k + part64 * k_batch + key_head64 * k_head + first_key.to(INDEX) * k_row
-    written = (part64 * heads + head64) * queries + first_query
-    a, u, key_scale_from, key_bias_from, slope, table_from = scale, None, None, None, None, None
-    if query_scale is not None:
-        a = tl.load(query_scale + written + rows, mask=rows_valid, other=0.0)[:, None]
-    if query_bias is not None:
-        u = tl.load(query_bias + written + rows, mask=rows_valid, other=0.0)[:, None]
-    if key_scale is not None:
-        key_scale_from = key_scale + part64 * key_scale_batch + head64 * key_scale_head + first_key
-    if key_bias is not None:
-        key_bias_from = key_bias + part64 * key_bias_batch + head64 * key_bias_head + first_key
-    if slopes is not None:
-        slope = tl.load(slopes + head)
-    if table is not None:
-        table_from = table + head64 * (2 * radius + 1)
-
-    low, full_low, full_high, high = key_range(
-        block * ROWS + shift, tl.minimum(block * ROWS + ROWS, queries_here) - 1 + shift,
-        keys_here, left, right, LEFT, RIGHT, COLUMNS,
+    q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
+    k_from = row_of(k, at.part, key_head, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
+    written = (at.part.to(INDEX) * heads + head) * queries + at.first_query
+    a = vector_or(scale, query_scale, written + rows, rows_valid, 1)
+    u = vector_or(None, query_bias, written + rows, rows_valid, 1)
+    key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
+    key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
+    slope = None if slopes is None else tl.load(slopes + head)
+    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+    sight, walk = keys_seen(
+        block * ROWS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+        LEFT, RIGHT, BLOCK, ROWS, COLUMNS, False,
     )  # fmt: skip
-    if BLOCK:
-        mask_from = mask_starts + part64 * mask_batch + head64 * mask_head + block * ROWS // BLOCK
-        first = tl.load(mask_from) * (BLOCK // COLUMNS)
-        tiles = tl.load(mask_from + 1) * (BLOCK // COLUMNS) - first
-    else:
-        first, tiles = low // COLUMNS, (high - low) // COLUMNS
-    share = tl.cdiv(tiles, splits)
-    last = first + tl.minimum(split * share + share, tiles)
-    first += split * share
+    walk = part_of(walk, split, splits, COLUMNS)
 
-    q_tile = load_tile(q_from, block * ROWS, rows_valid, part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+    q_tile = load_tile(q_from, block * ROWS, rows_valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+    scoring = Scoring(
+        q_tile, k_from, at.keys, positions, a, u, key_scale_from, key_bias_from, slope, table_from, radius, cap,
+        at.part, key_head, k_row, width,
+    )  # fmt: skip
     slots = tl.arange(0, TOP)[None, :]
     values = tl.full([ROWS, TOP], UNSEEN, tl.float32)
     places = tl.full([ROWS, TOP], -1, tl.int32)
     # Tiles come in the order of their keys: of equal scores, those in the list come first.
-    for tile in range(first, last):
-        if BLOCK:
-            entry = tile // (BLOCK // COLUMNS)
-            partial = tl.load(mask_partial + entry)
-            start = tl.load(mask_blocks + entry) * BLOCK + tile % (BLOCK // COLUMNS) * COLUMNS
-            edge = (partial >= 0) | (start < full_low) | (start >= full_high)
-        else:
-            start = tile * COLUMNS
-            edge = (start < full_low) | (start >= full_high)
-        s = scores_of_keys(
-            q_tile, k_from, start, keys_here, positions,
-            a, u, key_scale_from, key_bias_from, slope, table_from, radius, cap,
-            part, key_head, k_row, width, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH,
-        )  # fmt: skip
+    for place in range(walk.low, walk.high, COLUMNS):
+        start = first_of(sight, place, BLOCK)
+        s = scores_at(scoring, start, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH)
         these = (start + tl.arange(0, COLUMNS))[None, :]
-        if edge:
-            inside = seen(positions, these, keys_here, left, right, LEFT, RIGHT)
-            if BLOCK:
-                inside &= seen_of_block(mask_bits, partial, rows[:, None], these, BLOCK)
-            s = tl.where(inside, s, UNSEEN)
+        if (place < walk.full_low) | (place >= walk.full_high):
+            s = tl.where(visible(sight, place, rows[:, None], positions, these, LEFT, RIGHT, BLOCK), s, UNSEEN)
         largest = tl.max(s, 1)
         enters = largest > tl.min(values, 1)
         while tl.max(enters.to(tl.int32), 0) > 0:
