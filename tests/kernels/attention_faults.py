@@ -291,3 +291,56 @@ def attention_looks_at_norms_without_gradients(patch: pytest.MonkeyPatch) -> Non
 
     whole = scores.squares
     patch.setattr(scores, "squares", lambda rows, dtype: whole(rows.detach(), dtype))
+
+
+@fault
+def attention_ranks_keep_their_own_parts(patch: pytest.MonkeyPatch) -> None:
+    """What the other ranks sent is taken for more of this rank's own keys."""
+
+    def all_gather(received: list[torch.Tensor], sent: torch.Tensor, group: Any) -> None:
+        for tensor in received:
+            tensor.copy_(sent)
+
+    patch.setattr(torch.distributed, "all_gather", all_gather)
+
+
+@fault
+def attention_ranks_pass_no_gradient(patch: pytest.MonkeyPatch) -> None:
+    """A rank's own part comes back without its history, as those of the others do."""
+    from lamina_kernels.attention import merging
+
+    whole = merging._mapped
+    patch.setattr(
+        merging,
+        "_mapped",
+        lambda part, gathered, ranks: whole(part, lambda x: [one.detach() for one in gathered(x)], ranks),
+    )
+
+
+@fault
+def attention_operator_says_the_wrong_dtype(patch: pytest.MonkeyPatch) -> None:
+    """What torch is told of a result is not what comes."""
+    from lamina_kernels.attention import op
+
+    whole = op.empty_sums
+    patch.setattr(op, "empty_sums", lambda p: (s := whole(p))._replace(argmax=s.max))
+
+
+@fault
+def attention_operator_changes_its_arguments(patch: pytest.MonkeyPatch) -> None:
+    """Queries are scaled where they lie."""
+    from lamina_kernels.attention import op
+
+    whole = op.form
+
+    def form(name: str) -> Any:
+        made = whole(name)
+
+        def forward(p: Any) -> Any:
+            sums = made.forward(p)
+            p.q.detach().mul_(2)
+            return sums
+
+        return made._replace(forward=forward)
+
+    patch.setattr(op, "form", form)

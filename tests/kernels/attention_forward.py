@@ -61,7 +61,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
 
 def tiny(*arguments: Any) -> Tiling:
     """Many tiles of few rows."""
-    return Tiling(32, 32, 4, 2)
+    return Tiling(64, 32, 4, 2)
 
 
 def always(*arguments: Any) -> bool:
@@ -88,7 +88,8 @@ def problem_of(case: dict[str, Any]) -> Problem:
     """Make a problem of random numbers."""
     packed = case["places"] == "packed"
     n, m, d, heads = case["queries"], case["keys"], case["width"], 2
-    batch, queries, keys = (1, n + 5, m + 7) if packed else (2, n, m)
+    # Two sequences where one side is a single tile: its other side still has several.
+    batch, queries, keys = (1, n + 5, m + 7) if packed else (1 if min(n, m) > 17 else 2, n, m)
     dv = d if case["value_width"] == "same" else case["value_width"]
     # Heads lie inside of positions, as models have them.
     rows = {
@@ -240,7 +241,7 @@ def a_broken_row_shows_and_breaks_no_other(forward: Forward) -> None:
     for name in ("out", "lse", "entropy"):
         value, expected = getattr(got, name), getattr(whole, name)
         assert value[0, 1, 7].isnan().all(), name
-        others = torch.ones(2, 2, 40, dtype=torch.bool)
+        others = torch.ones(value.shape[:3], dtype=torch.bool)
         others[0, 1, 7] = False
         assert torch.equal(value[others], expected[others]), name
 

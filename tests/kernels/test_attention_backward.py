@@ -8,15 +8,8 @@ import pytest
 import torch
 
 from tests.kernels import attention_backward as checks
+from tests.kernels import attention_backward_faults as faults
 from tests.kernels.forms import Form
-
-
-def _backward(*arguments, impl):
-    assert impl == "triton"
-    from lamina_kernels.attention.backward_launch import backward
-
-    return backward(*arguments)
-
 
 _TILING = "lamina_kernels.attention.tiling"
 
@@ -24,11 +17,11 @@ _TILING = "lamina_kernels.attention.tiling"
 def small_tiles(*arguments):
     from lamina_kernels.attention.tiling import Tiling
 
-    return Tiling(32, 64, 4, 1)
+    return Tiling(64, 64, 4, 1)
 
 
 TRITON = Form(
-    _backward, "triton", {f"{_TILING}.of_queries": small_tiles, f"{_TILING}.of_keys": small_tiles}, "interpreter"
+    checks.backward, "triton", {f"{_TILING}.of_queries": small_tiles, f"{_TILING}.of_keys": small_tiles}, "interpreter"
 )
 
 
@@ -49,6 +42,11 @@ def test_scores_with_a_table_that_is_not_learned_have_gradients():
     TRITON.run(checks_of, {**_WHOLE, "score": "table", "queries": 40, "keys": 70})
 
 
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test(check):
+    TRITON.run(check)
+
+
 @pytest.mark.parametrize(
     ("fault", "changes"),
     [
@@ -67,3 +65,30 @@ def test_scores_with_a_table_that_is_not_learned_have_gradients():
 def test_a_fault_is_noticed(fault, changes):
     with pytest.raises(AssertionError):
         TRITON.run(checks.errs_at_most_three_times_as_much_as_plain_torch, {**_WHOLE, **changes}, fault=fault)
+
+
+@pytest.mark.parametrize("fault", [*faults.TERMS, *faults.GRADIENTS])
+def test_a_thousandth_is_noticed(fault):
+    case = {**_WHOLE, "queries": 20, "keys": 40, "group": 1}
+    with pytest.raises(AssertionError):
+        TRITON.run(checks.errs_at_most_three_times_as_much_as_plain_torch, case, fault=fault)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_of_one_key_a_thousandth_is_noticed(dtype):
+    """Gradients of the output by its score cancel whole, so that nothing hides what is left."""
+    case = {**_WHOLE, "queries": 40, "keys": 1, "score": "plain", "window": "all", "dtype": dtype}
+    fault = "attention_term_of_constant_is_slightly_off"
+    with pytest.raises(AssertionError):
+        TRITON.run(checks.errs_at_most_three_times_as_much_as_plain_torch, case, fault=fault)
+
+
+def test_another_form_under_the_name_is_noticed():
+    with pytest.raises(AssertionError):
+        TRITON.run(checks.kernels_are_launched, fault="attention_backward_gives_way")
+
+
+def test_addresses_of_32_bits_are_noticed():
+    # A wild address reads anything, or ends the process.
+    with pytest.raises((AssertionError, RuntimeError)):
+        TRITON.run(checks.addresses_take_64_bits, fault="hsic_kernel_counts_in_32_bits")

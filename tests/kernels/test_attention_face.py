@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from lamina_kernels import dispatch
 from lamina_kernels.attention import (
     ALiBi,
     Cosine,
@@ -228,6 +229,17 @@ def test_without_a_gpu_triton_gives_way_to_nothing():
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match=r"attend: impl='triton' cannot run: .*a Triton kernel needs a GPU"):
             attend(Q, K, V, impl="triton")
+
+
+def test_triton_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(dispatch, "_triton_is_installed", lambda: False)
+    with pytest.raises(RuntimeError, match="attend: impl='triton' cannot run: Triton is not installed"):
+        attend(Q, K, V, impl="triton")
+
+
+def test_heads_of_eight_are_taken():
+    narrow = attend(Q[..., :8], K[..., :8], V, impl="blocked").out
+    assert torch.equal(narrow, attend(Q[..., :8], K[..., :8], V).out)
 
 
 @pytest.mark.parametrize("number", [0.0, -1.0, math.nan, math.inf])

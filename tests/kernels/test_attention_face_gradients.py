@@ -18,6 +18,12 @@ def test_gradients_of_flat_memory_are_those_of_the_reference(name):
     FORMS["blocked"].run(checks.gradients_are_those_of_the_reference, name)
 
 
+# A table has no gradient there.
+@pytest.mark.parametrize("name", [name for name in checks.LEARNED if name != "relative"])
+def test_gradients_of_triton_are_those_of_the_reference(name):
+    FORMS["triton"].run(checks.gradients_are_those_of_the_reference, name, 1e-4, torch.float32)
+
+
 @pytest.mark.parametrize("impl", ["reference", "blocked"])
 @pytest.mark.parametrize("kind", ["kl", "js", "tv"])
 def test_divergences_have_gradients(kind, impl):

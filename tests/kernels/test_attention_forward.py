@@ -20,14 +20,7 @@ def name(case: dict[str, Any]) -> str:
     return " ".join(str(value).removeprefix("torch.") for value in case.values())
 
 
-# The first cases hold most pairs; the others add a few each.
-CASES = [
-    pytest.param(case, id=name(case), marks=pytest.mark.slow if place >= 20 else ())
-    for place, case in enumerate(checks.CASES)
-]
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", checks.CASES, ids=name)
 def test_errs_at_most_twice_as_much_as_plain_torch(case):
     form(case).run(checks.errs_at_most_twice_as_much_as_plain_torch, case)
 

@@ -11,38 +11,29 @@ from tests.kernels import attention_mass as checks
 from tests.kernels.forms import Form
 
 
-def _mass(*arguments, impl):
-    assert impl == "triton"
-    from lamina_kernels.attention.mass_launch import mass
-
-    return mass(*arguments)
-
-
 def small_tiles(*arguments):
     from lamina_kernels.attention.tiling import Tiling
 
-    return Tiling(32, 64, 4, 1)
+    return Tiling(64, 64, 4, 1)
 
 
-TRITON = Form(_mass, "triton", {"lamina_kernels.attention.tiling.received": small_tiles}, "interpreter")
+TRITON = Form(checks.mass, "triton", {"lamina_kernels.attention.tiling.received": small_tiles}, "interpreter")
+
+
+@pytest.mark.parametrize("case", checks.CASES, ids=lambda case: " ".join(map(str, case.values())))
+def test_agrees_with_the_reference(case):
+    TRITON.run(checks.agrees_with_the_reference, case)
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test(check):
+    TRITON.run(check)
+
 
 PLAIN: dict[str, Any] = {
-    "width": 16, "queries": 129, "keys": 150, "value_width": 16, "window": "all", "places": "plain", "score": "plain",
-    "group": 2, "sigmoid": False, "dtype": torch.float32,
+    "width": 16, "queries": 129, "keys": 150, "window": "all", "places": "plain", "score": "plain", "group": 2,
+    "sigmoid": False, "dtype": torch.float32, "wanted": "all",
 }  # fmt: skip
-CASES = [
-    {},
-    {"score": "capped", "window": "both", "dtype": torch.float16},
-    {"score": "terms", "window": "causal", "places": "blocks", "width": 80},
-    {"score": "slopes", "window": "left", "places": "packed"},
-    {"score": "factors", "window": "top-left", "sigmoid": True},
-    {"queries": 1, "keys": 1},
-]
-
-
-@pytest.mark.parametrize("changes", CASES, ids=str)
-def test_agrees_with_the_reference(changes):
-    TRITON.run(checks.agrees_with_the_reference, {**PLAIN, **changes})
 
 
 @pytest.mark.parametrize(
@@ -50,9 +41,15 @@ def test_agrees_with_the_reference(changes):
     [
         ("attention_mass_skips_a_program", {}),
         ("attention_mass_forgets_the_share", {}),
-        ("attention_mass_drops_the_mask", CASES[2]),
+        ("attention_mass_drops_the_mask", {"score": "terms", "window": "causal", "places": "blocks", "width": 80}),
     ],
 )
 def test_a_fault_is_noticed(fault, changes):
     with pytest.raises(AssertionError):
         TRITON.run(checks.agrees_with_the_reference, {**PLAIN, **changes}, fault=fault)
+
+
+def test_addresses_of_32_bits_are_noticed():
+    # A wild address reads anything, or ends the process.
+    with pytest.raises((AssertionError, RuntimeError)):
+        TRITON.run(checks.addresses_take_64_bits, fault="hsic_kernel_counts_in_32_bits")

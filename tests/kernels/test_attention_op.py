@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.backends.common import aot_autograd
-from torch._functorch._aot_autograd.utils import make_boxed_func
+from torch.testing._internal.optests.generate_tests import OpCheckError
 
 from lamina_kernels import attention
-from lamina_kernels.attention import (
-    Cosine,
-    RelativeBias,
-    Sigmoid,
-    Softmax,
-    SquaredDistance,
-    divergence,
-    op_divergence,
-    op_mass,
-)
-from lamina_kernels.attention import op as first_pass
-from lamina_kernels.attention.op_arguments import flat
+from lamina_kernels.attention import Cosine, RelativeBias, Sigmoid, Softmax, SquaredDistance, divergence
 from tests.faults import broken
-from tests.kernels.attention_problems import problem
+from tests.kernels import attention_op_checks as checks
+from tests.kernels.attention_op_checks import rows
 from tests.meter import peak_bytes
 
 # Its statistics may be None; those that are asked for are not.
 attend: Any = attention.attend
 
 SMOOTH = ("lse", "entropy", "expected_score", "sum_p2", "distance", "max")
-
-
-def rows(n: int = 6, *, heads: int = 2, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(n)
-    return [torch.randn(1, heads, n, 3, generator=generator, dtype=dtype).requires_grad_() for _ in range(3)]
 
 
 def smooth(q, k, v, *held, make: Callable[..., Any] = dict, statistics=SMOOTH, **options):
@@ -152,77 +135,47 @@ def test_the_same_rows_give_the_same_bits():
         assert torch.equal(a, b)
 
 
-def differentiable(**options):
-    p = problem(queries=9, keys=9, causal=True, factors=True, **options)
-    names = ("q", "k", "v", "query_scale", "key_scale", "query_bias", "key_bias")
-    return replace(p, **{name: getattr(p, name).detach().clone().requires_grad_() for name in names})
-
-
 def test_torch_finds_the_operators_in_order():
-    """Schemas, fake tensors, gradients with static and dynamic shapes."""
-    p = differentiable(tier=3, topk=2, columns=2)
-    torch.library.opcheck(first_pass._attend, (*flat(p), "blocked"))
-    lse = torch.randn(2, 2, 9, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(op_mass._mass, (*flat(p), lse, True, True, 0.1, "blocked"))
-    torch.library.opcheck(op_divergence._divergence, (*flat(p), *flat(differentiable(seed=1)), "js", "blocked"))
+    for check in checks.OPERATORS:
+        checks.BLOCKED.run(check)
 
 
-def loss(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
-    names = ("entropy", "received", "distance", "argmax")
-    out, stats, _ = attend(
-        q,
-        k,
-        v,
-        causal=True,
-        statistics=names,
-        targets={"previous": -1},
-        score=Cosine(temperature),
-        normalizer=Softmax(sink=torch.zeros(2)),
-        impl="blocked",
-    )
-    parts = (out, stats.entropy, stats.received.square(), stats.distance.variance, stats.targets["previous"])
-    return sum((x.sum() for x in parts), torch.zeros(()))
+def test_results_of_triton_are_what_torch_was_told():
+    checks.TRITON.run(checks.results_are_what_torch_was_told)
+
+
+@pytest.mark.parametrize("fault", ["says_the_wrong_dtype", "changes_its_arguments"])
+def test_a_fault_of_an_operator_is_noticed(fault):
+    with broken(f"attention_operator_{fault}"), pytest.raises(OpCheckError):
+        checks.BLOCKED.run(checks.the_first_pass_is_in_order)
 
 
 def test_it_compiles_whole_and_lengths_may_change():
-    temperature = torch.tensor(0.3, requires_grad=True)
-    graphs = 0
-
-    def count(graph, example):
-        nonlocal graphs
-        graphs += 1
-        return make_boxed_func(graph)
-
-    torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=aot_autograd(fw_compiler=count))
-    for n in (9, 12, 20):
-        q, k, v = rows(n, dtype=torch.float32)
-        leaves = (q, k, v, temperature)
-        got = torch.autograd.grad(compiled(*leaves), leaves)
-        wanted = torch.autograd.grad(loss(*leaves), leaves)
-        for a, b in zip(got, wanted, strict=True):
-            torch.testing.assert_close(a, b)
-    # One graph forward and one backward, whatever the length.
-    assert graphs == 2
-
-
-def needed(n: int) -> int:
-    """Return the bytes that attention of `n` queries and keys needs forward and backward, beyond a small one."""
-    setup = """
-        import torch
-        from lamina_kernels.attention import attend
-        names = ("entropy", "argmax", "distance", "received")
-
-        def both(n):
-            q, k, v = (torch.ones(1, 1, n, 16, requires_grad=True) for _ in range(3))
-            out, stats, _ = attend(q, k, v, window=(300, 0), statistics=names, impl="blocked")
-            (out.sum() + stats.entropy.sum() + stats.received.sum()).backward()
-
-        both(600)
-    """
-    return peak_bytes(f"{setup}\n        both({n})") - peak_bytes(setup)
+    checks.BLOCKED.run(checks.it_compiles_whole_and_lengths_may_change)
 
 
 def test_memory_is_flat():
-    """A matrix of 6,000 queries and keys is 144 MB; rows, results and gradients are 5 MB."""
-    assert needed(6000) < 40e6
+    """A matrix of 4,096 queries and keys is 67 MB, of 32,768 it is 4.3 GB; what grows with n is 0.7 KB a row."""
+    peak_bytes("""
+        import torch
+        from pathlib import Path
+        from lamina_kernels.attention import attend
+
+        def peak():
+            return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+        def both(n):
+            q, k, v = (torch.ones(1, 1, n, 16, requires_grad=True) for _ in range(3))
+            with torch.no_grad():
+                attend(q, k, v, causal=True, statistics=("entropy",), impl="blocked")
+            names = ("entropy", "argmax", "distance", "received")
+            out, stats, _ = attend(q, k, v, window=(300, 0), statistics=names, impl="blocked")
+            (out.sum() + stats.entropy.sum() + stats.received.sum()).backward()
+            return peak()
+
+        alone = both(600)
+        some = both(4096) - alone
+        assert some < 30e6, some
+        many = both(32768) - alone
+        assert many < 120e6, many
+    """)
