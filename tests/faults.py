@@ -1017,6 +1017,44 @@ def attention_forgets_the_mask(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def attention_forgets_hidden_keys(patch: pytest.MonkeyPatch) -> None:
+    """Where masks come to hidden keys and a window, the keys are not hidden."""
+    from lamina.recording.attention import statistics
+
+    whole = statistics.reach_of
+
+    def unhidden(a):
+        found = whole(a)
+        return found and found._replace(bias=None)
+
+    patch.setattr(statistics, "reach_of", unhidden)
+
+
+@fault
+def attention_takes_every_mask_for_a_window(patch: pytest.MonkeyPatch) -> None:
+    """Keys and window of a mask are found, and nobody counts whether all of their pairs are seen."""
+    from lamina.recording.attention import reach
+
+    patch.setattr(reach, "_complete", lambda *_: True)
+
+
+@fault
+def attention_calls_the_next_token_the_previous(patch: pytest.MonkeyPatch) -> None:
+    """Offsets of positions have the other sign."""
+    from lamina.recording.attention import statistics
+
+    patch.setattr(statistics, "_OFFSETS", {name: -offset for name, offset in statistics._OFFSETS.items()})
+
+
+@fault
+def attention_says_nothing_of_queries_without_keys(patch: pytest.MonkeyPatch) -> None:
+    """The zeros that the kernels give to a query without a key stay."""
+    from lamina.recording.attention import statistics
+
+    patch.setattr(statistics, "_KNOWN", (*statistics._NAMES, *statistics._OFFSETS, "sink"))
+
+
+@fault
 def sampling_depends_on_the_place_in_the_batch(patch: pytest.MonkeyPatch) -> None:
     """Rows are sampled by where they stand in a batch instead of by what they are."""
     import numpy as np

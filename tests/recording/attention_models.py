@@ -78,12 +78,13 @@ def of_weights(p: torch.Tensor) -> dict[str, torch.Tensor]:
         "previous": (p * (keys == own - 1)).sum(-1),
         "sink": p[..., 0],
         "self": (p * (keys == own)).sum(-1),
+        "next": (p * (keys == own + 1)).sum(-1),
         "received": p.sum(2),
     }
     return {name: value.transpose(1, 2) for name, value in found.items()}
 
 
-TOLD = ("entropy", "participation_ratio", "max_key", "distance", "previous", "sink", "self", "received")
+TOLD = ("entropy", "participation_ratio", "max_key", "distance", "previous", "sink", "self", "next", "received")
 
 
 def check(found: dict[str, torch.Tensor], p: torch.Tensor, prefix: str) -> None:

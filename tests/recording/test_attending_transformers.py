@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from lamina.errors import RecordingError
 from lamina.recording.attending import AttentionTaps
+from lamina.recording.attention import statistics
 from tests.faults import broken
 from tests.recording.attention_models import CONFIGS, FIRST, TOLD, batch, build, check, outputs
 
@@ -50,19 +52,47 @@ def test_eager_attention_is_read_like_sdpa(family):
     check_weights(family, padded=True, implementation="eager")
 
 
-@pytest.mark.parametrize("fault", ["attention_forgets_the_mask", "attention_ignores_causality"])
-def test_a_wrong_reading_of_masks_is_found_out(fault):
+def taken(model: nn.Module, given: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Return how many calls go through `attend`, and how many through tiles under a dense mask."""
+    attend, blocked = Mock(wraps=statistics.attend), Mock(wraps=statistics.blocked.attention_statistics)
+    monkeypatch.setattr(statistics, "attend", attend)
+    monkeypatch.setattr(statistics.blocked, "attention_statistics", blocked)
+    recorded(model, **given)
+    return attend.call_count, blocked.call_count
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_the_masks_of_most_models_are_recognized(family, padded, implementation, monkeypatch):
+    # Gemma's cap would cap what hides padding.
+    expected = (0, 2) if family == "gemma2" and padded else (2, 0)
+    assert taken(build(family, implementation), batch(family, padded=padded), monkeypatch) == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "family"),
+    [
+        ("attention_forgets_hidden_keys", "llama"),
+        ("attention_forgets_hidden_keys", "bert"),
+        ("attention_forgets_the_mask", "gemma2"),
+        ("attention_ignores_causality", "llama"),
+    ],
+)
+def test_a_wrong_reading_of_masks_is_found_out(fault, family):
     with broken(fault), pytest.raises(AssertionError):
-        check_weights("llama", padded=fault == "attention_forgets_the_mask")
+        check_weights(family, padded=fault != "attention_ignores_causality")
 
 
-def test_position_biases_are_added():
+def test_position_biases_are_added(monkeypatch):
     from transformers import T5Config, T5Model
 
     torch.manual_seed(0)
     options: dict[str, Any] = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1, "num_heads": 4}
     model = T5Model._from_config(T5Config(**options), attn_implementation="eager").eval()
     given = {"input_ids": torch.arange(1, 13).view(2, 6), "decoder_input_ids": torch.arange(1, 9).view(2, 4)}
+    # Between the two stand no positions.
+    assert taken(model, given, monkeypatch) == (1, 2)
     found, result = recorded(model, **given, output_attentions=True)
     check(found, result.encoder_attentions[0], "encoder.block.0.layer.0.SelfAttention")
     check(found, result.decoder_attentions[0], "decoder.block.0.layer.0.SelfAttention")

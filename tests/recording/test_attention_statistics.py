@@ -1,19 +1,20 @@
-"""Statistics of attention: closed forms, and tiles against the whole matrix in float64."""
+"""Statistics of attention: closed forms, and each way to them against the whole matrix in float64."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from lamina.errors import RecordingError
-from lamina.recording.attention import STATISTICS, Attention, blocked, reference
+from lamina.recording.attention import STATISTICS, Attention, blocked, reference, statistics
 from tests.faults import broken
 from tests.meter import peak_bytes
 
 INF = math.inf
-forms = pytest.mark.parametrize("form", [reference, blocked])
+forms = pytest.mark.parametrize("form", [reference, blocked, statistics])
 
 
 def ask(form, names, **given) -> list:
@@ -35,8 +36,8 @@ def weights(p: torch.Tensor) -> dict:
 def test_queries_that_find_all_keys_alike_have_the_entropy_log_n(form):
     given = {"q": torch.zeros(1, 1, 2, 4), "k": torch.randn(1, 1, 8, 4)}
     names = ["entropy", "logsumexp", "participation_ratio", "max_score", "expected_score", "sink", "received"]
-    log8 = pytest.approx([math.log(8)] * 2, rel=1e-6)
-    assert ask(form, names, **given) == [log8, log8, [8, 8], [0, 0], [0, 0], [0.125] * 2, [0.25] * 8]
+    log8, eighth, quarter = (pytest.approx(values, rel=1e-6) for values in ([math.log(8)] * 2, [0.125] * 2, [0.25] * 8))
+    assert ask(form, names, **given) == [log8, log8, [8, 8], [0, 0], [0, 0], eighth, quarter]
 
 
 @forms
@@ -51,13 +52,14 @@ def test_a_query_with_one_key_in_reach_knows_it(form):
 @forms
 def test_planted_weights_come_back(form):
     p = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.0, 1.0, 0.0]], dtype=torch.float64)
-    names = ["previous", "self", "sink", "distance", "participation_ratio", "entropy", "max_key", "received"]
+    names = ["previous", "self", "next", "sink", "distance", "participation_ratio", "entropy", "max_key", "received"]
     got = ask(form, names, **weights(p))
     for values, expected in zip(
         got,
         [
             [0, 0.1, 1],
             [0.5, 0.2, 0],
+            [0.25, 0.7, 0],
             [0.5, 0.1, 0],
             [0.25 + 0.5, 0.1 + 0.7, 1],
             [1 / 0.375, 1 / 0.54, 1],
@@ -118,14 +120,20 @@ CASES = [
 ]
 
 
-def check_tiles(options: dict, tile: tuple[int, int]) -> None:
-    attention = case(1, **options)
+def check(attention: Attention, found: dict) -> None:
+    """Compare with the whole matrix in float64."""
+    B, H, T, S = attention.shape
     truth = reference.attention_statistics(attention, STATISTICS)
-    found = blocked.attention_statistics(attention, STATISTICS, tile=tile)
+    assert list(found) == list(truth) == list(STATISTICS)
     for name, value in truth.items():
-        assert found[name].shape == value.shape == (3, options["S" if name == "received" else "T"], options["H"])
+        assert found[name].shape == value.shape == (B, S if name == "received" else T, H)
         assert found[name].dtype == value.dtype
         torch.testing.assert_close(found[name], value, rtol=1e-11, atol=1e-11, equal_nan=True)
+
+
+def check_tiles(options: dict, tile: tuple[int, int]) -> None:
+    attention = case(1, **options)
+    check(attention, blocked.attention_statistics(attention, STATISTICS, tile=tile))
 
 
 @pytest.mark.parametrize("options", CASES)
@@ -168,14 +176,17 @@ def test_entropy_keeps_its_digits_at_large_scores():
     assert ask(blocked, ["entropy"], **given) == [[pytest.approx(math.log(1000), rel=1e-6)]]
 
 
-def test_autocast_and_gradients_of_the_caller_do_not_matter():
+@pytest.mark.parametrize("dense", [False, True])
+def test_autocast_and_gradients_of_the_caller_do_not_matter(dense):
     attention = case(3, H=2, Hk=2, T=5, S=5, dtype=torch.float32)
+    attention = attention if dense else dataclasses.replace(attention, masks=(), causal=True)
     attention.q.requires_grad_()
-    truth = blocked.attention_statistics(attention, ["entropy"])["entropy"]
+    truth = statistics.attention_statistics(attention, STATISTICS)
     with torch.autocast("cpu"):
-        found = blocked.attention_statistics(attention, ["entropy"])["entropy"]
-    assert torch.equal(found, truth)
-    assert not found.requires_grad
+        found = statistics.attention_statistics(attention, STATISTICS)
+    for name, value in truth.items():
+        assert torch.equal(found[name].nan_to_num(), value.nan_to_num())
+        assert not found[name].requires_grad
 
 
 def needed(n: int) -> int:
@@ -202,6 +213,6 @@ def test_what_does_not_fit_raises():
         Attention(q=torch.zeros(1, 1, 2, 4), k=torch.zeros(1, 1, 2, 4), masks=(torch.zeros(3, 2),))
     attention = Attention(q=torch.zeros(1, 1, 2, 4), k=torch.zeros(1, 1, 2, 4))
     with pytest.raises(RecordingError, match=r"'entropie' is no statistic of attention \(nearest: entropy\)"):
-        blocked.attention_statistics(attention, ["entropie"])
+        statistics.attention_statistics(attention, ["entropie"])
     with pytest.raises(RecordingError, match="no statistic of attention was named"):
-        blocked.attention_statistics(attention, [])
+        statistics.attention_statistics(attention, [])

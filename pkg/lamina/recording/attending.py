@@ -27,7 +27,7 @@ class AttentionTaps:
         model: A model out of Transformers, or with `torch.nn.MultiheadAttention` inside.
         statistics: Names out of `lamina.recording.attention.STATISTICS`.
         receive: Called as `receive(site, values)` at each call of a module for each statistic that is armed, with
-            [batch, queries, heads], for `received` [batch, keys, heads]; see `blocked.attention_statistics`.
+            [batch, queries, heads], for `received` [batch, keys, heads]; see `attention.statistics`.
 
     Raises:
         RecordingError: If a statistic is not known, the model has no attention of a known kind, or its implementation

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from lamina_kernels.attention.blocked_distance import Distance
-from lamina_kernels.attention.blocked_scores import FAR, LOG2E, Scores, sigmoid_
+from lamina_kernels.attention.blocked_scores import FAR, LOG2E, Scores, add_product, sigmoid_
 from lamina_kernels.attention.blocked_top import Top, largest
 from lamina_kernels.attention.blocked_visits import Visit, walk
 from lamina_kernels.attention.op_arguments import empty_sums
@@ -89,7 +89,7 @@ def _softmax(scores: Scores, visits: Iterator[Visit]) -> Found:
             z.clamp_min_(FAR)
         weights = torch.mul(z, LOG2E, out=scores.memory("weights", s.shape[2])).exp2_()
         part = weights.sum(-1)
-        out.mul_(decay[..., None]).baddbmm_(weights, scores.v[items, visit.keys])
+        add_product(out.mul_(decay[..., None]), weights, scores.v[items, visit.keys])
         if p.tier >= 1:
             spread = decay * (spread + step * mass) + z.mul_(weights).sum(-1)
         if p.tier >= 2:
@@ -133,7 +133,7 @@ def _sigmoid(scores: Scores, visits: Iterator[Visit]) -> Found:
         s = scores.tile(visit)
         largest_so_far.add(s, visit)
         weights = sigmoid_(s)
-        out.baddbmm_(weights, scores.v[items, visit.keys])
+        add_product(out, weights, scores.v[items, visit.keys])
         if columns is not None:
             columns += scores.sum_columns(weights, visit)
         if p.tier >= 2:

@@ -15,6 +15,8 @@ FAR = -1e4
 
 _KEPT = 4
 
+_NARROW = 16
+
 
 class Scores:
     """The scores of a problem.
@@ -139,6 +141,17 @@ class Scores:
             d = self.distance(keys)
             self._kept[place] = torch.zeros_like(d).masked_fill_(~in_window(self.problem, d), -torch.inf)
         return self._kept[place]
+
+
+def add_product(out: torch.Tensor, weights: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Add weights @ v to `out`, the other way round if v has few columns.
+
+    Of 1 to 15 columns torch multiplies matrices of a batch more slowly than of 16, of 1 the other way round four times
+    as fast.
+    """
+    if v.shape[2] < _NARROW:
+        return out.add_((v.mT @ weights.mT).mT)
+    return out.baddbmm_(weights, v)
 
 
 def sigmoid_(s: torch.Tensor) -> torch.Tensor:

@@ -18,50 +18,31 @@ _FAR = -1e4
 def attention_statistics(
     attention: Attention, statistics: Iterable[str], *, tile: tuple[int, int] = _TILE
 ) -> dict[str, torch.Tensor]:
-    """Return statistics of attention without its matrix.
+    """Return statistics of attention under masks of all kinds, in memory for a tile of all heads.
 
-    A query that reaches no key has no distribution: its `logsumexp` and `max_score` are -inf, its `max_key` is -1, the
-    other statistics are NaN, and no key receives mass from it. Nothing is differentiated.
+    Takes and returns what `statistics.attention_statistics` does.
 
     Args:
         attention: Queries, keys and masks.
-        statistics: Names out of `STATISTICS`, which defines them.
+        statistics: Names out of `STATISTICS`.
         tile: How many queries and keys are compared at a time.
-
-    Returns:
-        A tensor a name: [B, T, H], `received` [B, S, H], float32 (float64 for float64 queries), `max_key` int64.
-
-    Raises:
-        RecordingError: If a name is no statistic.
-
-    Cost: the product of queries and keys once, once more for `received`; memory for a tile of all heads.
-
-    Example:
-        >>> import torch
-        >>> from lamina.recording.attention import Attention
-        >>> from lamina.recording.attention.blocked import attention_statistics
-        >>> alike = Attention(q=torch.zeros(1, 2, 3, 8), k=torch.randn(1, 2, 5, 8))
-        >>> attention_statistics(alike, ["entropy"])["entropy"].exp().round().unique().tolist()
-        [5.0]
     """
     names = known(statistics)
     a = attention
     B, H, T, S = a.shape
-    # The sums are ours: a model's autocast would round the products.
-    with torch.no_grad(), torch.autocast(a.q.device.type, enabled=False):
-        rows = {
-            name: a.q.new_empty(B, T, H, dtype=torch.int64 if name == "max_key" else a.dtype).transpose(1, 2)
-            for name in names
-            if name != "received"
-        }
-        received = a.q.new_zeros(B, S, H, dtype=a.dtype).transpose(1, 2) if "received" in names else None
-        for items in _slices(0, B, max(1, _SCORES // max(1, H * min(T, tile[0]) * min(S, tile[1])))):
-            for queries in _slices(0, T, tile[0]):
-                found, top, mass = _of_rows(a, tuple(rows), items, queries, tile[1])
-                for name, value in found.items():
-                    rows[name][items, :, queries] = value
-                if received is not None:
-                    _hand_out(a, received, top, mass, items, queries, tile[1])
+    rows = {
+        name: a.q.new_empty(B, T, H, dtype=torch.int64 if name == "max_key" else a.dtype).transpose(1, 2)
+        for name in names
+        if name != "received"
+    }
+    received = a.q.new_zeros(B, S, H, dtype=a.dtype).transpose(1, 2) if "received" in names else None
+    for items in _slices(0, B, max(1, _SCORES // max(1, H * min(T, tile[0]) * min(S, tile[1])))):
+        for queries in _slices(0, T, tile[0]):
+            found, top, mass = _of_rows(a, tuple(rows), items, queries, tile[1])
+            for name, value in found.items():
+                rows[name][items, :, queries] = value
+            if received is not None:
+                _hand_out(a, received, top, mass, items, queries, tile[1])
     results = rows if received is None else rows | {"received": received}
     return {name: results[name].transpose(1, 2) for name in names}
 
@@ -76,7 +57,7 @@ def _of_rows(
     # Sums over keys of p, p z, p^2 and p |distance|, with z the score less the running maximum and p = exp(z).
     mass, spread, square, path = (torch.zeros_like(top) for _ in range(4))
     key = top.new_full(shape, -1, dtype=torch.int64)
-    targets = {"previous": own - 1, "sink": torch.zeros_like(own), "self": own}
+    targets = {"previous": own - 1, "self": own, "next": own + 1, "sink": torch.zeros_like(own)}
     hit = {name: top.clone() for name in targets if name in names}
     for keys in _in_reach(a, queries, width):
         s = _scores(a, items, queries, keys)

@@ -19,8 +19,9 @@ STATISTICS = {
     "expected_score": "sum p score",
     "distance": "sum p |position of the query - position of the key|",
     "previous": "p of the key before the query's position, 0 where there is none",
-    "sink": "p of the first key",
     "self": "p of the key at the query's position, 0 where there is none",
+    "next": "p of the key behind the query's position, 0 where there is none",
+    "sink": "p of the first key",
     "received": "sum of p over the queries, of each key",
 }
 """What each statistic is; p is the softmax of a query's scores over the keys that it may attend to."""

@@ -12,7 +12,7 @@ from lamina.recording.attention.inputs import Attention, known, lowest
 def attention_statistics(attention: Attention, statistics: Iterable[str]) -> dict[str, torch.Tensor]:
     """Return statistics of attention from its whole matrix, in the dtype of the queries (float32 at least).
 
-    Takes and returns what `blocked.attention_statistics` does, in B H T S numbers of memory.
+    Takes and returns what `statistics.attention_statistics` does, in B H T S numbers of memory.
     """
     names = known(statistics)
     q, k = attention.q.to(attention.dtype), attention.k.to(attention.dtype)
@@ -41,8 +41,9 @@ def attention_statistics(attention: Attention, statistics: Iterable[str]) -> dic
         "expected_score": torch.where(reach, p * s, 0).sum(-1).masked_fill(empty, torch.nan),
         "distance": (p * (own - keys).abs()).sum(-1),
         "previous": (p * (keys == own - 1)).sum(-1),
-        "sink": p[..., 0],
         "self": (p * (keys == own)).sum(-1),
+        "next": (p * (keys == own + 1)).sum(-1),
+        "sink": p[..., 0],
         "received": p.masked_fill(empty[..., None], 0).sum(-2),
     }
     return {name: results[name].transpose(1, 2) for name in names}

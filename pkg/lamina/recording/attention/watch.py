@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from lamina.errors import RecordingError
-from lamina.recording.attention.blocked import attention_statistics
 from lamina.recording.attention.inputs import Attention
+from lamina.recording.attention.statistics import attention_statistics
 from lamina.recording.autograd import backward_pass
 
 Receive = Callable[[str, torch.Tensor], None]
@@ -136,8 +136,7 @@ class Watch:
         if backward_pass() is not None:
             return
         with torch.no_grad():
-            attention = self._attention(call)
-            found = attention_statistics(attention, self.due)
+            found = attention_statistics(self._attention(call), self.due)
         for statistic, value in found.items():
             self._give(f"{self.name}.{statistic}" if self.name else statistic, self._rows(statistic, value))
 
