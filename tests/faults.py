@@ -40,28 +40,28 @@ def broken(name: str) -> Iterator[None]:
 @fault
 def gram_drops_the_last_tile(patch: pytest.MonkeyPatch) -> None:
     """A loop over whole tiles only: the remainder of the rows is never summed."""
-    from lamina_kernels.gram.product import blocked
+    from lamina_kernels.gram.sums import linear
 
-    patch.setattr(
-        blocked, "tiles", lambda rows, block: (slice(s, s + block) for s in range(0, rows - block + 1, block))
-    )
+    patch.setattr(linear, "tiles", lambda rows, block: (slice(s, s + block) for s in range(0, rows - block + 1, block)))
 
 
 @fault
 def gram_sums_in_the_dtype_of_its_input(patch: pytest.MonkeyPatch) -> None:
     """Sums over rows that are rounded to half precision after every tile."""
-    from lamina_kernels.gram.product import blocked
+    from lamina_kernels.gram.sums import linear
 
-    patch.setattr(blocked, "accumulation_dtype", lambda dtype: dtype)
+    patch.setattr(linear, "accumulation_dtype", lambda dtype: dtype)
 
 
 @fault
 def gram_forgets_y(patch: pytest.MonkeyPatch) -> None:
     """The second set of rows is taken to be the first."""
-    from lamina_kernels.gram.product import blocked
+    from dataclasses import replace
 
-    whole = blocked.linear_product
-    patch.setattr(blocked, "linear_product", lambda x, v, y, *, block: whole(x, v, x[: len(y)], block=block))
+    from lamina_kernels.gram.sums import linear
+
+    whole = linear.product
+    patch.setattr(linear, "product", lambda p, v: whole(replace(p, y=p.x[: p.m]), v))
 
 
 @fault
@@ -473,10 +473,10 @@ def rbf_rows_are_not_moved(patch: pytest.MonkeyPatch) -> None:
     """Distances are computed where the rows are, however far from the origin."""
     import torch
 
-    from lamina_kernels.gram import scores
+    from lamina_kernels.gram import blocked_bases, matrix
     from lamina_kernels.gram.hsic import operands
 
-    for module in (scores, operands):
+    for module in (blocked_bases, matrix, operands):
         patch.setattr(module, "middle", lambda rows: torch.zeros(rows.shape[1], dtype=torch.float64))
 
 
@@ -569,9 +569,9 @@ def hsic_groups_share_what_is_broken(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_moves_the_rows_in_place(patch: pytest.MonkeyPatch) -> None:
     """The caller's rows are moved, instead of copies."""
-    from lamina_kernels.gram.scores import Scores
+    from lamina_kernels.gram.blocked_bases import Dot
 
-    patch.setattr(Scores, "_rows", lambda self, rows, index: rows.sub_(1)[index])
+    patch.setattr(Dot, "_rows", lambda self, rows, index: rows.sub_(1)[index])
 
 
 @fault
@@ -2020,15 +2020,15 @@ def differences_take_the_jackknife(patch: pytest.MonkeyPatch) -> None:
 @fault
 def distances_forget_their_root(patch: pytest.MonkeyPatch) -> None:
     """The distance is its square: HSIC with linear kernels."""
-    from lamina_kernels.gram import scores
+    from lamina_kernels.gram.blocked_bases import Euclidean
 
-    whole = scores.Scores.tile
+    whole = Euclidean.tile
 
     def squared(self: Any, columns: Any) -> Any:
         tile = whole(self, columns)
-        return tile.mul_(-tile) if isinstance(self._kernel, scores.Distance) else tile
+        return tile.mul_(-tile)
 
-    patch.setattr(scores.Scores, "tile", squared)
+    patch.setattr(Euclidean, "tile", squared)
 
 
 @fault

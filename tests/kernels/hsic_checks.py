@@ -59,6 +59,7 @@ def dense(
             return (others * row).sum(1)
         if isinstance(kernel, Distance):
             return -(others - row).norm(dim=1)
+        assert isinstance(kernel, RBF)
         return torch.exp(-((others - row) ** 2).sum(1) / (2 * kernel.bandwidth**2))
 
     where = groups if x_other is None else groups_other

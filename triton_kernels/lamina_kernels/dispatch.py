@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import logging
 import os
 from collections.abc import Collection
 from functools import cache
 
 import torch
+
+_logger = logging.getLogger("lamina_kernels")
 
 
 def choose(op: str, forms: Collection[str], impl: str | None, *, default: str) -> str:
@@ -33,6 +36,12 @@ def choose(op: str, forms: Collection[str], impl: str | None, *, default: str) -
         guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"{op} has no form {impl!r}, it has {', '.join(map(repr, sorted(forms)))}{guess}")
     return impl
+
+
+def log(op: str, form: str) -> None:
+    """Log which form of an op runs, as `lamina_kernels` at the level debug: for ops that return a tensor alone."""
+    if not torch.compiler.is_compiling():
+        _logger.debug("%s: %s", op, form)
 
 
 def triton_obstacle(tensor: torch.Tensor) -> str | None:

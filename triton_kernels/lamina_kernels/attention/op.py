@@ -21,6 +21,7 @@ from lamina_kernels.attention.op_arguments import (
 from lamina_kernels.attention.op_forms import form
 from lamina_kernels.attention.problem import Problem, Sums
 from lamina_kernels.attention.support import TWICE, refuse
+from lamina_kernels.operators import keep, kept, plainly, tensors
 
 _SUMS = len(Sums._fields)
 
@@ -31,22 +32,12 @@ def attend(p: Problem, name: str) -> Sums:
     return sums if sums.top_scores is None else sums._replace(top_scores=sums.top_scores.detach())
 
 
-def tensors(count: int) -> str:
-    """Return what an operator returns, as a schema writes it."""
-    return f"({', '.join(['Tensor'] * count)})"
-
-
-def plainly(p: Problem) -> torch.autocast:
-    """Return a context in which an autocast of the caller rounds none of our sums."""
-    return torch.autocast(p.q.device.type, enabled=False)
-
-
 @torch.library.custom_op(
     "lamina_kernels::attend", mutates_args=(), schema=f"({schema()}, str form) -> {tensors(_SUMS)}"
 )
 def _attend(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p = problem(arguments[:-1])
-    with plainly(p):
+    with plainly(p.q):
         return packed(form(arguments[-1]).forward(p), p.q)
 
 
@@ -67,7 +58,7 @@ _given = ", ".join(f"Tensor? {prefix}{name}" for prefix in ("found_", "gradient_
 def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p, name = problem(arguments[:COUNT]), arguments[-1]
     found, gradients = (Sums(*unpacked(arguments[start : start + _SUMS])) for start in (COUNT, COUNT + _SUMS))
-    with plainly(p):
+    with plainly(p.q):
         if gradients.max is not None and found.argmax is None:
             # The gradient goes to the key of the largest score, which a pass of less than tier 2 does not look for.
             argmax = form(name).forward(replace(p, tier=2, topk=0, columns=None)).argmax
@@ -84,21 +75,6 @@ def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
 def backward(p: Problem, found: Sums, gradients: Sums, name: str) -> list[torch.Tensor | None]:
     """Return the gradients by all that the problem holds, in the order of `Gradients`; nothing differentiates them."""
     return unpacked(_backward(*flat(p), *found, *gradients, name))
-
-
-def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    """Keep an operator's arguments and results for its backward pass; gradients that did not come are None there."""
-    ctx.set_materialize_grads(False)
-    ctx.is_tensor = [isinstance(x, torch.Tensor) for x in inputs]
-    ctx.others = [None if isinstance(x, torch.Tensor) else x for x in inputs]
-    ctx.save_for_backward(*(x for x in inputs if isinstance(x, torch.Tensor)), *output)
-
-
-def kept(ctx: Any) -> tuple[list[Any], list[torch.Tensor]]:
-    """Return the arguments and the results that `keep` kept."""
-    saved = list(ctx.saved_tensors)
-    inputs = [saved.pop(0) if is_tensor else x for is_tensor, x in zip(ctx.is_tensor, ctx.others, strict=True)]
-    return inputs, saved
 
 
 def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:

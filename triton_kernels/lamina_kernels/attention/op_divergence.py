@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lamina_kernels.attention.op import keep, kept, once_only, plainly, tensors
+from lamina_kernels.attention.op import once_only
 from lamina_kernels.attention.op_arguments import (
     COUNT,
     GRADIENTS,
@@ -19,6 +19,7 @@ from lamina_kernels.attention.op_arguments import (
 )
 from lamina_kernels.attention.op_forms import form
 from lamina_kernels.attention.problem import Divergences, Gradients, Problem
+from lamina_kernels.operators import keep, kept, plainly, tensors
 
 _SUMS = len(Divergences._fields)
 _PROBLEMS = f"{schema()}, {schema('other_')}"
@@ -36,7 +37,7 @@ def divergence(first: Problem, second: Problem, kind: str, name: str) -> torch.T
 )
 def _divergence(*arguments: Any) -> tuple[torch.Tensor, ...]:
     first, second, (kind, name) = _split(arguments)
-    with plainly(first):
+    with plainly(first.q):
         return packed(form(name).divergence(first, second, kind), first.q)
 
 
@@ -56,7 +57,7 @@ _given = ", ".join(f"Tensor found_{name}" for name in Divergences._fields)
 )
 def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
     first, second, (*found, gradient, kind, name) = _split(arguments)
-    with plainly(first):
+    with plainly(first.q):
         both = form(name).divergence_backward(first, second, kind, Divergences(*found), gradient)
         return packed(_without_values(both[0]), first.q) + packed(_without_values(both[1]), first.q)
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from lamina_kernels.attention.op import attend, backward, keep, kept, plainly, tensors
+from lamina_kernels.attention.op import attend, backward
 from lamina_kernels.attention.op_arguments import COUNT, GRADIENTS, flat, packed, problem, schema, unpacked
 from lamina_kernels.attention.op_forms import form
 from lamina_kernels.attention.problem import MASS_BLOCK, Masses, Problem, Sums, Wanted
+from lamina_kernels.operators import keep, kept, plainly, tensors
 from lamina_kernels.tiles.rows import ceil_div
 
 # What a pass takes at a time.
@@ -34,7 +35,7 @@ def mass(p: Problem, lse: torch.Tensor | None, wanted: Wanted, name: str) -> Mas
 )
 def _mass(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p, (lse, *wanted, name) = problem(arguments[:COUNT]), arguments[COUNT:]
-    with plainly(p):
+    with plainly(p.q):
         return packed(form(name).mass(p, lse, Wanted(*wanted)), p.q)
 
 

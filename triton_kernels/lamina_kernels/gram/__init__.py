@@ -3,7 +3,38 @@
 from __future__ import annotations
 
 from lamina_kernels.gram.hsic.api import HsicSums, hsic_sums
-from lamina_kernels.gram.kernels import RBF, Distance, Linear
-from lamina_kernels.gram.product.api import LinearProduct, linear_product
+from lamina_kernels.gram.kernels import ArcCosine, Cosine, Kernel, Linear, Polynomial, Product, Sum
+from lamina_kernels.gram.radial import (
+    RBF,
+    Distance,
+    InverseMultiquadric,
+    Laplace,
+    Matern,
+    RationalQuadratic,
+    SquaredDistance,
+)
+from lamina_kernels.gram.sums.api import SoftmaxProduct, logsumexp, product, row_sums, softmax_product
 
-__all__ = ["RBF", "Distance", "HsicSums", "Linear", "LinearProduct", "hsic_sums", "linear_product"]
+__all__ = [
+    "RBF",
+    "ArcCosine",
+    "Cosine",
+    "Distance",
+    "HsicSums",
+    "InverseMultiquadric",
+    "Kernel",
+    "Laplace",
+    "Linear",
+    "Matern",
+    "Polynomial",
+    "Product",
+    "RationalQuadratic",
+    "SoftmaxProduct",
+    "SquaredDistance",
+    "Sum",
+    "hsic_sums",
+    "logsumexp",
+    "product",
+    "row_sums",
+    "softmax_product",
+]

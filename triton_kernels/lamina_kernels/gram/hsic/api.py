@@ -8,7 +8,8 @@ import torch
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram.hsic import blocked, moments, problem, reference
-from lamina_kernels.gram.kernels import Distance, Kernel, Linear
+from lamina_kernels.gram.kernels import Kernel, Linear
+from lamina_kernels.gram.radial import RBF
 
 
 class HsicSums(NamedTuple):
@@ -57,7 +58,7 @@ def hsic_sums(
         y: [n, dy], paired with x row by row; the same dtype and device, like the two that follow.
         x_other: [m, dx], the rows x'; x itself if None.
         y_other: [m, dy], paired with `x_other`; given if and only if that is.
-        kernel_x: `Linear()`, `RBF(bandwidth)` or `Distance()`, which has no form in Triton yet.
+        kernel_x: Any kernel. `Linear()` and `RBF(number)` alone have a form in Triton yet.
         kernel_y: Likewise.
         groups: [n], integers from 0: sum over the rows j of each group apart. Only without others.
         groups_other: [m], likewise, with others.
@@ -65,7 +66,8 @@ def hsic_sums(
             parts of a number; `"tf32"`, with 11 bits of each; `"ieee"`, without rounding, which has no tensor core on
             NVIDIA. None takes `"bf16x6"` on NVIDIA and `"ieee"` on AMD. Forms in plain torch multiply as torch is
             set to. Half precision is multiplied exactly and summed in float32.
-        impl: `"reference"` builds the matrices in the dtype given and sums in float64; it alone is differentiable.
+        impl: `"reference"` builds the matrices in float32 (in float64 for float64), sums in float64, and alone is
+            differentiable.
             `"blocked"` holds tiles of scores, in float32 (in float64 for float64), and sums tiles in float64; two
             linear kernels it sums by moments where that takes fewer operations. `"triton"` does the same on a GPU;
             it needs one, unless `TRITON_INTERPRET=1`, and never gives way to another form. None takes
@@ -79,8 +81,8 @@ def hsic_sums(
     Raises:
         ValueError: Shapes, dtypes or devices that do not fit each other, others or groups that are incomplete or
             not what they should be, an unknown form or precision, or float64 with `impl="triton"`.
-        TypeError: A kernel that is not one of the three.
-        NotImplementedError: Gradients wanted of a form that has none, or `Distance()` with `impl="triton"`.
+        TypeError: A kernel that is none.
+        NotImplementedError: Gradients wanted of a form that has none, or `impl="triton"` for another kernel.
         RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
@@ -99,19 +101,21 @@ def hsic_sums(
         [[0.0, 5.0], [2.0, 6.0], [3.0, 6.0]]
     """
     p = problem.build(x, y, x_other, y_other, kernel_x, kernel_y, groups, groups_other, precision)
-    gradients = torch.is_grad_enabled() and any(t.requires_grad for t in (p.x, p.y, p.x_other, p.y_other))
-    default = "reference" if gradients else _default(p)
+    default = "reference" if p.wants_gradients else _default(p)
     form = dispatch.choose("hsic_sums", ("reference", "blocked", "triton"), impl, default=default)
     if form == "reference":
         return _result(p, reference.hsic_sums(p), "reference")
-    if gradients:
+    if p.wants_gradients:
         raise NotImplementedError(
             f"hsic_sums: the form {form!r} has no gradients yet; take impl='reference', or call it in torch.no_grad()"
         )
     if form == "blocked":
         return _result(p, blocked.hsic_sums(p), "blocked")
-    if _measures_distances(p):
-        raise NotImplementedError("hsic_sums: Distance() has no form in Triton yet; leave impl out, or take 'blocked'")
+    for kernel in (p.kernel_x, p.kernel_y):
+        if not _has_triton(kernel):
+            raise NotImplementedError(
+                f"hsic_sums: {kernel!r} has no form in Triton yet; leave impl out, or take 'blocked'"
+            )
     dispatch.demand_triton("hsic_sums", p.x)
     from lamina_kernels.gram.hsic import launch
 
@@ -121,11 +125,15 @@ def hsic_sums(
 def _default(p: problem.Problem) -> str:
     """Return the form for a problem without gradients."""
     ready = dispatch.triton_obstacle(p.x) is None and p.x.is_cuda
-    return "triton" if ready and not _measures_distances(p) and not moments.cheaper(p) else "blocked"
+    ready = ready and _has_triton(p.kernel_x) and _has_triton(p.kernel_y)
+    return "triton" if ready and not moments.cheaper(p) else "blocked"
 
 
-def _measures_distances(p: problem.Problem) -> bool:
-    return isinstance(p.kernel_x, Distance) or isinstance(p.kernel_y, Distance)
+def _has_triton(kernel: Kernel) -> bool:
+    """Return whether there is a Triton kernel for a kernel: for dot products, and for RBF of one number."""
+    if isinstance(kernel, RBF):
+        return not isinstance(kernel.bandwidth, torch.Tensor)
+    return isinstance(kernel, Linear)
 
 
 def _result(p: problem.Problem, sums: torch.Tensor, impl: str) -> HsicSums:

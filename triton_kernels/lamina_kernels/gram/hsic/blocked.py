@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 import torch
 
+from lamina_kernels.gram.blocked_bases import Index
+from lamina_kernels.gram.blocked_scores import BLOCK, Scores
 from lamina_kernels.gram.hsic import moments
 from lamina_kernels.gram.hsic.groups import Sorted, by_group, sum_groups
 from lamina_kernels.gram.hsic.problem import Problem
-from lamina_kernels.gram.scores import Index, Scores
 from lamina_kernels.tiles.rows import accumulation_dtype, tiles
-
-# Tiles of scores, 1 MB each in float32, stay in a core's cache while they are worked on.
-BLOCK = 512
 
 
 class _Span(NamedTuple):
@@ -40,8 +38,7 @@ def hsic_sums(problem: Problem) -> torch.Tensor:
         return moments.hsic_sums(problem)
     dtype = accumulation_dtype(problem.x.dtype)
     in_order = None if problem.groups is None else by_group(problem.groups, problem.n_groups)
-    K = Scores(problem.kernel_x, problem.x, problem.x_other, BLOCK, dtype)
-    L = Scores(problem.kernel_y, problem.y, problem.y_other, BLOCK, dtype)
+    K, L = (Scores(p, BLOCK, dtype) for p in problem.pairs())
     sums = problem.zeros()
     for rows in tiles(problem.n, BLOCK):
         # On a diagonal block the rows stand in the order of the columns, which the symmetry needs.

@@ -6,7 +6,6 @@ import torch
 
 from lamina_kernels.gram.hsic.groups import by_group
 from lamina_kernels.gram.hsic.problem import SUMS, Problem
-from lamina_kernels.gram.kernels import Linear
 from lamina_kernels.tiles.rows import tiles
 
 _BLOCK = 4096
@@ -17,7 +16,7 @@ def cheaper(problem: Problem) -> bool:
 
     The operations of the moments are in float64 and count twice.
     """
-    if not (isinstance(problem.kernel_x, Linear) and isinstance(problem.kernel_y, Linear)):
+    if not problem.linear:
         return False
     n, m, dx, dy = problem.n, problem.m, problem.x.shape[1], problem.y.shape[1]
     pairs = n * m * (dx + dy) // (2 if problem.diagonal else 1)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from lamina_kernels.gram.kernels import RBF, Kernel
-from lamina_kernels.gram.scores import middle
+from lamina_kernels.gram.kernels import Kernel
+from lamina_kernels.gram.radial import RBF
+from lamina_kernels.gram.terms import middle
 from lamina_kernels.tiles.rounding import round_to_tf32
 
 
@@ -45,7 +46,7 @@ def prepare(kernel: Kernel, x: torch.Tensor, x_other: torch.Tensor, precision: s
     if not isinstance(kernel, RBF):
         return Operands(rows, others, None, None, 1.0, "linear")
     # The kernel raises 2 to the exponent.
-    scale = kernel.scale * math.log2(math.e)
+    scale = float(kernel.scale) * math.log2(math.e)
     bias = _bias(rows, scale)
     return Operands(rows, others, bias, bias if others is rows else _bias(others, scale), 2 * scale, "rbf")
 

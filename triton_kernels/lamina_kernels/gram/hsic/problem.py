@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from lamina_kernels import checks
-from lamina_kernels.gram.kernels import RBF, Distance, Kernel, Linear
+from lamina_kernels.gram.kernels import Kernel, Linear
+from lamina_kernels.gram.pairs import Pairs, check_hyperparameters
+from lamina_kernels.gram.terms import Builder
 
 SUMS = 5
 """Product, sums and squares of K and of L: `product`, `sums_x`, `sums_y`, `square_x`, `square_y`."""
@@ -53,6 +55,21 @@ class Problem:
         """Rows that are summed over."""
         return self.x_other.shape[0]
 
+    @property
+    def linear(self) -> bool:
+        """Whether both kernels are dot products."""
+        return isinstance(self.kernel_x, Linear) and isinstance(self.kernel_y, Linear)
+
+    @property
+    def wants_gradients(self) -> bool:
+        """Whether rows or hyperparameters have gradients that are wanted."""
+        held = [self.x, self.y, self.x_other, self.y_other, *self.kernel_x.tensors(), *self.kernel_y.tensors()]
+        return torch.is_grad_enabled() and any(t.requires_grad for t in held)
+
+    def pairs(self) -> tuple[Pairs, Pairs]:
+        """Return the rows of x and of y with their kernels, all pairs of which count."""
+        return _pairs(self.kernel_x, self.x, self.x_other), _pairs(self.kernel_y, self.y, self.y_other)
+
     def zeros(self) -> torch.Tensor:
         """Return the five sums before anything was added: float64 [5, n, n_groups]."""
         return self.x.new_zeros(SUMS, self.n, self.n_groups, dtype=torch.float64)
@@ -81,8 +98,9 @@ def build(
         checks.same_width("hsic_sums", x=x, x_other=others["x_other"])
         checks.same_width("hsic_sums", y=y, y_other=others["y_other"])
     for name, kernel in (("kernel_x", kernel_x), ("kernel_y", kernel_y)):
-        if not isinstance(kernel, Linear | RBF | Distance):
-            raise TypeError(f"hsic_sums: {name} is {kernel!r}, expected Linear(), RBF(bandwidth) or Distance()")
+        if not isinstance(kernel, Kernel):
+            raise TypeError(f"hsic_sums: {name} is {kernel!r}, expected a kernel such as RBF(1.0)")
+        check_hyperparameters("hsic_sums", kernel, x if name == "kernel_x" else y)
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"hsic_sums: precision is {precision!r}, expected None, 'bf16x6', 'tf32' or 'ieee'")
     used, unused = ("groups_other", "groups") if others else ("groups", "groups_other")
@@ -103,6 +121,12 @@ def build(
         diagonal=not others,
         precision=precision,
     )
+
+
+def _pairs(kernel: Kernel, rows: torch.Tensor, others: torch.Tensor) -> Pairs:
+    builder = Builder(rows, others)
+    terms = builder.result(kernel.node(builder))
+    return Pairs(*terms, same=others is rows)
 
 
 def _group_ids(name: str, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

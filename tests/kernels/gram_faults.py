@@ -1,0 +1,107 @@
+"""Named faults of the reductions over pairs of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.faults import fault
+
+
+@fault
+def gram_moves_one_side(patch: pytest.MonkeyPatch) -> None:
+    """Rows of y are moved by their mean, rows of x are not."""
+    from lamina_kernels.gram.blocked_bases import Dot
+
+    whole = Dot._rows
+    patch.setattr(
+        Dot,
+        "_rows",
+        lambda self, rows, index: rows[index].to(self.dtype) if rows is self.x else whole(self, rows, index),
+    )
+
+
+@fault
+def gram_takes_another_slope(patch: pytest.MonkeyPatch) -> None:
+    """The slope of Matern 3/2 is taken to be that of an exponential."""
+    from lamina_kernels.gram.functions import FUNCTIONS
+
+    patch.setitem(FUNCTIONS, "matern3", FUNCTIONS["matern3"]._replace(slope=FUNCTIONS["exp"].slope))
+
+
+@fault
+def gram_forgets_the_bandwidth(patch: pytest.MonkeyPatch) -> None:
+    """Bandwidths of distances get no gradient."""
+    from lamina_kernels.gram.blocked_bases import Euclidean
+
+    whole = Euclidean.pull
+
+    def pull(self: Any, columns: Any, u: Any, g: Any, into: Any) -> None:
+        whole(self, columns, u, g, into)
+        into.parameters.zero_()
+
+    patch.setattr(Euclidean, "pull", pull)
+
+
+@fault
+def gram_forgets_the_other_factor(patch: pytest.MonkeyPatch) -> None:
+    """The gradient of a product of kernels is that of a sum."""
+    from lamina_kernels.gram.blocked_scores import Scores
+
+    whole = Scores._pull
+
+    def pull(self: Any, node: Any, kept: Any, *rest: Any) -> None:
+        node = node._replace(operator="+") if hasattr(node, "operator") else node
+        whole(self, node, kept, *rest)
+
+    patch.setattr(Scores, "_pull", pull)
+
+
+@fault
+def gram_trusts_lost_digits(patch: pytest.MonkeyPatch) -> None:
+    """Distances are roots of what is left of the norms, however little that is."""
+    from lamina_kernels.gram import blocked_bases
+
+    patch.setattr(blocked_bases, "_LOST", dict.fromkeys(blocked_bases._LOST, -torch.inf))
+
+
+@fault
+def gram_softmax_weighs_all_alike(patch: pytest.MonkeyPatch) -> None:
+    """Sums do not shrink where a larger value comes, and no weight is below 1."""
+    from lamina_kernels.gram.sums import blocked
+
+    patch.setattr(blocked, "FAR", 0.0)
+
+
+@fault
+def gram_drops_the_last_columns(patch: pytest.MonkeyPatch) -> None:
+    """Whole tiles of columns only."""
+    from lamina_kernels.gram.sums import blocked
+
+    whole = blocked.tiles
+    patch.setattr(blocked, "tiles", lambda rows, block: whole(rows // block * block if rows == 29 else rows, block))
+
+
+@fault
+def gram_forgets_the_gradient_of_columns(patch: pytest.MonkeyPatch) -> None:
+    """Rows of y get no gradient, also where they are those of x."""
+    from lamina_kernels.gram.blocked_bases import Dot
+
+    whole = Dot._add
+    patch.setattr(Dot, "_add", lambda self, into, columns, of_x, of_y: whole(self, into, columns, of_x, 0 * of_y))
+
+
+@fault
+def gram_second_forgets_the_softmax(patch: pytest.MonkeyPatch) -> None:
+    """In second derivatives, what weights are divided by is a constant."""
+    from lamina_kernels.gram.sums import blocked_second
+
+    whole = blocked_second.second
+
+    def second(*given: Any) -> list[torch.Tensor]:
+        found = whole(*given)
+        return [*found[:4], 0 * found[4], *found[5:]]
+
+    patch.setattr(blocked_second, "second", second)

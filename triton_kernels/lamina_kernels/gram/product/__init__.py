@@ -1,1 +1,0 @@
-"""The product of a Gram matrix with V."""

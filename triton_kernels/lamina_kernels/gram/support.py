@@ -1,0 +1,30 @@
+"""What is refused although each part of it exists, by form, with the reason; docs/gram.md shows the same table."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, NoReturn
+
+
+class Refusal(NamedTuple):
+    """A combination that raises NotImplementedError.
+
+    Attributes:
+        what: The combination.
+        forms: The forms that refuse it.
+        reason: Why, and what to do instead.
+    """
+
+    what: str
+    forms: tuple[str, ...]
+    reason: str
+
+
+NO_KERNEL = Refusal("a reduction", ("triton",), "it has no kernel yet; impl='blocked' computes it on a GPU too")
+THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
+
+REFUSALS = (NO_KERNEL, THRICE)
+
+
+def refuse(op: str, refusal: Refusal) -> NoReturn:
+    """Raise NotImplementedError for a combination."""
+    raise NotImplementedError(f"{op}: {refusal.what} is not supported: {refusal.reason}")
