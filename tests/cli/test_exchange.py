@@ -110,7 +110,7 @@ def test_checkpoints_come_in_and_go_out(command: Callable, tmp_path: Path, recor
     assert command("export", recorded, tmp_path / "r.pt", "--step", "0").code == 0
     assert (torch.load(tmp_path / "r.pt", weights_only=False)["weight"] == 0).all()
     done = command("export", recorded, tmp_path / "out", "--step", "all", "--format", "folder")
-    assert done.out == f"step 0, 10, 20 in {tmp_path / 'out'}\n"
+    assert done.out == f"3 steps, 0 to 20, in {tmp_path / 'out'}\n"
     assert command("import", tmp_path / "out", tmp_path / "again").code == 0
     assert lamina.open(tmp_path / "again").load(20)["weight"].tolist() == [[20, 20], [20, 20]]
     for arguments, message in {
@@ -119,6 +119,7 @@ def test_checkpoints_come_in_and_go_out(command: Callable, tmp_path: Path, recor
         ("export", recorded, tmp_path / "x.pt", "--step", "4"): "no checkpoint at step 4",
         ("import", suite, tmp_path / "x", "--site", "a"): "checkpoints have no sites",
         ("import", suite, tmp_path / "x", "--step", "a"): "give a step",
+        ("import", tmp_path / "suit", tmp_path / "x"): f"there is nothing at {tmp_path / 'suit'}",
     }.items():
         done = command(*arguments)
         assert (done.code, message in done.err) == (1, True), done.err
@@ -132,11 +133,12 @@ def test_folders_of_distributed_checkpoints_go_out_and_come_in(
     assert command("import", tmp_path / "dcp", tmp_path / "again", "--step", "12").out.startswith("1 checkpoint in ")
     loaded = lamina.open(tmp_path / "again").load(12, part="model")
     assert loaded["weight"].tolist() == [[10, 10], [10, 10]]
-    assert command("import", tmp_path / "dcp", tmp_path / "whole", "--part", "all").code == 0
+    assert command("import", tmp_path / "dcp", tmp_path / "whole", "--step", "0", "--part", "all").code == 0
     assert set(lamina.open(tmp_path / "whole").load(0, part=None)) == {"all"}
     for arguments, message in {
         ("export", recorded, tmp_path / "x", "--format", "dcp", "--step", "all"): "holds one step",
         ("import", tmp_path / "dcp", tmp_path / "x", "--site", "a"): "has no sites",
+        ("import", tmp_path / "dcp", tmp_path / "x"): "does not tell at which step it was taken\nhint: give --step",
     }.items():
         done = command(*arguments)
         assert (done.code, message in done.err) == (1, True), done.err

@@ -30,9 +30,10 @@ def test_verify_checks_every_run_of_a_folder(several: Path, command: Callable) -
 
 
 def test_delete_rewind_and_compact_say_what_they_did(recorded: Path, command: Callable) -> None:
-    assert command("delete", recorded, "--steps", "10:10", "--site", "loss").code == 0
-    assert command("delete", recorded, "--rows", "4:5", "--rows", "7").code == 0
-    assert command("rewind", recorded, 20).code == 0
+    assert command("delete", recorded, "--steps", "10", "--site", "loss").out == "one: 4 values deleted\n"
+    assert command("delete", recorded, "--rows", "4:5", "--rows", "7").out == "one: 6 values deleted\n"
+    done = command("rewind", recorded, 20)
+    assert done.out == "one: went back to step 20; hidden: 8 values, 2 of metrics, 0 checkpoints\n"
     done = command("compact", recorded)
     assert done.code == 0
     assert "7 hidden rows are gone" in done.out
@@ -77,7 +78,19 @@ def test_copy_and_merge_say_what_the_new_run_holds(
 
 
 def test_a_span_that_is_none_is_refused(recorded: Path, command: Callable) -> None:
-    done = command("delete", recorded, "--steps", "1:2:3")
-    assert done.code == 1
-    assert "FIRST:LAST" in done.err
-    assert command("delete", recorded).code == 1
+    for options, message in {
+        ("--steps", "1:2:3"): "FIRST:LAST",
+        ("--steps", "20:10"): "--steps 20:10 ends before it begins",
+        ("--rows", "5:4"): "--rows 5:4 ends before it begins",
+        ("--steps", "11"): "no rows at step 11",
+        (): "nothing says what to delete",
+    }.items():
+        done = command("delete", recorded, *options)
+        assert (done.code, message in done.err) == (1, True), done.err
+    assert lamina.open(recorded).sites()["rows"].to_list() == [12, 12]
+
+
+def test_all_that_a_writer_could_write_is_one_span(recorded: Path, command: Callable) -> None:
+    """A list of its names would be of 2^40."""
+    assert command("delete", recorded, "--rows", f"0:{(1 << 40) - 1}").out == "one: 24 values deleted\n"
+    assert lamina.open(recorded).steps() == []

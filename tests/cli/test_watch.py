@@ -34,7 +34,7 @@ def test_a_pipe_gets_a_line_a_change_until_the_run_is_finished(growing: lamina.R
     watch.watch_run(growing, Console(file=text, width=200))
     first, second, last = text.getvalue().splitlines()
     assert "running, 1 of 1 writers at work, 0 rows" in first
-    assert "4 rows in 1 sites" in second
+    assert "4 rows in 1 site," in second
     assert "step 7" in second
     assert "finished, 0 of 1 writers at work, 4 rows" in last
 

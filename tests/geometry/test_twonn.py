@@ -85,6 +85,14 @@ def test_ties_are_counted() -> None:
     assert estimate.parts["ties"] > 100
 
 
+def test_ties_in_all_groups_but_one_leave_a_value() -> None:
+    """As among embeddings of tokens, most of which stand in several texts: without that one group there is no value."""
+    grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(20.0))
+    estimate = geometry.twonn(torch.cat([grid, torch.tensor([[5.3, 5.1]])]), groups=[*range(200), *range(200), 200])
+    assert estimate.value > 0
+    assert estimate.parts["ties"] > 300
+
+
 def test_some_queries_among_all_rows() -> None:
     x = torus(2, 2000, 3)
     whole, some = geometry.twonn(x), geometry.twonn(x, queries=700, seed=1)

@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from lamina.errors import StorageError
 from lamina.plot import curves
-from lamina.report.page import write_page
+from lamina.report.page import check_place, write_page
 from lamina.report.section import Chapter, Gallery, Item, Picture, Section, Table
 
 HOSTILE = "</script><script>alert(1)</script><img src=http://example.org/x.png>"
@@ -75,16 +76,24 @@ def test_only_pictures_that_carry_their_bytes_are_shown(tmp_path: Path, image: s
 
 def test_the_page_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "made" / "page.html"
+    check_place(path)
     page(path, title="first")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match="No space left"):
         page(path, title="second")
     assert "first" in path.read_text()
     assert [file.name for file in path.parent.iterdir()] == ["page.html"]
+
+
+def test_a_place_that_takes_no_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot be written: .*-o FILE") as error:
+        check_place(tmp_path / "file" / "page.html")
+    assert error.value.file == str(tmp_path / "file" / "page.html")
 
 
 def test_tables_set_numbers_and_sizes_to_the_right(tmp_path: Path) -> None:

@@ -178,3 +178,17 @@ def test_checkpoints_that_share_nothing_have_no_picture_of_it(tmp_path: Path) ->
     section = saved_section([lamina.open(tmp_path / "run")])
     assert section is not None
     assert [type(part) for part in section.parts] == [Table]
+
+
+def test_marks_of_tokens_are_positions_of_examples(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, shape in {"rows": (12, 4), "tokens": (6, 2, 4)}.items():
+        run = lamina.Run.create(tmp_path / name)
+        with run.writer() as writer:
+            for step in (0, 1):
+                writer.append({"a.output": rng.normal(size=shape).astype(np.float32)}, step=step)
+        section = principal.principal_section([run.refresh()])
+        assert section is not None
+        assert section.parts[0].reading.startswith(
+            "Each mark is one position of an example;" if name == "tokens" else "Each mark is one example;"
+        )

@@ -81,6 +81,13 @@ def test_rows_are_deleted_by_name(run: Run) -> None:
     assert run.activations().select("row").collect()["row"].to_list() == [*names[1:4], *names[7:]]
 
 
+def test_spans_of_rows_may_overlap_in_any_order(run: Run) -> None:
+    names = run.activations().select("row").collect()["row"].to_list()
+    assert names == list(range(14))
+    run.delete(rows=[range(9, 12), range(3), range(2, 5), range(7, 7)])
+    assert run.activations().select("row").collect()["row"].to_list() == [5, 6, 7, 8, 12, 13]
+
+
 def test_a_part_of_a_site_is_deleted(run: Run) -> None:
     run.delete("a.output", steps=slice(0, 3))
     frame = run.activations().sort("row").collect()

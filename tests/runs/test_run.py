@@ -78,6 +78,19 @@ def test_paths_that_are_no_run(run: lamina.Run, tmp_path: Path) -> None:
         lamina.open(tmp_path / "nowhere")
 
 
+def test_a_path_where_there_is_no_run_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    for seed in range(2):
+        lamina.Run.create(tmp_path / "runs" / f"digits-{seed}")
+    for path, hint in {
+        "runs/digit-1": "nearest: digits-1, digits-0",
+        "runs": "it holds runs, such as digits-0: lamina.open_runs() opens them all",
+        "digits-0": "check the path; lamina.Run.create() makes a run",
+    }.items():
+        with pytest.raises(NotARunError) as error:
+            lamina.open(tmp_path / path)
+        assert error.value.hint == hint
+
+
 def test_names_and_steps_that_are_not_there_list_the_nearest(run: lamina.Run) -> None:
     fill(run)
     with pytest.raises(NotFoundError, match=r"a\.0\.outptu.*a\.0\.output"):

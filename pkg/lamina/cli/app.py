@@ -201,13 +201,15 @@ def diff(
 
 
 @app.command()
-def rewind(run: Target, step: Annotated[int, typer.Argument(help="The step of the checkpoint to go back to.")]) -> None:
+def rewind(
+    run: Target,
+    step: Annotated[int, typer.Argument(metavar="STEP", help="The step of the checkpoint to go back to.")],
+) -> None:
     """Hide what was recorded from a step on: rows and metrics of it and later ones, checkpoints of later ones."""
+    from lamina.cli.keeping import show_rewind
     from lamina.cli.target import members, open_target
 
-    for one in members(open_target(run)):
-        one.rewind(step)
-        out().print(f"{one.name}: went back to step {step}")
+    show_rewind(members(open_target(run)), step, out())
 
 
 @app.command()
@@ -218,13 +220,10 @@ def delete(
     rows: Annotated[list[str] | None, typer.Option(help="A row's name, or FIRST:LAST, both included.")] = None,
 ) -> None:
     """Delete what satisfies all of what is given: values of sites, steps, rows. Nobody sees it from now on."""
-    from lamina.cli.keeping import deletion
+    from lamina.cli.keeping import show_deletion
     from lamina.cli.target import members, open_target
 
-    what = deletion(site or [], steps or [], rows or [])
-    for one in members(open_target(run)):
-        one.delete(**what)
-        out().print(f"{one.name}: deleted")
+    show_deletion(members(open_target(run)), site or [], steps or [], rows or [], out())
 
 
 @app.command()

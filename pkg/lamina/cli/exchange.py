@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ import polars as pl
 import typer
 
 from lamina.cli.show import out
-from lamina.errors import LaminaError, SchemaError
+from lamina.errors import LaminaError, NotFoundError, SchemaError
 
 
 class From(StrEnum):
@@ -73,10 +74,14 @@ def import_(
     """
     from lamina import interchange
 
+    if not (os.path.lexists(source) or any(mark in source for mark in "*?[")):
+        raise NotFoundError(f"there is nothing at {source}", hint="check the path")
     kind = format or (From.checkpoint if part and not _is_dcp(source) else _format_of(source))
     if kind == From.dcp:
         if column or example or position or site or shape or dtype or (part and len(part) > 1):
             raise SchemaError("a checkpoint has no sites or columns", hint="--part makes its whole state that part")
+        if not step:
+            raise SchemaError(f"{source} does not tell at which step it was taken", hint="give --step")
         interchange.from_dcp(run, source, step=_one_step(step), part=part[0] if part else None)
         out().print(f"1 checkpoint in {run}", soft_wrap=True)
         return
@@ -151,7 +156,8 @@ def export(
             return
         given |= {} if kind is None else {"format": kind.value}
         steps = interchange.to_checkpoint(opened, target, step=_checkpoint(step), parts=part or None, **given)
-        out().print(f"step {', '.join(map(str, steps))} in {target}", soft_wrap=True)
+        named = f"step {steps[0]}" if len(steps) == 1 else f"{len(steps):,} steps, {steps[0]} to {steps[-1]},"
+        out().print(f"{named} in {target}", soft_wrap=True)
         return
     if kind is None:
         raise SchemaError(

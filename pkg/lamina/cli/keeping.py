@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.text import Text
 
@@ -72,31 +72,58 @@ def show_merge(target: Path, runs: list[str], config: str | None, console: Conso
     console.print(table(merged.sources().select("run", "id", "writer_shift", "row_shift")))
 
 
-def _held(run: Run) -> Text:
-    rows = sum(run.sites()["rows"].to_list())
-    return Text.assemble((f"{plain(run.name)}: ", "bold"), f"{rows:,} values of {run.sites().height:,} sites")
+def show_rewind(runs: list[Run], step: int, console: Console) -> None:
+    """Take each run back to the step and print how much that hid."""
+    for run in runs:
+        before = _shown(run)
+        run.rewind(step)
+        values, metrics, saved = (old - new for old, new in zip(before, _shown(run), strict=True))
+        hidden = f"hidden: {values:,} values, {metrics:,} of metrics, {saved:,} checkpoint{'s' * (saved != 1)}"
+        console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), f"went back to step {step}; {hidden}"))
 
 
-def deletion(sites: list[str], steps: list[str], rows: list[str]) -> dict[str, Any]:
-    """Return the arguments of `Run.delete` for what was asked for on the command line.
+def show_deletion(runs: list[Run], sites: list[str], steps: list[str], rows: list[str], console: Console) -> None:
+    """Delete from each run and print how much that was.
 
     Raises:
         LaminaError: A span is no number, or not two with a colon between them.
     """
-    found: dict[str, Any] = {"sites": sites or None}
-    if steps:
-        if len(steps) > 1:
-            raise LaminaError("--steps is given twice", hint="delete one span after another")
-        found["steps"] = slice(_span(steps[0], "--steps")[0], _span(steps[0], "--steps")[1] + 1)
-    if rows:
-        spans = [_span(one, "--rows") for one in rows]
-        found["rows"] = [name for first, last in spans for name in range(first, last + 1)]
-    return found
+    if len(steps) > 1:
+        raise LaminaError("--steps is given twice", hint="delete one span after another")
+    spans = [_span(one, "--steps") for one in steps]
+    # one step is a step, which has to be there; of a span whatever is there
+    chosen = None if not spans else slice(spans[0].start, spans[0].stop) if ":" in steps[0] else spans[0].start
+    names = [_span(one, "--rows") for one in rows] or None
+    for run in runs:
+        before = _values(run)
+        run.delete(sites or None, steps=chosen, rows=names)
+        gone = before - _values(run)
+        text = f"{gone:,} value{'s' * (gone != 1)} deleted"
+        console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), text))
 
 
-def _span(text: str, option: str) -> tuple[int, int]:
+def _held(run: Run) -> Text:
+    sites = run.sites().height
+    text = f"{_values(run):,} values of {sites:,} site{'s' * (sites != 1)}"
+    return Text.assemble((f"{plain(run.name)}: ", "bold"), text)
+
+
+def _values(run: Run) -> int:
+    """How many values the sites have: a row has one at each of its sites."""
+    return sum(run.sites()["rows"].to_list())
+
+
+def _shown(run: Run) -> tuple[int, int, int]:
+    """How many values of sites and of metrics a run shows, and at how many steps checkpoints."""
+    metrics = run.metrics().select(pl.len()).collect().item()
+    return _values(run), metrics, len(run._saved.steps())
+
+
+def _span(text: str, option: str) -> range:
     try:
         first, last = (int(part) for part in (text.split(":") if ":" in text else (text, text)))
     except ValueError:
         raise LaminaError(f"{option} does not take {text!r}", hint="give a number, or FIRST:LAST") from None
-    return first, last
+    if first > last:
+        raise LaminaError(f"{option} {text} ends before it begins", hint="give FIRST:LAST, both included")
+    return range(first, last + 1)

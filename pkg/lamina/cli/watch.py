@@ -75,11 +75,11 @@ def _headline(run: Run, rates: _Rates) -> Text:
     working = sum(writer.state == "running" for writer in status.writers)
     rows = int(sites["rows"].sum())
     facts = [f"{working} of {len(status.writers)} writers at work" if status.writers else "nobody wrote yet"]
-    facts += [f"{rows:,} rows in {sites.height} sites, {size(int(sites['bytes'].sum()))}"]
+    facts += [f"{rows:,} rows in {sites.height} site{'s' * (sites.height != 1)}, {size(int(sites['bytes'].sum()))}"]
     facts += [f"step {steps[-1]:,}"] if steps else []
     if (rate := rates.of(rows)) is not None and run.status.state == "running":
         facts.append(f"{rate:,.0f} rows/s")
-    facts += [f"{len(run.problems)} problems"] if run.problems else []
+    facts += [f"{len(run.problems)} problem{'s' * (len(run.problems) != 1)}"] if run.problems else []
     return Text.assemble((f"{plain(run.name)}: ", "bold"), plain(str(status)), ", ", ", ".join(facts))
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lamina.demo.questions import Question, questions
+from lamina.errors import StorageError
 from lamina.extras import need
 from lamina.progress import track
 from lamina.sweeps.executors import torch_threads
@@ -90,6 +91,10 @@ def _numbered(out: Path) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise StorageError(
+                f"cannot make the folder {folder}: {error.strerror}", hint="name another: --out"
+            ) from error
         return folder
     raise AssertionError("the numbers do not end")
 

@@ -87,7 +87,7 @@ def to_checkpoint(
         raise SchemaError(f"shard_bytes={shard_bytes}", hint="give a size in bytes, such as 1 << 30")
     saved = run._saved.parts_by_step()
     if not saved:
-        raise NotFoundError(f"{run.path} holds no checkpoint to export")
+        raise NotFoundError(f"{run.path} holds no checkpoint" + ("" if run.steps() else ", and no rows either"))
     steps, single = _steps(step, saved)
     kind: str = format or (_format_of(path) if single else "folder")
     sizes = run.checkpoints().filter(step=steps[0]) if single else run.checkpoints()

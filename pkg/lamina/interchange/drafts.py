@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lamina.errors import StorageError
@@ -70,10 +70,12 @@ def drafted(path: Path, *, folder: bool) -> Iterator[Path]:
 
 
 def _remove(draft: Path) -> None:
+    # what keeps it from going, such as a file system that is read-only, must not hide why it has to
     if draft.is_dir() and not draft.is_symlink():
-        shutil.rmtree(draft)
+        shutil.rmtree(draft, ignore_errors=True)
     else:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _sync_all(path: Path) -> None:

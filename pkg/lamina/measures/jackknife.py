@@ -95,9 +95,10 @@ class Replicates:
         values = self.array
         sizes = np.array(self.sizes, float)
         h = (sizes.sum() / sizes).reshape(-1, *[1] * (values.ndim - 1))
-        center = len(values) * np.asarray(value) - ((1 - 1 / h) * values).sum(0)
-        pseudo = h * value - (h - 1) * values
-        error = np.sqrt(np.mean((pseudo - center) ** 2 / (h - 1), axis=0))
+        with np.errstate(invalid="ignore"):  # replicates that are infinite: the error is NaN, as said above
+            center = len(values) * np.asarray(value) - ((1 - 1 / h) * values).sum(0)
+            pseudo = h * value - (h - 1) * values
+            error = np.sqrt(np.mean((pseudo - center) ** 2 / (h - 1), axis=0))
         return error if np.ndim(value) else float(error)
 
 

@@ -18,7 +18,7 @@ from lamina.report.learnt import learnt_section
 from lamina.report.metrics import metrics_section
 from lamina.report.norms import norms_section
 from lamina.report.overview import description_of, overview_section, title_of
-from lamina.report.page import write_page
+from lamina.report.page import check_place, write_page
 from lamina.report.principal import principal_section
 from lamina.report.saved import saved_section
 from lamina.report.section import Chapter, Section
@@ -70,6 +70,7 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
     Raises:
         MissingExtraError: If altair or vl-convert is not installed (`lamina[report]`).
         NotFoundError: If there is no run.
+        StorageError: If the file cannot be written; that is found before anything is measured.
 
     Cost: metadata of all rows; vectors of at most 1,000 rows at 48 steps a site, 64 MiB at a time; up to 40
     checkpoints a run, three in memory at a time; about a minute a kind for the similarity of layers.
@@ -84,6 +85,8 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
     need("altair", extra="report")
     need("vl_convert", extra="report")
     members = _members(runs)
+    target = Path(path)
+    check_place(target)
     problems = [f"{run.name}: {LaminaError(*problem)}" for run in members for problem in run.problems]
     kinds = kinds_of(members)
     drawn: dict[tuple[int, str], Section | None] = {}
@@ -97,7 +100,6 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
     for k, kind in enumerate(kinds):
         sections = [section for name in _ORDER if (section := drawn[k, name]) is not None]
         chapters.append(Chapter(_names(kind), description_of(kind), sections))
-    target = Path(path)
     write_page(target, title=title_of(members), problems=problems, chapters=chapters)
     return target
 

@@ -6,11 +6,14 @@ import html
 import json
 import os
 import re
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 
+from lamina.errors import StorageError
 from lamina.extras import need
 from lamina.report.section import Chapter, Gallery, Picture, Section, Table
 from lamina.report.text import cell
@@ -48,6 +51,16 @@ td.number, th.number { text-align: right; }
 .problem { background: #fff4e0; border-left: 4px solid #d58b00; padding: 8px 14px; }
 footer { margin-top: 44px; color: #777; font-size: 13px; }
 """.strip()
+
+
+def check_place(path: Path) -> None:
+    """Make the folders of a page, and raise StorageError if none can be written there: before minutes go into it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def write_page(path: Path, *, title: str, problems: Sequence[str], chapters: Sequence[Chapter]) -> None:
@@ -187,11 +200,18 @@ def _script_json(value: object) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise _refused(path, error) from error
         raise
+
+
+def _refused(path: Path, error: OSError) -> StorageError:
+    hint = "give another path: `lamina report RUN -o FILE`, `report(runs, path)`"
+    return StorageError(f"the report cannot be written: {error.strerror or error}", str(path), hint=hint)

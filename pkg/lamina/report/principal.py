@@ -43,10 +43,13 @@ def principal_section(runs: list[Run]) -> Section | None:
         subtitle=f"run {run.name}, {rows}; each picture has its own scale",
         unit="activation units",
     )
+    # tokens, patches: an example has a row at each position
+    tokens = "position" in frame.columns and frame["position"].count() > 0
     reading = (
-        "Each mark is one example; marks that stand together are alike for this layer. Every picture shows the two "
-        "directions in which the layer varies most at that step, turned or mirrored as a whole (orthogonal "
-        "Procrustes on the examples) so that it lines up with the picture after it."
+        f"Each mark is {'one position of an example' if tokens else 'one example'}; marks that stand together are "
+        "alike for this layer. Every picture shows the two directions in which the layer varies most at that step, "
+        "turned or mirrored as a whole (orthogonal Procrustes on the examples) so that it lines up with the picture "
+        "after it."
     )
     if "label" in frame.columns:
         reading += " The color is the example's label."

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from lamina.errors import NotARunError, NotFoundError, SchemaError
-from lamina.runs.nearest import nearest_names
+from lamina.runs.nearest import is_run, nearest_names
 from lamina.runs.run import Run
 from lamina.runs.steps import Steps
 
@@ -170,14 +170,10 @@ def open_runs(runs: str | Path | Sequence[str | Path | Run]) -> Runs:
 
 
 def _search(path: Path) -> list[Path]:
-    if _is_run(path):
+    if is_run(path):
         return [path]
     inside = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path)))  # noqa: PTH207 - a pattern, not a folder
-    found = sorted(candidate for candidate in inside if _is_run(candidate))
+    found = sorted(candidate for candidate in inside if is_run(candidate))
     if not found and path.exists() and not path.is_dir():
         raise NotARunError(f"{path} is not a run")
     return found
-
-
-def _is_run(path: Path) -> bool:
-    return (path / "run.json").exists() or (path / "commits").is_dir()

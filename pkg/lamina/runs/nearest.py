@@ -1,10 +1,11 @@
-"""Hints for a name or a step that is not there."""
+"""Hints for a name, a step or a run that is not there."""
 
 from __future__ import annotations
 
 import bisect
 import difflib
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 _MOST = 3
 
@@ -54,3 +55,35 @@ def nearest_steps(step: int, steps: Sequence[int]) -> str:
     at = bisect.bisect_left(steps, step)
     around = sorted(steps[max(0, at - _MOST) : at + _MOST], key=lambda other: (abs(other - step), other))[:_MOST]
     return f"nearest: {', '.join(map(str, sorted(around)))}"
+
+
+def nearest_runs(path: Path) -> str | None:
+    """Return a hint for a path where there is no run: the runs in it, or those beside it; None if there are none.
+
+    Args:
+        path: What was to be opened.
+
+    Example:
+        >>> import lamina, pathlib, tempfile
+        >>> from lamina.runs.nearest import nearest_runs
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> run = lamina.Run.create(folder / "digits-0")
+        >>> nearest_runs(folder / "digit-0")
+        'nearest: digits-0'
+    """
+    if inside := _runs_in(path):
+        return f"it holds runs, such as {min(inside)}: lamina.open_runs() opens them all"
+    beside = _runs_in(path.parent)
+    return nearest_names(path.name, beside) if beside else None
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path holds a run, be it one whose run.json is lost."""
+    return (path / "run.json").exists() or (path / "commits").is_dir()
+
+
+def _runs_in(folder: Path) -> list[str]:
+    try:
+        return [inner.name for inner in folder.iterdir() if is_run(inner)]
+    except OSError:
+        return []

@@ -46,9 +46,8 @@ class Retention:
             return f"all {every:,} checkpoints stay"
         parts = self.checkpoints["part"].unique(maintain_order=True).to_list()
         kept = self.checkpoints.filter("kept")["step"].n_unique()
-        return (
-            f"of {every:,} checkpoints ({', '.join(parts)}) {kept:,} stay; {self.bytes_freed:,} bytes can be reclaimed"
-        )
+        stay = f"{kept:,} stay{'s' * (kept == 1)}"
+        return f"of {every:,} checkpoints ({', '.join(parts)}) {stay}; {self.bytes_freed:,} bytes can be reclaimed"
 
     @property
     def hidden(self) -> pl.DataFrame:

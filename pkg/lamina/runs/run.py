@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from lamina import _core
-from lamina.errors import NotFoundError, SchemaError, StorageError
+from lamina.errors import NotARunError, NotFoundError, SchemaError, StorageError
 from lamina.runs import (
     frames,
     garbage,
@@ -26,7 +26,7 @@ from lamina.runs import (
 from lamina.runs.checkpointed import Checkpointed
 from lamina.runs.conditions import check_condition
 from lamina.runs.config import to_json
-from lamina.runs.nearest import nearest_names
+from lamina.runs.nearest import nearest_names, nearest_runs
 from lamina.runs.scan import Scan
 from lamina.runs.separable import is_separable
 from lamina.runs.spans import spans_of_rows, spans_of_steps
@@ -199,7 +199,8 @@ class Run(Checkpointed):
         Args:
             sites: Globs or names of sites; by default whole rows are deleted.
             steps: A step, several, or a slice of steps.
-            rows: Names of rows, as the column `row` gives them: an array, list or range of integers.
+            rows: Names of rows, as the column `row` gives them: an array, list or range of integers, or a
+                list of ranges.
 
         Raises:
             NotFoundError: No site matches, or nothing was recorded at the step.
@@ -455,12 +456,15 @@ def open(  # noqa: A001 - the face's name
         hidden: Show what was rewound or deleted too, as far as it is still there.
 
     Raises:
-        NotARunError: There is no run at the path.
+        NotARunError: There is no run at the path; the hint names runs in it or beside it.
         FormatError: A newer Lamina wrote it.
         DamagedError: With `strict`, something is damaged.
         SchemaError: An unknown `io` or `verify`.
     """
-    return Run(path, strict=strict, io=io, verify=verify, hidden=hidden)
+    try:
+        return Run(path, strict=strict, io=io, verify=verify, hidden=hidden)
+    except NotARunError as error:
+        raise NotARunError(error.message, error.file, error.offset, nearest_runs(Path(path)) or error.hint) from None
 
 
 def _filtered(scan: Scan, conditions: list[pl.Expr]) -> pl.LazyFrame:

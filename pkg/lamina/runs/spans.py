@@ -35,7 +35,7 @@ def spans_of_steps(wanted: Steps, known: list[int]) -> list[Span]:
         if first > last:
             raise SchemaError(f"a slice of steps from {first} to {last + 1}", hint="it holds no step")
         return [(int(first), int(last))]
-    return _joined(step for step in known if has_step(wanted, step))
+    return _joined((step, step) for step in known if has_step(wanted, step))
 
 
 def spans_of_rows(names: Any) -> list[Span]:
@@ -46,22 +46,24 @@ def spans_of_rows(names: Any) -> list[Span]:
     """
     if names is None:
         return []
-    if isinstance(names, range) and names.step == 1 and names:
-        return [(names.start, names.stop - 1)]  # all that a writer wrote, say: too many to list
+    ranges = [names] if isinstance(names, range) else names
+    if isinstance(ranges, list) and all(isinstance(one, range) and one.step == 1 for one in ranges) and any(ranges):
+        # all that a writer wrote, say: too many to list
+        return _joined(sorted((one.start, one.stop - 1) for one in ranges if one))
     given = np.asarray(names).reshape(-1)
     if not given.size:
         raise SchemaError("rows= holds no row", hint="leave it out to delete all rows of the sites or steps")
     if given.dtype.kind not in "iu":
         raise SchemaError(f"the names of rows are {given.dtype}", hint="give integers, as in the column `row`")
-    return _joined(np.unique(given).tolist())
+    return _joined((name, name) for name in np.unique(given).tolist())
 
 
-def _joined(numbers: Iterable[int]) -> list[Span]:
-    """Ascending numbers as spans; neighbors stand in one."""
+def _joined(ascending: Iterable[Span]) -> list[Span]:
+    """The same with overlaps and neighbors in one span."""
     spans: list[Span] = []
-    for number in numbers:
-        if spans and spans[-1][1] + 1 == number:
-            spans[-1] = (spans[-1][0], number)
+    for first, last in ascending:
+        if spans and first <= spans[-1][1] + 1:
+            spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
         else:
-            spans.append((number, number))
+            spans.append((first, last))
     return spans
