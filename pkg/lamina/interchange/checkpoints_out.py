@@ -172,7 +172,8 @@ def _write(run: Run, step: int, parts: list[str], path: Path, kind: str, shard_b
 def _write_torch(path: Path, state: Any) -> int:
     import torch
 
-    torch.save(state, path)
+    with path.open("wb") as file:  # opened here: where torch cannot open a path it raises a RuntimeError
+        torch.save(state, file)
     return path.stat().st_size
 
 
