@@ -7,7 +7,9 @@ Ten minutes on 2 cores, most of them for attention that holds its pattern.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,20 +17,30 @@ import torch
 
 from bench import limits
 from bench.agreement import Within
+from bench.clock import timed
 from bench.command import best_device, is_quick
 from bench.harness import TIMES, Contender, cells, compare, peaks, speeds
 from bench.table import Table, spread
+from bench.worker import resolve
 from lamina_kernels import attention
 
 Result = dict[str, torch.Tensor]
 
 HEADS = {"cpu": 8, "cuda": 16}
-LENGTHS = {"cpu": [4096], "cuda": [1024, 4096, 16384, 65536]}
+LENGTHS = {"cpu": [4096], "cuda": [1024, 4096, 8192, 16384, 65536]}
+# Longer patterns are not held.
+PATTERN = {"cpu": 4096, "cuda": 8192}
 DIMS = {"cpu": [64, 128], "cuda": [64, 128, 256]}
 CAUSAL = {"cpu": [True], "cuda": [True, False]}
 LONG = 32768
 REPETITIONS = 7
 RULE = {"cpu": Within(1e-5), "cuda": Within(2e-2)}
+WORKS = ("forward", "both", "divergence")
+FORWARD = "one forward"
+# Rows of the result that are compared with float64, spread over all.
+SHOWN = 64
+# torch's own, by name, with what it calls them.
+BACKENDS = {"torch, cuDNN": "CUDNN_ATTENTION", "torch, flash": "FLASH_ATTENTION"}
 
 # What each tier adds to the output.
 STATISTICS = {
@@ -44,7 +56,8 @@ GOALS = [
     "without statistics at D = 64, 1.5 times at D = 128",
     "goals on an H100, bfloat16, 16384: 420 TFLOP/s forward with lse, max and entropy at D = 128, which add at most "
     "5 % (7 % at D = 64); with argmax, sum of squares and distance at most 15 % (20 %); with received mass at most 1.7 "
-    "times the forward pass; forward and backward 300 TFLOP/s by the convention of 3.5 times the forward's",
+    "times the forward pass; forward and backward 300 TFLOP/s by the convention of 3.5 times the forward's; entropy "
+    "with its gradient at 8192 at least 20 times as fast as from the pattern; a divergence at most 2.2 forward passes",
     "expected on 2 CPU cores at 4096, D = 64, with entropy: 47 + 49 ms of products, 22 ms of exp2, 13 ms of other "
     "passes over tiles, 6 % for the diagonal, against 124 ms of torch's fused attention: 1.1 to 1.4 times",
 ]
@@ -62,15 +75,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     samples = {}
     for causal, n, dim in cases:
         arrays = normal(HEADS[device], n, dim)
-        for both in (False, True):
-            contenders = list(forms(device, causal, n, dim, both, quick))
-            what = f"{'forward and backward' if both else 'forward'}, n = {n}, D = {dim}{', causal' if causal else ''}"
+        for work in WORKS:
+            contenders = [c for c in forms(device, causal, n, dim, work) if takes_part(c, dim, device)]
+            what = f"{work}, n = {n}, D = {dim}{', causal' if causal else ''}"
+            beside = [*machine]
+            if work == "divergence":
+                beside.append(one_forward(arrays, device, causal))
             seconds = compare(
                 contenders,
                 arrays,
-                {"out": truth(arrays, device, causal)},
+                truth(arrays, device, causal, work),
                 rule=RULE[device],
-                limits=machine,
+                limits=beside,
                 repetitions=1 if quick else REPETITIONS,
                 device=device,
                 peers=None,
@@ -78,12 +94,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             samples[what] = seconds
             added = {} if quick else peaks(contenders, arrays, device=device, description=what)
-            first = spread(seconds[contenders[0].name]).median
+            fused = spread(seconds[contenders[0].name]).median
             for contender in contenders:
                 took = spread(seconds[contender.name]).median
-                row = {"pass": "both" if both else "forward", "causal": causal, "n": n, "D": dim}
-                row |= {"form": contender.name} | cells(contender, machine, seconds)
-                row |= {"TFLOP/s": flop(n, dim, HEADS[device], causal, both) / took / 1e12, "x fused": took / first}
+                row = {"pass": work, "causal": causal, "n": n, "D": dim, "form": contender.name}
+                row |= cells(contender, beside, seconds)
+                if work != "divergence":
+                    row["TFLOP/s"] = flop(n, dim, HEADS[device], causal, work) / took / 1e12
+                    row["x fused"] = took / fused
                 row["peak, MiB"] = added[contender.name] / 2**20 if added else None
                 rows.append(row)
     if not quick:
@@ -95,7 +113,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         notes=[
             f"{kind}, one sequence, {HEADS[device]} heads; {REPETITIONS} interleaved repetitions after a comparison of "
             f"the outputs with float64: {RULE[device]}",
-            "TFLOP/s by convention: 4 H n² D forward, half if causal, 3.5 times that for both passes",
+            "TFLOP/s by convention: 4 H n² D forward, half if causal, 3.5 times that for both passes; x fused: of the "
+            "first form's time",
+            f"compared with float64: {SHOWN} queries of each head; a divergence is measured by one forward pass with "
+            "lse, max and entropy in the same turns: 45 % of that limit are 2.2 times as long",
             "peak: what the first call adds to a fresh process, by VmHWM (on a GPU: by torch's allocator); rows "
             "without times are measured for it alone, with one head",
             *GOALS,
@@ -106,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).publish("attention", device=device, quick=quick)
 
 
-def flop(n: int, dim: int, heads: int, causal: bool, both: bool) -> float:
+def flop(n: int, dim: int, heads: int, causal: bool, work: str) -> float:
     """Return the operations of a pass by convention."""
-    return 4.0 * heads * n * n * dim / (2 if causal else 1) * (3.5 if both else 1)
+    return 4.0 * heads * n * n * dim / (2 if causal else 1) * (3.5 if work == "both" else 1)
 
 
 def normal(heads: int, n: int, dim: int) -> dict[str, np.ndarray]:
@@ -117,27 +138,55 @@ def normal(heads: int, n: int, dim: int) -> dict[str, np.ndarray]:
     return {name: generator.standard_normal((1, heads, n, dim), np.float32) for name in "qkv"}
 
 
-def forms(device: str, causal: bool, n: int, dim: int, both: bool, quick: bool) -> Iterator[Contender]:
-    """List who takes part; torch's fused attention comes first."""
-    options = {"causal": causal, "both": both}
-    work = flop(n, dim, HEADS[device], causal, both)
-    needs = {"GEMM fp32" if device == "cpu" else "GEMM bf16": work}
+def forms(device: str, causal: bool, n: int, dim: int, work: str) -> Iterator[Contender]:
+    """List who takes part in a work; what the others are compared with comes first."""
+    amount = flop(n, dim, HEADS[device], causal, work)
+    needs = {"GEMM fp32" if device == "cpu" else "GEMM bf16": amount}
     if device == "cpu":
         needs["exp fp32"] = HEADS[device] * n * n / (2 if causal else 1)
-    yield Contender("torch, fused", "bench.attention:fused", options, needs=needs)
-    if n <= 4096:
+    if work == "divergence":
+        yield Contender("KL of two patterns", "bench.attention:diverging", {"causal": causal}, needs={FORWARD: amount})
+        return
+    options = {"causal": causal, "both": work == "both"}
+    for name, backend in {"torch, fused": None}.items() if device == "cpu" else BACKENDS.items():
+        yield Contender(name, "bench.attention:fused", options | {"backend": backend}, needs=needs)
+    if n <= PATTERN[device]:
         yield Contender("torch, eager, entropy of the pattern", "bench.attention:eager", options, needs=needs)
-    if device != "cpu" and not quick:
+    if device != "cpu":
         yield Contender("FlexAttention, lse and max", "bench.attention:flex", options, needs=needs)
+    form = "blocked" if device == "cpu" else "triton"
     for name, statistics in STATISTICS.items():
-        if both and name == "none":
-            continue
-        yield Contender(
-            f"{'blocked' if device == 'cpu' else 'triton'}: {name}",
-            "bench.attention:op",
-            options | {"statistics": statistics, "impl": "blocked" if device == "cpu" else "triton"},
-            needs=needs,
-        )
+        asked = options | {"statistics": statistics, "impl": form}
+        yield Contender(f"{form}: {name}", "bench.attention:op", asked, needs=needs)
+
+
+def takes_part(contender: Contender, dim: int, device: str) -> bool:
+    """Return whether torch's own attention can do this at all: some of its backends refuse some widths.
+
+    Of ours, and on a CPU, all can: whatever they raise ends the run.
+    """
+    if device == "cpu" or not contender.name.startswith(("torch, ", "Flex")):
+        return True
+    try:
+        resolve(contender.call)(**normal(HEADS[device], 256, dim), device=device, **contender.options)()
+    except RuntimeError as error:
+        print(f"{contender.name}, D = {dim}, {dict(contender.options)}: {str(error).splitlines()[0]}", file=sys.stderr)
+        return False
+    return True
+
+
+def one_forward(arrays: dict[str, np.ndarray], device: str, causal: bool) -> limits.Limit:
+    """Return what a divergence is measured by: a forward pass with log-sum-exp, maximum and entropy."""
+    run = op(
+        **arrays,
+        device=device,
+        causal=causal,
+        both=False,
+        statistics=STATISTICS["lse, max, entropy"],
+        impl="blocked" if device == "cpu" else "triton",
+    )
+    _, heads, n, dim = arrays["q"].shape
+    return limits.Limit(FORWARD, "FLOP", flop(n, dim, heads, causal, "forward"), timed(run, device))
 
 
 def long(device: str) -> list[dict[str, Any]]:
@@ -145,7 +194,7 @@ def long(device: str) -> list[dict[str, Any]]:
     rows = []
     for n in (4096, LONG):
         arrays = normal(1, n, 64)
-        some = [c for c in forms(device, True, LONG, 64, False, True) if "received" not in c.name]
+        some = [c for c in forms(device, True, LONG, 64, "forward") if "received" not in c.name]
         for name, added in peaks(some, arrays, device=device, description=f"n = {n}").items():
             rows.append({"pass": "forward", "causal": True, "n": n, "D": 64, "form": name, "peak, MiB": added / 2**20})
     return rows
@@ -166,12 +215,14 @@ def op(
 
 
 def fused(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, device: str, causal: bool, both: bool
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, device: str, causal: bool, both: bool, backend: str | None
 ) -> Callable[[], Result]:
-    """Torch's fused attention, without statistics."""
+    """Torch's fused attention, without statistics, by the backend of a name or by the one that it takes itself."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     def run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal),)
+        with nullcontext() if backend is None else sdpa_kernel(getattr(SDPBackend, backend)):
+            return (torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal),)
 
     return _passes(run, (q, k, v), device, both)
 
@@ -206,30 +257,54 @@ def flex(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, device: str, causal: bo
     return _passes(run, (q, k, v), device, both)
 
 
+def diverging(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, device: str, causal: bool) -> Callable[[], Result]:
+    """`lamina_kernels.attention.divergence` of heads that look at k from heads that look at v, in its fastest form."""
+    first, own, other = (_rows(x, device) for x in (q, k, v))
+
+    def run() -> Result:
+        with torch.no_grad():
+            return {"kl": shown(attention.divergence(first, own, first, other, kind="kl", causal=causal).value)}
+
+    return run
+
+
 def _passes(
     run: Callable[..., tuple[torch.Tensor, ...]], arrays: Sequence[np.ndarray], device: str, both: bool
 ) -> Callable[[], Result]:
     """Make a function that runs the forward pass, or both with gradients of all that the forward returned."""
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    rows = [torch.from_numpy(x).to(device, dtype).requires_grad_(both) for x in arrays]
+    rows = [_rows(x, device).requires_grad_(both) for x in arrays]
 
     def forward() -> Result:
         with torch.no_grad():
-            return {"out": run(*rows)[0]}
+            return {"out": shown(run(*rows)[0])}
 
     def forward_and_backward() -> Result:
         found = run(*rows)
         torch.autograd.grad(found, rows, [torch.ones_like(x) for x in found])
-        return {"out": found[0].detach()}
+        return {"out": shown(found[0].detach())}
 
     return forward_and_backward if both else forward
 
 
-def truth(arrays: dict[str, np.ndarray], device: str, causal: bool) -> torch.Tensor:
-    """Return the output in float64, of the rows as the contenders round them."""
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    q, k, v = (torch.from_numpy(arrays[name]).to(dtype).double() for name in "qkv")
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+def _rows(array: np.ndarray, device: str) -> torch.Tensor:
+    return torch.from_numpy(array).to(device, torch.float32 if device == "cpu" else torch.bfloat16)
+
+
+def shown(x: torch.Tensor) -> torch.Tensor:
+    """Return what is compared of a result [1, heads, n, …]: a view."""
+    return x[:, :, :: max(1, x.shape[2] // SHOWN)]
+
+
+def truth(arrays: dict[str, np.ndarray], device: str, causal: bool, work: str) -> dict[str, torch.Tensor]:
+    """Return the results in float64, by whole patterns of the queries that are shown."""
+    q, k, v = (_rows(arrays[name], device).double() for name in "qkv")
+    number, n = shown(torch.arange(q.shape[2], device=device)[None, None])[0, 0], q.shape[2]
+    hidden = number[:, None] < torch.arange(n, device=device) if causal else torch.zeros((), device=device).bool()
+    one, other = (
+        (shown(q) @ rows.mT * q.shape[3] ** -0.5).masked_fill(hidden, -torch.inf).log_softmax(-1) for rows in (k, v)
+    )
+    p = one.exp()
+    return {"kl": torch.where(p > 0, p * (one - other), 0).sum(-1)} if work == "divergence" else {"out": p @ v}
 
 
 if __name__ == "__main__":

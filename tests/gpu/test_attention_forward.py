@@ -15,7 +15,7 @@ TRITON = Form(checks.forward, "triton", {}, "cuda")
 
 @pytest.mark.parametrize("case", checks.CASES, ids=lambda case: " ".join(map(str, case.values())))
 def test_errs_at_most_twice_as_much_as_plain_torch(case):
-    TRITON.run(checks.errs_at_most_twice_as_much_as_plain_torch, case)
+    TRITON.run(checks.errs_at_most_twice_as_much_as_plain_torch, case, checks.times_on_a_gpu(case["dtype"], 2))
 
 
 @pytest.mark.parametrize("width", [64, 128, 256])
@@ -23,7 +23,7 @@ def test_errs_at_most_twice_as_much_as_plain_torch(case):
 @pytest.mark.parametrize("window", ["all", "causal", "both"])
 def test_long_sequences_err_no_more(width, dtype, window):
     case = checks.case(queries=1500, keys=1700, width=width, dtype=dtype, window=window, tier=3, topk=8)
-    TRITON.run(checks.errs_at_most_twice_as_much_as_plain_torch, case)
+    TRITON.run(checks.errs_at_most_twice_as_much_as_plain_torch, case, checks.times_on_a_gpu(dtype, 2))
 
 
 @pytest.mark.parametrize("check", [*checks.CHECKS, checks.addresses_take_64_bits], ids=lambda check: check.__name__)

@@ -35,7 +35,8 @@ def problem(
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+        return drawn.to(torch.get_default_device())
 
     number = torch.float64 if dtype == torch.float64 else torch.float32
     if lengths is not None:

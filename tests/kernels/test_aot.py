@@ -43,6 +43,14 @@ def test_the_table_has_at_most_60_rows_and_each_is_compiled(family):
     assert len(newest) == len(named) * len(TARGETS)
 
 
+def test_attention_of_128_columns_takes_tiles_of_128_by_descriptors_and_spills_nothing_in_its_loop():
+    for name in ("bf16 d128", "bf16 d128 entropy"):
+        taken = FAMILIES["attention"][name].plan("cuda:90").arguments
+        assert (taken["ROWS"], taken["COLUMNS"], taken["DESCRIPTORS"]) == (128, 128, True)
+        known = [r for r in rows("attention") if (r.target, r.configuration) == ("cuda:90", name)]
+        assert {row.spills_in_loop for row in known} == {"0"}
+
+
 def in_a_fresh_process(check: Callable[[], None], fault: str | None = None) -> None:
     """Run a check where nothing was compiled yet: Triton keeps the hash of a kernel and of its constants."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,17 +20,27 @@ from lamina_kernels.attention.problem import Problem, Sums, Wanted
 N = 4096
 
 
-def problem(width: int, **options: Any) -> Problem:
+def problem(width: int, dtype: torch.dtype = torch.bfloat16, **options: Any) -> Problem:
     """Return a problem of 4096 rows that nobody ever computes with."""
-    q, k, v = (torch.zeros(1, 2, N, width, dtype=torch.bfloat16) for _ in range(3))
+    q, k, v = (torch.zeros(1, 2, N, width, dtype=dtype) for _ in range(3))
     return Problem(q, k, v, scale=width**-0.5, tier=1, max_seqlen_q=N, max_seqlen_k=N, **options)
 
 
-def gradients(target: str, width: int, side: str, *, entropy: bool = True, **options: Any) -> Launch:
-    """Return the launch of the gradients of "queries" or "keys", from those of the output and, or not, the entropy."""
+def gradients(
+    target: str, width: int, side: str, *, entropy: bool = True, every: bool = False, **options: Any
+) -> Launch:
+    """Return the launch of the gradients of "queries" or "keys".
+
+    They are those from gradients of the output and, or not, of the entropy, or of every statistic.
+    """
     p, row = problem(width, **options), torch.zeros(1, 2, N)
     known = Sums(p.q, lse=row, max=row, entropy=row, expected_score=row)
     given = Sums(p.q, entropy=row if entropy else None)
+    if every:
+        distance, columns, argmax = torch.zeros(4, 1, 2, N), torch.zeros(1, 2, N, 4), torch.zeros(1, 2, N).long()
+        p = replace(p, tier=3, columns=torch.zeros(1, 1, N, 4))
+        known = known._replace(argmax=argmax, sum_p2=row, distance=distance, columns=columns)
+        given = known._replace(argmax=None)
     shared = backward_launch.shared_arguments(p, known, given, row, target)
     plan = backward_launch.queries_plan if side == "queries" else backward_launch.keys_plan
     return plan(p, shared, target)
@@ -53,3 +64,7 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
     yield "bf16 d64 queries entropy", True, queries_kernel, partial(gradients, width=64, side="queries")
     yield "bf16 d128 received", True, received_kernel, partial(received, width=128)
     yield "bf16 d128 keys entropy", False, keys_kernel, partial(gradients, width=128, side="keys")
+    for side, kernel in (("queries", queries_kernel), ("keys", keys_kernel)):
+        yield f"bf16 d256 {side} entropy", False, kernel, partial(gradients, width=256, side=side)
+        for width in (64, 128):
+            yield f"bf16 d{width} {side} every", False, kernel, partial(gradients, width=width, side=side, every=True)

@@ -140,7 +140,7 @@ def shared_arguments(
         "unscale": problem.scale if problem.query_scale is None else 1 / operands.unit(problem),
         "SIGMOID": problem.sigmoid,
         **places,
-        "COLUMN_PRECISION": "ieee" if target.startswith("hip:") else "bf16x6",
+        "COLUMN_PRECISION": _column_precision(products, target, problem.q.shape[3]),
         "WIDTH": power_of_2(problem.q.shape[3]),
         "VALUE_WIDTH": power_of_2(problem.v.shape[3]),
     }
@@ -180,10 +180,21 @@ def _planes(problem: Problem, of_queries: formulas.Terms) -> tuple[torch.Tensor 
     return torch.stack([plane.float() for plane in planes]) if planes else None, places
 
 
-def _kind(shared: dict[str, Any]) -> tuple[str, int, bool]:
+def _column_precision(products: str, target: str, width: int) -> str:
+    """Return how columns are multiplied with their gradients.
+
+    Beside rows wider than 128, Blackwell has no tensor memory left for it.
+    """
+    if target.startswith("hip:") or products == "ieee" or (width > 128 and tiling.kind(target) == "blackwell"):
+        return "ieee"
+    return "bf16x3" if products == "half" else "bf16x6"
+
+
+def _kind(shared: dict[str, Any]) -> tuple[str, int, int]:
     """Return what tiles depend on but for the target."""
-    statistics = any(shared[name] >= 0 for name in ("LOG", "SQUARE", "DISTANCE", "ABSOLUTE", "MAX"))
-    return shared["PRECISION"], max(shared["WIDTH"], shared["VALUE_WIDTH"]), statistics
+    many = shared["columns"] is not None or any(shared[name] >= 0 for name in ("DISTANCE", "ABSOLUTE"))
+    some = any(shared[name] >= 0 for name in ("LOG", "SQUARE", "MAX"))
+    return shared["PRECISION"], max(shared["WIDTH"], shared["VALUE_WIDTH"]), 2 if many else int(some)
 
 
 def _by_tile(shared: dict[str, Any], tiles: tiling.Tiling) -> dict[str, tuple[int, int]]:

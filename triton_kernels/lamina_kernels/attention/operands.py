@@ -123,13 +123,14 @@ def is_plain(problem: Problem) -> bool:
 def products(problem: Problem, target: str) -> str:
     """Return how a target multiplies the rows: "half", or the precision of float32.
 
-    Matrix units of NVIDIA take bfloat16, those of AMD also float32. On Blackwell, six products of rows wider than 64
-    compile to a kernel without a product, for want of tensor memory: there float32 is multiplied without matrix units.
+    Matrix units of NVIDIA take bfloat16, those of AMD also float32. On Blackwell, six products of rows wider than 64,
+    or beside those of columns, compile to a kernel without a product, for want of tensor memory: there float32 is
+    multiplied without matrix units.
     """
     if problem.q.dtype != torch.float32:
         return "half"
-    wide = max(problem.q.shape[3], problem.v.shape[3]) > 64
-    accurate = "ieee" if target.startswith("hip:") or (kind(target) == "blackwell" and wide) else "bf16x6"
+    large = max(problem.q.shape[3], problem.v.shape[3]) > 64 or problem.columns is not None
+    accurate = "ieee" if target.startswith("hip:") or (kind(target) == "blackwell" and large) else "bf16x6"
     return problem.precision or accurate
 
 

@@ -96,16 +96,28 @@ def top(target: str, products: str) -> Tiling:
     return Tiling(64, 64, 4, 2) if products == "half" else Tiling(64, 32, 4, 2)
 
 
-def of_queries(target: str, products: str, width: int, statistics: bool) -> Tiling:
-    """Return the tiles of the gradients of queries; `statistics` says whether those of statistics are among them."""
+def of_queries(target: str, products: str, width: int, statistics: int) -> Tiling:
+    """Return the tiles of the gradients of queries.
+
+    Args:
+        target: See `forward`.
+        products: See `forward`.
+        width: See `forward`.
+        statistics: 0 if those of the output alone come, 1 if those of statistics as well, 2 if those of distances or
+            columns are among them.
+    """
     if products != "half":
-        return Tiling(32, 32, 4, 2)
+        return Tiling(64, 32, 4, 2) if kind(target) == "hopper" else Tiling(32, 32, 4, 2)
     if kind(target) == "amd":
         return Tiling(64, 32, 4, 1)
-    return Tiling(128, 64, 8, 2) if width <= 128 and kind(target) != "nvidia" else Tiling(64, 64, 8, 2)
+    if kind(target) == "nvidia":
+        return Tiling(64, 64, 8, 2)
+    if statistics == 2 and (width > 64 or kind(target) == "blackwell"):
+        return Tiling(128 if width <= 128 else 64, 32, 8, 2)
+    return Tiling(128 if width <= 128 else 64, 64, 8, 2)
 
 
-def of_keys(target: str, products: str, width: int, statistics: bool) -> Tiling:
+def of_keys(target: str, products: str, width: int, statistics: int) -> Tiling:
     """Return the tiles of the gradients of keys and values; see `of_queries`."""
     if products != "half":
         return Tiling(32, 32, 4, 2)
@@ -115,8 +127,12 @@ def of_keys(target: str, products: str, width: int, statistics: bool) -> Tiling:
         return Tiling(32, 64, 8, 2)
     if kind(target) == "nvidia" and width > 64:
         return Tiling(64, 64, 8, 2)
+    if statistics == 2 and (width > 64 or kind(target) == "blackwell"):
+        # Larger ones take more of Blackwell's tensor memory than there is, and compile to a kernel without a product.
+        return Tiling(32, 64, 8, 2)
     # What statistics need of each query takes the registers of half a tile.
-    return Tiling(32 if statistics and width > 64 else 64, 128, 8, 2)
+    half = (statistics == 2 and kind(target) == "nvidia") or (statistics and width > 64)
+    return Tiling(32 if half else 64, 128, 8, 2)
 
 
 def received(target: str, products: str, width: int) -> Tiling:

@@ -1,0 +1,115 @@
+"""How fast would attention be on an H100, by the instructions that its compiled kernels have?
+
+Nothing is measured here: no GPU was at hand. The counts are those of the committed tables of compiled code, the speeds
+those of the chip (132 multiprocessors at 1.83 GHz), and nothing is taken to overlap.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bench import paths
+from bench.command import is_quick
+from bench.table import Table
+
+TABLES = paths.ROOT / "tests" / "kernels" / "aot"
+TARGET = "cuda:90"
+
+# Of one multiprocessor, a clock: operations of half precision, exponentials, other instructions of a thread.
+PRODUCTS, EXPONENTIALS, INSTRUCTIONS = 4096, 16, 128
+PROCESSORS, HERTZ = 132, 1.83e9
+
+
+class Pass(NamedTuple):
+    """A pass over all scores.
+
+    Attributes:
+        name: How the table calls it.
+        dim: The width of the heads.
+        kernels: Table and row of each kernel that is launched, with its products.
+        convention: Operations of the pass by convention, in units of those of one product.
+    """
+
+    name: str
+    dim: int
+    kernels: Sequence[tuple[str, str, int]]
+    convention: int
+
+
+FORWARD, BACKWARD = "attention", "attention_backward"
+ENTROPY = (FORWARD, "bf16 d128 entropy", 2)
+PASSES = [
+    Pass("forward: lse, max", 128, [(FORWARD, "bf16 d128", 2)], 2),
+    Pass("forward: lse, max, entropy", 128, [ENTROPY], 2),
+    Pass("forward: these, argmax, sum p2, distance", 128, [(FORWARD, "bf16 d128 distance", 2)], 2),
+    Pass("forward: these, causal", 128, [(FORWARD, "bf16 d128 distance causal", 2)], 2),
+    Pass("forward: lse, max, entropy", 64, [(FORWARD, "bf16 d64 entropy", 2)], 2),
+    Pass("forward: these, argmax, sum p2, distance, causal", 64, [(FORWARD, "bf16 d64 distance causal", 2)], 2),
+    Pass("forward: lse, max, entropy, causal", 256, [(FORWARD, "bf16 d256 entropy causal", 2)], 2),
+    Pass("forward: lse, max and received", 128, [(FORWARD, "bf16 d128", 2), (BACKWARD, "bf16 d128 received", 1)], 2),
+    Pass(
+        "both: entropy",
+        128,
+        [ENTROPY, (BACKWARD, "bf16 d128 queries entropy causal", 3), (BACKWARD, "bf16 d128 keys entropy", 4)],
+        7,
+    ),
+]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    quick = is_quick(__doc__, argv)
+    plain = {one.dim: clocks(one)[0] for one in PASSES if one.name == "forward: lse, max"}
+    rows: list[dict[str, Any]] = []
+    for one in PASSES:
+        took, instructions = clocks(one)
+        operations = 2 * one.dim * one.convention
+        row: dict[str, Any] = {"pass": one.name, "D": one.dim, "instructions a score": instructions}
+        row |= {"clocks a score": took, "TFLOP/s": operations / took * PROCESSORS * HERTZ / 1e12}
+        row["x forward"] = took / plain[one.dim] if one.dim in plain else None
+        rows.append(row)
+    Table(
+        question="How fast would attention be on an H100, by the instructions that its compiled kernels have?",
+        columns=["pass", "D", "instructions a score", "clocks a score", "TFLOP/s", "x forward"],
+        rows=rows,
+        notes=[
+            "a prediction: nothing here was measured",
+            f"clocks of a multiprocessor a score, one after the other: 2 D operations a product at {PRODUCTS}, one "
+            f"exponential a kernel at {EXPONENTIALS}, all counted instructions at {INSTRUCTIONS}",
+            f"{PROCESSORS} multiprocessors at {HERTZ / 1e9} GHz; bfloat16; counts of {TARGET} in tests/kernels/aot",
+            "TFLOP/s by convention: 2 products forward, 7 forward and backward, where the two kernels of the backward "
+            "pass execute 7 by themselves; of causal attention the tiles that are visited",
+            "left out: the edges of windows, launches, and whatever the kernels wait for; the same formula gives 660 "
+            "TFLOP/s for products and exponentials alone at D = 128, where FlashAttention-3's authors measured 648",
+            "goals: 420 forward with entropy at D = 128, which adds at most 5 %; with argmax, sum of squares and "
+            "distance at most 15 %; with received at most 1.7 times the forward pass; both passes 300",
+        ],
+        packages=["lamina-kernels"],
+    ).publish("attention_predicted", quick=quick)
+
+
+def clocks(one: Pass) -> tuple[float, float]:
+    """Return the clocks and the instructions of a multiprocessor a score."""
+    took = counted = 0.0
+    for family, configuration, products in one.kernels:
+        instructions = counts(family)[configuration]
+        took += products * 2 * one.dim / PRODUCTS + 1 / EXPONENTIALS + instructions / INSTRUCTIONS
+        counted += instructions
+    return took, counted
+
+
+def counts(family: str) -> dict[str, float]:
+    """Return the instructions a score of each compiled configuration, by the newest Triton of the table."""
+    with (TABLES / f"{family}.tsv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["target"] == TARGET]
+    newest = max(tuple(map(int, row["triton"].split("."))) for row in rows)
+    return {
+        row["configuration"]: float(row["instructions"])
+        for row in rows
+        if tuple(map(int, row["triton"].split("."))) == newest
+    }
+
+
+if __name__ == "__main__":
+    main()
