@@ -105,3 +105,12 @@ def gram_second_forgets_the_softmax(patch: pytest.MonkeyPatch) -> None:
         return [*found[:4], 0 * found[4], *found[5:]]
 
     patch.setattr(blocked_second, "second", second)
+
+
+@fault
+def mmd_keeps_the_diagonal(patch: pytest.MonkeyPatch) -> None:
+    """Each row is paired with itself."""
+    from lamina_kernels.gram import discrepancy
+
+    whole = discrepancy.build
+    patch.setattr(discrepancy, "build", lambda op, x, y, kernel, *rest: whole(op, x, y, kernel))

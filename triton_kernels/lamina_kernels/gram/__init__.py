@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lamina_kernels.gram.discrepancy import Discrepancy, mmd
 from lamina_kernels.gram.hsic.api import HsicSums, hsic_sums
 from lamina_kernels.gram.kernels import ArcCosine, Cosine, Kernel, Linear, Polynomial, Product, Sum
 from lamina_kernels.gram.radial import (
@@ -19,6 +20,7 @@ __all__ = [
     "RBF",
     "ArcCosine",
     "Cosine",
+    "Discrepancy",
     "Distance",
     "HsicSums",
     "InverseMultiquadric",
@@ -34,6 +36,7 @@ __all__ = [
     "Sum",
     "hsic_sums",
     "logsumexp",
+    "mmd",
     "product",
     "row_sums",
     "softmax_product",
