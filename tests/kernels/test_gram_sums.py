@@ -13,7 +13,7 @@ from lamina_kernels.gram.matrix import matrix
 from lamina_kernels.gram.pairs import build
 from tests.faults import broken
 from tests.kernels import gram_faults  # noqa: F401
-from tests.kernels.gram_kernels import CASES, leaves, normal, small_tiles
+from tests.kernels.gram_kernels import CASES, WIDTH, leaves, normal, small_tiles
 
 KERNELS = pytest.mark.parametrize("name", CASES)
 
@@ -33,7 +33,7 @@ def rows(*, same: bool) -> tuple[Tensor, Tensor]:
     x = normal(37, seed=2)
     x[5] = x[3]
     y = normal(29, seed=3)
-    y[2], y[20], y[3] = x[7], y[19], x[8] + 1e-4
+    y[2], y[20], y[3] = x[7], y[19], x[8] + 2e-5 * torch.arange(1, WIDTH + 1)
     return (x.requires_grad_(), x if same else y.requires_grad_())
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import torch
 
@@ -23,7 +23,7 @@ class Kernel:
 
     def hyperparameters(self) -> dict[str, Any]:
         """Return the numbers, tensors and kernels that the kernel holds, by their names."""
-        return dict(vars(self))
+        return {field.name: getattr(self, field.name) for field in fields(cast(Any, self))}
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yield the tensors among these numbers, also of kernels that it is made of."""
