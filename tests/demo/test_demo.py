@@ -189,7 +189,7 @@ def test_ctrl_c_ends_the_command_calmly_and_the_run_opens(tmp_path: Path) -> Non
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         printed, said = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert printed == ""
     assert "opens" in said
     assert "Traceback" not in said
