@@ -25,9 +25,12 @@ def attention_mask_lists_keys_by_query(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.attention import masking
 
     whole = masking._listed
-    patch.setattr(
-        masking, "_listed", lambda places, shape, by: (whole(places, shape, by)[0], torch.arange(len(places)))
-    )
+
+    def listed(places: torch.Tensor, partial: torch.Tensor, shape: torch.Size, by: int) -> Any:
+        starts, order = whole(places, partial, shape, by)
+        return starts, torch.arange(len(places)) if by == 3 else order
+
+    patch.setattr(masking, "_listed", listed)
 
 
 def _arguments(patch: pytest.MonkeyPatch, **changes: Any) -> None:

@@ -118,7 +118,13 @@ def problem_of(case: dict[str, Any]) -> Problem:
         for name, first in (("q", n), ("k", m)):
             made[f"cu_seqlens_{name}"] = torch.tensor([0, first, first, first + 5 + 2 * (name == "k")]).int()
     if case["places"] == "blocks":
-        made["mask"] = block_mask(lambda b, h, i, j: (i // 7 + j // 50 + h) % 3 > 0, n, m, heads=heads, block=64)
+        made["mask"] = block_mask(
+            lambda b, h, i, j: ((i // 7 + j // 50 + h) % 3 > 0) | ((i // 64 + j // 64) % 2 > 0),
+            n,
+            m,
+            heads=heads,
+            block=64,
+        )
     if case["tier"] == 3:
         made["columns"] = normal(1, heads, keys, 3, seed=9)
     longest = {"max_seqlen_q": max(n, 5) if packed else n, "max_seqlen_k": max(m, 7) if packed else m}
@@ -241,6 +247,18 @@ def of_equal_scores_the_first_key_is_the_largest(forward: Forward) -> None:
     assert torch.equal(got.top_keys[0, 0], torch.stack([first, second], 1))
 
 
+def of_equal_scores_the_first_key_is_the_largest_whatever_the_mask_lists_first(forward: Forward) -> None:
+    # The first block is seen in part: it is visited behind the second, which is seen whole.
+    rows = torch.zeros(1, 1, 150, 16)
+    mask = block_mask(lambda b, h, i, j: (j >= 64) | (j % 50 == 1 + 0 * i), 150, 150, block=64)
+    p = Problem(rows, rows, rows, max_seqlen_q=150, max_seqlen_k=150, mask=mask, tier=2, topk=4)
+    got = forward(p)
+    assert got.argmax is not None
+    assert (got.argmax == 1).all()
+    assert got.top_keys is not None
+    assert torch.equal(got.top_keys[0, 0], torch.tensor([1, 51, 64, 65]).expand(150, 4))
+
+
 def a_broken_row_shows_and_breaks_no_other(forward: Forward) -> None:
     p = problem_of(case(tier=1, window="causal"))
     q = p.q.clone()
@@ -301,6 +319,7 @@ CHECKS = [
     far_from_their_keys_queries_keep_the_variance,
     keys_on_both_sides_count_apart,
     of_equal_scores_the_first_key_is_the_largest,
+    of_equal_scores_the_first_key_is_the_largest_whatever_the_mask_lists_first,
     a_broken_row_shows_and_breaks_no_other,
     packed_sequences_do_not_see_each_other,
     the_same_bits_every_time,

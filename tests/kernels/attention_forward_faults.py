@@ -46,6 +46,24 @@ def attention_kernel_takes_edges_for_full(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def attention_kernel_takes_whole_blocks_for_full(patch: pytest.MonkeyPatch) -> None:
+    """Blocks that a mask shows whole are seen whole, whatever the window."""
+    from lamina_kernels.attention import walk
+    from tests.kernels import attention_wrong
+
+    patch.setattr(walk, "listed", attention_wrong.all_whole)
+
+
+@fault
+def attention_kernel_visits_all_that_is_listed(patch: pytest.MonkeyPatch) -> None:
+    """Blocks of a mask are visited also outside of a window, and none is a full one."""
+    from lamina_kernels.attention import walk
+    from tests.kernels import attention_wrong
+
+    patch.setattr(walk, "listed", attention_wrong.none_whole)
+
+
+@fault
 def attention_kernel_is_one_sided(patch: pytest.MonkeyPatch) -> None:
     """Keys ahead of their query count as if they were behind."""
     _launch(patch, ONE_SIDED=True)

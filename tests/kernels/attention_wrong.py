@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lamina_kernels.attention.walk import Walk
+
 
 @triton.jit
 def stay(m, larger, to_log2):
@@ -23,3 +25,20 @@ def whole(position, last_position, keys, left, right, LEFT: tl.constexpr, RIGHT:
     """Return all tiles as such that every query sees whole."""
     high = tl.cdiv(keys, COLUMNS) * COLUMNS
     return keys * 0, keys * 0, high, high
+
+
+@triton.jit
+def all_whole(walk, line, blocks, BLOCK: tl.constexpr):
+    """Return all whole blocks of a mask as such that every query sees whole, whatever the window."""
+    low = walk.low * 0
+    middle = (tl.load(line + 1) - tl.load(line)) * BLOCK
+    high = (tl.load(line + 2) - tl.load(line)) * BLOCK
+    return Walk(low, low, middle, middle, middle, middle, middle, high)
+
+
+@triton.jit
+def none_whole(walk, line, blocks, BLOCK: tl.constexpr):
+    """Return all blocks of a mask as such of which pairs may be hidden, whatever the window."""
+    low = walk.low * 0
+    high = (tl.load(line + 2) - tl.load(line)) * BLOCK
+    return Walk(low, low, low, low, low, high, high, high)

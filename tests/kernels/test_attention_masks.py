@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,21 +24,23 @@ def bits_are_what_the_predicate_said(queries: int, keys: int, sequences: int, he
     seen = predicate(b, h, i, j)
     assert torch.equal(mask.dense(), seen)
     assert torch.equal(mask.sees(i.flatten(2), j.flatten(2)).view(seen.shape), seen)
-    # Both lists hold the same blocks, rising.
-    rows, columns = mask.starts.shape[2] - 1, mask.key_starts.shape[2] - 1
-    by_query, by_key = set(), set()
-    for item in range(sequences):
-        for head in range(heads):
-            for row in range(rows):
-                entries = range(*mask.starts[item, head, row : row + 2].tolist())
-                listed = [(int(mask.blocks[e]), int(mask.partial[e])) for e in entries]
-                assert listed == sorted(listed)
-                by_query |= {(item, head, row, column, partial) for column, partial in listed}
-            for column in range(columns):
-                entries = range(*mask.key_starts[item, head, column : column + 2].tolist())
-                listed = [(int(mask.key_blocks[e]), int(mask.key_partial[e])) for e in entries]
-                assert listed == sorted(listed)
-                by_key |= {(item, head, row, column, partial) for row, partial in listed}
+    # The lists of either side hold the same blocks, rising: whole ones at even places, those seen in part at odd ones.
+    assert mask.starts.shape[2] == 2 * -(-queries // block) + 1
+    assert mask.key_starts.shape[2] == 2 * -(-keys // block) + 1
+    sides = []
+    for starts, blocks, partials in (
+        (mask.starts, mask.blocks, mask.partial),
+        (mask.key_starts, mask.key_blocks, mask.key_partial),
+    ):
+        found = set()
+        for item, head, line in itertools.product(range(sequences), range(heads), range(starts.shape[2] - 1)):
+            entries = range(*starts[item, head, line : line + 2].tolist())
+            listed = [(int(blocks[e]), int(partials[e])) for e in entries]
+            assert listed == sorted(listed)
+            assert all((partial >= 0) == line % 2 for _other, partial in listed)
+            found |= {(item, head, line // 2, other, partial) for other, partial in listed}
+        sides.append(found)
+    by_query, by_key = sides[0], {(item, head, row, column, p) for item, head, column, row, p in sides[1]}
     assert by_query == by_key
     # A block is listed if a pair of it is seen, and has bits if a pair of it is not.
     for item, head, row, column, partial in by_query:
@@ -97,6 +101,12 @@ def test_a_mask_survives_being_saved(tmp_path):
     assert back.key_starts.dtype == torch.int32
     q, k, v = normal(1, 2, 130, 16, seed=0), normal(1, 2, 200, 16, seed=1), normal(1, 2, 200, 16, seed=2)
     assert torch.equal(attend(q, k, v, mask=back).out, attend(q, k, v, mask=mask).out)
+
+
+def test_a_mask_of_one_list_a_block_is_refused():
+    state = block_mask(predicate, 130, 200, block=64).state()
+    with pytest.raises(ValueError, match=r"'starts' has shape \[1, 1, 4\], expected .* \[B, H, 7\]"):
+        BlockMask.from_state(state | {"starts": state["starts"][..., ::2]})
 
 
 def test_a_mask_can_be_looked_at():

@@ -96,7 +96,8 @@ def _walk_mask(p: Problem, mask: BlockMask) -> Iterator[tuple[Rows, Iterator[Vis
                 heads = slice(h % group, h % group + 1)
             bounds = starts[b, h].tolist()
             for number, queries in enumerate(tiles(Nq, mask.block)):
-                seen = range(bounds[number], bounds[number + 1])
+                # Whole blocks and those that are seen in part together, in the order of the keys.
+                seen = sorted(range(bounds[2 * number], bounds[2 * number + 2]), key=blocks.__getitem__)
                 scores = (heads.stop - heads.start) * mask.block * KEYS
                 for span in spans:
                     for part in tiles(span.stop - span.start, max(1, SCORES // scores)):
@@ -112,7 +113,7 @@ def _visits(p: Problem, rows: Rows, keys: slice) -> Iterator[Visit]:
 
 
 def _visits_of_mask(
-    p: Problem, mask: BlockMask, rows: Rows, seen: range, blocks: list[int], partial: list[int]
+    p: Problem, mask: BlockMask, rows: Rows, seen: list[int], blocks: list[int], partial: list[int]
 ) -> Iterator[Visit]:
     """Yield the seen blocks of keys, neighbors in one tile."""
     reach = _window(p, rows.queries, rows.offset, slice(0, mask.keys_count))

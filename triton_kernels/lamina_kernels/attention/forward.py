@@ -8,7 +8,7 @@ import triton.language as tl
 from lamina_kernels.attention.moments import mean_and_deviation, mean_and_deviation_by_eight, with_tile
 from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector_or
 from lamina_kernels.attention.score import LN2, LOG2E, UNSEEN, Scoring, scores_at, weights_as
-from lamina_kernels.attention.walk import first_of, keys_seen, part_of, place_at, turns, visible
+from lamina_kernels.attention.walk import first_of, keys_seen, part_of, place_at, place_of, turns, visible
 from lamina_kernels.tiles.dot import INTERPRETED, dot
 from lamina_kernels.tiles.load import INDEX, load_rows
 
@@ -134,8 +134,8 @@ def attention_forward_kernel(
 
             largest = tl.max(s, 1)
             if TIER >= 2:
-                first = (largest > m) | ((largest == m) & (tile < where) & (m > UNSEEN))
-                where = tl.where(first, tile, where)
+                first = (largest > m) | ((largest == m) & (start < where) & (m > UNSEEN))
+                where = tl.where(first, start, where)
             m_new = tl.maximum(m, largest)
             if SIGMOID:
                 p = 1 / (1 + tl.exp2(-s * to_log2))
@@ -217,18 +217,15 @@ def attention_forward_kernel(
         # Of the tiles in which the largest score lies, each is scored once more.
         best = tl.full([ROWS], -1, tl.int32)
         where = tl.where(unseen, NOWHERE, where)
-        tile = tl.min(where, 0)
-        while tile < NOWHERE:
-            start = first_of(sight, tile, BLOCK)
+        start = tl.min(where, 0)
+        while start < NOWHERE:
+            tile = place_of(sight, start, BLOCK)
             these = (start + tl.arange(0, COLUMNS))[None, :]
-            s = tl.where(
-                visible(sight, tile, rows[:, None], positions, these, LEFT, RIGHT, BLOCK),
-                scores_at(scoring, start, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH),
-                UNSEEN,
-            )
-            best = tl.where(where == tile, start + tl.argmax(s, 1), best)
-            where = tl.where(where == tile, NOWHERE, where)
-            tile = tl.min(where, 0)
+            s = scores_at(scoring, start, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH)
+            s = tl.where(visible(sight, tile, rows[:, None], positions, these, LEFT, RIGHT, BLOCK), s, UNSEEN)
+            best = tl.where(where == start, start + tl.argmax(s, 1), best)
+            where = tl.where(where == start, NOWHERE, where)
+            start = tl.min(where, 0)
         tl.store(argmax + here, best.to(tl.int64), mask=rows_valid)
     if TIER >= 2 and not SIGMOID:
         mean, variance = -key_mean, deviation * portion

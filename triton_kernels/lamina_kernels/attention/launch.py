@@ -73,7 +73,7 @@ def forward_plan(problem: Problem, target: str) -> Launch:
     width, value_width = power_of_2(problem.q.shape[3]), power_of_2(problem.v.shape[3])
     columns = problem.columns if problem.tier >= 3 else None
     tier = min(problem.tier, 2) if columns is None else 3
-    tiles = fitted(tiling.forward(target, products, max(width, value_width), tier, problem.mask is not None), problem)
+    tiles = fitted(tiling.forward(target, products, max(width, value_width), tier), problem)
     shared, programs = _shared(problem, products, tiles)
     written = (shared["splits"], *problem.q.shape[:3])
     new = problem.q.new_empty

@@ -122,26 +122,28 @@ def _of_candidates(fn: Predicate, queries: int, keys: int, block: int, candidate
     all_seen = torch.cat(whole) if whole else keep
     places = places[keep]
     partial = torch.where(all_seen, -1, (~all_seen).cumsum(0) - 1).int()
-    starts, _ = _listed(places, candidates.shape, 2)
-    key_starts, order = _listed(places, candidates.shape, 3)
+    starts, order = _listed(places, partial, candidates.shape, 2)
+    key_starts, key_order = _listed(places, partial, candidates.shape, 3)
     return BlockMask(
         queries,
         keys,
         block,
         starts=starts,
-        blocks=places[:, 3].int(),
-        partial=partial,
+        blocks=places[order, 3].int(),
+        partial=partial[order],
         bits=torch.cat(bits),
         key_starts=key_starts,
-        key_blocks=places[order, 2].int(),
-        key_partial=partial[order],
+        key_blocks=places[key_order, 2].int(),
+        key_partial=partial[key_order],
     )
 
 
-def _listed(places: torch.Tensor, shape: torch.Size, by: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where the blocks of each row (by 2) or column (by 3) start, and the order that lists them so."""
-    B, H, size = shape[0], shape[1], shape[by]
-    line = (places[:, 0] * H + places[:, 1]) * size + places[:, by]
+def _listed(
+    places: torch.Tensor, partial: torch.Tensor, shape: torch.Size, by: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where the lists of each row (by 2) or column (by 3) of blocks start, and the order that lists them so."""
+    B, H, size = shape[0], shape[1], 2 * shape[by]
+    line = (places[:, 0] * H + places[:, 1]) * size + 2 * places[:, by] + (partial >= 0)
     ends = torch.bincount(line, minlength=B * H * size).cumsum(0).view(B, H, size)
     first = torch.cat([ends.new_zeros(1), ends.flatten()])[: B * H * size].view(B, H, size)
     last = ends[..., -1:] if size else ends.new_zeros(B, H, 1)

@@ -12,20 +12,22 @@ import torch
 class BlockMask:
     """Blocks of queries and keys, of which only those that hold a pair that is seen are visited.
 
-    A block is `block` queries by `block` keys. `starts` and `blocks` list the seen blocks of each block of queries,
-    rising; `bits` tells the pairs of a block that is seen in part. A mask of one sequence or one head serves all.
+    A block is `block` queries by `block` keys. `starts` and `blocks` list the seen blocks of each block of queries:
+    first those that are seen whole, then those that are seen in part, both rising; `bits` tells the pairs of the
+    latter. A mask of one sequence or one head serves all.
     Made by `block_mask` or `documents`; `print` draws it.
 
     Attributes:
         queries: Nq.
         keys_count: Nk.
         block: Queries and keys of a block: 64 or 128.
-        starts: [B or 1, H or 1, query blocks + 1] int32, into `blocks`, absolute.
+        starts: [B or 1, H or 1, 2 query blocks + 1] int32, into `blocks`, absolute: those that query block r sees whole
+            stand from starts[2 r] on, those that it sees in part from starts[2 r + 1] on.
         blocks: [seen blocks] int32: the number of the block of keys.
         partial: [seen blocks] int32: which entry of `bits` says what is seen of it, or -1 if all of it is.
         bits: [partial blocks, block, block // 32] int32: query i of the block sees its key j if bit j % 32 of
             word j // 32 of row i is set.
-        key_starts: [B or 1, H or 1, key blocks + 1] int32: the same blocks listed by block of keys.
+        key_starts: [B or 1, H or 1, 2 key blocks + 1] int32: the same blocks listed by block of keys.
         key_blocks: [seen blocks] int32: the number of the block of queries.
         key_partial: [seen blocks] int32, into `bits`.
     """
@@ -44,10 +46,10 @@ class BlockMask:
     def dense(self) -> torch.Tensor:
         """Return whether query i sees key j, [B or 1, H or 1, Nq, Nk] bool."""
         entries = self._entries()
-        rows, columns = self.starts.shape[2] - 1, self.key_starts.shape[2] - 1
+        rows, columns = self._sides()
         table = torch.zeros(self.starts[..., 0].numel() * rows, columns, self.block, self.block, dtype=torch.bool)
         table = table.to(self.blocks.device)
-        table[entries, self.blocks.long()] = self._pairs(self.partial)
+        table[entries // 2, self.blocks.long()] = self._pairs(self.partial)
         table = table.unflatten(0, (*self.starts.shape[:2], rows)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
         return table[:, :, : self.queries, : self.keys_count]
 
@@ -60,19 +62,22 @@ class BlockMask:
         keys = keys.clamp(0, max(self.keys_count - 1, 0))
         if self.blocks.numel() == 0:
             return torch.zeros_like(inside)
-        rows, columns = self.starts.shape[2] - 1, self.key_starts.shape[2] - 1
+        rows, columns = self._sides()
         heads = torch.arange(self.starts[..., 0].numel(), device=keys.device).view(*self.starts.shape[:2], 1)
-        place = (heads * rows + queries // self.block) * columns + keys // self.block
+        place = 2 * (heads * rows + queries // self.block) * columns + keys // self.block
         listed = self._entries() * columns + self.blocks
-        entry = torch.searchsorted(listed, place.contiguous()).clamp(max=len(listed) - 1)
-        partial = self.partial[entry].long()
+        # A block is in one of two lists, or in none.
+        either = torch.stack([place, place + columns])
+        entry = torch.searchsorted(listed, either).clamp(max=len(listed) - 1)
+        found = listed[entry] == either
+        partial = self.partial[torch.where(found[0], entry[0], entry[1])].long()
         if len(self.bits):
             i, j = queries % self.block, keys % self.block
             words = self.bits[partial.clamp(min=0), i.expand(place.shape), (j // 32).expand(place.shape)]
             bit = (words >> (j % 32)) & 1 == 1
         else:
             bit = torch.ones_like(partial, dtype=torch.bool)
-        return inside & (listed[entry] == place) & (bit | (partial < 0))
+        return inside & found.any(0) & (bit | (partial < 0))
 
     @property
     def seen_blocks(self) -> int:
@@ -93,7 +98,7 @@ class BlockMask:
         """Return the mask that `state` was called of.
 
         Raises:
-            ValueError: A tensor is missing.
+            ValueError: A tensor is missing, or the lists are not those of as many blocks.
         """
         missing = [name for name in ("sizes", *_TENSORS) if name not in state]
         if missing:
@@ -101,16 +106,22 @@ class BlockMask:
                 f"BlockMask.from_state: {missing[0]!r} is missing, expected what BlockMask.state() returned"
             )
         queries, keys, block = state["sizes"].tolist()
-        return cls(queries, keys, block, **{name: state[name] for name in _TENSORS})
+        mask = cls(queries, keys, block, **{name: state[name] for name in _TENSORS})
+        for name, blocks in zip(("starts", "key_starts"), mask._sides(), strict=True):
+            if state[name].ndim != 3 or state[name].shape[2] != 2 * blocks + 1:
+                raise ValueError(
+                    f"BlockMask.from_state: {name!r} has shape {list(state[name].shape)}, expected two lists for each "
+                    f"of {blocks} blocks, [B, H, {2 * blocks + 1}]"
+                )
+        return mask
 
     def __str__(self) -> str:
         """Draw the blocks of the first sequence and head: `#` seen, `+` in part, `.` never visited."""
-        rows, columns = self.starts.shape[2] - 1, self.key_starts.shape[2] - 1
+        rows, columns = self._sides()
         picture = [["."] * columns for _ in range(rows)]
-        bounds, partial = self.starts[0, 0].tolist(), self.partial.tolist()
-        for row in range(rows):
-            for entry in range(bounds[row], bounds[row + 1]):
-                picture[row][int(self.blocks[entry])] = "#" if partial[entry] < 0 else "+"
+        first = slice(int(self.starts[0, 0, 0]), int(self.starts[0, 0, -1]))
+        for line, block in zip(self._entries()[first].tolist(), self.blocks[first].tolist(), strict=True):
+            picture[line // 2][block] = "+" if line % 2 else "#"
         every = -(-max(rows, columns, 1) // 64)
         lines = [
             "".join(_densest(picture, r, c, every) for c in range(0, columns, every)) for r in range(0, rows, every)
@@ -120,8 +131,12 @@ class BlockMask:
         title = f"{size}: {visited} of {all_blocks} seen"
         return "\n".join([title, *lines])
 
+    def _sides(self) -> tuple[int, int]:
+        """Return how many blocks of queries and of keys there are."""
+        return -(-self.queries // self.block), -(-self.keys_count // self.block)
+
     def _entries(self) -> torch.Tensor:
-        """Return for each seen block the number of its row, sequence by sequence, head by head; [seen] int64."""
+        """Return for each seen block the number of its list, two a row, sequence by sequence; [seen] int64."""
         counts = self.starts.diff().flatten().long()
         return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
 

@@ -55,9 +55,6 @@ _HALF = {
     ),
 }
 
-# Those of half precision under a block mask, whose bits take registers too, up to tier 1 and a width of 128.
-_MASKED = {"hopper": Tiling(64, 128, 8, 2), "blackwell": Tiling(64, 128, 8, 2), "nvidia": Tiling(64, 64, 8, 2)}
-
 # Those of single precision.
 _SINGLE = {
     "hopper": Tiling(128, 32, 8, 2),
@@ -74,7 +71,7 @@ def kind(target: str) -> str:
     return "amd" if target.startswith("hip:") else kinds.get(target.removeprefix("cuda:"), "nvidia")
 
 
-def forward(target: str, products: str, width: int, tier: int, masked: bool) -> Tiling:
+def forward(target: str, products: str, width: int, tier: int) -> Tiling:
     """Return the tiles of the forward pass.
 
     Args:
@@ -82,12 +79,9 @@ def forward(target: str, products: str, width: int, tier: int, masked: bool) -> 
         products: "half", or how float32 is multiplied.
         width: The larger of the widths of keys and values, as a power of 2.
         tier: Which statistics; see `Problem`.
-        masked: Whether there is a block mask.
     """
     if products != "half":
         return _SINGLE[kind(target)]
-    if masked and width == 128 and tier <= 1 and kind(target) in _MASKED:
-        return _MASKED[kind(target)]
     return next(tiles for widest, highest, tiles in _HALF[kind(target)] if width <= widest and tier <= highest)
 
 

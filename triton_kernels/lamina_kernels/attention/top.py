@@ -14,6 +14,20 @@ MINUS_INFINITY = tl.constexpr(float("-inf"))
 NUMBERS = ["heads", "group", "queries", "keys", "left", "right", "radius", "splits", "blocks", "plane", "topk"]
 
 
+@triton.jit
+def belongs(largest, start, values, places, BLOCK: tl.constexpr):
+    """Return which queries have a score that belongs into their list; of equal ones that of the first key does.
+
+    Tiles come in the order of their keys, but for those of a block mask.
+    """
+    smallest = tl.min(values, 1)
+    found = largest > smallest
+    if BLOCK:
+        last = tl.max(tl.where(values == smallest[:, None], places, -1), 1)
+        found |= (largest == smallest) & (start < last)
+    return found
+
+
 @triton.jit(do_not_specialize=NUMBERS)
 def attention_top_kernel(
     q, k,  # see `attention_forward_kernel`, here and below
@@ -72,7 +86,6 @@ def attention_top_kernel(
     slots = tl.arange(0, TOP)[None, :]
     values = tl.full([ROWS, TOP], UNSEEN, tl.float32)
     places = tl.full([ROWS, TOP], -1, tl.int32)
-    # Tiles come in the order of their keys: of equal scores, those in the list come first.
     for place in range(walk.low, walk.high, COLUMNS):
         start = first_of(sight, place, BLOCK)
         s = scores_at(scoring, start, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH)
@@ -80,10 +93,13 @@ def attention_top_kernel(
         if (place < walk.full_low) | (place >= walk.full_high):
             s = tl.where(visible(sight, place, rows[:, None], positions, these, LEFT, RIGHT, BLOCK), s, UNSEEN)
         largest = tl.max(s, 1)
-        enters = largest > tl.min(values, 1)
+        enters = belongs(largest, start, values, places, BLOCK)
         while tl.max(enters.to(tl.int32), 0) > 0:
             key = start + tl.argmax(s, 1).to(tl.int32)
-            slot = tl.sum((values >= largest[:, None]).to(tl.int32), 1)[:, None]
+            ahead = values >= largest[:, None]
+            if BLOCK:
+                ahead &= (values > largest[:, None]) | (places < key[:, None])
+            slot = tl.sum(ahead.to(tl.int32), 1)[:, None]
             before = tl.broadcast_to(tl.maximum(slots - 1, 0), [ROWS, TOP])
             moved_values, moved_places = tl.gather(values, before, 1), tl.gather(places, before, 1)
             into, behind = enters[:, None] & (slots == slot), enters[:, None] & (slots > slot)
@@ -91,7 +107,7 @@ def attention_top_kernel(
             places = tl.where(into, key[:, None], tl.where(behind, moved_places, places))
             s = tl.where(these == key[:, None], UNSEEN, s)
             largest = tl.max(s, 1)
-            enters = largest > tl.min(values, 1)
+            enters = belongs(largest, start, values, places, BLOCK)
 
     to_nats = scale if PLAIN else 1.0
     target = (split.to(INDEX) * plane + written + rows)[:, None] * topk + slots

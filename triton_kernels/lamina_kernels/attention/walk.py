@@ -7,6 +7,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
+from lamina_kernels.attention.windows import key_range, query_range, seen, seen_of_block
 from lamina_kernels.tiles.load import INDEX
 
 
@@ -18,7 +19,8 @@ class Sight(NamedTuple):
         keys: Keys of the sequence.
         left: See `Problem`.
         right: See `Problem`.
-        blocks: The first entry of the list of blocks that a program visits; or None.
+        listed: How many blocks a mask lists for a program.
+        blocks: The first of them; or None.
         partial: That of which bits tell what is seen of them.
         bits: See `BlockMask`.
     """
@@ -27,6 +29,7 @@ class Sight(NamedTuple):
     keys: tl.tensor
     left: tl.tensor
     right: tl.tensor
+    listed: tl.tensor | int
     blocks: tl.tensor | None
     partial: tl.tensor | None
     bits: tl.tensor | None
@@ -35,9 +38,11 @@ class Sight(NamedTuple):
 class Walk(NamedTuple):
     """Which tiles a program visits, as places that are multiples of a tile.
 
-    A place is a key (a query, where queries are visited); under a block mask, one of those of the listed blocks.
-    Every pair is seen of the full tiles: those from `full_low` to `full_high` but for those from `cross_low` to
-    `cross_high`, which have keys on both sides of their queries. They come first, the others behind them.
+    A place is a key (a query, where queries are visited); under a block mask, one of those of the listed blocks, first
+    of those that are seen whole. Every pair is seen of the full tiles: those from `full_low` to `full_high` but for
+    those from `cross_low` to `cross_high`, which have keys on both sides of their queries. They come first, the others
+    behind them, from `low` to `whole_high` and from `partial_low` to `high`: what a mask lists between these lies
+    outside of the window.
     """
 
     low: tl.tensor
@@ -45,6 +50,8 @@ class Walk(NamedTuple):
     cross_low: tl.tensor
     cross_high: tl.tensor
     full_high: tl.tensor
+    whole_high: tl.tensor
+    partial_low: tl.tensor
     high: tl.tensor
 
 
@@ -52,7 +59,8 @@ class Walk(NamedTuple):
 def turns(walk, EDGE: tl.constexpr, STEP: tl.constexpr):
     """Return how many tiles of STEP are full, or are not."""
     if EDGE:
-        places = walk.full_low - walk.low + walk.cross_high - walk.cross_low + walk.high - walk.full_high
+        places = walk.full_low - walk.low + walk.cross_high - walk.cross_low
+        places += walk.whole_high - walk.full_high + walk.high - walk.partial_low
     else:
         places = walk.cross_low - walk.full_low + walk.full_high - walk.cross_high
     return places // STEP
@@ -65,6 +73,7 @@ def place_at(walk, turn, EDGE: tl.constexpr, STEP: tl.constexpr):
         place = walk.low + turn * STEP
         place += tl.where(place < walk.full_low, 0, walk.cross_low - walk.full_low)
         place += tl.where(place < walk.cross_high, 0, walk.full_high - walk.cross_high)
+        place += tl.where(place < walk.whole_high, 0, walk.partial_low - walk.whole_high)
     else:
         place = walk.full_low + turn * STEP
         place += tl.where(place < walk.cross_low, 0, walk.cross_high - walk.cross_low)
@@ -73,7 +82,7 @@ def place_at(walk, turn, EDGE: tl.constexpr, STEP: tl.constexpr):
 
 @triton.jit
 def part_of(walk, part, parts, STEP: tl.constexpr):
-    """Return one of the parts that a walk is cut into, of as many tiles each."""
+    """Return one of the parts that a walk is cut into, of as many places each."""
     share = tl.cdiv((walk.high - walk.low) // STEP, parts) * STEP
     low = tl.minimum(walk.low + part * share, walk.high)
     high = tl.minimum(low + share, walk.high)
@@ -83,6 +92,8 @@ def part_of(walk, part, parts, STEP: tl.constexpr):
         between(walk.cross_low, low, high),
         between(walk.cross_high, low, high),
         between(walk.full_high, low, high),
+        between(walk.whole_high, low, high),
+        between(walk.partial_low, low, high),
         high,
     )
 
@@ -103,6 +114,20 @@ def first_of(sight, place, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def place_of(sight, start, BLOCK: tl.constexpr):
+    """Return the place of the tile that starts at a key."""
+    if BLOCK:
+        entry = tl.zeros([32], tl.int32)
+        for some in range(0, sight.listed, 32):
+            entries = some + tl.arange(0, 32)
+            block = tl.load(sight.blocks + entries, mask=entries < sight.listed, other=-1)
+            entry += tl.where(block == start // BLOCK, entries, 0)
+        return tl.sum(entry, 0) * BLOCK + start % BLOCK
+    else:
+        return start
+
+
+@triton.jit
 def visible(
     sight, place, rows, positions, columns, LEFT: tl.constexpr, RIGHT: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -118,98 +143,6 @@ def visible(
         else:
             inside &= seen_of_block(sight.bits, partial, rows, sight.first % BLOCK, BLOCK, columns.shape[0])
     return inside
-
-
-@triton.jit
-def seen(positions, columns, keys, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr):
-    """Return which pairs of a tile are seen; positions and columns as in `scores`."""
-    inside = (columns < keys) & (positions == positions)
-    if RIGHT:
-        inside &= columns <= positions + right
-    if LEFT:
-        inside &= columns >= positions - left
-    return inside
-
-
-@triton.jit
-def seen_of_block(bits, partial, rows, first, BLOCK: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return which pairs of a tile inside a block are seen; all of them if `partial` is -1.
-
-    A word of bits is loaded once for all of its keys.
-
-    Args:
-        bits: See `BlockMask`.
-        partial: Which of the blocks that are seen in part.
-        rows: [R, 1], or [1, R] of a tile keys by queries: the queries.
-        first: The place in the block of the first of the keys.
-        BLOCK: The side of the block.
-        COLUMNS: Keys of the tile.
-    """
-    WORDS: tl.constexpr = (COLUMNS + 31) // 32
-    KEYS: tl.constexpr = COLUMNS // WORDS
-    words = bits + (partial.to(INDEX) * BLOCK + rows % BLOCK) * (BLOCK // 32) + first // 32
-    each = first % 32 + tl.arange(0, KEYS)
-    if rows.shape[1] == 1:
-        words = tl.load(words + tl.arange(0, WORDS)[None, :], mask=partial >= 0, other=-1)
-        inside = tl.reshape(words[:, :, None] >> each[None, None, :], [rows.shape[0], COLUMNS])
-    else:
-        words = tl.load(words + tl.arange(0, WORDS)[:, None], mask=partial >= 0, other=-1)
-        inside = tl.reshape(words[:, None, :] >> each[None, :, None], [COLUMNS, rows.shape[1]])
-    return inside & 1 != 0
-
-
-@triton.jit
-def key_range(
-    position, last_position, keys, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr, COLUMNS: tl.constexpr
-):
-    """Return which tiles of keys a block of queries sees, as four keys that are multiples of COLUMNS.
-
-    Tiles from the first to the last hold pairs that are seen; of those from the second to the third, all pairs.
-
-    Args:
-        position: Where the first query of the block stands.
-        last_position: Where its last query stands.
-        keys: Keys of the sequence.
-        left: See `Problem`.
-        right: See `Problem`.
-        LEFT: Whether keys to the left end somewhere.
-        RIGHT: Whether keys to the right end somewhere.
-        COLUMNS: Keys of a tile.
-    """
-    low, high, full_low, full_high = keys * 0, keys, keys * 0, keys
-    if LEFT:
-        low = tl.minimum(tl.maximum(position - left, 0), keys)
-        full_low = tl.minimum(tl.maximum(last_position - left, 0), keys)
-    if RIGHT:
-        high = tl.minimum(tl.maximum(last_position + right + 1, 0), keys)
-        full_high = tl.minimum(tl.maximum(position + right + 1, 0), keys)
-    low = low // COLUMNS * COLUMNS
-    high = tl.maximum(tl.cdiv(high, COLUMNS) * COLUMNS, low)
-    full_low = tl.minimum(tl.maximum(tl.cdiv(full_low, COLUMNS) * COLUMNS, low), high)
-    full_high = tl.minimum(tl.maximum(full_high // COLUMNS * COLUMNS, full_low), high)
-    return low, full_low, full_high, high
-
-
-@triton.jit
-def query_range(
-    first_key, last_key, shift, queries, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr, ROWS: tl.constexpr
-):
-    """Return which tiles of queries see a block of keys, as `key_range` does for keys.
-
-    Queries that do not exist count as such that see everything: their weights are 0.
-    """
-    low, high, full_low, full_high = queries * 0, queries, queries * 0, tl.cdiv(queries, ROWS) * ROWS
-    if RIGHT:
-        low = tl.minimum(tl.maximum(first_key - shift - right, 0), queries)
-        full_low = tl.minimum(tl.maximum(last_key - shift - right, 0), queries)
-    if LEFT:
-        high = tl.minimum(tl.maximum(last_key - shift + left + 1, 0), queries)
-        full_high = tl.maximum(first_key - shift + left + 1, 0)
-    low = low // ROWS * ROWS
-    high = tl.maximum(tl.cdiv(high, ROWS) * ROWS, low)
-    full_low = tl.minimum(tl.maximum(tl.cdiv(full_low, ROWS) * ROWS, low), high)
-    full_high = tl.minimum(tl.maximum(full_high // ROWS * ROWS, full_low), high)
-    return low, full_low, full_high, high
 
 
 @triton.jit
@@ -247,10 +180,15 @@ def keys_seen(
     if BOTH:
         cross_low = between(position // COLUMNS * COLUMNS, full_low, full_high)
         cross_high = between(tl.cdiv(position + ROWS, COLUMNS) * COLUMNS, cross_low, full_high)
-    walk = Walk(low, full_low, cross_low, cross_high, full_high, high)
+    walk = Walk(low, full_low, cross_low, cross_high, full_high, high, high, high)
+    count = 0
     if BLOCK:
-        walk, blocks, partial = listed(starts, blocks, partial, at.part, head, first, part_step, head_step, BLOCK)
-    return Sight(first, at.keys, left, right, blocks, partial, bits), walk
+        line = starts + at.part.to(INDEX) * part_step + head.to(INDEX) * head_step + first // BLOCK * 2
+        walk = listed(walk, line, blocks, BLOCK)
+        blocks += tl.load(line)
+        partial += tl.load(line)
+        count = tl.load(line + 2) - tl.load(line)
+    return Sight(first, at.keys, left, right, count, blocks, partial, bits), walk
 
 
 @triton.jit
@@ -262,18 +200,59 @@ def queries_seeing(
     low, full_low, full_high, high = query_range(  # pyright: ignore[reportGeneralTypeIssues]
         first, tl.minimum(first + COLUMNS, at.keys) - 1, at.shift, at.queries, left, right, LEFT, RIGHT, ROWS
     )
-    walk = Walk(low, full_low, full_high, full_high, full_high, high)
+    walk = Walk(low, full_low, full_high, full_high, full_high, high, high, high)
+    count = 0
     if BLOCK:
-        walk, blocks, partial = listed(starts, blocks, partial, at.part, head, first, part_step, head_step, BLOCK)
-    return Sight(first, at.keys, left, right, blocks, partial, bits), walk
+        line = starts + at.part.to(INDEX) * part_step + head.to(INDEX) * head_step + first // BLOCK * 2
+        walk = listed(walk, line, blocks, BLOCK)
+        blocks += tl.load(line)
+        partial += tl.load(line)
+        count = tl.load(line + 2) - tl.load(line)
+    return Sight(first, at.keys, left, right, count, blocks, partial, bits), walk
 
 
 @triton.jit
-def listed(starts, blocks, partial, part, head, first, part_step, head_step, BLOCK: tl.constexpr):
-    """Return the walk over the blocks that a mask lists for the block of row `first`, and its two lists."""
-    line = starts + part.to(INDEX) * part_step + head.to(INDEX) * head_step + first // BLOCK
-    entry = tl.load(line)
-    low = entry * 0
-    # Of none it is known that all pairs are seen.
-    high = (tl.load(line + 1) - entry) * BLOCK
-    return Walk(low, high, high, high, high, high), blocks + entry, partial + entry
+def listed(walk, line, blocks, BLOCK: tl.constexpr):
+    """Return the walk over the blocks that a mask lists, from that over all keys.
+
+    Args:
+        walk: The walk over all keys (queries) of a window.
+        line: Where the first of the two lists starts, and behind it, where they end.
+        blocks: See `BlockMask`.
+        BLOCK: The side of a block.
+    """
+    first, middle, last = tl.load(line), tl.load(line + 1), tl.load(line + 2)
+    none = tl.zeros([32], tl.int32)
+    low, full_low, cross_low, cross_high, full_high, high = none, none, none, none, none, none
+    for entry in range(first, middle, 32):
+        start, size = block_at(entry, middle, blocks, BLOCK)
+        low += between(walk.low - start, 0, size)
+        full_low += between(walk.full_low - start, 0, size)
+        cross_low += between(walk.cross_low - start, 0, size)
+        cross_high += between(walk.cross_high - start, 0, size)
+        full_high += between(walk.full_high - start, 0, size)
+        high += between(walk.whole_high - start, 0, size)
+    partial_low, partial_high = none, none
+    for entry in range(middle, last, 32):
+        start, size = block_at(entry, last, blocks, BLOCK)
+        partial_low += between(walk.low - start, 0, size)
+        partial_high += between(walk.high - start, 0, size)
+    behind = (middle - first) * BLOCK
+    return Walk(
+        tl.sum(low, 0),
+        tl.sum(full_low, 0),
+        tl.sum(cross_low, 0),
+        tl.sum(cross_high, 0),
+        tl.sum(full_high, 0),
+        tl.sum(high, 0),
+        behind + tl.sum(partial_low, 0),
+        behind + tl.sum(partial_high, 0),
+    )
+
+
+@triton.jit
+def block_at(entry, last, blocks, BLOCK: tl.constexpr):
+    """Return where the 32 blocks from an entry on start, and their sizes: 0 from the last entry on."""
+    entries = entry + tl.arange(0, 32)
+    start = tl.load(blocks + entries, mask=entries < last, other=0) * BLOCK
+    return start, tl.where(entries < last, BLOCK, 0)
