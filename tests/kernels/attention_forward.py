@@ -86,14 +86,14 @@ def settings(case: dict[str, Any]) -> dict[str, Any]:
 
 def problem_of(case: dict[str, Any]) -> Problem:
     """Make a problem of random numbers."""
-    packed = case["places"] == "packed"
+    packed, base = case["places"] == "packed", case.get("seed", 0)
     n, m, d, heads = case["queries"], case["keys"], case["width"], 2
     # Two sequences where one side is a single tile: its other side still has several.
     batch, queries, keys = (1, n + 5, m + 7) if packed else (1 if min(n, m) > 17 else 2, n, m)
     dv = d if case["value_width"] == "same" else case["value_width"]
     # Heads lie inside of positions, as models have them.
     rows = {
-        name: normal(batch, length, of, width, seed=seed, dtype=case["dtype"]).transpose(1, 2)
+        name: normal(batch, length, of, width, seed=base + seed, dtype=case["dtype"]).transpose(1, 2)
         for name, length, of, width, seed in (
             ("q", queries, heads, d, 1),
             ("k", keys, heads // case["group"], d, 2),
@@ -102,18 +102,18 @@ def problem_of(case: dict[str, Any]) -> Problem:
     }
     made: dict[str, Any] = {"scale": 2 * d**-0.5, **WINDOWS[case["window"]]}
     if case["score"] in ("factors", "capped"):
-        made["query_scale"] = (normal(batch, heads, queries, seed=4) / 2).exp() / 2
-        made["key_scale"] = (normal(batch, 1, keys, seed=5) / 2).exp().expand(batch, heads, keys)
+        made["query_scale"] = (normal(batch, heads, queries, seed=base + 4) / 2).exp() / 2
+        made["key_scale"] = (normal(batch, 1, keys, seed=base + 5) / 2).exp().expand(batch, heads, keys)
     if case["score"] in ("terms", "capped"):
-        made["query_bias"] = normal(batch, heads, queries, seed=6)
-        made["key_bias"] = normal(batch, heads, keys, seed=7)
+        made["query_bias"] = normal(batch, heads, queries, seed=base + 6)
+        made["key_bias"] = normal(batch, heads, keys, seed=base + 7)
         made["key_bias"][..., 3::13] = -torch.inf
     if case["score"] in ("slopes", "capped"):
         made["slopes"] = torch.tensor([0.01, 0.1])
     if case["score"] == "capped":
         made["softcap"] = 2.0
     if case["score"] == "table":
-        made["table"] = normal(heads, 2 * 20 + 1, seed=8)
+        made["table"] = normal(heads, 2 * 20 + 1, seed=base + 8)
     if packed:
         for name, first in (("q", n), ("k", m)):
             made[f"cu_seqlens_{name}"] = torch.tensor([0, first, first, first + 5 + 2 * (name == "k")]).int()
@@ -126,7 +126,7 @@ def problem_of(case: dict[str, Any]) -> Problem:
             block=64,
         )
     if case["tier"] == 3:
-        made["columns"] = normal(1, heads, keys, 3, seed=9)
+        made["columns"] = normal(1, heads, keys, 3, seed=base + 9)
     longest = {"max_seqlen_q": max(n, 5) if packed else n, "max_seqlen_k": max(m, 7) if packed else m}
     return Problem(**rows, **made, **longest, tier=case["tier"], topk=case["topk"], sigmoid=case["sigmoid"])
 
@@ -174,10 +174,10 @@ def errs_at_most_twice_as_much_as_plain_torch(forward: Forward, case: dict[str, 
         assert value.dtype == (p.v.dtype if name == "out" else torch.float32)
         planes = zip(value, exact, getattr(baseline, name), strict=True) if name == "distance" else None
         for plane in planes or [(value, exact, getattr(baseline, name))]:
-            _errs_at_most(times, name, *plane)
+            errs_at_most(times, name, *plane)
 
 
-def _errs_at_most(times: float, name: str, got: torch.Tensor, exact: torch.Tensor, baseline: torch.Tensor) -> None:
+def errs_at_most(times: float, name: str, got: torch.Tensor, exact: torch.Tensor, baseline: torch.Tensor) -> None:
     finite = exact.isfinite()
     assert torch.equal(got.double()[~finite], exact[~finite]), f"{name}: {got[~finite]}"
     got, exact, baseline = got[finite], exact[finite], baseline[finite]

@@ -42,3 +42,9 @@ def none_whole(walk, line, blocks, BLOCK: tl.constexpr):
     low = walk.low * 0
     high = (tl.load(line + 2) - tl.load(line)) * BLOCK
     return Walk(low, low, low, low, low, high, high, high)
+
+
+@triton.jit
+def straight(ratio):
+    """Return 1 less the ratio, for a logarithm that is the same at 0 and at 1."""
+    return 1.0 - ratio

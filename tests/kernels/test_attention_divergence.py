@@ -5,9 +5,14 @@ import torch
 
 from lamina_kernels.attention import divergence
 from tests.kernels import attention_divergence_checks as checks
+from tests.kernels.attention_divergence import settings
 from tests.kernels.forms import Form
 
-FORMS = {"reference": Form(divergence, "reference"), "blocked": Form(divergence, "blocked")}
+FORMS = {
+    "reference": Form(divergence, "reference"),
+    "blocked": Form(divergence, "blocked"),
+    "triton": Form(divergence, "triton", settings({}), "interpreter"),
+}
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)

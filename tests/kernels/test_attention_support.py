@@ -98,7 +98,7 @@ def test_the_page_lists_every_refusal_with_its_reason():
     listed = {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
     for refusal in REFUSALS:
         assert listed[refusal.what] == (", ".join(refusal.forms), refusal.reason)
-    assert len(REFUSALS) == 7, "a refusal is a promise that is not kept: think twice, then add it here and to the page"
+    assert len(REFUSALS) == 6, "a refusal is a promise that is not kept: think twice, then add it here and to the page"
 
 
 def test_gradients_of_gradients_are_refused():
@@ -122,9 +122,9 @@ def test_what_triton_has_no_kernel_for_runs_in_plain_torch_and_is_refused_by_nam
     monkeypatch.setattr(api, "_default", lambda p: "triton")
     monkeypatch.setattr(dispatch, "demand_triton", lambda *given: None)
     rows = [torch.ones(1, 2, 4, 16)] * 4
-    assert divergence(*rows).impl == "blocked"
-    with pytest.raises(NotImplementedError, match="a divergence is not supported"):
-        divergence(*rows, impl="triton")
+    assert divergence(*rows, bias=BIASES["table"]).impl == "blocked"
+    with pytest.raises(NotImplementedError, match="divergence: gradients of a RelativeBias is not supported"):
+        divergence(*rows, bias=BIASES["table"], impl="triton")
     packed = [torch.ones(4, 2, 16)] * 3
     asked: dict[str, Any] = {**LAYOUTS["packed"], "statistics": ["block_mass"]}
     assert attend(*packed, **asked).impl == "blocked"

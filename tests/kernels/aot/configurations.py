@@ -15,7 +15,7 @@ from lamina_kernels.gram import RBF, Linear
 from lamina_kernels.gram.hsic import launch, problem
 from lamina_kernels.gram.hsic.forward import hsic_sums_kernel
 from lamina_kernels.gram.kernels import Kernel
-from tests.kernels.aot import attention, attention_backward
+from tests.kernels.aot import attention, attention_backward, attention_divergence
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
 
@@ -95,6 +95,10 @@ FAMILIES = {
     "attention_backward": {
         name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
         for name, main, kernel, plan in attention_backward.launches()
+    },
+    "attention_divergence": {
+        name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        for name, main, kernel, plan in attention_divergence.launches()
     },
     "attention": {
         name: Configuration(

@@ -189,7 +189,7 @@ def choose(op: str, p: Problem, wanted: Wanted, impl: str | None) -> str:
     form = dispatch.choose(op, FORMS, impl, default=_default(p))
     if form == "triton":
         dispatch.demand_triton(op, p.q)
-    refused = refusal_of(op, p, wanted, form)
+    refused = refusal_of(p, wanted, form)
     if refused is not None and impl is None:
         form = "blocked"
     elif refused is not None:

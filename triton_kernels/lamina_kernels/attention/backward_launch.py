@@ -80,10 +80,10 @@ def queries_plan(problem: Problem, shared: dict[str, Any], target: str) -> Launc
     arguments = {
         **shared,
         **operands.mask_arguments(problem, "query"),
-        "dq": _empty(problem.q, problem.q.dtype, target),
-        "dquery_scale": _like(problem.query_scale, problem.q),
-        "dquery_bias": _like(problem.query_bias, problem.q),
-        "dslopes": _like(problem.slopes, problem.q),
+        "dq": empty_rows(problem.q, problem.q.dtype, target),
+        "dquery_scale": empty_numbers(problem.query_scale, problem.q),
+        "dquery_bias": empty_numbers(problem.query_bias, problem.q),
+        "dslopes": empty_numbers(problem.slopes, problem.q),
         "blocks": blocks,
         **described(shared, _by_tile(shared, tiles), target),
         "ROWS": tiles.rows,
@@ -100,10 +100,10 @@ def keys_plan(problem: Problem, shared: dict[str, Any], target: str) -> Launch:
     arguments = {
         **shared,
         **operands.mask_arguments(problem, "key"),
-        "dk": _empty(problem.k, problem.k.dtype, target),
-        "dv": None if shared["dout"] is None else _empty(problem.v, problem.v.dtype, target),
-        "dkey_scale": _like(problem.key_scale, problem.q, problem.k.shape[2]),
-        "dkey_bias": _like(problem.key_bias, problem.q, problem.k.shape[2]),
+        "dk": empty_rows(problem.k, problem.k.dtype, target),
+        "dv": None if shared["dout"] is None else empty_rows(problem.v, problem.v.dtype, target),
+        "dkey_scale": empty_numbers(problem.key_scale, problem.q, problem.k.shape[2]),
+        "dkey_bias": empty_numbers(problem.key_bias, problem.q, problem.k.shape[2]),
         "blocks": blocks,
         **described(shared, _by_tile(shared, tiles), target),
         "ROWS": tiles.rows,
@@ -212,13 +212,13 @@ def _strides(rows: torch.Tensor) -> list[tuple[str, int]]:
     return list(zip(("batch", "head", "row"), rows.stride()[:3], strict=True))
 
 
-def _empty(rows: torch.Tensor, dtype: torch.dtype, target: str) -> torch.Tensor:
+def empty_rows(rows: torch.Tensor, dtype: torch.dtype, target: str) -> torch.Tensor:
     """Return memory for the gradient of rows, without gaps; the interpreter cuts digits off where it makes bfloat16."""
     whole = target == "interpreter" and dtype == torch.bfloat16
     return rows.new_empty(rows.shape, dtype=torch.float32 if whole else dtype)
 
 
-def _like(part: torch.Tensor | None, q: torch.Tensor, rows: int | None = None) -> torch.Tensor | None:
+def empty_numbers(part: torch.Tensor | None, q: torch.Tensor, rows: int | None = None) -> torch.Tensor | None:
     """Return memory for a number a row, or a key, of each head; None where the problem has no such part."""
     if part is None:
         return None

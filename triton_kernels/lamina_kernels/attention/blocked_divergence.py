@@ -43,7 +43,9 @@ def divergence(first: Problem, second: Problem, kind: str) -> Divergences:
                 whole = whole.masked_fill((tiles[1].hidden & ~tiles[0].hidden).any(-1), torch.inf)
             for into, of_tile in ((value, whole), (mean, part), (other_mean, other_part)):
                 own.by_item(into)[place] += own.by_head(of_tile)
-    return Divergences(value, lse, other_lse, mean, other_mean)
+    # Rounded, it may be less than nothing.
+    value.clamp_min_(0)
+    return Divergences(value, lse, other_lse, value.clone() if kind == "kl" else mean, other_mean)
 
 
 def divergence_backward(
@@ -60,6 +62,8 @@ def divergence_backward(
     """
     problems = _bare(first), _bare(second)
     both = [_Side(p, lse) for p, lse in zip(problems, (found.lse, found.other_lse), strict=True)]
+    endless = found.value == torch.inf
+    gradient, found_mean = gradient.masked_fill(endless, 0), found.mean.masked_fill(endless, 0)
     made = [Accumulated(side.scores) for side in both]
     own = both[0].scores
     for rows, visits in walk(problems[0]):
@@ -68,7 +72,7 @@ def divergence_backward(
             side.turn_to(rows)
             into.start()
         g, mean, other_mean = (
-            own.by_item(x)[place].flatten(1)[..., None] for x in (gradient, found.mean, found.other_mean)
+            own.by_item(x)[place].flatten(1)[..., None] for x in (gradient, found_mean, found.other_mean)
         )
         for visit in visits:
             tiles = [side.tile(visit) for side in both]

@@ -56,7 +56,7 @@ def divergence(
 
     With p the softmax weights of q and k, and r those of the others over the same keys: `"kl"` is sum p log(p / r),
     `"js"` the mean of KL(p | m) and KL(r | m) with m their mean (at most log 2), `"tv"` half of sum |p - r| (at most
-    1). In nats. Neither pattern is held, but by the form `reference`. A query that sees no key has 0.
+    1). In nats, not negative. Neither pattern is held, but by the form `reference`. A query that sees no key has 0.
 
     Args:
         q: [batch, heads, queries, dim], or packed [total, heads, dim].
@@ -87,7 +87,8 @@ def divergence(
         RuntimeError: As `attend`.
 
     Cost:
-        Both products of queries and keys, once for `"kl"`, twice for the others, whose weights have to be known first.
+        Both products of queries and keys: in Triton once for `"kl"`, twice for the others, whose weights have to be
+        known first; gradients take six more of each model. The form `blocked` takes both twice for all.
 
     Example:
         >>> import torch

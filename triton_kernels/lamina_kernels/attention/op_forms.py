@@ -31,7 +31,12 @@ def form(name: str) -> Form:
             blocked_divergence.divergence,
             blocked_divergence.divergence_backward,
         )
-    from lamina_kernels.attention import backward_launch, launch, mass_launch
+    from lamina_kernels.attention import backward_launch, divergence_launch, launch, mass_launch
 
-    # Triton has no divergence: the face refuses it, or takes plain torch.
-    return form("blocked")._replace(forward=launch.forward, backward=backward_launch.backward, mass=mass_launch.mass)
+    return Form(
+        launch.forward,
+        backward_launch.backward,
+        mass_launch.mass,
+        divergence_launch.divergence,
+        divergence_launch.divergence_backward,
+    )

@@ -175,7 +175,8 @@ class Divergences(NamedTuple):
     Both problems have the same sequences, windows and mask, and neither a sigmoid. With f the divergence of a query,
     ds_j = p_j (f_j' - mean) where f_j' is the derivative of f by p_j ("kl": log(p_j / r_j); "js": log(p_j / m_j) / 2
     with m the mean of p and r; "tv": sign(p_j - r_j) / 2), and likewise for the second with the derivative by r_j
-    ("kl": -p_j / r_j).
+    ("kl": -p_j / r_j). A key whose term is -inf in one problem alone has the weight 0 there. Where the second sees less
+    than the first, "kl" is inf whatever the scores, and passes no gradient.
 
     Attributes:
         value: "kl": sum p log(p / r); "js": half of KL(p | m) + KL(r | m); "tv": half of sum |p - r|. In nats; 0

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from lamina_kernels.attention.gradients import NO_KEY
 from lamina_kernels.attention.places import distance_bias, in_window, places
 from lamina_kernels.attention.problem import MASS_BLOCK, Divergences, Masses, Problem, Sums, Wanted
 
@@ -107,21 +108,28 @@ def mass(p: Problem, lse: torch.Tensor | None, wanted: Wanted) -> Masses:
 
 def divergence(first: Problem, second: Problem, kind: str) -> Divergences:
     """Return the divergence of the weights of two problems, and the means that its gradients need."""
-    (s, seen, _), (t, _, _) = scores(first), scores(second)
-    (_, _, log_p, lse), (_, _, log_r, other_lse) = _softmax(s, seen), _softmax(t, seen)
-    p, r = (logs.exp().masked_fill(~seen, 0) for logs in (log_p, log_r))
+    (s, seen, _), (t, other_seen, _) = scores(first), scores(second)
+    (_, _, log_p, lse), (_, _, log_r, other_lse) = _softmax(s, seen), _softmax(t, other_seen)
+    log_p, log_r = log_p.masked_fill(~seen, -NO_KEY), log_r.masked_fill(~other_seen, -NO_KEY)
+    p, r = log_p.exp(), log_r.exp()
     if kind == "kl":
-        by_p, by_r = log_p - log_r, -(log_p - log_r).exp()
-        value = (p * by_p).sum(-1)
-    elif kind == "js":
+        alone = seen & ~other_seen
+        value = (p * (log_p - log_r).masked_fill(alone, 0)).sum(-1).masked_fill(alone.any(-1), torch.inf)
+        value = _not_negative(value)
+        return Divergences(value, lse, other_lse, value.detach(), -p.sum(-1).detach())
+    if kind == "js":
         log_middle = torch.logaddexp(log_p, log_r) - math.log(2)
         by_p, by_r = (log_p - log_middle) / 2, (log_r - log_middle) / 2
-        value = (p * by_p + r * by_r).sum(-1)
     else:
         by_p = (p - r).sign() / 2
         by_r = -by_p
-        value = (p * by_p + r * by_r).sum(-1)
-    return Divergences(value, lse, other_lse, (p * by_p).sum(-1).detach(), (r * by_r).sum(-1).detach())
+    part, other_part = (p * by_p).sum(-1), (r * by_r).sum(-1)
+    return Divergences(_not_negative(part + other_part), lse, other_lse, part.detach(), other_part.detach())
+
+
+def _not_negative(x: torch.Tensor) -> torch.Tensor:
+    """Return 0 where rounding made less of it; the gradient is that of x."""
+    return x - x.detach().clamp_max(0)
 
 
 def _by_query_head(x: torch.Tensor, p: Problem) -> torch.Tensor:

@@ -40,12 +40,11 @@ TABLE_GRADIENT = Refusal(
 PACKED_BLOCKS = Refusal(
     "block_mass of packed sequences", ("triton",), "a tile of its kernel is a block; impl='blocked' has it"
 )
-DIVERGENCES = Refusal("a divergence", ("triton",), "it has no kernel yet; impl='blocked' computes it on a GPU too")
 TWICE = Refusal(
     "gradients of gradients", ("blocked", "triton"), "only impl='reference' is differentiated by torch itself"
 )
 
-REFUSALS = (DROPOUT, CAPPED_KEYS, PACKED_MASK, TABLE_GRADIENT, PACKED_BLOCKS, DIVERGENCES, TWICE)
+REFUSALS = (DROPOUT, CAPPED_KEYS, PACKED_MASK, TABLE_GRADIENT, PACKED_BLOCKS, TWICE)
 
 
 def refuse(op: str, refusal: Refusal) -> None:
@@ -53,12 +52,10 @@ def refuse(op: str, refusal: Refusal) -> None:
     raise NotImplementedError(f"{op}: {refusal.what} is not supported: {refusal.reason}")
 
 
-def refusal_of(op: str, p: Problem, wanted: Wanted, form: str) -> Refusal | None:
+def refusal_of(p: Problem, wanted: Wanted, form: str) -> Refusal | None:
     """Return why a form cannot compute what others can, or None."""
     if form != "triton":
         return None
-    if op == "divergence":
-        return DIVERGENCES
     if p.table is not None and p.table.requires_grad and torch.is_grad_enabled():
         return TABLE_GRADIENT
     return PACKED_BLOCKS if wanted.blocks and p.cu_seqlens_q is not None else None

@@ -134,3 +134,38 @@ def received(target: str, products: str, width: int) -> Tiling:
     if products != "half":
         return Tiling(64, 32, 4, 2)
     return Tiling(128 if width <= 128 else 64, 128, 8, 2)
+
+
+def divergence(target: str, products: str, width: int) -> Tiling:
+    """Return the tiles of a divergence; see `forward`. The width is the larger of those of the two models."""
+    if products != "half":
+        return Tiling(64, 16 if kind(target) == "nvidia" else 32, 4, _stages(target))
+    if width > 128:
+        return Tiling(64, 64 if kind(target) in ("hopper", "blackwell") else 32, 4, _stages(target))
+    if kind(target) == "amd":
+        return Tiling(128, 64, 4, 1)
+    return Tiling(128, 128 if kind(target) == "hopper" else 64, 8, 2)
+
+
+def divergence_of_queries(target: str, products: str, width: int) -> Tiling:
+    """Return the tiles of the gradients of a divergence by queries; see `divergence`."""
+    if products != "half":
+        return Tiling(32, 32, 4, _stages(target))
+    if width > 128 or kind(target) == "amd":
+        return Tiling(32 if kind(target) == "nvidia" else 64, 32, 4, _stages(target))
+    return Tiling(64 if kind(target) == "nvidia" and width > 64 else 128, 64, 8, 2)
+
+
+def divergence_of_keys(target: str, products: str, width: int) -> Tiling:
+    """Return the tiles of the gradients of a divergence by keys; see `divergence`."""
+    if products != "half":
+        return Tiling(32, 32, 4, _stages(target))
+    if kind(target) == "amd":
+        return Tiling(32, 32, 4, 1)
+    if width > 128:
+        return Tiling(32, 64, 8, 2)
+    return Tiling(64, 64, 4, 2) if kind(target) == "nvidia" and width > 64 else Tiling(64, 128, 8, 2)
+
+
+def _stages(target: str) -> int:
+    return 1 if kind(target) == "amd" else 2
