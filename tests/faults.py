@@ -1039,6 +1039,15 @@ def attention_takes_every_mask_for_a_window(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def heads_share_counts_all_rows(patch: pytest.MonkeyPatch) -> None:
+    """What a head gives to one token is taken over all rows."""
+    from lamina.report import head_measures
+
+    whole = head_measures._ratio
+    patch.setattr(head_measures, "_ratio", lambda rows, above, below, *how, **of: whole(rows, below, below, *how, **of))
+
+
+@fault
 def attention_calls_the_next_token_the_previous(patch: pytest.MonkeyPatch) -> None:
     """Offsets of positions have the other sign."""
     from lamina.recording.attention import statistics

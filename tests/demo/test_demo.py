@@ -60,7 +60,7 @@ def test_there_is_a_run_a_seed_one_of_the_encoder_and_a_report(finished: Finishe
     assert all(run.status.state == "finished" and not run.problems for run in (*runs, encoder))
     text = (finished.folder / "report.html").read_text()
     assert re.findall('<h2 class="chapter" id=".*?">(.*?)</h2>', text) == ["seed-0, seed-1", "minilm"]
-    assert len(re.findall("<h3>", text.split("<script")[0])) == 9 + 3
+    assert len(re.findall("<h3>", text.split("<script")[0])) == 9 + 4
     assert len(re.findall('<img src="data:image/png;base64', text)) == 24
 
 

@@ -64,6 +64,14 @@ def test_batches_hold_every_window_once_in_order_and_none_is_padded(encoder: Min
     assert max(len(batch["example"]) for batch in shown) > 1
 
 
+def test_of_every_third_window_the_number_stays(encoder: MiniLM) -> None:
+    parts = documentation.windows(chosen(), encoder.tokenizer)
+    shown = batches(parts, every=3)
+    assert [number for batch in shown for number in batch["example"]] == list(range(0, len(parts), 3))
+    for batch in shown:
+        assert batch["input_ids"].tolist() == [parts[number].ids for number in batch["example"]]
+
+
 def test_topics_are_the_first_by_name() -> None:
     assert list(texts(3)) == sorted(texts())[:3]
     assert len(texts()) > 70

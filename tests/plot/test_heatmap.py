@@ -147,3 +147,17 @@ def test_a_frame_without_cells_gives_an_empty_chart() -> None:
 def test_several_values_of_a_cell_are_refused() -> None:
     with pytest.raises(SchemaError, match="several values"):
         heatmap(pl.concat([frame(), frame()]))
+
+
+def test_a_measure_of_one_side_is_drawn_by_site_and_any_column() -> None:
+    heads = pl.DataFrame({"site": ["a", "a", "b", "b"], "head": ["0", "1"] * 2, "value": [0.1, 0.2, 0.3, 0.4]})
+    chart = heatmap(heads, columns="head")
+    assert data(chart).select("row", "column", "value").rows() == [
+        ("a", "0", 0.1), ("a", "1", 0.2), ("b", "0", 0.3), ("b", "1", 0.4)
+    ]  # fmt: skip
+    assert spec(chart)["layer"][0]["encoding"]["x"]["title"] == "head (number)"
+    panels = pl.concat([heads.with_columns(target=pl.lit(name)) for name in ("before", "behind")])
+    assert ">target before<" in svg(heatmap(panels, columns="head"))
+    for wrong, given in (("no column 'tail'", heads), ("compares", frame())):
+        with pytest.raises(SchemaError, match=wrong):
+            heatmap(given, columns="tail")

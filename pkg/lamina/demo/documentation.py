@@ -51,14 +51,14 @@ def windows(texts: Mapping[str, str], tokenizer: Any) -> list[Window]:
     return found
 
 
-def batches(parts: Sequence[Window]) -> list[dict[str, Any]]:
-    """Return the windows in order as batches of one length each, so that none needs padding.
+def batches(parts: Sequence[Window], *, every: int = 1) -> list[dict[str, Any]]:
+    """Return the windows, or every so manieth of them, in order as batches of one length each: none needs padding.
 
     Returns:
         Mappings of `input_ids` (Tensor [windows, tokens], i64) and `example` (the windows' numbers).
     """
-    found = []
-    for _, alike in itertools.groupby(enumerate(parts), key=lambda numbered: len(numbered[1].ids)):
+    found, chosen = [], itertools.islice(enumerate(parts), 0, None, every)
+    for _, alike in itertools.groupby(chosen, key=lambda numbered: len(numbered[1].ids)):
         while some := list(itertools.islice(alike, _BATCH)):
             ids = torch.tensor([window.ids for _, window in some])
             found.append({"input_ids": ids, "example": [number for number, _ in some]})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from lamina.errors import SchemaError
 from lamina.measures.summary import summarize
 from lamina.plot.bands import averaged as of_runs
 from lamina.plot.frames import SIDES, alone, differing, fold, joined, read, within
@@ -41,10 +42,18 @@ class Cells:
     used: list[str]
 
 
-def cells(frame: pl.DataFrame | pl.LazyFrame) -> Cells:
-    """Return the cells of the matrices that a frame of one measure holds."""
+def cells(frame: pl.DataFrame | pl.LazyFrame, across: str | None = None) -> Cells:
+    """Return the cells of the matrices that a frame of one measure holds.
+
+    Args:
+        frame: As in `lamina.plot.heatmap`.
+        across: Of a measure of one side, the column that stands from left to right; None takes the step.
+    """
     whole = frame = read(frame)
     paired = any(frame[f"{side}_b"].is_not_null().any() for side in SIDES)
+    if across is not None and (paired or across not in frame.columns):
+        why = "the frame compares" if paired else f"the frame has no column {across!r}"
+        raise SchemaError(why, hint="columns= names a column of a frame that compares nothing")
     if paired:
         # A frame that names one side alone of a comparison, such as the run, means both.
         frame = frame.with_columns(pl.col(f"{side}_b").fill_null(pl.col(f"{side}_a")) for side in SIDES)
@@ -56,11 +65,13 @@ def cells(frame: pl.DataFrame | pl.LazyFrame) -> Cells:
         rows = columns = _names(frame, main, "ab")
         titles, what = (_AXES[main], _AXES[main]), f"pairs of {main}s"
     else:
-        main, first, second = "", "site_a", "step_a"
-        rows, columns = _names(frame, "site", "a"), _names(frame, "step", "a")
-        titles, what = (_AXES["site"], _AXES["step"]), "site and step"
+        main, first, second = "", "site_a", across or "step_a"
+        rows = _names(frame, "site", "a")
+        columns = frame[across].drop_nulls().unique(maintain_order=True) if across else _names(frame, "step", "a")
+        titles, what = (_AXES["site"], _title(columns) if across else _AXES["step"]), f"site and {across or 'step'}"
     averaged = within(frame, "run") or main == "run"
-    others = [side for side in SIDES if not (side == main or (not paired and side != "run"))]
+    kept = (main,) if paired else ("site",) if across else ("site", "step")
+    others = [side for side in SIDES if side not in kept]
     frame = fold(frame, *others)
     used = [first, second, *(["run"] if "run" in frame.columns else [])]
     panels = differing(frame, used)
@@ -81,6 +92,12 @@ def cells(frame: pl.DataFrame | pl.LazyFrame) -> Cells:
         words,
         [name.removesuffix("_a") for name in shown],
     )
+
+
+def _title(columns: pl.Series) -> str:
+    """Return the title of an axis: what stands there, and whether these are numbers or names."""
+    whole = columns.cast(pl.String).str.contains(r"^\d+$").all()
+    return f"{columns.name} ({'number' if whole else 'name'})"
 
 
 def _names(frame: pl.DataFrame, side: str, ends: str) -> pl.Series:

@@ -18,23 +18,33 @@ _CELL = (86, 46)
 """Most pixels of a cell, width and height."""
 _TEXT = 46
 """Fewest pixels of a cell's width at which its number is written into it."""
+_LETTER = 8
+"""Pixels of a letter of an axis, at most."""
 _PICTURES = 6
 _INK = ("white", "#222")
 _DARK = 0.55
 """Share of the color scale from which on numbers are white."""
 
 
-def heatmap(frame: pl.DataFrame | pl.LazyFrame, *, title: str | None = None, subtitle: str | None = None) -> Any:
+def heatmap(
+    frame: pl.DataFrame | pl.LazyFrame,
+    *,
+    columns: str | None = None,
+    title: str | None = None,
+    subtitle: str | None = None,
+) -> Any:
     """Draw a measure of all pairs of sites as a matrix, dark where it is large; of steps or runs where sites are alike.
 
-    A measure of one side is drawn by site and step. Several runs are averaged, with the standard error of that mean
-    (`lamina.summarize`) below each number; of one run it is the estimate's own. Values that compare runs are averaged
-    over the pairs of runs, without an error: such pairs are not independent.
+    A measure of one side is drawn by site and step, or by site and `columns`. Several runs are averaged, with the
+    standard error of that mean (`lamina.summarize`) below each number; of one run it is the estimate's own. Values that
+    compare runs are averaged over the pairs of runs, without an error: such pairs are not independent.
 
     Args:
         frame: Rows of a sweep of one measure: site_a, site_b, value, and so on. What else rows differ in, such as the
             step, makes pictures of their own, up to 6. Where a measure sees both sides alike, a pair that has one
             direction stands for both. Cells without a value stay empty.
+        columns: Of a measure of one side: the column whose values stand from left to right in place of steps, such as
+            a `head` that `part` was renamed to.
         title: What the chart shows; by default the measure's name.
         subtitle: A line under the title; by default what all values have in common.
 
@@ -45,14 +55,15 @@ def heatmap(frame: pl.DataFrame | pl.LazyFrame, *, title: str | None = None, sub
 
     Raises:
         MissingExtraError: If altair is not installed.
-        SchemaError: A cell has several values, there are several units, or more than 6 pictures.
+        SchemaError: A cell has several values, there are several units, or more than 6 pictures; `columns` for a frame
+            that compares, or that has no such column.
 
     Example:
         >>> frame = pl.DataFrame({"site_a": ["a", "a", "b"], "site_b": ["a", "b", "b"], "value": [1.0, 0.25, 1.0]})
         >>> chart = heatmap(frame, title="Similarity of two layers")
     """
     alt = altair()
-    found = cells(frame)
+    found = cells(frame, columns)
     panels = found.data["panel"].unique(maintain_order=True).to_list() or [""]
     if len(panels) > _PICTURES:
         raise SchemaError(
@@ -91,7 +102,8 @@ def _picture(alt: Any, found: Cells, panel: str, ends: tuple[float, float], head
     )
     width = min(_CELL[0], (_WIDTH if alone else _WIDTH // 2) // max(len(found.columns), 1))
     height = round(width * _CELL[1] / _CELL[0]) if width >= _TEXT else max(width, 12)
-    turned = any(len(name) > 10 for name in found.columns) or width < _TEXT
+    longest = max(map(len, found.columns), default=0)
+    turned = longest > 10 or (width < _TEXT and longest * _LETTER > width)
     labels = {"labelAngle": -40, "labelAlign": "right"} if turned else {"labelAngle": 0}
     grid = {"domain": False, "ticks": False, "labelLimit": 230, "maxExtent": 250}
     base = chart_of(data).encode(

@@ -68,6 +68,13 @@ def groups_of(run: Run) -> str:
     return named if named in known else "example"
 
 
+def grouped(run: Run, rows: Rows) -> dict[str, str]:
+    """Return the option `groups` of a measure of rows, if it is another column than `example` and known of all rows."""
+    groups = groups_of(run)
+    named = groups != "example" and not rows.metadata([groups])[groups].null_count()
+    return {"groups": groups} if named else {}
+
+
 def compared(
     runs: list[Run],
     sites: list[str],
@@ -85,9 +92,7 @@ def compared(
     """
     from lamina import similarity
 
-    groups = groups_of(runs[0])
-    labels = runs[0].rows(sites[0], step=steps if isinstance(steps, int) else steps[-1], source=source, where=where)
-    named = groups != "example" and not labels.metadata([groups])[groups].null_count()
+    first = runs[0].rows(sites[0], step=steps if isinstance(steps, int) else steps[-1], source=source, where=where)
     return swept(
         similarity.cka,
         runs,
@@ -96,7 +101,7 @@ def compared(
         source=source,
         where=where,
         pairs=pairs,
-        options={"groups": groups} if named else {},
+        options=grouped(runs[0], first),
         progress=progress,
     )
 

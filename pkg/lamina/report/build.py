@@ -12,6 +12,7 @@ from lamina.errors import DamagedError, LaminaError, NotFoundError
 from lamina.extras import need
 from lamina.progress import track
 from lamina.report.choice import names_of
+from lamina.report.heads import heads_section
 from lamina.report.kinds import kinds_of
 from lamina.report.layers import layers_section
 from lamina.report.learnt import learnt_section
@@ -33,6 +34,7 @@ _SECTIONS: dict[str, Callable[[list[Run]], Section | None]] = {
     "runs": overview_section,
     "metrics": metrics_section,
     "layers": principal_section,
+    "heads": heads_section,
     "norms": norms_section,
     "weights": weights_section,
     "checkpoints": saved_section,
@@ -44,7 +46,7 @@ _MEASURED: dict[str, Callable[..., Section | None]] = {
     "similarity of layers": layers_section,
 }
 """Sections that measure for longer than a person waits, so that each has a bar of its own."""
-_ORDER = ["runs", "metrics", "layers", *_MEASURED, "norms", "weights", "checkpoints", "examples", "storage"]
+_ORDER = ["runs", "metrics", "layers", *_MEASURED, "heads", "norms", "weights", "checkpoints", "examples", "storage"]
 
 
 def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, progress: bool = True) -> Path:
@@ -52,7 +54,8 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
 
     A section appears when the runs hold what it shows: metrics over steps (mean and range over runs); the last
     hidden layer on its two leading principal directions at four steps, colored by the examples' `label`; the
-    similarity (CKA) of layers to each other, to their own end, and across runs; norms of activations and gradients;
+    similarity (CKA) of layers to each other, to their own end, and across runs; what the attention heads look at, from
+    sites of `attention=` and the examples' column `token`; norms of activations and gradients;
     the weights' change between checkpoints; what each checkpoint stored; the examples that were learnt last, from the
     site `loss`; what was stored, and the metric `recording/percent` where a training logged it. The lead is
     `config["description"]`, the units of metrics are `config["units"]`, for example `{"loss": "nats"}`, and the column

@@ -7,16 +7,32 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lamina.recording.attention import STATISTICS
+
 if TYPE_CHECKING:
     from lamina.runs import Run
 
 _BYTES = 64 * 2**20
 """Most bytes of vectors read at once."""
 
+_STATISTIC = pl.col("site").str.extract(r"([^.]+)$")
+MODULE = pl.col("site").str.replace(r"\.?[^.]+$", "")
+"""What stands before the last dot of `site`."""
+
 
 def vector_sites(run: Run) -> pl.DataFrame:
-    """Return the rows of `run.sites()` whose items are vectors of floating-point numbers, in the order declared."""
-    return run.sites().filter((pl.col("shape").list.len() > 0) & pl.col("dtype").str.contains("^(f|bf)"))
+    """Return the rows of `run.sites()` whose items are vectors of floating-point numbers, in the order declared.
+
+    Without statistics of attention, whose items are numbers of heads.
+    """
+    vectors = (pl.col("shape").list.len() > 0) & pl.col("dtype").str.contains("^(f|bf)")
+    return run.sites().filter(vectors, ~_STATISTIC.is_in(list(STATISTICS)))
+
+
+def attention_sites(run: Run) -> pl.DataFrame:
+    """Return the rows of `run.sites()` that are statistics of attention, with the columns `module` and `statistic`."""
+    heads = run.sites().filter(_STATISTIC.is_in(list(STATISTICS)), pl.col("shape").list.len() == 1)
+    return heads.with_columns(statistic=_STATISTIC, module=MODULE)
 
 
 def source_of(run: Run, site: str) -> str | None:
