@@ -11,7 +11,7 @@ import torch
 import lamina
 from lamina.demo import demo
 from lamina.demo.documentation import windows
-from lamina.demo.minilm import ATTENTION, MiniLM, encode, load_minilm, texts
+from lamina.demo.minilm import ATTENDED, ATTENTION, MiniLM, encode, load_minilm, texts
 from lamina.errors import MissingExtraError
 
 SITES = ["embeddings.output", *(f"encoder.layer.{k}.output" for k in range(6))]
@@ -58,12 +58,12 @@ def test_the_layers_are_those_of_a_forward_pass_of_one_window(encoder: MiniLM, r
             torch.testing.assert_close(rows[site].to_torch(), state[0], rtol=1e-4, atol=1e-5)
 
 
-def test_of_every_fourth_window_the_heads_are_those_of_its_weights(encoder: MiniLM, run: lamina.Run) -> None:
+def test_of_every_eighth_window_the_heads_are_those_of_its_weights(encoder: MiniLM, run: lamina.Run) -> None:
     parts = windows(short(), encoder.tokenizer)
     sites = [f"encoder.layer.{k}.attention.self.{name}" for k in range(6) for name in ATTENTION]
     assert run.sites()["site"].to_list()[7:] == sites
     frame = run.activations(sites[:4]).sort("example", "position").collect()
-    assert frame["example"].unique().sort().to_list() == list(range(0, len(parts), 4))
+    assert frame["example"].unique().sort().to_list() == list(range(0, len(parts), ATTENDED))
     encoder.model.set_attn_implementation("eager")
     try:
         with torch.no_grad():

@@ -75,7 +75,7 @@ def test_the_section_names_the_heads(tmp_path: Path) -> None:
     assert isinstance(entropy, Picture)
     assert "The narrowest head is layer.0 head 0 (1 tokens), the widest layer.1 head 0" in entropy.reading
     assert isinstance(weights, Picture)
-    assert weights.reading.endswith("of 6 heads: the token before 2, [CLS] 0, [SEP] 2.")
+    assert weights.reading.endswith("of their weight: 2 to the token before, 0 to [CLS], 2 to [SEP].")
     assert isinstance(table, Table)
     best = table.frame.group_by("looks at", maintain_order=True).head(2).filter(~pl.col("looks at").eq("[CLS]"))
     assert best.select("looks at", "layer", "head", "weight").rows() == [

@@ -21,7 +21,7 @@ SITES = ("embeddings.output", "encoder.layer.*.output")
 """The output of the embeddings and of each layer."""
 ATTENTION = ("entropy", "previous", "next", "received")
 """What is recorded of the heads of each layer."""
-ATTENDED = 4
+ATTENDED = 8
 """Of so many windows one is read for what the heads do."""
 
 
@@ -67,7 +67,7 @@ def encode(encoder: MiniLM, texts: Mapping[str, str], folder: Path, *, progress:
 
     A row is a token; its `example` is the window that it was read in, its `position` the place there. The examples
     table says the rest: `topic`, `token`, `topic_position`. Tokens of one topic are not independent of each other,
-    and the run's config says so: `{"groups": "topic"}`. In a second pass over every fourth window, statistics of the
+    and the run's config says so: `{"groups": "topic"}`. In a second pass over every eighth window, statistics of the
     attention heads are recorded, as rows of their own.
 
     Cost: about 30 s and 1.4 GB of disk for the documentation's 129,155 tokens, on two cores; memory is flat.
@@ -87,7 +87,7 @@ def _settings(model: BertModel, *, topics: int, tokens: int) -> dict[str, object
     config = model.config
     return {
         "description": f"MiniLM, a sentence encoder that others trained (all-MiniLM-L6-v2), reads {topics} topics of "
-        "Python's own documentation; every token is a row at the embeddings and at each layer, and of every fourth "
+        "Python's own documentation; every token is a row at the embeddings and at each layer, and of every eighth "
         "window also what the attention heads look at.",
         "groups": "topic",
         "layers": config.num_hidden_layers,

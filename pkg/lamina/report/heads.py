@@ -135,19 +135,18 @@ def _weights(frame: pl.DataFrame) -> list[Picture | Table]:
     means = _over_runs(frame)
     every = means.select("site", "head").n_unique()
     above = means.group_by("looks at", maintain_order=True).agg((pl.col("value") > 0.5).sum())
-    counts = ", ".join(f"{target} {count}" for target, count in above.iter_rows())
+    counts = ", ".join(f"{count} to {target}" for target, count in above.iter_rows())
     best = means.sort("value", descending=True).group_by("looks at", maintain_order=True).head(_BEST)
     order = {target: place for place, target in enumerate(above["looks at"])}
     best = best.sort(pl.col("looks at").replace_strict(order), -pl.col("value"))
-    table = best.select(
-        "looks at", pl.col("site").alias("layer"), "head", weight=pl.col("value").round(3), error="stderr"
-    )
+    numbers = {"weight": pl.col("value").round(3), "error": pl.col("stderr").round(4)}
+    table = best.select("looks at", pl.col("site").alias("layer"), "head", **numbers)
     return [
         Picture(
             chart,
             "The part of its weight that a head gives to one place, mean over tokens. A head that is dark at the token "
             "before or behind goes by position, one that is dark at a token without a text has mostly nothing to say. "
-            f"More than half of the weight get, of {every} heads: {counts}.",
+            f"Of {every} heads, so many give more than half of their weight: {counts}.",
         ),
         Table(
             table if table["error"].is_not_null().any() else table.drop("error"),
