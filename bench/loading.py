@@ -42,10 +42,14 @@ def memory(kind: str) -> Iterator[None]:
     trim, mapped = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
     library = ctypes.CDLL(None)
     kept = {NEW: (1 << 17, 1 << 17), THERE: (2**31 - 1, 1 << 25)}
-    for name, value in zip((trim, mapped), kept[kind], strict=True):
-        assert library.mallopt(name, value) == 1
-    yield
-    library.malloc_trim(0)
+    try:
+        for name, value in zip((trim, mapped), kept[kind], strict=True):
+            assert library.mallopt(name, value) == 1
+        yield
+    finally:
+        for name, value in zip((trim, mapped), kept[NEW], strict=True):  # as malloc begins
+            library.mallopt(name, value)
+        library.malloc_trim(0)
 
 
 def owned(load: Load, kind: str) -> Case:

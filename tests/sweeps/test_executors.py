@@ -115,7 +115,7 @@ def test_nothing_runs_on_when_the_iterator_is_left(tmp_path):
 
 
 SCRIPT = """
-    import sys, time
+    import signal, sys, time
     from pathlib import Path
     from lamina.sweeps.executors import Task, execute
     from tests.sweeps import jobs
@@ -124,6 +124,8 @@ SCRIPT = """
         def __call__(self, value):
             return 2 * value
 
+    # a shell that starts tests in the background tells them to ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("begun", flush=True)
     tasks = [Task(Doubled(), (21,)), Task(jobs.sleep, (float(sys.argv[2]), Path(sys.argv[1])))]
     for index, outcome in execute(tasks, "processes", workers=2):
