@@ -156,6 +156,18 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert run.verify().ok
 
 
+def test_a_run_is_not_put_inside_of_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = planted(tmp_path / "run")
+    held = sorted((tmp_path / "run").rglob("*"))
+    monkeypatch.chdir(tmp_path / "run")
+    for place in (tmp_path / "run" / "copies" / "one", Path("one")):
+        with pytest.raises(NotARunError, match=r"lies inside of the run .*run .*beside it"):
+            run.copy(place)
+        with pytest.raises(NotARunError, match="lies inside of the run"):
+            lamina.Run.create(place)
+    assert sorted((tmp_path / "run").rglob("*")) == held
+
+
 @pytest.mark.parametrize("hidden", [False, True])
 def test_damage_is_found_and_nothing_remains(tmp_path: Path, hidden: bool) -> None:
     run = lamina.Run.create(tmp_path / "run")

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from lamina.cli.show import plain, table
 from lamina.errors import LaminaError, NotFoundError
-from lamina.report.text import size
 from lamina.runs import Run
 from lamina.runs.nearest import nearest_steps
 from lamina.runs.retention import Retention
+from lamina.text import size
 
 _SHOWN = 40
 """Most checkpoints that stay of which each is shown before the others are hidden."""

@@ -8,10 +8,9 @@ from rich.text import Text
 
 from lamina.cli.show import plain, table
 from lamina.errors import LaminaError
-from lamina.report.overview import flat
-from lamina.report.storage import bytes_on_disk
-from lamina.report.text import size
 from lamina.runs import Run
+from lamina.runs.status import bytes_on_disk
+from lamina.text import settings_of, size
 
 _STEPS = 12
 """Most steps listed: the first half and the last."""
@@ -28,7 +27,7 @@ def show_run(run: Run, console: Console) -> None:
         "on disk": size(bytes_on_disk(run.path)),
         "steps": f"{len(steps):,}: {_listed(steps)}" if steps else "none recorded",
     }
-    facts |= {f"config {name}": value for name, value in flat(run.config).items()}
+    facts |= {f"config {name}": value for name, value in settings_of(run.config).items()}
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         console.print(Text.assemble((f"{plain(name):<{width}}  ", "bold"), plain(value)))

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina.errors import LaminaError
-from lamina.report.text import number
+from lamina.text import number
 
 _LONGEST = 60
 """Most characters of a text shown in a cell."""

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from lamina.cli.show import plain, table
-from lamina.report.text import size
 from lamina.runs import LaminaWarning, Run
+from lamina.text import size
 
 _EVERY = 1.0
 """Seconds between two looks."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lamina.recording.attention import STATISTICS
+
 if TYPE_CHECKING:
     from lamina.runs import Run
 
@@ -23,16 +25,12 @@ def vector_sites(run: Run) -> pl.DataFrame:
 
     Without statistics of attention, whose items are numbers of heads.
     """
-    from lamina.recording.attention import STATISTICS
-
     vectors = (pl.col("shape").list.len() > 0) & pl.col("dtype").str.contains("^(f|bf)")
     return run.sites().filter(vectors, ~_STATISTIC.is_in(list(STATISTICS)))
 
 
 def attention_sites(run: Run) -> pl.DataFrame:
     """Return the rows of `run.sites()` that are statistics of attention, with the columns `module` and `statistic`."""
-    from lamina.recording.attention import STATISTICS
-
     heads = run.sites().filter(_STATISTIC.is_in(list(STATISTICS)), pl.col("shape").list.len() == 1)
     return heads.with_columns(statistic=_STATISTIC, module=MODULE)
 

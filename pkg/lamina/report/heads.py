@@ -13,7 +13,7 @@ from lamina.report.choice import MODULE, attention_sites, source_of, steps_of
 from lamina.report.head_measures import heads_mean, heads_share
 from lamina.report.section import Picture, Section, Table
 from lamina.report.swept import swept
-from lamina.report.text import number
+from lamina.text import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable

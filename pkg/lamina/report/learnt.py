@@ -10,7 +10,7 @@ from lamina.plot import curves
 from lamina.plot.steps import spread_steps
 from lamina.report.choice import names_of
 from lamina.report.section import Gallery, Item, Picture, Section
-from lamina.report.text import number
+from lamina.text import number
 
 if TYPE_CHECKING:
     from lamina.runs import Run

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from lamina.report.choice import names_of
 from lamina.report.section import Section, Table
-from lamina.report.text import cell
+from lamina.text import cell, settings_of
 
 if TYPE_CHECKING:
     from lamina.runs import Run
@@ -20,7 +19,7 @@ _ASIDE = ("description", "units")
 
 def overview_section(runs: list[Run]) -> Section:
     """Return a table of the runs, with the settings in which they differ, and one of those that they share."""
-    settings = [flat(run.config) for run in runs]
+    settings = [settings_of({k: v for k, v in run.config.items() if k not in _ASIDE}) for run in runs]
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     differing = [name for name in names if len({setting.get(name) for setting in settings}) > 1]
     rows = [
@@ -62,18 +61,3 @@ def description_of(runs: list[Run]) -> str:
     """Return what the runs say about themselves in `config["description"]`, each sentence once."""
     said = dict.fromkeys(str(run.config["description"]) for run in runs if "description" in run.config)
     return " ".join(said) or 'No description was given: config={"description": …} puts one here.'
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested settings under dotted names, as text, without those that the report uses itself."""
-    settings: dict[str, str] = {}
-    for name, value in config.items():
-        if not prefix and name in _ASIDE:
-            continue
-        if isinstance(value, Mapping) and value:
-            settings |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, float):
-            settings[f"{prefix}{name}"] = f"{value:g}"
-        else:
-            settings[f"{prefix}{name}"] = str(value)
-    return settings

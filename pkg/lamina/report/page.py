@@ -16,7 +16,7 @@ import polars as pl
 from lamina.errors import StorageError
 from lamina.extras import need
 from lamina.report.section import Chapter, Gallery, Picture, Section, Table
-from lamina.report.text import cell
+from lamina.text import cell
 
 # Only pictures that carry their own bytes: an address would need the network.
 _IMAGE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=]+")

@@ -9,7 +9,7 @@ import polars as pl
 from lamina.plot import curves
 from lamina.report.choice import is_wide, names_of
 from lamina.report.section import Picture, Section, Table
-from lamina.report.text import number, size
+from lamina.text import number, size
 
 if TYPE_CHECKING:
     from lamina.runs import Run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -10,7 +9,8 @@ import polars as pl
 from lamina.report.choice import names_of
 from lamina.report.metrics import metrics_frame
 from lamina.report.section import Section, Table
-from lamina.report.text import number, size
+from lamina.runs.status import bytes_on_disk
+from lamina.text import number, size
 
 if TYPE_CHECKING:
     from lamina.runs import Run
@@ -36,11 +36,6 @@ def storage_section(runs: list[Run]) -> Section:
     if cost is not None:
         section.parts.append(cost)
     return section
-
-
-def bytes_on_disk(path: Path) -> int:
-    """Return the summed lengths of all files under a run's folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _held(run: Run, name: str) -> dict[str, object]:

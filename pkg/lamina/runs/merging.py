@@ -65,7 +65,7 @@ def merge(
 
     Raises:
         SchemaError: The runs contradict each other, or one holds what another does; nothing was written.
-        NotARunError: The path exists, or there is no run at one.
+        NotARunError: The path exists or lies inside of a run, or there is no run at one.
         DamagedError: A block or chunk is not what was written.
         StorageError: The file system refused.
 

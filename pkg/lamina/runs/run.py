@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from lamina import _core
-from lamina.errors import NotARunError, NotFoundError, SchemaError, StorageError
+from lamina.errors import NotARunError, NotFoundError, SchemaError
 from lamina.runs import (
     frames,
     garbage,
@@ -64,15 +64,12 @@ class Run(Checkpointed):
             config: What was configured: anything that JSON holds.
 
         Raises:
-            NotARunError: The path exists.
+            NotARunError: The path exists, or lies inside of a run.
             SchemaError: The config holds something that JSON does not.
+            StorageError: The file system refused.
         """
         path = Path(path)
         text = to_json(config or {})
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make the folder {path.parent}: {error.strerror}") from error
         _core.create(str(path), text)
         return Run(path)
 
@@ -151,7 +148,7 @@ class Run(Checkpointed):
             progress: Whether to show a bar on a terminal.
 
         Raises:
-            NotARunError: The path exists.
+            NotARunError: The path exists, or lies inside of a run.
             DamagedError: A block or chunk is not what was written. `verify()` lists what is affected; what is deleted
                 is left out.
             ExpiredError: The run was compacted since it was opened, and the files are gone: `refresh()` it.
@@ -413,7 +410,7 @@ class Run(Checkpointed):
             where: As in `rows`.
 
         Raises:
-            NotARunError: The path exists.
+            NotARunError: The path exists, or lies inside of a run.
             NotFoundError: As in `rows`.
             SchemaError: As in `rows`.
         """

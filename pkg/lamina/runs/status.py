@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 
@@ -85,3 +86,8 @@ def _writer(*, opened: int | None, closed: int | None, **rest: Any) -> WriterSta
 
 def _time(microseconds: int | None) -> datetime | None:
     return None if microseconds is None else datetime.fromtimestamp(microseconds / 1e6, UTC)
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Return the summed lengths of all files under a run's folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -13,13 +13,18 @@ fn above(folder: &Path) -> impl Iterator<Item = &Path> {
 }
 
 impl Files {
-    /// Refuses a run's place where something is already.
+    /// Refuses a run's place where something is already, or inside of another run.
     pub(crate) fn check_free(&self) -> Result<()> {
         if self.fs.exists(&self.root) {
             let text = format!("{} already exists", self.root.display());
             return Err(
                 Error::new(ErrorKind::NotARun, text).hint("choose another path, or lamina.open() it if it is a run")
             );
+        }
+        let place = std::path::absolute(&self.root).unwrap_or_else(|_| self.root.clone());
+        if let Some(run) = place.ancestors().skip(1).find(|folder| self.fs.exists(&folder.join("run.json"))) {
+            let text = format!("{} lies inside of the run {}", self.root.display(), run.display());
+            return Err(Error::new(ErrorKind::NotARun, text).hint("choose a path beside it"));
         }
         Ok(())
     }

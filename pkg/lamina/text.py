@@ -1,9 +1,11 @@
-"""Numbers, sizes and cells as people read them."""
+"""Numbers, sizes, cells and settings as people read them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 
 def cell(value: object) -> str:
@@ -49,3 +51,19 @@ def size(count: float) -> str:
         value /= 1000
         units.pop(0)
     return f"{value:.0f} B" if units[0] == "B" else f"{value:.3g} {units[0]}"
+
+
+def settings_of(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings under dotted names, as text.
+
+    Example:
+        >>> settings_of({"optimizer": {"name": "adam", "lr": 1e-3}, "steps": 500})
+        {'optimizer.name': 'adam', 'optimizer.lr': '0.001', 'steps': '500'}
+    """
+    settings: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            settings |= settings_of(value, f"{prefix}{name}.")
+        else:
+            settings[f"{prefix}{name}"] = f"{value:g}" if isinstance(value, float) else str(value)
+    return settings

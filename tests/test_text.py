@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lamina.report.text import cell, number, size
+from lamina.text import cell, number, size
 
 
 @pytest.mark.parametrize(
