@@ -474,7 +474,7 @@ def rbf_rows_are_not_moved(patch: pytest.MonkeyPatch) -> None:
     import torch
 
     from lamina_kernels.gram import blocked_bases, matrix
-    from lamina_kernels.gram.hsic import operands
+    from lamina_kernels.gram.paired import operands
 
     for module in (blocked_bases, matrix, operands):
         patch.setattr(module, "middle", lambda rows: torch.zeros(rows.shape[1], dtype=torch.float64))
@@ -485,7 +485,7 @@ def hsic_swaps_the_kernels(patch: pytest.MonkeyPatch) -> None:
     """Each kernel function is applied to the rows of the other."""
     import dataclasses
 
-    from lamina_kernels.gram.hsic import problem
+    from lamina_kernels.gram.paired import problem
 
     whole = problem.build
 
@@ -499,7 +499,7 @@ def hsic_swaps_the_kernels(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_moments_keep_the_diagonal(patch: pytest.MonkeyPatch) -> None:
     """The shortcut of linear kernels pairs each row with itself."""
-    from lamina_kernels.gram.hsic import moments
+    from lamina_kernels.gram.paired import moments
 
     patch.setattr(moments, "cheaper", lambda problem: True)
     patch.setattr(moments, "_subtract_diagonal", lambda problem, sums: None)
@@ -516,7 +516,7 @@ def hsic_tiles_keep_the_diagonal(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_tiles_have_no_mirror_image(patch: pytest.MonkeyPatch) -> None:
     """Tiles above the diagonal do not count for their columns."""
-    from lamina_kernels.gram.hsic import blocked
+    from lamina_kernels.gram.paired import blocked
 
     whole = blocked._add
     patch.setattr(
@@ -527,7 +527,7 @@ def hsic_tiles_have_no_mirror_image(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_drops_the_last_tile(patch: pytest.MonkeyPatch) -> None:
     """A loop over whole tiles only: the remainder of the rows is never summed."""
-    from lamina_kernels.gram.hsic import blocked
+    from lamina_kernels.gram.paired import blocked
 
     patch.setattr(
         blocked, "tiles", lambda rows, block: (slice(s, s + block) for s in range(0, rows - block + 1, block))
@@ -539,7 +539,7 @@ def hsic_tiles_come_in_any_order(patch: pytest.MonkeyPatch) -> None:
     """Other tiles at every call: the sums round differently."""
     import itertools
 
-    from lamina_kernels.gram.hsic import blocked
+    from lamina_kernels.gram.paired import blocked
 
     sizes, whole = itertools.count(17), blocked.hsic_sums
     patch.setattr(blocked, "hsic_sums", lambda problem: patch.setattr(blocked, "BLOCK", next(sizes)) or whole(problem))
@@ -550,7 +550,7 @@ def hsic_groups_are_not_sorted(patch: pytest.MonkeyPatch) -> None:
     """Rows are taken in their own order where they should be in that of their groups."""
     import torch
 
-    from lamina_kernels.gram.hsic import blocked
+    from lamina_kernels.gram.paired import blocked
 
     whole = blocked.by_group
     patch.setattr(blocked, "by_group", lambda groups, n: whole(groups, n)._replace(order=torch.arange(len(groups))))
@@ -561,7 +561,7 @@ def hsic_groups_share_what_is_broken(patch: pytest.MonkeyPatch) -> None:
     """Groups are summed by a product with ones and zeros, where zero times infinity is not zero."""
     import torch
 
-    from lamina_kernels.gram.hsic import blocked
+    from lamina_kernels.gram.paired import blocked
 
     patch.setattr(blocked, "sum_groups", lambda rows, group, n: torch.nn.functional.one_hot(group, n).to(rows).T @ rows)
 
@@ -579,7 +579,7 @@ def hsic_sums_tiles_in_single(patch: pytest.MonkeyPatch) -> None:
     """Sums of tiles are kept in single precision."""
     import torch
 
-    from lamina_kernels.gram.hsic import api, problem
+    from lamina_kernels.gram.paired import api, problem
 
     patch.setattr(problem.Problem, "zeros", lambda self: torch.zeros(5, self.n, self.n_groups))
     whole = api._result
@@ -589,14 +589,14 @@ def hsic_sums_tiles_in_single(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_tiles_are_half(patch: pytest.MonkeyPatch) -> None:
     """Scores of rows in half precision are kept in half precision."""
-    from lamina_kernels.gram.hsic import blocked
+    from lamina_kernels.gram.paired import blocked
 
     patch.setattr(blocked, "accumulation_dtype", lambda dtype: dtype)
 
 
 def _hsic_launch(patch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Replace arguments and constants of the Triton kernel behind `hsic_sums`."""
-    from lamina_kernels.gram.hsic import launch
+    from lamina_kernels.gram.paired import launch
 
     whole = launch.plan
     patch.setattr(launch, "plan", lambda *a: (p := whole(*a))._replace(arguments=p.arguments | changes))
@@ -623,7 +623,7 @@ def hsic_kernel_forgets_the_order(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
     """Rows are taken to stand without gaps inside."""
-    from lamina_kernels.gram.hsic import operands
+    from lamina_kernels.gram.paired import operands
 
     patch.setattr(operands, "_placed", lambda x, shift, precision: x)
 
@@ -631,7 +631,7 @@ def hsic_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_kernel_rounds_its_rows(patch: pytest.MonkeyPatch) -> None:
     """Rows are rounded to TF32 although accuracy was asked for."""
-    from lamina_kernels.gram.hsic import operands
+    from lamina_kernels.gram.paired import operands
 
     whole = operands._placed
     patch.setattr(operands, "_placed", lambda x, shift, precision: whole(x, shift, "tf32"))
@@ -640,7 +640,7 @@ def hsic_kernel_rounds_its_rows(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_kernel_skips_a_program(patch: pytest.MonkeyPatch) -> None:
     """The last program never runs: its sums are whatever the memory held."""
-    from lamina_kernels.gram.hsic import launch
+    from lamina_kernels.gram.paired import launch
 
     whole = launch.plan
     patch.setattr(launch, "plan", lambda *a: (p := whole(*a))._replace(grid=(p.grid[0] - 1,)))
@@ -651,7 +651,7 @@ def hsic_kernel_tiles_as_it_likes(patch: pytest.MonkeyPatch) -> None:
     """Tiles of other sizes at every call: the sums round differently."""
     import itertools
 
-    from lamina_kernels.gram.hsic import launch
+    from lamina_kernels.gram.paired import launch
 
     sizes, whole = itertools.cycle([32, 64]), launch.tiling
     patch.setattr(launch, "tiling", lambda *a: whole(*a)._replace(columns=next(sizes)))
@@ -662,7 +662,7 @@ def hsic_kernel_forgets_the_edge(patch: pytest.MonkeyPatch) -> None:
     """Columns beyond the last row have a score."""
     import triton.language as tl
 
-    from lamina_kernels.gram.hsic import forward
+    from lamina_kernels.gram.paired import forward
 
     patch.setattr(forward, "NO_ROW", tl.constexpr(0.0))
 
@@ -672,7 +672,7 @@ def hsic_kernel_sums_tiles_in_single(patch: pytest.MonkeyPatch) -> None:
     """Sums of tiles are kept in single precision."""
     import triton.language as tl
 
-    from lamina_kernels.gram.hsic import forward
+    from lamina_kernels.gram.paired import forward
 
     patch.setattr(forward, "ACROSS_TILES", tl.constexpr(tl.float32))
 
@@ -690,7 +690,7 @@ def hsic_kernel_counts_in_32_bits(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_triton_gives_way(patch: pytest.MonkeyPatch) -> None:
     """Where Triton was asked for, another form runs under its name."""
-    from lamina_kernels.gram.hsic import blocked, launch
+    from lamina_kernels.gram.paired import blocked, launch
 
     patch.setattr(launch, "hsic_sums", blocked.hsic_sums)
 
@@ -707,7 +707,7 @@ def hsic_kernel_hides_broken_rows(patch: pytest.MonkeyPatch) -> None:
 
 def _hsic_tiling(patch: pytest.MonkeyPatch, **changes: int) -> None:
     """Change the sizes of the tiles of the Triton kernel behind `hsic_sums`."""
-    from lamina_kernels.gram.hsic import launch
+    from lamina_kernels.gram.paired import launch
 
     whole = launch.tiling
     patch.setattr(launch, "tiling", lambda *arguments: whole(*arguments)._replace(**changes))
@@ -743,7 +743,7 @@ def aot_forgets_the_attributes(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_swaps_the_squares(patch: pytest.MonkeyPatch) -> None:
     """The sums of squares of one kernel are returned for the other."""
-    from lamina_kernels.gram.hsic import api
+    from lamina_kernels.gram.paired import api
 
     whole = api._result
 

@@ -18,7 +18,7 @@ FORM = pytest.mark.parametrize(
     "form",
     [
         TRITON,
-        TRITON._replace(settings={"lamina_kernels.gram.hsic.launch.PROGRAMS": 1}),
+        TRITON._replace(settings={"lamina_kernels.gram.paired.launch.PROGRAMS": 1}),
         TRITON._replace(impl="blocked"),
     ],
     ids=["triton", "loop", "blocked"],

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 
 from lamina_kernels.gram import RBF, Linear
-from lamina_kernels.gram.hsic.operands import round_to_tf32
 from lamina_kernels.gram.kernels import Kernel
+from lamina_kernels.gram.paired.operands import round_to_tf32
 from tests.kernels.hsic_checks import Sums, dense, normal
 
 

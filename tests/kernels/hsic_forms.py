@@ -5,7 +5,7 @@ from __future__ import annotations
 from lamina_kernels.gram import hsic_sums
 from tests.kernels.forms import Form, never
 
-_HSIC = "lamina_kernels.gram.hsic"
+_HSIC = "lamina_kernels.gram.paired"
 
 FORMS = {
     "reference": Form(hsic_sums, "reference"),

@@ -11,7 +11,7 @@ import torch
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram import RBF, Linear, hsic_sums
-from lamina_kernels.gram.hsic import moments
+from lamina_kernels.gram.paired import moments
 from tests.kernels.hsic_checks import NARROW, Sums, normal
 from tests.kernels.hsic_forms import FORMS
 
@@ -118,7 +118,7 @@ def test_forms_in_torch_do_not_import_triton():
 
 
 def one_launch_each(sums: Sums) -> None:
-    from lamina_kernels.gram.hsic import launch
+    from lamina_kernels.gram.paired import launch
 
     launches = []
     kernel = launch.hsic_sums_kernel

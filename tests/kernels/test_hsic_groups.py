@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lamina_kernels.gram.hsic.groups import by_group, segment_sums, sum_groups
+from lamina_kernels.gram.paired.groups import by_group, segment_sums, sum_groups
 from tests.kernels.hsic_checks import ids, normal
 
 

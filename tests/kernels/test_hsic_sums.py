@@ -41,7 +41,7 @@ def tiles_are_exact(n: int, m: int | None, dx: int, dy: int, groups: int, block:
         L.fill_diagonal_(0)
     members = (where[:, None] == torch.arange(int(where.max()) + 1 if len(where) else 0)).long()
     form = FORMS["tiles"]._replace(
-        settings={**FORMS["tiles"].settings, "lamina_kernels.gram.hsic.blocked.BLOCK": block}
+        settings={**FORMS["tiles"].settings, "lamina_kernels.gram.paired.blocked.BLOCK": block}
     )
 
     def check(sums: checks.Sums) -> None:

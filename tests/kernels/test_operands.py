@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lamina_kernels.gram import RBF, Linear
-from lamina_kernels.gram.hsic.operands import prepare, round_to_tf32
+from lamina_kernels.gram.paired.operands import prepare, round_to_tf32
 from tests.kernels.hsic_checks import normal
 
 

@@ -12,9 +12,9 @@ from triton.runtime.jit import JITFunction
 from lamina_kernels.attention.forward import attention_forward_kernel
 from lamina_kernels.attention.top import attention_top_kernel
 from lamina_kernels.gram import RBF, Linear
-from lamina_kernels.gram.hsic import launch, problem
-from lamina_kernels.gram.hsic.forward import hsic_sums_kernel
 from lamina_kernels.gram.kernels import Kernel
+from lamina_kernels.gram.paired import launch, problem
+from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from tests.kernels.aot import attention, attention_backward, attention_divergence
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)

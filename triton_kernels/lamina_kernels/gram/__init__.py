@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lamina_kernels.gram.discrepancy import Discrepancy, mmd
-from lamina_kernels.gram.hsic.api import HsicSums, hsic_sums
 from lamina_kernels.gram.kernels import ArcCosine, Cosine, Kernel, Linear, Polynomial, Product, Sum
+from lamina_kernels.gram.paired.api import HsicSums, hsic_sums
 from lamina_kernels.gram.radial import (
     RBF,
     Distance,

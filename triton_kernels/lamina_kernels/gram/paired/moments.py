@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lamina_kernels.gram.hsic.groups import by_group
-from lamina_kernels.gram.hsic.problem import SUMS, Problem
+from lamina_kernels.gram.paired.groups import by_group
+from lamina_kernels.gram.paired.problem import SUMS, Problem
 from lamina_kernels.tiles.rows import tiles
 
 _BLOCK = 4096

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 
 from lamina_kernels import dispatch
-from lamina_kernels.gram.hsic.forward import hsic_sums_kernel
-from lamina_kernels.gram.hsic.groups import by_group
-from lamina_kernels.gram.hsic.operands import Operands, prepare
-from lamina_kernels.gram.hsic.problem import SUMS, Problem
-from lamina_kernels.gram.hsic.tiling import Tiling, accurate, tiling
+from lamina_kernels.gram.paired.forward import hsic_sums_kernel
+from lamina_kernels.gram.paired.groups import by_group
+from lamina_kernels.gram.paired.operands import Operands, prepare
+from lamina_kernels.gram.paired.problem import SUMS, Problem
+from lamina_kernels.gram.paired.tiling import Tiling, accurate, tiling
 from lamina_kernels.tiles.rows import ceil_div
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere: the sums do not depend on the GPU.

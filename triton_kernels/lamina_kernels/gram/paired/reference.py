@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lamina_kernels.gram.hsic.problem import Problem
 from lamina_kernels.gram.matrix import matrix
+from lamina_kernels.gram.paired.problem import Problem
 
 
 def hsic_sums(problem: Problem) -> torch.Tensor:

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from lamina_kernels import dispatch
-from lamina_kernels.gram.hsic import blocked, moments, problem, reference
 from lamina_kernels.gram.kernels import Kernel, Linear
+from lamina_kernels.gram.paired import blocked, moments, problem, reference
 from lamina_kernels.gram.radial import RBF
 
 
@@ -117,7 +117,7 @@ def hsic_sums(
                 f"hsic_sums: {kernel!r} has no form in Triton yet; leave impl out, or take 'blocked'"
             )
     dispatch.demand_triton("hsic_sums", p.x)
-    from lamina_kernels.gram.hsic import launch
+    from lamina_kernels.gram.paired import launch
 
     return _result(p, launch.hsic_sums(p), "triton")
 

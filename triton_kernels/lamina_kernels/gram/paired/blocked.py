@@ -9,9 +9,9 @@ import torch
 
 from lamina_kernels.gram.blocked_bases import Index
 from lamina_kernels.gram.blocked_scores import BLOCK, Scores
-from lamina_kernels.gram.hsic import moments
-from lamina_kernels.gram.hsic.groups import Sorted, by_group, sum_groups
-from lamina_kernels.gram.hsic.problem import Problem
+from lamina_kernels.gram.paired import moments
+from lamina_kernels.gram.paired.groups import Sorted, by_group, sum_groups
+from lamina_kernels.gram.paired.problem import Problem
 from lamina_kernels.tiles.rows import accumulation_dtype, tiles
 
 

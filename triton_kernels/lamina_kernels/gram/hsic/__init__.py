@@ -1,1 +1,0 @@
-"""The sums that HSIC and CKA need."""

@@ -1,0 +1,1 @@
+"""The sums over two kernel matrices of paired rows that HSIC and CKA need."""
