@@ -60,7 +60,7 @@ def force(monkeypatch: pytest.MonkeyPatch, name: str, pieces: bool) -> None:
     monkeypatch.setattr(grid.Work, "of", of)
     if pieces:
         monkeypatch.setattr(products, "PIECE", 5 * 32 * 50 * 8)
-        monkeypatch.setattr(products, "LONG", 8)
+        monkeypatch.setattr("lamina_kernels.tiles.inner.LONG", 8)
         monkeypatch.setattr(holding, "PANEL", 17)
         monkeypatch.setattr(tiles, "STRIP", 40)
         monkeypatch.setattr(holding, "BLOCK", 40)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lamina_kernels.tiles.inner import inner
+
 if TYPE_CHECKING:
     from lamina.similarity.holding import Held, Layout
 
 PIECE = 2**25
 """Bytes of the matrices of all buckets that are made at a time."""
-LONG = 4096
-"""Numbers of an inner product that float32 adds up; longer ones are added in float64."""
 
 Pairwise = Mapping[str, Tensor]
 """[buckets, buckets] by the names of `lamina.similarity.panels.PAIRWISE` but the totals."""
@@ -74,17 +74,6 @@ def memory_for(dtype: torch.dtype) -> Tensor:
 def _weighted(x: Tensor, y: Tensor, u: Tensor, out: Tensor) -> None:
     for power, into in enumerate(out):
         torch.mm(x.T, y * (u**power)[:, None] if power else y, out=into)
-
-
-def inner(vectors: Tensor, others: Tensor | None = None) -> Tensor:
-    """Return the inner products of long vectors [k, long] with each other or with others, float64."""
-    others = vectors if others is None else others
-    long = vectors.shape[1] // LONG * LONG
-    found = (vectors[:, long:] @ others[:, long:].T).double()
-    if long:
-        pieces = [each[:, :long].view(len(each), -1, LONG).transpose(0, 1) for each in (vectors, others)]
-        found += (pieces[0] @ pieces[1].mT).double().sum(0)
-    return found
 
 
 def _within_left_out(m: Tensor, x: Held, y: Held, layout: Layout) -> Pairwise:

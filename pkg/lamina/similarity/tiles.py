@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lamina.similarity.products import inner
+from lamina_kernels.tiles.inner import inner
 
 if TYPE_CHECKING:
     from lamina.similarity.holding import Held, Layout

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from lamina_kernels.gram.contrastive import pairwise_loss
+from lamina_kernels.gram.dependence.api import (
+    CkaMatrix,
+    cka_matrix,
+    distance_correlation,
+    distance_covariance,
+    hsic,
+)
+from lamina_kernels.gram.differences import difference_moments
 from lamina_kernels.gram.discrepancy import Discrepancy, mmd
 from lamina_kernels.gram.kernels import ArcCosine, Cosine, Kernel, Linear, Polynomial, Product, Sum
 from lamina_kernels.gram.paired.api import HsicSums, hsic_sums
+from lamina_kernels.gram.prototypes import Harmonic, harmonic
 from lamina_kernels.gram.radial import (
     RBF,
     Distance,
@@ -19,9 +29,11 @@ from lamina_kernels.gram.sums.api import SoftmaxProduct, logsumexp, product, row
 __all__ = [
     "RBF",
     "ArcCosine",
+    "CkaMatrix",
     "Cosine",
     "Discrepancy",
     "Distance",
+    "Harmonic",
     "HsicSums",
     "InverseMultiquadric",
     "Kernel",
@@ -34,9 +46,16 @@ __all__ = [
     "SoftmaxProduct",
     "SquaredDistance",
     "Sum",
+    "cka_matrix",
+    "difference_moments",
+    "distance_correlation",
+    "distance_covariance",
+    "harmonic",
+    "hsic",
     "hsic_sums",
     "logsumexp",
     "mmd",
+    "pairwise_loss",
     "product",
     "row_sums",
     "softmax_product",

@@ -123,6 +123,33 @@ def _angle() -> Function:
     return Function(value, slope)
 
 
+def _softplus() -> Function:
+    """Return f = log(1 + e^(u + a)): minus the logarithm of the probability that two rows are no pair."""
+
+    def value(u: Tensor, a: Tensor, n: int, out: Tensor | None) -> Tensor:
+        return torch.logaddexp(torch.add(u, a, out=out), torch.zeros_like(a), out=out)
+
+    def slope(u: Tensor, k: Tensor, a: Tensor, n: int) -> Tensor:
+        return torch.sigmoid(u + a)
+
+    return Function(value, slope, slope)
+
+
+def _logarithm() -> Function:
+    """Return f = -a log(-u), of a distance -u; that of two equal rows is the smallest normal number."""
+
+    def log(u: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.log(torch.clamp(torch.neg(u, out=out), min=torch.finfo(u.dtype).tiny, out=out), out=out)
+
+    def value(u: Tensor, a: Tensor, n: int, out: Tensor | None) -> Tensor:
+        return torch.mul(log(u, out), -a, out=out)
+
+    def slope(u: Tensor, k: Tensor, a: Tensor, n: int) -> Tensor:
+        return torch.where(u < 0, -a / u, 0)
+
+    return Function(value, slope, lambda u, k, a, n: -log(u))
+
+
 FUNCTIONS = {
     "identity": _identity(),
     "exp": _exponential(),
@@ -132,4 +159,6 @@ FUNCTIONS = {
     "inverse": _inverse(),
     "power": _power(),
     "angle": _angle(),
+    "softplus": _softplus(),
+    "logarithm": _logarithm(),
 }

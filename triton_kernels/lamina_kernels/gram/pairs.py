@@ -139,10 +139,10 @@ def _without(op: str, p: Pairs, exclude: Exclude) -> Pairs:
             raise ValueError(f"{op}: exclude is one tensor of groups, but y is not x: give a pair, of x and of y")
         exclude = (exclude, exclude)
     x_groups, y_groups = exclude
-    return replace(p, x_groups=_groups(op, "x", x_groups, p.x), y_groups=_groups(op, "y", y_groups, p.y))
+    return replace(p, x_groups=group_ids(op, "x", x_groups, p.x), y_groups=group_ids(op, "y", y_groups, p.y))
 
 
-def _groups(op: str, name: str, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def group_ids(op: str, name: str, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Return the ids as int64, or raise ValueError unless there is one integer a row."""
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(f"{op}: groups of {name} are {ids.dtype}, expected integers")

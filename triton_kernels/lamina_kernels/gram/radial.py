@@ -33,7 +33,7 @@ class RBF(Kernel):
     bandwidth: Hyperparameter
 
     def __post_init__(self) -> None:
-        _check("RBF: bandwidth", self.bandwidth)
+        check_scale("RBF: bandwidth", self.bandwidth)
 
     @property
     def scale(self) -> Hyperparameter:
@@ -67,7 +67,7 @@ class SquaredDistance(Kernel):
     bandwidth: Hyperparameter = 1.0
 
     def __post_init__(self) -> None:
-        _check("SquaredDistance: bandwidth", self.bandwidth)
+        check_scale("SquaredDistance: bandwidth", self.bandwidth)
 
     def node(self, builder: Builder) -> Node:
         """Return a squared distance."""
@@ -94,7 +94,7 @@ class Laplace(Kernel):
     norm: int = 2
 
     def __post_init__(self) -> None:
-        _check("Laplace: bandwidth", self.bandwidth)
+        check_scale("Laplace: bandwidth", self.bandwidth)
         if self.norm not in (1, 2):
             raise ValueError(f"Laplace: norm is {self.norm!r}, expected 1 or 2")
 
@@ -126,7 +126,7 @@ class Matern(Kernel):
     nu: float = 1.5
 
     def __post_init__(self) -> None:
-        _check("Matern: bandwidth", self.bandwidth)
+        check_scale("Matern: bandwidth", self.bandwidth)
         if self.nu not in (0.5, 1.5, 2.5):
             raise ValueError(f"Matern: nu is {self.nu!r}, expected 0.5, 1.5 or 2.5")
 
@@ -156,8 +156,8 @@ class RationalQuadratic(Kernel):
     alpha: Hyperparameter = 1.0
 
     def __post_init__(self) -> None:
-        _check("RationalQuadratic: bandwidth", self.bandwidth)
-        _check("RationalQuadratic: alpha", self.alpha)
+        check_scale("RationalQuadratic: bandwidth", self.bandwidth)
+        check_scale("RationalQuadratic: alpha", self.alpha)
 
     def node(self, builder: Builder) -> Node:
         """Return the function of a squared distance."""
@@ -182,7 +182,7 @@ class InverseMultiquadric(Kernel):
     bandwidth: Hyperparameter
 
     def __post_init__(self) -> None:
-        _check("InverseMultiquadric: bandwidth", self.bandwidth)
+        check_scale("InverseMultiquadric: bandwidth", self.bandwidth)
 
     def node(self, builder: Builder) -> Node:
         """Return the function of a squared distance."""
@@ -219,7 +219,7 @@ class Distance(Kernel):
         return builder.leaf("norm", "identity", -1.0, norm=float(self.norm))
 
 
-def _check(name: str, value: Hyperparameter) -> None:
+def check_scale(name: str, value: Hyperparameter) -> None:
     """Raise ValueError unless a hyperparameter is positive and of usual size; tensors where that is cheap."""
     if isinstance(value, torch.Tensor):
         if not value.is_floating_point():

@@ -21,8 +21,9 @@ class Refusal(NamedTuple):
 
 NO_KERNEL = Refusal("a reduction", ("triton",), "it has no kernel yet; impl='blocked' computes it on a GPU too")
 THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
+TWICE = Refusal("a second derivative of HSIC", ("blocked",), "only impl='reference' is differentiated by torch itself")
 
-REFUSALS = (NO_KERNEL, THRICE)
+REFUSALS = (NO_KERNEL, THRICE, TWICE)
 
 
 def refuse(op: str, refusal: Refusal) -> NoReturn:

@@ -1,0 +1,133 @@
+"""Contrastive losses over all pairs of two sets of embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lamina_kernels import checks
+from lamina_kernels.gram.forms import Impl
+from lamina_kernels.gram.kernels import Kernel, Polynomial, unit
+from lamina_kernels.gram.radial import check_scale
+from lamina_kernels.gram.sums.api import Precision, logsumexp, row_sums
+from lamina_kernels.gram.terms import Builder, Hyperparameter, Node
+
+
+@dataclass(frozen=True)
+class Softplus(Kernel):
+    """What a pair of rows that do not belong together adds: log(1 + exp(scale <x, y> + bias))."""
+
+    scale: Hyperparameter
+    bias: Hyperparameter
+
+    def node(self, builder: Builder) -> Node:
+        """Return a function of the dot product."""
+        return builder.leaf("dot", "softplus", self.scale, shape=self.bias)
+
+
+def pairwise_loss(
+    x: Tensor,
+    y: Tensor,
+    *,
+    kind: Literal["sigmoid", "infonce"] = "sigmoid",
+    temperature: Hyperparameter,
+    bias: Hyperparameter = 0.0,
+    labels: tuple[Tensor, Tensor] | None = None,
+    precision: Precision | None = None,
+    impl: Impl | None = None,
+) -> Tensor:
+    """Return a contrastive loss of two sets of embeddings, whose matrix of logits is never built.
+
+    The logits are s_ij = cos(x_i, y_j) / temperature + bias. Rows i and j belong together where i = j, or where their
+    labels agree; P_i are the j that belong to i.
+
+    **sigmoid**: every pair is a question of its own, - (1 / n) sum_ij log sigmoid(±s_ij), + where they belong together.
+    What a pair's gradient by s_ij is depends on no other pair.
+
+    **infonce**: row i picks among all j, - (1 / |P_i|) sum_(j in P_i) log softmax_j(s_ij); the mean over the rows that
+    have a P_i, and that over columns likewise, averaged. The bias cancels.
+
+    Differentiable twice in x, y, temperature and bias.
+
+    Args:
+        x: [n, d], float16, bfloat16, float32 or float64; need not be normalized.
+        y: [m, d], the same dtype and device; n rows without labels.
+        kind: See above.
+        temperature: From 1e-12 to 1e12: a number or a tensor of one.
+        bias: Likewise, any number.
+        labels: Of x and of y, [n] and [m] integers.
+        precision: As of `product`.
+        impl: As of `product`.
+
+    Returns:
+        A number, float32 (float64 for float64).
+
+    Raises:
+        ValueError: Shapes, dtypes, devices, labels or hyperparameters that do not fit, an empty set, or (infonce) no
+            two rows that belong together.
+        NotImplementedError: As of `product`.
+
+    Cost:
+        sigmoid: n m (2 d + 2 exp) operations, infonce twice that; three times that backward. Memory O((n + m) d).
+
+    Source:
+        Zhai, Mustafa, Kolesnikov, Beyer, Sigmoid Loss for Language Image Pre-Training, 2023; van den Oord, Li, Vinyals,
+        Representation Learning with Contrastive Predictive Coding, 2018; with labels, Khosla et al., Supervised
+        Contrastive Learning, 2020.
+
+    Example:
+        >>> import torch
+        >>> x = torch.eye(4)
+        >>> right, wrong = (pairwise_loss(x, y, temperature=0.1, bias=-5.0) for y in (x, x.roll(1, 0)))
+        >>> round(right.item(), 3), round(wrong.item(), 3)
+        (0.027, 10.027)
+    """
+    checks.matrices("pairwise_loss", x=x, y=y)
+    checks.same_width("pairwise_loss", x=x, y=y)
+    if kind not in ("sigmoid", "infonce"):
+        raise ValueError(f"pairwise_loss: kind is {kind!r}, expected 'sigmoid' or 'infonce'")
+    if not (len(x) and len(y)):
+        raise ValueError(f"pairwise_loss: x has {len(x)} rows and y has {len(y)}, expected at least one")
+    check_scale("pairwise_loss: temperature", temperature)
+    x, y = unit(x), unit(y)
+    of_x, of_y, count_x, count_y = _together(x, y, labels)
+    if kind == "sigmoid":
+        apart = row_sums(x, y, kernel=Softplus(1 / temperature, bias), precision=precision, impl=impl)
+        return (apart - (x * of_x).sum(1) / temperature - count_x * bias).double().mean().to(x.dtype)
+    kernel = Polynomial(1, gamma=1 / temperature, coef0=0.0)
+    sides = []
+    for rows, others, sums, counts in ((x, y, of_x, count_x), (y, x, of_y, count_y)):
+        has = counts > 0
+        if not has.any():
+            raise ValueError("pairwise_loss: no two rows belong together")
+        normalizer = logsumexp(rows, others, kernel=kernel, precision=precision, impl=impl)
+        picked = (rows * sums).sum(1) / temperature / counts.clamp(min=1)
+        sides.append((normalizer - picked)[has].double().mean())
+    return ((sides[0] + sides[1]) / 2).to(x.dtype)
+
+
+def _together(x: Tensor, y: Tensor, labels: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return for each row of x the sum of the rows of y that belong to it, for each of y that of x, and how many."""
+    if labels is None:
+        checks.same_rows("pairwise_loss", x=x, y=y)
+        ones = x.new_ones(len(x))
+        return y, x, ones, ones
+    for name, ids, rows in (("x", labels[0], x), ("y", labels[1], y)):
+        if (
+            ids.is_floating_point()
+            or ids.dtype == torch.bool
+            or ids.shape != rows.shape[:1]
+            or ids.device != rows.device
+        ):
+            found = f"{ids.dtype} {list(ids.shape)} on {ids.device}"
+            raise ValueError(f"pairwise_loss: labels of {name} are {found}, expected integers [{len(rows)}]")
+    _, ids = torch.cat([each.long() for each in labels]).unique(return_inverse=True)
+    parts = ids[: len(x)], ids[len(x) :]
+    both = []
+    for rows, own, others in ((y, parts[1], parts[0]), (x, parts[0], parts[1])):
+        ones = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
+        both.append(rows.new_zeros(int(ids.max()) + 1, ones.shape[1]).index_add(0, own, ones)[others])
+    return both[0][:, :-1], both[1][:, :-1], both[0][:, -1], both[1][:, -1]

@@ -1,0 +1,1 @@
+"""How far paired representations depend on each other: HSIC, CKA, distance covariance and correlation."""

@@ -1,0 +1,287 @@
+"""The faces of measures of dependence: HSIC, CKA, distance covariance and correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lamina_kernels.gram.dependence import op, reference
+from lamina_kernels.gram.dependence.layers import gather
+from lamina_kernels.gram.forms import Impl, choose
+from lamina_kernels.gram.kernels import Kernel
+from lamina_kernels.gram.radial import Distance
+from lamina_kernels.gram.sums.api import Precision
+
+
+class CkaMatrix(NamedTuple):
+    """What `cka_matrix` returns, float64.
+
+    Attributes:
+        value: [L, M], CKA of each layer with each other one; NaN where one of them has no HSIC with itself above 0.
+        hsic: [L, M], HSIC of the two.
+        own: [L], HSIC of each layer with itself.
+        own_others: [M], that of each of the others; `own` if there are none.
+    """
+
+    value: Tensor
+    hsic: Tensor
+    own: Tensor
+    own_others: Tensor
+
+
+def hsic(
+    x: Tensor,
+    y: Tensor,
+    *,
+    kernel_x: Kernel,
+    kernel_y: Kernel,
+    groups: Tensor | None = None,
+    biased: bool = False,
+    precision: Precision | None = None,
+    impl: Impl | None = None,
+) -> Tensor:
+    """Estimate the Hilbert-Schmidt independence criterion of paired rows.
+
+    With K_ij = kernel_x(x_i, x_j) and L_ij = kernel_y(y_i, y_j) it is E[K_12 L_12] - 2 E[K_12 L_13] + E[K_12] E[L_34]
+    over rows 1 to 4 drawn independently: 0 if x and y are independent, and with characteristic kernels (RBF, Laplace,
+    Matern, Distance) only then. Differentiable in x, y and the kernels' hyperparameters.
+
+    **Unbiased** (the default): the average over four rows of four distinct groups; it may be below 0. **Biased**: over
+    all quadruples of rows, tr(K H L H) / n² with H = I - 1/n; too large by about E[K_11 L_11] / n.
+
+    Args:
+        x: [n, dx], float16, bfloat16, float32 or float64; any strides.
+        y: [n, dy], paired with x row by row; the same dtype and device.
+        kernel_x: A kernel, such as `RBF(1.0)` or `Linear() + RBF(1.0) * Cosine()`.
+        kernel_y: Likewise.
+        groups: [n] integers: rows of one group are not independent of each other (the tokens of a document). None: each
+            row is a group.
+        biased: See above; without groups.
+        precision: As of `product`.
+        impl: As of `product`.
+
+    Returns:
+        A number, float64.
+
+    Raises:
+        ValueError: Shapes, dtypes, devices, groups or hyperparameters that do not fit; fewer than four groups (rows,
+            without groups) for the unbiased estimate, no row for the biased one, or groups for that.
+        TypeError: A kernel that is none.
+        NotImplementedError: `impl="triton"`, or gradients of a second order from `"blocked"`.
+
+    Cost:
+        n² (dx + dy) operations, and n² / 2 values of each kernel; twice that backward. Two dot products take 2 n dx dy
+        operations where that is less. Memory O(n (dx + dy)), and two tiles of 512 x 512, or of the largest group.
+
+    Source:
+        Gretton, Bousquet, Smola, Schölkopf, Measuring Statistical Dependence with Hilbert-Schmidt Norms, 2005; Song et
+        al., Feature Selection via Dependence Maximization, 2012. The average over distinct groups is ours.
+
+    Example:
+        >>> import torch
+        >>> from lamina_kernels.gram import RBF
+        >>> x = torch.arange(40.0)[:, None] % 7
+        >>> related = hsic(x, (x - 3) ** 2, kernel_x=RBF(1.0), kernel_y=RBF(2.0))
+        >>> unrelated = hsic(x, torch.arange(40.0)[:, None] % 5, kernel_x=RBF(1.0), kernel_y=RBF(2.0))
+        >>> related.item() > 0.05, abs(unrelated.item()) < 0.01
+        (True, True)
+    """
+    layers = gather(
+        "hsic",
+        {"x": x, "y": y},
+        [kernel_x, kernel_y],
+        left=1,
+        own=False,
+        groups=groups,
+        biased=biased,
+        precision=precision,
+    )
+    form = reference if choose("hsic", layers.pairs[0], impl) == "reference" else op
+    return form.hsic(layers)[0, 1]
+
+
+def cka_matrix(
+    layers: Sequence[Tensor],
+    others: Sequence[Tensor] | None = None,
+    *,
+    kernel: Kernel | Sequence[Kernel],
+    groups: Tensor | None = None,
+    biased: bool = False,
+    precision: Precision | None = None,
+    impl: Impl | None = None,
+) -> CkaMatrix:
+    """Compare representations of the same rows, each with each, by centered kernel alignment, in one pass.
+
+    CKA(x, y) = HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)): 1 where the kernels agree up to scale, 0 where the
+    representations are independent. The values are those of pairwise calls, but a tile of each kernel is computed once
+    and not once a pair: all of HSIC's sums over pairs of rows are products of the tiles with each other.
+
+    Args:
+        layers: L representations, [n, d] each, of any widths; dtypes as of `hsic`.
+        others: M further ones of the same rows, which the first are compared with; None compares each of the first with
+            each.
+        kernel: One for all, or a sequence of one a representation, those of `others` behind.
+        groups: As of `hsic`.
+        biased: As of `hsic`.
+        precision: As of `product`.
+        impl: As of `product`.
+
+    Returns:
+        The values, and the HSIC that they are made of. Unbiased values may be below 0, and above 1.
+
+    Raises:
+        ValueError: As of `hsic`; no representation, or another number of kernels.
+        TypeError: As of `hsic`.
+        NotImplementedError: As of `hsic`.
+
+    Cost:
+        n² / 2 values of each kernel, n² times the sum of widths, and n² L M operations; twice that backward. Dot
+        products without groups take 2 n d² operations for each two instead, where that is less. Memory: the rows, and
+        2^21 numbers of tiles (tiles of the largest group, if that is more), or the products of features.
+
+    Source:
+        Kornblith, Norouzi, Lee, Hinton, Similarity of Neural Network Representations Revisited, 2019.
+
+    Example:
+        >>> import torch
+        >>> from lamina_kernels.gram import Linear
+        >>> x = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+        >>> cka_matrix([x, 2 * x.flip(1) + 7], kernel=Linear()).value.round(decimals=5).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+    """
+    behind = [] if others is None else list(others)
+    if not layers or (others is not None and not behind):
+        raise ValueError("cka_matrix: no representation is given, expected at least one")
+    rows: Mapping[str, Tensor] = {f"layers[{i}]": each for i, each in enumerate(layers)}
+    rows |= {f"others[{i}]": each for i, each in enumerate(behind)}
+    kernels = [kernel] * len(rows) if isinstance(kernel, Kernel) else list(kernel)
+    if len(kernels) != len(rows):
+        raise ValueError(f"cka_matrix: {len(kernels)} kernels are given for {len(rows)} representations")
+    made = gather(
+        "cka_matrix", rows, kernels, left=len(layers), own=True, groups=groups, biased=biased, precision=precision
+    )
+    form = reference if choose("cka_matrix", made.pairs[0], impl) == "reference" else op
+    whole, count = form.hsic(made), len(layers)
+    own, own_others = whole.diagonal()[:count], whole.diagonal()[count:] if behind else whole.diagonal()
+    crossed = whole[:count, count:] if behind else whole
+    return CkaMatrix(_ratio(crossed, own, own_others), crossed, own, own_others)
+
+
+def distance_covariance(
+    x: Tensor,
+    y: Tensor,
+    *,
+    groups: Tensor | None = None,
+    biased: bool = False,
+    precision: Precision | None = None,
+    impl: Impl | None = None,
+) -> Tensor:
+    """Estimate the squared distance covariance of paired rows: `hsic` with the kernel -|a - b| on both sides.
+
+    It is 0 if and only if x and y are independent, and has no bandwidth to choose. Differentiable in x and y.
+
+    Args:
+        x: As of `hsic`.
+        y: As of `hsic`.
+        groups: As of `hsic`.
+        biased: False for the average over four rows of distinct groups, which is the U-statistic of Székely and Rizzo
+            where every row is a group; True for their V-statistic.
+        precision: As of `product`.
+        impl: As of `product`.
+
+    Returns:
+        A number, float64, in the units of x times those of y.
+
+    Raises:
+        ValueError: As of `hsic`.
+        NotImplementedError: As of `hsic`.
+
+    Cost:
+        As of `hsic`, with a root for each value.
+
+    Source:
+        Székely, Rizzo, The distance correlation t-test of independence in high dimension, 2013; Sejdinovic,
+        Sriperumbudur, Gretton, Fukumizu, Equivalence of distance-based and RKHS-based statistics, 2013.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [1.0], [2.0], [4.0]])
+        >>> round(distance_covariance(x, x).item(), 6)
+        0.666667
+    """
+    layers = gather(
+        "distance_covariance",
+        {"x": x, "y": y},
+        [Distance(), Distance()],
+        left=1,
+        own=False,
+        groups=groups,
+        biased=biased,
+        precision=precision,
+    )
+    form = reference if choose("distance_covariance", layers.pairs[0], impl) == "reference" else op
+    return form.hsic(layers)[0, 1]
+
+
+def distance_correlation(
+    x: Tensor,
+    y: Tensor,
+    *,
+    groups: Tensor | None = None,
+    biased: bool = False,
+    precision: Precision | None = None,
+    impl: Impl | None = None,
+) -> Tensor:
+    """Estimate the squared distance correlation of paired rows: `cka_matrix` with the kernel -|a - b|.
+
+    It is V(x, y) / sqrt(V(x, x) V(y, y)) with the squared distance covariance V: 0 if and only if x and y are
+    independent, 1 if their distances agree up to scale. Differentiable in x and y.
+
+    Args:
+        x: As of `hsic`.
+        y: As of `hsic`.
+        groups: As of `hsic`.
+        biased: As of `distance_covariance`; False is the bias-corrected distance correlation, which may be below 0.
+        precision: As of `product`.
+        impl: As of `product`.
+
+    Returns:
+        A number, float64; NaN if all rows of x, or of y, are alike.
+
+    Raises:
+        ValueError: As of `hsic`.
+        NotImplementedError: As of `hsic`.
+
+    Cost:
+        As of `distance_covariance`.
+
+    Source:
+        As of `distance_covariance`.
+
+    Example:
+        >>> import torch
+        >>> x = torch.linspace(-1, 1, 51)[:, None]      # its square does not correlate with it, and depends on it
+        >>> distance_correlation(x, x**2).item() > 0.1, round(distance_correlation(x, 1 - 3 * x).item(), 5)
+        (True, 1.0)
+    """
+    layers = gather(
+        "distance_correlation",
+        {"x": x, "y": y},
+        [Distance(), Distance()],
+        left=2,
+        own=True,
+        groups=groups,
+        biased=biased,
+        precision=precision,
+    )
+    form = reference if choose("distance_correlation", layers.pairs[0], impl) == "reference" else op
+    whole = form.hsic(layers)
+    return _ratio(whole, whole.diagonal(), whole.diagonal())[0, 1]
+
+
+def _ratio(crossed: Tensor, own: Tensor, own_others: Tensor) -> Tensor:
+    """Return each over the root of what the two have with themselves; NaN where that is not above 0."""
+    left, right = (each.where(each > 0, float("nan")).sqrt() for each in (own, own_others))
+    return crossed / (left[:, None] * right)

@@ -1,0 +1,241 @@
+"""Sums over pairs of rows for any two of many kernels in plain torch: a tile of each kernel is in memory at a time.
+
+Kernel values are made once for each kernel. The sums of any two are one product of the tiles, laid out as vectors.
+HSIC does not change where K_ij becomes K_ij + a_i + a_j: half of each row's mean over a sample of the others is taken
+away before anything is summed, so that sums of large numbers do not hide small ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram.blocked_scores import ScoreGradients, Scores
+from lamina_kernels.gram.dependence.layers import Layers
+from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.sums import blocked as plain
+from lamina_kernels.tiles.inner import inner
+from lamina_kernels.tiles.rows import tiles
+
+BLOCK = 512
+"""The most rows of a tile, unless a group has more."""
+ROOM = 2**21
+"""Numbers that the tiles of all kernels have together."""
+SAMPLE = 256
+"""Rows over which kernel values are averaged to center them."""
+
+
+class Found(NamedTuple):
+    """Sums over pairs of rows, float64; of groups of one size without their weights, which are numbers then.
+
+    Attributes:
+        pairs: [k, k], sums of K_ij L_ij, see `estimator`.
+        rows: [k, n], row sums.
+        weighted: [k, n], row sums in which a column counts as often as its group has rows; empty for one size.
+        triples: [k, k], sums of R_ig S_ig; empty where every row is a group.
+        cells: [k, k], sums of A_gh B_gh; likewise.
+    """
+
+    pairs: Tensor
+    rows: Tensor
+    weighted: Tensor
+    triples: Tensor
+    cells: Tensor
+
+
+class Panel(NamedTuple):
+    """Whole groups that stand together.
+
+    Attributes:
+        rows: Their rows.
+        ids: [rows], the group of each, from 0; None where every row is a group.
+        u: [groups], the size of each.
+        members: [rows, groups], 1 where a row is in a group.
+    """
+
+    rows: slice
+    ids: Tensor | None
+    u: Tensor
+    members: Tensor
+
+    @property
+    def u_rows(self) -> Tensor:
+        """The size of each row's group, [rows]."""
+        return self.u if self.ids is None else self.u[self.ids]
+
+
+def centers(layers: Layers) -> Tensor:
+    """Return what is taken away from the values of each row and of each column, [k, n]."""
+    step = max(1, layers.n // SAMPLE)
+    return torch.stack([_center(p, p.x[::step][:SAMPLE], slice(0, step * SAMPLE, step)) for p in layers.pairs])
+
+
+def _center(p: Pairs, sample: Tensor, places: slice) -> Tensor:
+    some = Pairs(p.x, sample, p.parameters, p.code)
+    means = plain.sums(some, torch.ones(len(sample), 1, dtype=p.dtype, device=p.x.device))[:, 0] / len(sample)
+    return means - means[places].mean() / 2
+
+
+def sums(layers: Layers, centers: Tensor) -> Found:
+    """Return the sums of any two kernels."""
+    walk = Walk(layers, centers)
+    count, grouped, unequal = len(layers), layers.sizes is not None, layers.size == 0
+    found = Found(*(centers.new_zeros(shape, dtype=torch.float64) for shape in shapes(layers)))
+    for a, panel in enumerate(walk.panels):
+        walk.turn_to(panel)
+        for other in walk.panels[a:]:
+            values, twice = walk.values(other), 1 if other is panel else 2
+            weights = walk.pair_weights(other)
+            found.pairs.add_(compared(values if weights is None else values * weights, values, layers), alpha=twice)
+            sides = [(panel, other, values), (other, panel, values.mT)][:twice]
+            for rows, columns, along in sides:
+                found.rows[:, rows.rows] += along.sum(2)
+                if unequal:
+                    found.weighted[:, rows.rows] += along @ columns.u_rows
+                if grouped:
+                    of_groups = along @ columns.members
+                    weights = walk.triple_weights(rows, columns)
+                    left = of_groups if weights is None else of_groups * weights
+                    found.triples.add_(compared(left, of_groups, layers))
+            if grouped:
+                cells = panel.members.T @ (values @ other.members)
+                found.cells.add_(compared(cells, cells, layers), alpha=twice)
+    assert found.pairs.shape == (count, count)
+    return found
+
+
+def gradients(layers: Layers, centers: Tensor, g: Found) -> list[ScoreGradients]:
+    """Return what gradients of the sums make of those of rows and parameters, one for each kernel."""
+    walk = Walk(layers, centers)
+    into = [ScoreGradients(p) for p in layers.pairs]
+    grouped, unequal = layers.sizes is not None, layers.size == 0
+    mixing = [(part + part.T).to(layers.dtype) if part.ndim == 2 else part for part in (g.pairs, g.triples, g.cells)]
+    of_rows, of_weighted = g.rows.to(layers.dtype), g.weighted.to(layers.dtype)
+    for a, panel in enumerate(walk.panels):
+        walk.turn_to(panel)
+        for other in walk.panels[a:]:
+            values, twice = walk.values(other, keep=True), 1 if other is panel else 2
+            weights = walk.pair_weights(other)
+            down = mixed(mixing[0], values)
+            down = (down if weights is None else down.mul_(weights)).mul_(twice)
+            sides = [(panel, other, values, down), (other, panel, values.mT, down.mT)][:twice]
+            for rows, columns, along, into_along in sides:
+                into_along += of_rows[:, rows.rows, None]
+                if unequal:
+                    into_along += of_weighted[:, rows.rows, None] * columns.u_rows
+                if grouped:
+                    of_groups = along @ columns.members
+                    weights = walk.triple_weights(rows, columns)
+                    of_groups = mixed(mixing[1], of_groups)
+                    into_along += (of_groups if weights is None else of_groups * weights) @ columns.members.T
+            if grouped:
+                cells = mixed(mixing[2], panel.members.T @ (values @ other.members)).mul_(twice)
+                down += panel.members @ cells @ other.members.T
+            walk.hide(down, other)
+            for scores, own, each in zip(walk.scores, down, into, strict=True):
+                scores.pull(other.rows, own, each)
+    return into
+
+
+class Walk:
+    """The tiles of all kernels, panel by panel.
+
+    Args:
+        layers: The kernels.
+        centers: [k, n], see `centers`.
+    """
+
+    def __init__(self, layers: Layers, centers: Tensor) -> None:
+        self._layers, self._centers = layers, centers
+        self.panels = panels(layers)
+        block = max(panel.rows.stop - panel.rows.start for panel in self.panels)
+        self.scores = [Scores(p, block) for p in layers.pairs]
+        self._room = centers.new_empty(len(layers) * block * block)
+        self._panel = self.panels[0]
+        sizes = layers.sizes
+        self._squares = 0.0 if sizes is None else float(sizes.square().sum())
+
+    def turn_to(self, panel: Panel) -> None:
+        """Make the tiles that follow tiles of these rows."""
+        self._panel = panel
+        for scores in self.scores:
+            scores.turn_to(panel.rows)
+
+    def values(self, other: Panel, *, keep: bool = False) -> Tensor:
+        """Return centered kernel values, [k, rows, columns], in memory that the next call takes back."""
+        rows, columns = self._panel.rows, other.rows
+        shape = len(self.scores), rows.stop - rows.start, columns.stop - columns.start
+        values = self._room[: math.prod(shape)].view(shape)
+        for scores, centers, into in zip(self.scores, self._centers, values, strict=True):
+            tile = scores.kept(columns) if keep else scores.tile(columns)
+            torch.sub(tile, centers[columns], out=into).sub_(centers[rows, None])
+        return self.hide(values, other)
+
+    def hide(self, values: Tensor, other: Panel) -> Tensor:
+        """Set the pairs that do not count to zero."""
+        if other is not self._panel or self._layers.diagonal:
+            return values
+        if other.ids is None:
+            values.diagonal(dim1=1, dim2=2).zero_()
+            return values
+        return values.masked_fill_(other.ids[:, None] == other.ids, 0)
+
+    def pair_weights(self, other: Panel) -> Tensor | None:
+        """Return how many quadruples complete each pair of rows, [rows, columns]; None where that is one number."""
+        if self._layers.size:
+            return None
+        u, v = self._panel.u_rows[:, None].double(), other.u_rows.double()
+        return ((self._layers.n - u - v) ** 2 - self._squares + u**2 + v**2).to(self._centers.dtype)
+
+    def triple_weights(self, rows: Panel, columns: Panel) -> Tensor | None:
+        """Return the weights of R_ig S_ig, [rows, groups of the columns]; None where they are one number."""
+        return None if self._layers.size else self._layers.n - rows.u_rows[:, None] - 2 * columns.u
+
+
+def panels(layers: Layers) -> list[Panel]:
+    """Cut the rows into panels of whole groups."""
+    sizes, first = layers.sizes, layers.pairs[0]
+    block = min(BLOCK, max(64, math.isqrt(ROOM // len(layers)) // 64 * 64))
+    ones = torch.ones(layers.n, dtype=layers.dtype, device=first.x.device)
+    if sizes is None:
+        return [Panel(rows, None, ones[rows], ones[:0]) for rows in tiles(layers.n, block)]
+    found, start, group = [], 0, 0
+    of_groups = sizes.tolist()
+    while group < len(of_groups):
+        last, stop = group + 1, start + of_groups[group]
+        while last < len(of_groups) and stop + of_groups[last] - start <= block:
+            stop += of_groups[last]
+            last += 1
+        here = sizes[group:last]
+        ids = torch.arange(last - group, device=here.device).repeat_interleave(here)
+        members = torch.nn.functional.one_hot(ids, last - group).to(layers.dtype)
+        found.append(Panel(slice(start, stop), ids, here.to(layers.dtype), members))
+        start, group = stop, last
+    return found
+
+
+def shapes(layers: Layers) -> list[tuple[int, ...]]:
+    """Return the shapes of what is found."""
+    count, grouped, unequal = len(layers), layers.sizes is not None, layers.size == 0
+    square, rows = (count, count), (count, layers.n)
+    return [square, rows, rows if unequal else (0,), square if grouped else (0,), square if grouped else (0,)]
+
+
+def compared(x: Tensor, y: Tensor, layers: Layers) -> Tensor:
+    """Return the inner products of tiles [k, ...] that are compared, [k, k] float64; 0 for the rest."""
+    x, y, left = x.flatten(1), y.flatten(1), layers.left
+    if left == len(layers):
+        return inner(x, y)
+    found = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
+    found[:left, left:] = inner(x[:left], y[left:])
+    if layers.own:
+        found.diagonal().copy_(torch.cat([inner(a[None], b[None])[0] for a, b in zip(x, y, strict=True)]))
+    return found
+
+
+def mixed(weights: Tensor, values: Tensor) -> Tensor:
+    """Return sum_b weights_ab values_b for tiles [k, rows, columns]."""
+    return (weights @ values.flatten(1)).view(values.shape)

@@ -1,0 +1,127 @@
+"""The shortcut of dot products: sums over pairs of rows are squares of products of features, X_aᵀ X_b.
+
+Rows are moved by their mean, a tile at a time; tiles are multiplied in the dtype that sums are kept in, and added in
+float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram.dependence.blocked import Found, shapes
+from lamina_kernels.gram.dependence.layers import Layers
+from lamina_kernels.tiles.rows import tiles
+
+BLOCK = 8192
+"""Rows that are multiplied at a time."""
+ROOM = 2**28
+"""Bytes of the products of features that are held at a time."""
+
+
+def sums(layers: Layers) -> Found:
+    """Return the sums of any two kernels that are compared."""
+    found = Found(*(layers.pairs[0].x.new_zeros(shape, dtype=torch.float64) for shape in shapes(layers)))
+    rows = Centered(layers)
+    norms = torch.zeros_like(found.rows)
+    for part in tiles(layers.n, BLOCK):
+        for place in range(len(layers)):
+            x = rows.tile(place, part)
+            norms[place, part] = torch.linalg.vecdot(x, x).double()
+            found.rows[place, part] = (x @ rows.totals[place].to(x.dtype)).double()
+    if not layers.diagonal:
+        found.rows.sub_(norms)
+    for (a, b), product in _products(layers, rows, layers.compared):
+        value = product.square().sum() - (0 if layers.diagonal else norms[a] @ norms[b])
+        found.pairs[a, b] = value
+        if layers.left == len(layers):
+            found.pairs[b, a] = value
+    return found
+
+
+def gradients(layers: Layers, g: Found) -> list[Tensor]:
+    """Return the gradients of the rows of each representation, and those of the parameters, which are 0."""
+    rows, weights = Centered(layers), g.pairs + g.pairs.T
+    made = [torch.zeros(p.x.shape, dtype=p.dtype, device=p.x.device) for p in layers.pairs]
+    for (a, b), product in _products(layers, rows, layers.compared):
+        # d |X_aᵀ X_b|² / dX_a = 2 X_b X_bᵀ X_a, and once more the other way round.
+        turned = (2 * weights[a, b] * product).to(made[a].dtype)
+        for part in tiles(layers.n, BLOCK):
+            x, y = rows.tile(a, part), rows.tile(b, part)
+            made[a][part].addmm_(y, turned.T)
+            if a != b:
+                made[b][part].addmm_(x, turned)
+    norms = None if layers.diagonal else rows.norms()
+    for place, into in enumerate(made):
+        of_rows = g.rows[place].to(into.dtype)
+        crossed = torch.zeros(into.shape[1], dtype=torch.float64, device=into.device)
+        for part in tiles(layers.n, BLOCK):
+            crossed += (of_rows[part] @ rows.tile(place, part)).double()
+        total = rows.totals[place].to(into.dtype)
+        for part in tiles(layers.n, BLOCK):
+            into[part] += of_rows[part, None] * total + crossed.to(into.dtype)
+            if norms is not None:
+                own = g.rows[place, part] + weights[place] @ norms[:, part]
+                into[part] -= 2 * own[:, None].to(into.dtype) * rows.tile(place, part)
+    parameters = [torch.zeros_like(p.parameters) for p in layers.pairs]
+    return [each.to(p.x.dtype) for each, p in zip(made, layers.pairs, strict=True)] + parameters
+
+
+class Centered:
+    """Rows that are moved by their mean when they are asked for.
+
+    Attributes:
+        totals: What is left of the sums of the rows, float64 [d] each: the mean was rounded.
+    """
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+        means = [p.x.mean(0, dtype=torch.float64) for p in layers.pairs]
+        self._means = [mean.to(layers.dtype) for mean in means]
+        self.totals = [layers.n * (mean - used) for mean, used in zip(means, self._means, strict=True)]
+
+    def tile(self, place: int, part: slice) -> Tensor:
+        """Return some rows of one representation."""
+        return self._layers.pairs[place].x[part].to(self._layers.dtype) - self._means[place]
+
+    def norms(self) -> Tensor:
+        """Return the squared norms of all rows, float64 [k, n]."""
+        parts = [
+            torch.stack([self.tile(place, part).square().sum(1) for place in range(len(self._layers))])
+            for part in tiles(self._layers.n, BLOCK)
+        ]
+        return torch.cat(parts, 1).double()
+
+
+def _products(
+    layers: Layers, rows: Centered, compared: Sequence[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """Yield X_aᵀ X_b, float64, of each two that are compared: as many as there is room for from one pass over rows."""
+    for some in _fitting(layers, compared):
+        made = [
+            torch.zeros(
+                *(layers.pairs[place].x.shape[1] for place in pair), dtype=torch.float64, device=rows.totals[0].device
+            )
+            for pair in some
+        ]
+        for part in tiles(layers.n, BLOCK):
+            here = {place: rows.tile(place, part) for place in {one for pair in some for one in pair}}
+            for (a, b), into in zip(some, made, strict=True):
+                into += here[a].T @ here[b]
+        yield from zip(some, made, strict=True)
+
+
+def _fitting(layers: Layers, compared: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    some: list[tuple[int, int]] = []
+    taken = 0
+    for a, b in compared:
+        size = 8 * layers.pairs[a].x.shape[1] * layers.pairs[b].x.shape[1]
+        if some and taken + size > ROOM:
+            yield some
+            some, taken = [], 0
+        some.append((a, b))
+        taken += size
+    if some:
+        yield some

@@ -1,0 +1,124 @@
+"""The sums of many kernels of the same rows as an operator that torch knows, differentiable once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram.dependence import blocked, features
+from lamina_kernels.gram.dependence.blocked import Found
+from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debiased_matrix
+from lamina_kernels.gram.dependence.layers import Layers
+from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.support import TWICE, refuse
+from lamina_kernels.operators import plainly, tensors
+
+_SCHEMA = "Tensor[] x, Tensor[] parameters, Tensor? sizes, str codes, int[] flags, str? precision"
+_FOUND = ", ".join(f"Tensor {name}" for name in Found._fields)
+
+
+def hsic(layers: Layers) -> Tensor:
+    """Return HSIC of any two representations, [k, k] float64."""
+    *found, _ = _sums(*_flat(layers))
+    pairs, rows, weighted, triples, cells = found
+    if layers.diagonal:
+        return biased_matrix(pairs, rows)
+    n, u = layers.n, layers.size
+    if u:
+        # Weights that are one number, and sums that are the same.
+        weighted = u * rows
+        triples = (n - 3 * u) * (pairs if layers.sizes is None else triples)
+        cells = pairs if layers.sizes is None else cells
+        pairs = ((n - 2 * u) ** 2 - u * n + 2 * u * u) * pairs
+    return debiased_matrix(Sums(pairs, rows, weighted, triples, cells), layers.sizes)
+
+
+def _flat(layers: Layers) -> tuple[Any, ...]:
+    """Return layers as arguments of the operator."""
+    each = layers.pairs
+    flags = [layers.left, layers.own, layers.diagonal, layers.size, layers.features]
+    codes = ";".join(p.code for p in each)
+    return (
+        [p.x for p in each],
+        [p.parameters for p in each],
+        layers.sizes,
+        codes,
+        list(map(int, flags)),
+        each[0].precision,
+    )
+
+
+def _unflat(arguments: Sequence[Any]) -> Layers:
+    """Return the layers of arguments."""
+    rows, parameters, sizes, codes, (left, own, diagonal, size, by_features), precision = arguments
+    pairs = tuple(
+        Pairs(x, x, each, code, same=True, precision=precision)
+        for x, each, code in zip(rows, parameters, codes.split(";"), strict=True)
+    )
+    return Layers(pairs, left, bool(own), bool(diagonal), sizes, size, bool(by_features))
+
+
+@torch.library.custom_op("lamina_kernels::gram_layers", mutates_args=(), schema=f"({_SCHEMA}) -> {tensors(6)}")
+def _sums(*arguments: Any) -> tuple[Tensor, ...]:
+    layers = _unflat(arguments)
+    with plainly(layers.pairs[0].x):
+        if layers.features:
+            return *features.sums(layers), layers.pairs[0].x.new_empty(0)
+        centers = blocked.centers(layers)
+        return *blocked.sums(layers, centers), centers
+
+
+@_sums.register_fake
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    layers = _unflat(arguments)
+    x = layers.pairs[0].x
+    found = [x.new_empty(shape, dtype=torch.float64) for shape in blocked.shapes(layers)]
+    centers = x.new_empty(0) if layers.features else x.new_empty(len(layers), layers.n, dtype=layers.dtype)
+    return *found, centers
+
+
+@torch.library.custom_op(
+    "lamina_kernels::gram_layers_backward",
+    mutates_args=(),
+    schema=f"({_SCHEMA}, Tensor centers, {_FOUND}) -> Tensor[]",
+)
+def _backward(*arguments: Any) -> list[Tensor]:
+    layers, (centers, *g) = _unflat(arguments[:6]), arguments[6:]
+    with plainly(layers.pairs[0].x):
+        if layers.features:
+            return features.gradients(layers, Found(*g))
+        found = blocked.gradients(layers, centers, Found(*g))
+    rows = [(each.x + each.y).to(p.x.dtype) for each, p in zip(found, layers.pairs, strict=True)]
+    return rows + [each.by_leaf for each in found]
+
+
+@_backward.register_fake
+def _(*arguments: Any) -> list[Tensor]:
+    rows, parameters = arguments[:2]
+    return [each.new_empty(each.shape) for each in (*rows, *parameters)]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    rows, parameters, sizes, *ctx.rest = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*rows, *parameters, sizes, *output)
+
+
+def _gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
+    *both, sizes, pairs, rows, weighted, triples, cells, centers = ctx.saved_tensors
+    count = len(both) // 2
+    found = pairs, rows, weighted, triples, cells
+    g = [torch.zeros_like(x) if each is None else each for x, each in zip(found, given[:5], strict=True)]
+    made = _backward(both[:count], both[count:], sizes, *ctx.rest, centers, *g)
+    return made[:count], made[count:], None, None, None, None
+
+
+def _refuse(ctx: Any, *given: Any) -> Any:
+    refuse("gram", TWICE)
+
+
+_sums.register_autograd(_gradients, setup_context=_keep)
+_backward.register_autograd(_refuse)
