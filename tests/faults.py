@@ -1695,26 +1695,21 @@ def nearest_trusts_products(patch: pytest.MonkeyPatch) -> None:
 
     from lamina.geometry import nearest
 
-    whole = nearest._few
+    def trusting(aligned: Any, x: Any, at: Any) -> Any:
+        there = aligned.gather(at.flatten().numpy()).x.reshape(*at.shape, -1)
+        norms = x.square().sum(1)[:, None] + there.square().sum(2)
+        return (norms - 2 * torch.einsum("qd,qkd->qk", x, there)).clamp_min(0).double()
 
-    def trusting(aligned: Any, queries: Any, k: int, by: Any, within: bool) -> Any:
-        every, codes = torch.arange(len(aligned)).numpy(), aligned.groups.codes
-        q, r = (aligned.gather(at).x - by for at in (queries, every))
-        _, rows, certain = whole(aligned, queries, k, by, within)
-        d2 = (q.square().sum(1)[:, None] + r.square().sum(1) - 2 * q @ r.T).clamp_min(0)
-        nearest._hide(d2, queries, every, codes[queries], codes, within)
-        return d2.sort(1).values[:, :k].sqrt().double(), rows, certain & False
-
-    patch.setattr(nearest, "_few", trusting)
+    patch.setattr(nearest, "_measured", trusting)
 
 
 @fault
-def nearest_forgets_the_last_tile(patch: pytest.MonkeyPatch) -> None:
-    """Of the rows of a block the last few are never looked at."""
+def nearest_forgets_the_last_block(patch: pytest.MonkeyPatch) -> None:
+    """The last rows are never looked at."""
     from lamina.geometry import nearest
 
-    whole = nearest._keep_smallest
-    patch.setattr(nearest, "_keep_smallest", lambda d, best, at, first: whole(d[:, : -nearest.TILE], best, at, first))
+    whole = nearest._pieces
+    patch.setattr(nearest, "_pieces", lambda count, width: list(whole(count, width))[: -1 if count == 500 else None])
 
 
 @fault

@@ -22,10 +22,9 @@ def reference(x: torch.Tensor, groups: np.ndarray, k: int) -> torch.Tensor:
 
 def check_exact(x: torch.Tensor, groups: np.ndarray, again: bool = False) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"QUERIES": 37, "ROWS": 230, "TILE": 4}.items():
-            patch.setattr(room, name, value)
+        patch.setattr(room, "BLOCK", 230 * x.shape[1])
         aligned, (by, _) = centered(align(x, x, groups=groups))
-        found = nearest(aligned, np.arange(len(x)), 3, by=by, within_groups=False)
+        found = nearest(aligned, np.arange(len(x)), 3, dtype=by.dtype, within_groups=False)
     expected = reference(x, groups, 3)
     torch.testing.assert_close(found.distances, expected, rtol=1e-12, atol=0)
     there = (x.double() - x[found.rows[:, 1]].double()).norm(dim=1)
@@ -54,7 +53,7 @@ def test_neighbors_below_the_rounding_of_products() -> None:
     check_exact(PAIRS, np.arange(1000))
 
 
-@pytest.mark.parametrize("name", ["nearest_trusts_products", "nearest_forgets_the_last_tile"])
+@pytest.mark.parametrize("name", ["nearest_trusts_products", "nearest_forgets_the_last_block"])
 def test_faults_are_noticed(name: str) -> None:
     with broken(name), pytest.raises(AssertionError):
         test_neighbors_below_the_rounding_of_products()
@@ -63,6 +62,6 @@ def test_faults_are_noticed(name: str) -> None:
 def test_fewer_rows_than_neighbors() -> None:
     x = normal(0, 3, 2)
     aligned, (by, _) = centered(align(x, x))
-    found = nearest(aligned, np.arange(3), 3, by=by, within_groups=True)
+    found = nearest(aligned, np.arange(3), 3, dtype=by.dtype, within_groups=True)
     assert torch.isinf(found.distances[:, 2]).all()
     torch.testing.assert_close(found.distances[:, :2], reference(x, np.arange(3), 2))

@@ -129,7 +129,7 @@ import torch
 from lamina import geometry
 from lamina.rows import Rows, centering
 from lamina.geometry import nearest
-centering.BLOCK, nearest.ROWS = 2**20, 2048  # smaller blocks, so that few rows are many of them
+centering.BLOCK, nearest.BLOCK = 2**20, 2**20  # smaller blocks, so that few rows are many of them
 class Noise:
     # rows that are made when they are read
     def __init__(self):

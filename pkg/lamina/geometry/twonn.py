@@ -66,7 +66,8 @@ def twonn(
         1.6 times the error. The replicates leave out buckets of groups with the neighbors of the others as they are,
         stretched to that error. `dropped` counts rows that are not finite (`non_finite`), and queries that coincide
         with a neighbor (`zero_distance`): their ratio is not defined. `parts` has `ties`, ratios that are exactly 1,
-        which rows on a grid have, and `compared_again`, queries whose neighbors single precision could not tell apart.
+        which rows on a grid have, and `compared_again`, how often a query met a block of rows that single precision
+        could not tell apart.
 
     Raises:
         SchemaError: An iterable, fewer than three rows or groups, rows that are all equal, or an option that does not
@@ -111,7 +112,7 @@ def twonn(
         order = np.argsort(lots(aligned.groups, seed), kind="stable")
         fit = max(int(np.searchsorted(np.cumsum(aligned.groups.sizes[order]), queries, side="right")), 1)
         chosen = chosen[np.isin(aligned.groups.codes, order[:fit])]
-    found = nearest(aligned, chosen, 2, by=by, within_groups=exclude == "self")
+    found = nearest(aligned, chosen, 2, dtype=by.dtype, within_groups=exclude == "self")
     first, second = found.distances.numpy().T
     apart = (first > 0) & np.isfinite(second)
     dropped = dict(aligned.dropped)

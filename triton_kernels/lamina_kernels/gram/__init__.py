@@ -1,8 +1,9 @@
-"""Sums over the matrix of a kernel function of all pairs of rows, never built."""
+"""Sums over a kernel function of all pairs of rows, and selections by their distances; no matrix is built."""
 
 from __future__ import annotations
 
 from lamina_kernels.gram.contrastive import pairwise_loss
+from lamina_kernels.gram.counting.api import count, distance_histogram
 from lamina_kernels.gram.dependence.api import (
     CkaMatrix,
     cka_matrix,
@@ -24,11 +25,13 @@ from lamina_kernels.gram.radial import (
     RationalQuadratic,
     SquaredDistance,
 )
+from lamina_kernels.gram.selection.api import Assigned, Nearest, argmin, nearest
 from lamina_kernels.gram.sums.api import SoftmaxProduct, logsumexp, product, row_sums, softmax_product
 
 __all__ = [
     "RBF",
     "ArcCosine",
+    "Assigned",
     "CkaMatrix",
     "Cosine",
     "Discrepancy",
@@ -40,21 +43,26 @@ __all__ = [
     "Laplace",
     "Linear",
     "Matern",
+    "Nearest",
     "Polynomial",
     "Product",
     "RationalQuadratic",
     "SoftmaxProduct",
     "SquaredDistance",
     "Sum",
+    "argmin",
     "cka_matrix",
+    "count",
     "difference_moments",
     "distance_correlation",
     "distance_covariance",
+    "distance_histogram",
     "harmonic",
     "hsic",
     "hsic_sums",
     "logsumexp",
     "mmd",
+    "nearest",
     "pairwise_loss",
     "product",
     "row_sums",

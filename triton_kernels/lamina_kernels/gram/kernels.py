@@ -161,7 +161,7 @@ class ArcCosine(Kernel):
 
     def node(self, builder: Builder) -> Node:
         """Return the function of the angle, times powers of the norms as a product of rows of one number."""
-        angle = builder.leaf("norm", "angle", -1.0, norm=2.0, degree=self.order, change=_direction)
+        angle = builder.leaf("norm", "angle", -1.0, norm=2.0, degree=self.order, change=direction)
         if self.order == 0:
             return angle
 
@@ -181,7 +181,7 @@ def _norms(rows: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(rows.to(accumulation_dtype(rows.dtype)), dim=1, keepdim=True)
 
 
-def _direction(rows: torch.Tensor) -> torch.Tensor:
+def direction(rows: torch.Tensor) -> torch.Tensor:
     """Return unit vectors; a row of zeros points along a dimension of its own."""
     directions = unit(rows)
     return torch.cat([directions, (_norms(rows) == 0).to(directions.dtype)], 1)

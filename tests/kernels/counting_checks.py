@@ -1,0 +1,112 @@
+"""What holds for `count` and `distance_histogram` in every form, by integer arithmetic and planted truths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.kernels.hsic_checks import normal
+from tests.kernels.selection_checks import integers, on, whole
+
+Count = Callable[..., Tensor]
+
+
+def points_of_a_lattice_in_a_ball(count: Count) -> None:
+    """The circle problem of Gauss: 81 points within 5 of the origin, 12 at 5; in space 123 within 3, 30 at 3."""
+    plane, space = (torch.arange(-7.0, 8, device="cpu") for _ in range(2))
+    plane, space = torch.cartesian_prod(plane, plane), torch.cartesian_prod(space, space, space)
+    for rows, radius, closed, on_it in ((plane, 5.0, 81, 12), (space, 3.0, 123, 30)):
+        for shift in (0.0, 1000.0):
+            origin = torch.full((1, rows.shape[1]), shift)
+            assert count(origin, on(rows + shift), radius).tolist() == [closed]
+            assert count(origin, on(rows + shift), radius, strict=True).tolist() == [closed - on_it]
+            assert count(origin, on(rows + shift), radius**2, distance="squared").tolist() == [closed]
+
+
+def whole_distances_are_counted_exactly(count: Count) -> None:
+    """A radius a row, at distances that occur; by every measure, with and without groups."""
+    x, y = integers(70, 4, 4, seed=0), integers(130, 4, 4, seed=1)
+    radii = torch.arange(70, device="cpu") % 11
+    groups = torch.arange(70) // 5, torch.arange(130) // 8
+    for distance in ("squared", "l1", "dot"):
+        far = whole(x, y, distance)
+        for strict in (False, True):
+            within = far < radii[:, None] if strict else far <= radii[:, None]
+            found = count(on(x), on(y), on(radii), distance=distance, strict=strict)
+            assert torch.equal(found.cpu(), within.sum(1))
+            apart = (groups[0][:, None] != groups[1]).cpu()
+            found = count(on(x), on(y), on(radii), distance=distance, strict=strict, exclude=groups)
+            assert torch.equal(found.cpu(), (within & apart).sum(1))
+
+
+def the_row_itself_counts_unless_excluded(count: Count) -> None:
+    x = torch.cat([normal(40, 3, seed=2), normal(40, 3, seed=2)]) + 1000
+    assert count(x, None, 0.0).tolist() == [2] * 80
+    assert count(x, None, 0.0, exclude="self").tolist() == [1] * 80
+    assert count(x, None, 0.0, strict=True).tolist() == [0] * 80
+    assert count(x, None, math.inf).tolist() == [80] * 80
+
+
+def a_crowd_below_the_rounding_of_products(count: Count) -> None:
+    crowd = torch.cat([1000 * normal(20, 12, seed=3), 1e-3 * normal(180, 12, seed=4)])
+    far = (crowd.double()[:, None] - crowd.double()).square().sum(2).sqrt()
+    for radius in (2e-3, 5e-3, 2000.0):
+        assert torch.equal(count(crowd, None, radius), (far <= radius).sum(1))
+
+
+def broken_rows_are_within_nothing(count: Count) -> None:
+    x = normal(60, 3, seed=5)
+    x[7, 1], x[50, 0] = math.nan, math.inf
+    kept = x.isfinite().all(1)
+    found = count(x, None, 2.5)
+    assert found[[7, 50]].tolist() == [0, 0]
+    assert torch.equal(found[kept], count(x[kept], None, 2.5))
+
+
+def no_rows_count_nothing(count: Count) -> None:
+    y = torch.ones(3, 2)
+    assert count(torch.empty(0, 2), y, 1.0).shape == (0,)
+    assert count(y, torch.empty(0, 2), 1.0).tolist() == [0, 0, 0]
+    assert count(torch.ones(2, 0), None, 0.0).tolist() == [2, 2]
+
+
+COUNTS = [
+    points_of_a_lattice_in_a_ball,
+    whole_distances_are_counted_exactly,
+    the_row_itself_counts_unless_excluded,
+    a_crowd_below_the_rounding_of_products,
+    broken_rows_are_within_nothing,
+    no_rows_count_nothing,
+]
+
+
+def pairs_of_whole_distances_fall_into_bins(histogram: Count) -> None:
+    """Distances lie on the edges, also the last one."""
+    x, y = integers(60, 3, 3, seed=6), integers(90, 3, 3, seed=7)
+    for distance, edges in (("squared", [0, 1, 4, 9, 30]), ("l1", [2, 3, 7, 8]), ("dot", [-9, -1, 0, 4])):
+        counts, _ = np.histogram(whole(x, y, distance).numpy(), edges)
+        assert histogram(on(x), on(y), edges, distance=distance).tolist() == counts.tolist()
+
+
+def pairs_on_a_line(histogram: Count) -> None:
+    n = 199
+    line = torch.arange(float(n))[:, None] + 1000
+    found = histogram(line, None, [0.0, 0.5, 1.5, 2.5, math.inf], exclude="self")
+    assert found.tolist() == [0, 2 * (n - 1), 2 * (n - 2), n * (n - 1) - 2 * (n - 1) - 2 * (n - 2)]
+    groups = torch.arange(n) // 2
+    assert histogram(line, None, [0, 1, 2], exclude=groups).tolist() == [0, (n - 1) + 2 * (n - 2)]
+
+
+def broken_rows_are_in_no_bin(histogram: Count) -> None:
+    x = normal(50, 3, seed=8)
+    x[11, 0], x[12, 2] = math.nan, -math.inf
+    found = histogram(x, None, [0, 1, 2, 50])
+    assert found.tolist() == histogram(x[x.isfinite().all(1)], None, [0, 1, 2, 50]).tolist()
+    assert int(found.sum()) == 48**2
+
+
+HISTOGRAMS = [pairs_of_whole_distances_fall_into_bins, pairs_on_a_line, broken_rows_are_in_no_bin]

@@ -1,0 +1,240 @@
+"""What holds for `nearest` and `argmin` in every form, by integer arithmetic and planted truths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram import Assigned, Nearest
+from tests.kernels.hsic_checks import normal, poisoned
+
+Search = Callable[..., Nearest]
+Assign = Callable[..., Assigned]
+
+
+def whole(x: Tensor, y: Tensor, distance: str) -> Tensor:
+    """Return distances [n, m] of integer rows in integers."""
+    x, y = x.cpu().long(), y.cpu().long()
+    if distance == "dot":
+        return -(x @ y.T)
+    differences = (x[:, None] - y).abs()
+    return (differences if distance == "l1" else differences.square()).sum(2)
+
+
+def integers(n: int, d: int, most: int, *, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-most, most + 1, (n, d), generator=generator, device="cpu").float()
+
+
+def equal(found: Nearest, distances: Tensor, indices: Tensor) -> None:
+    assert torch.equal(found.indices.cpu(), indices)
+    assert torch.equal(found.distances.cpu().double(), distances.double())
+
+
+def neighbors_on_a_lattice(nearest: Search) -> None:
+    """Many rows are equally far: the first of them are taken, at whole distances, by any measure and in any dtype."""
+    axis = torch.arange(5.0, device="cpu")
+    lattice = torch.cartesian_prod(axis, axis, axis) - 2
+    lattice = lattice[torch.randperm(125, generator=torch.Generator().manual_seed(0), device="cpu")]
+    for distance in ("squared", "dot", "l1"):
+        values, places = whole(lattice, lattice, distance).sort(dim=1, stable=True)
+        for k in (1, 7, 64):
+            for dtype in (torch.float32, torch.float16):
+                found = nearest(on(lattice).to(dtype), None, k, distance=distance)
+                equal(found, values[:, :k], places[:, :k])
+
+
+def on(x: Tensor) -> Tensor:
+    return x.to(torch.get_default_device())
+
+
+def rows_on_a_line(nearest: Search) -> None:
+    line = torch.arange(300.0)[:, None]
+    found = nearest(line + 1000, None, 3, exclude="self", distance="euclidean")
+    at = torch.arange(300, device="cpu")
+    inner = torch.stack([at - 1, at + 1, at - 2], 1)[2:-1]
+    assert torch.equal(found.indices.cpu()[2:-1], inner)
+    assert torch.equal(found.distances.cpu()[2:-1], torch.tensor([1.0, 1.0, 2.0], device="cpu").expand(297, 3))
+    assert found.indices[0].tolist() == [1, 2, 3]
+    assert found.distances[-1].tolist() == [1, 2, 3]
+
+
+def duplicates_are_zeros_in_order(nearest: Search) -> None:
+    """Forty copies of some rows among others: more than are asked for, and more than are kept in reserve."""
+    x = normal(9, 20, seed=0)
+    rows = torch.cat([x] * 40)
+    found = nearest(rows, None, 5, exclude="self")
+    copies = [[j for j in range(i % 9, 360, 9) if j != i][:5] for i in range(360)]
+    assert found.indices.tolist() == copies
+    assert found.zeros.tolist() == [5] * 360
+    assert not found.distances.any()
+    near = nearest(rows, x + 1e-4, 3)
+    assert not near.zeros.any()
+
+
+def agrees_with_differences(
+    nearest: Search, n: int, m: int | None, d: int, k: int, distance: str, shift: float
+) -> None:
+    """Any shape: against distances from differences in float64, one row at a time."""
+    x = normal(n, d, seed=1) + shift
+    y = None if m is None else normal(m, d, seed=2) + shift
+    x_groups, y_groups = torch.arange(n) // 3, torch.arange(m or n) // 4
+    exclude = None if m is not None and m <= k + 4 else (x_groups, y_groups)
+    found = nearest(x, y, k, distance=distance, exclude=exclude)
+    others = (x if y is None else y).double()
+    for i, row in enumerate(x.double()):
+        if distance == "cosine":
+            far = 1 - (others @ row) / others.norm(dim=1) / row.norm()
+        elif distance == "dot":
+            far = -(others @ row)
+        else:
+            order, power = (1, 1) if distance == "l1" else (2, 2 if distance == "squared" else 1)
+            far = torch.linalg.vector_norm(others - row, ord=order, dim=1) ** power
+        if exclude is not None:
+            far[y_groups == x_groups[i]] = torch.inf
+        expected = far.sort().values[:k]
+        torch.testing.assert_close(found.distances[i].double(), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(far[found.indices[i]], expected, rtol=1e-6, atol=1e-6)
+        assert (far[found.indices[i]].diff() >= -1e-6).all()
+
+
+def what_products_cannot_tell_apart(nearest: Search) -> None:
+    """Far from the others, a crowd whose distances lie below the rounding of products, and one row very far."""
+    crowd = torch.cat([1000 * normal(20, 12, seed=3), 1e-3 * normal(280, 12, seed=4), 1e9 * normal(1, 12, seed=5)])
+    found = nearest(crowd, None, 4, exclude="self")
+    differences = (crowd.double()[:, None] - crowd.double()).square().sum(2).fill_diagonal_(torch.inf)
+    values, places = differences.sort(1)
+    assert torch.equal(found.indices, places[:, :4])
+    torch.testing.assert_close(found.distances.double(), values[:, :4], rtol=1e-6, atol=0)
+
+
+def sizes_at_the_edge_of_single_precision(nearest: Search) -> None:
+    """Numbers whose squares overflow or vanish in single precision."""
+    x = normal(90, 6, seed=6)
+    _, places = (x.double()[:, None] - x.double()).square().sum(2).fill_diagonal_(torch.inf).sort(1)
+    for scale in (1e-30, 1e-20, 1e19, 1e30):
+        scaled = x.double().mul(scale).float()
+        assert torch.equal(nearest(scaled, None, 3, exclude="self").indices, places[:, :3])
+
+
+def fewer_rows_than_asked_for(nearest: Search) -> None:
+    x, groups = normal(7, 2, seed=7), torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    found = nearest(x, None, 5, exclude=groups)
+    assert found.distances.isinf().sum(1).tolist() == [2, 2, 2, 2, 0, 0, 0]
+    assert torch.equal(found.indices == -1, found.distances.isinf())
+    alone = nearest(x, None, 2, exclude=torch.zeros(7, dtype=torch.long))
+    assert alone.indices.tolist() == [[-1, -1]] * 7
+    assert not alone.zeros.any()
+
+
+def a_broken_row_is_near_nothing(nearest: Search) -> None:
+    for bad in (math.nan, math.inf):
+        for distance in ("squared", "dot", "l1", "cosine"):
+            x = normal(70, 5, seed=8)
+            kept = torch.arange(70) != 31
+            expected = nearest(x[kept], None, 3, exclude="self", distance=distance)
+            x[31, 2] = bad
+            found = nearest(x, None, 3, exclude="self", distance=distance)
+            assert found.distances[31].isnan().all()
+            assert found.indices[31].tolist() == [-1] * 3
+            torch.testing.assert_close(found.distances[kept], expected.distances, rtol=1e-6, atol=1e-6)
+            assert torch.equal(found.indices[kept], expected.indices + (expected.indices >= 31))
+
+
+def no_rows_and_no_columns(nearest: Search) -> None:
+    y = normal(4, 3, seed=9)
+    assert nearest(torch.empty(0, 3), y, 2).indices.shape == (0, 2)
+    assert nearest(y[:1], None, 1).indices.tolist() == [[0]]
+    assert nearest(y[:1], None, 1, exclude="self").distances.tolist() == [[math.inf]]
+    assert nearest(torch.ones(3, 0), None, 2).indices.tolist() == [[0, 1]] * 3
+
+
+def strides_do_not_matter(nearest: Search) -> None:
+    wide, tall = normal(60, 90, seed=10), normal(30, 120, seed=11)
+    x, y = wide[:, ::3], tall.T[::2]
+    found, expected = nearest(x, y, 4), nearest(x.contiguous(), y.contiguous(), 4)
+    assert all(torch.equal(a, b) for a, b in zip(found[:3], expected[:3], strict=True))
+
+
+def the_same_bits_every_time_and_all_are_written(nearest: Search) -> None:
+    x = normal(133, 9, seed=12)
+    with poisoned():
+        first, second = nearest(x, None, 3, exclude="self"), nearest(x, None, 3, exclude="self")
+    assert first.distances.isfinite().all()
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def rows_in_the_worst_order(nearest: Search) -> None:
+    """Each row is nearer than all before it: every tile changes every list."""
+    y = torch.arange(400.0, 0, -1)[:, None].expand(400, 3)
+    found = nearest(torch.zeros(5, 3), y, 6)
+    assert found.indices.tolist() == [[399, 398, 397, 396, 395, 394]] * 5
+    assert found.distances[0].tolist() == [3.0 * i * i for i in range(1, 7)]
+
+
+def the_arguments_leave_as_they_came(nearest: Search) -> None:
+    for distance in ("squared", "dot", "l1"):
+        x = normal(50, 4, seed=13, dtype=torch.float64)
+        x[3] = math.inf
+        before = x.clone()
+        nearest(x, None, 2, distance=distance)
+        assert torch.equal(x, before)
+
+
+TRUTHS = [
+    neighbors_on_a_lattice,
+    rows_on_a_line,
+    duplicates_are_zeros_in_order,
+    what_products_cannot_tell_apart,
+    sizes_at_the_edge_of_single_precision,
+    fewer_rows_than_asked_for,
+    a_broken_row_is_near_nothing,
+    no_rows_and_no_columns,
+    strides_do_not_matter,
+    the_same_bits_every_time_and_all_are_written,
+    rows_in_the_worst_order,
+    the_arguments_leave_as_they_came,
+]
+
+SHAPES: list[tuple[Any, ...]] = [
+    # n, m, d, k, distance, shift
+    (1, 1, 1, 1, "squared", 0.0),
+    (150, None, 17, 16, "squared", 1000.0),
+    (40, 330, 3, 64, "euclidean", 0.0),
+    (70, 65, 130, 5, "dot", 0.0),
+    (33, 200, 8, 9, "l1", 5.0),
+    (33, 200, 8, 9, "cosine", 1.0),
+    (3, 70, 5, 70 - 6, "squared", 0.0),
+]
+
+
+def codes_gather_their_rows(argmin: Assign) -> None:
+    """Rows around codes that are far apart; two codes have none, and a broken row has none."""
+    codes = 8 * integers(1, 24, 1, seed=0) + 50 * torch.eye(24, device="cpu")[:7]
+    which = torch.randint(0, 5, (200,), generator=torch.Generator().manual_seed(1), device="cpu")
+    x = codes[which] + integers(200, 24, 2, seed=2)
+    x[9, 3] = math.nan
+    found = argmin(on(x), on(codes))
+    kept = torch.arange(200, device="cpu") != 9
+    assert torch.equal(found.indices.cpu(), which.masked_fill(~kept, -1))
+    members = torch.nn.functional.one_hot(which[kept], 7)
+    assert torch.equal(found.counts.cpu(), members.sum(0))
+    assert found.sums is not None
+    assert torch.equal(found.sums.cpu(), members.T.float() @ x[kept])
+    assert torch.equal(found.distances.cpu()[kept], (x - codes[which])[kept].square().sum(1))
+    assert found.distances[9].isnan()
+
+
+def the_first_of_equal_codes_is_taken(argmin: Assign) -> None:
+    x, codes = integers(300, 3, 3, seed=3), integers(150, 3, 3, seed=4)
+    for distance in ("squared", "l1", "dot"):
+        values, places = whole(x, codes, distance).sort(dim=1, stable=True)
+        found = argmin(on(x), on(codes), distance=distance, sums=False)
+        assert found.sums is None
+        assert torch.equal(found.indices.cpu(), places[:, 0])
+        assert torch.equal(found.distances.cpu().long(), values[:, 0])
+        assert torch.equal(found.counts.cpu(), places[:, 0].bincount(minlength=150))

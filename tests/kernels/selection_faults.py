@@ -1,0 +1,166 @@
+"""Named faults of selections and counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.faults import fault
+
+
+@fault
+def selection_trusts_products(patch: pytest.MonkeyPatch) -> None:
+    """Products are taken to be exact."""
+    from lamina_kernels.gram.bounds import Bounds
+
+    whole = Bounds.__init__
+
+    def trusting(self: Any, *arguments: Any) -> None:
+        whole(self, *arguments)
+        self._part = 0.0
+
+    patch.setattr(Bounds, "__init__", trusting)
+
+
+@fault
+def selection_is_always_certain(patch: pytest.MonkeyPatch) -> None:
+    """No row is compared a second time."""
+    from lamina_kernels.gram.selection import blocked
+
+    whole = blocked._candidates
+    patch.setattr(blocked, "_candidates", lambda *given: [(at, floor + torch.inf) for at, floor in whole(*given)])
+
+
+@fault
+def selection_forgets_the_last_columns(patch: pytest.MonkeyPatch) -> None:
+    """Whole tiles of columns only."""
+    from lamina_kernels.gram.selection import blocked
+
+    whole = blocked.tiles
+    patch.setattr(
+        blocked, "tiles", lambda n, block: whole(n // block * block if block == blocked.COLUMNS else n, block)
+    )
+
+
+@fault
+def selection_takes_the_last_of_equals(patch: pytest.MonkeyPatch) -> None:
+    """Of rows at one distance those with the largest places come first."""
+    from lamina_kernels.gram.selection import blocked
+
+    def ordered(values: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        places, order = places.sort(dim=1, descending=True)
+        values, again = values.gather(1, order).sort(dim=1, stable=True)
+        return values, places.gather(1, again)
+
+    patch.setattr(blocked, "ordered", ordered)
+
+
+@fault
+def selection_meets_the_row_itself(patch: pytest.MonkeyPatch) -> None:
+    """Pairs that are left out count."""
+    from lamina_kernels.gram.bounds import Bounds
+
+    patch.setattr(Bounds, "_hide", lambda self, tile, x, y: tile)
+
+
+@fault
+def selection_takes_broken_rows_for_zeros(patch: pytest.MonkeyPatch) -> None:
+    """Rows that are not finite are near others."""
+    from lamina_kernels.gram import bounds
+
+    patch.setattr(bounds, "finite", lambda rows: torch.ones(len(rows), dtype=torch.bool))
+
+
+@fault
+def selection_works_in_single_precision(patch: pytest.MonkeyPatch) -> None:
+    """However large or small the numbers of the rows are."""
+    from lamina_kernels.gram import bounds
+
+    patch.setattr(bounds, "_SINGLE", (0.0, torch.inf))
+
+
+@fault
+def selection_begins_too_low(patch: pytest.MonkeyPatch) -> None:
+    """The first tile's limit lets only the smallest number pass."""
+    from lamina_kernels.gram.selection.shortlist import Shortlist
+
+    def begin(self: Any, lowest: torch.Tensor) -> None:
+        self.limit = lowest.amin(1)
+
+    patch.setattr(Shortlist, "_begin", begin)
+
+
+@fault
+def selection_has_no_room(patch: pytest.MonkeyPatch) -> None:
+    """What comes when a list is full is lost."""
+    from lamina_kernels.gram.selection.shortlist import Shortlist
+
+    whole = Shortlist._take
+
+    def take(self: Any, row: torch.Tensor, place: torch.Tensor, value: torch.Tensor) -> None:
+        kept = self._fill[row] < 1
+        whole(self, row[kept], place[kept], value[kept])
+
+    patch.setattr(Shortlist, "_take", take)
+
+
+@fault
+def codes_count_broken_rows(patch: pytest.MonkeyPatch) -> None:
+    """Rows without a code are the last one's."""
+    from lamina_kernels.gram.selection import codes
+
+    whole = codes.sums
+    patch.setattr(codes, "sums", lambda x, places, count: whole(x, places % count, count))
+
+
+@fault
+def selection_forgets_the_gradient_of_columns(patch: pytest.MonkeyPatch) -> None:
+    """Rows of y get no gradient."""
+    from lamina_kernels.gram.selection import gathered
+
+    whole = gathered.pull
+    patch.setattr(gathered, "pull", lambda *given: ((found := whole(*given))[0], 0 * found[1]))
+
+
+@fault
+def selection_clears_broken_rows(patch: pytest.MonkeyPatch) -> None:
+    """Rows that are not finite are set to 0 where they stand."""
+    from lamina_kernels.gram import bounds
+
+    whole = bounds._survey
+
+    def survey(p: Any) -> Any:
+        p.x[~bounds.finite(p.x)] = 0
+        return whole(p)
+
+    patch.setattr(bounds, "_survey", survey)
+
+
+@fault
+def counts_hold_the_radius(patch: pytest.MonkeyPatch) -> None:
+    """A pair at exactly the radius counts, however it is asked for."""
+    from lamina_kernels.gram.counting.thresholds import Thresholds
+
+    whole = Thresholds.within
+    patch.setattr(Thresholds, "within", lambda self, *given: whole(self._replace(strict=False), *given))
+
+
+@fault
+def counts_forget_the_last_columns(patch: pytest.MonkeyPatch) -> None:
+    """Whole tiles of columns only."""
+    from lamina_kernels.gram.counting import blocked
+
+    whole = blocked.tiles
+    patch.setattr(
+        blocked, "tiles", lambda n, block: whole(n // block * block if block == blocked.COLUMNS else n, block)
+    )
+
+
+@fault
+def histogram_drops_the_last_edge(patch: pytest.MonkeyPatch) -> None:
+    """A pair on the last edge is in no bin."""
+    from lamina_kernels.gram.counting.thresholds import Thresholds
+
+    patch.setattr(Thresholds, "below", lambda self, found: torch.bucketize(self.told(found), self.values, right=True))

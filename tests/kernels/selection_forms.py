@@ -1,0 +1,21 @@
+"""The forms of `nearest` and `argmin` that the checks run against."""
+
+from __future__ import annotations
+
+from lamina_kernels.gram import argmin, nearest
+from tests.kernels.forms import Form
+
+_SELECTION = "lamina_kernels.gram.selection"
+# Many tiles of few rows; short lists that fill up often.
+TILES = {
+    f"{_SELECTION}.blocked.ROWS": 48,
+    f"{_SELECTION}.blocked.COLUMNS": 40,
+    f"{_SELECTION}.shortlist.ROOM": 5,
+}
+
+FORMS = {
+    "reference": Form(nearest, "reference"),
+    "blocked": Form(nearest, "blocked"),
+    "tiles": Form(nearest, "blocked", TILES),
+}
+ASSIGNING = {name: form._replace(op=argmin) for name, form in FORMS.items()}

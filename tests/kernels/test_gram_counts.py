@@ -1,0 +1,111 @@
+"""`count` and `distance_histogram` in their forms: planted truths, faults, bad input, memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from lamina_kernels.gram import count, distance_histogram, nearest
+from tests.kernels import counting_checks as checks
+from tests.kernels import selection_faults  # noqa: F401
+from tests.kernels.forms import Form
+from tests.kernels.gram_kernels import normal
+from tests.meter import peak_bytes
+
+_BLOCKED = "lamina_kernels.gram.counting.blocked"
+TILES = {f"{_BLOCKED}.ROWS": 48, f"{_BLOCKED}.COLUMNS": 40}
+FORMS = {
+    "reference": Form(count, "reference"),
+    "blocked": Form(count, "blocked"),
+    "tiles": Form(count, "blocked", TILES),
+}
+BINS = {name: form._replace(op=distance_histogram) for name, form in FORMS.items()}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("check", checks.COUNTS, ids=lambda check: check.__name__)
+def test_counts(form, check):
+    form.run(check)
+
+
+@pytest.mark.parametrize("form", BINS.values(), ids=BINS)
+@pytest.mark.parametrize("check", checks.HISTOGRAMS, ids=lambda check: check.__name__)
+def test_histograms(form, check):
+    form.run(check)
+
+
+@pytest.mark.parametrize(
+    ("forms", "fault", "check"),
+    [
+        (FORMS, "selection_trusts_products", checks.a_crowd_below_the_rounding_of_products),
+        (FORMS, "counts_hold_the_radius", checks.points_of_a_lattice_in_a_ball),
+        (FORMS, "counts_forget_the_last_columns", checks.whole_distances_are_counted_exactly),
+        (FORMS, "selection_meets_the_row_itself", checks.the_row_itself_counts_unless_excluded),
+        (FORMS, "selection_takes_broken_rows_for_zeros", checks.broken_rows_are_within_nothing),
+        (BINS, "selection_trusts_products", checks.pairs_of_whole_distances_fall_into_bins),
+        (BINS, "counts_forget_the_last_columns", checks.pairs_on_a_line),
+        (BINS, "histogram_drops_the_last_edge", checks.pairs_of_whole_distances_fall_into_bins),
+        (BINS, "selection_meets_the_row_itself", checks.pairs_on_a_line),
+    ],
+)
+def test_a_fault_is_noticed(forms, fault, check):
+    with pytest.raises(AssertionError):
+        forms["tiles"].run(check, fault=fault)
+
+
+def test_the_kth_neighbor_lies_on_its_radius() -> None:
+    x = normal(200, 7, seed=0)
+    radii = nearest(x, None, 5, exclude="self").distances[:, -1]
+    for strict in (False, True):
+        found = count(x, None, radii, distance="squared", strict=strict, exclude="self")
+        assert found.tolist() == [5 - strict] * 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((1.0,), {"distance": "hamming"}, "count: distance is 'hamming', expected one of 'squared'"),
+        ((-1.0,), {}, "count: radius is -1.0, expected a number from 0"),
+        ((math.nan,), {"distance": "dot"}, "count: radius is nan"),
+        ((torch.ones(4),), {}, r"count: radius has shape \[4\], expected one number, or \[3\]"),
+        ((1.0,), {"exclude": torch.zeros(2).long()}, "count: groups of x have shape"),
+    ],
+)
+def test_bad_radii(arguments: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        count(torch.ones(3, 2), None, *arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"), [([1.0], "at least two"), ([0, 2, 2], "do not rise"), ([0, math.nan], "do not rise")]
+)
+def test_bad_edges(edges: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"distance_histogram: edges .*{message}"):
+        distance_histogram(torch.ones(3, 2), None, edges)
+
+
+def test_torch_finds_the_operators_in_order() -> None:
+    from lamina_kernels.gram.counting import op
+    from lamina_kernels.gram.counting.thresholds import thresholds
+    from lamina_kernels.gram.distances import pairs
+    from lamina_kernels.gram.pairs import flat
+
+    p = pairs("", normal(9, 3, seed=1), normal(8, 3, seed=2), "euclidean", None, None)
+    values = torch.linspace(0, 3, 9, dtype=torch.float64)
+    for operator in (op._count, op._histogram):
+        torch.library.opcheck(operator, (*flat(p), *thresholds(p, values, "euclidean")))
+
+
+def test_memory_does_not_grow_with_the_rows_that_are_counted() -> None:
+    """A band of queries against 100,000 and 1,000,000 rows: beside the rows, the same."""
+    snippet = """
+        import torch
+        from lamina_kernels.gram import count
+        y = torch.rand(1_000_000, 16)
+        count(y[:32].clone(), y[:100_000], 1.0)
+    """
+    more = "        count(y[:32].clone(), y, 1.0)"
+    assert peak_bytes(f"{snippet}\n{more}") - peak_bytes(snippet) < 2e6

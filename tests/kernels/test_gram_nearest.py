@@ -1,0 +1,70 @@
+"""`nearest` and `argmin` in their forms: planted truths, and faults that these notice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.kernels import selection_checks as checks
+from tests.kernels import selection_faults  # noqa: F401
+from tests.kernels.selection_forms import ASSIGNING, FORMS
+
+FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+ASSIGN = pytest.mark.parametrize("form", ASSIGNING.values(), ids=ASSIGNING)
+
+
+@FORM
+@pytest.mark.parametrize("check", checks.TRUTHS, ids=lambda check: check.__name__)
+def test(form, check):
+    form.run(check)
+
+
+@FORM
+@pytest.mark.parametrize("shape", checks.SHAPES, ids=str)
+def test_any_shape_agrees_with_differences(form, shape):
+    form.run(checks.agrees_with_differences, *shape)
+
+
+@ASSIGN
+@pytest.mark.parametrize(
+    "check",
+    [checks.codes_gather_their_rows, checks.the_first_of_equal_codes_is_taken],
+    ids=lambda check: check.__name__,
+)
+def test_codes(form, check):
+    form.run(check)
+
+
+NOTICED = [
+    ("blocked", "selection_trusts_products", checks.what_products_cannot_tell_apart, ()),
+    ("tiles", "selection_is_always_certain", checks.duplicates_are_zeros_in_order, ()),
+    ("tiles", "selection_is_always_certain", checks.what_products_cannot_tell_apart, ()),
+    ("tiles", "selection_forgets_the_last_columns", checks.agrees_with_differences, checks.SHAPES[1]),
+    ("blocked", "selection_takes_the_last_of_equals", checks.neighbors_on_a_lattice, ()),
+    ("tiles", "selection_meets_the_row_itself", checks.rows_on_a_line, ()),
+    ("tiles", "selection_meets_the_row_itself", checks.agrees_with_differences, checks.SHAPES[2]),
+    ("tiles", "selection_takes_broken_rows_for_zeros", checks.a_broken_row_is_near_nothing, ()),
+    ("blocked", "selection_works_in_single_precision", checks.sizes_at_the_edge_of_single_precision, ()),
+    ("tiles", "selection_begins_too_low", checks.agrees_with_differences, checks.SHAPES[1]),
+    ("blocked", "selection_clears_broken_rows", checks.the_arguments_leave_as_they_came, ()),
+    ("tiles", "selection_has_no_room", checks.rows_in_the_worst_order, ()),
+]
+
+
+@pytest.mark.parametrize(
+    ("form", "fault", "check", "arguments"), NOTICED, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_a_fault_is_noticed(form, fault, check, arguments):
+    with pytest.raises(AssertionError):
+        FORMS[form].run(check, *arguments, fault=fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        ("codes_count_broken_rows", checks.codes_gather_their_rows),
+        ("selection_takes_the_last_of_equals", checks.the_first_of_equal_codes_is_taken),
+    ],
+)
+def test_a_fault_of_codes_is_noticed(fault, check):
+    with pytest.raises(AssertionError):
+        ASSIGNING["blocked"].run(check, fault=fault)

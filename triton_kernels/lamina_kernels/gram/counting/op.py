@@ -1,0 +1,51 @@
+"""Counts as operators that torch knows: compiled without a break, and without gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram.counting import blocked
+from lamina_kernels.gram.counting.thresholds import Thresholds
+from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, unflat
+from lamina_kernels.operators import plainly
+
+_SCHEMA = f"({SCHEMA}, Tensor values, bool root, Tensor weight, bool strict) -> Tensor"
+
+
+def count(p: Pairs, radii: Thresholds) -> Tensor:
+    """Return how many rows of y lie within the radius of each row of x, [n] int64."""
+    return _count(*flat(p), *radii)
+
+
+def histogram(p: Pairs, edges: Thresholds) -> Tensor:
+    """Return how many pairs lie in each bin, [edges - 1] int64."""
+    return _histogram(*flat(p), *edges)
+
+
+@torch.library.custom_op("lamina_kernels::gram_count", mutates_args=(), schema=_SCHEMA)
+def _count(*arguments: Any) -> Tensor:
+    p, radii = unflat(arguments), Thresholds(*arguments[COUNT:])
+    with plainly(p.x):
+        return blocked.count(p, radii)
+
+
+@_count.register_fake
+def _(*arguments: Any) -> Tensor:
+    p = unflat(arguments)
+    return p.x.new_empty(p.n, dtype=torch.int64)
+
+
+@torch.library.custom_op("lamina_kernels::gram_histogram", mutates_args=(), schema=_SCHEMA)
+def _histogram(*arguments: Any) -> Tensor:
+    p, edges = unflat(arguments), Thresholds(*arguments[COUNT:])
+    with plainly(p.x):
+        return blocked.histogram(p, edges).clone()
+
+
+@_histogram.register_fake
+def _(*arguments: Any) -> Tensor:
+    p, edges = unflat(arguments), Thresholds(*arguments[COUNT:])
+    return p.x.new_empty(len(edges.values) - 1, dtype=torch.int64)

@@ -1,0 +1,120 @@
+"""The k nearest rows in plain torch, exactly: candidates by lower bounds, their distances from differences, repair.
+
+Of each row the candidates are a few more than k, with the smallest lower bounds. Where the k-th distance among them is
+below all other bounds, no other row can be nearer. Where it is not, every row whose bound is not above it is compared.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram.bounds import Bounds, Side
+from lamina_kernels.gram.distances import leaf_of
+from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.selection import gathered
+from lamina_kernels.gram.selection.shortlist import Shortlist
+from lamina_kernels.tiles.rows import tiles
+
+ROWS, COLUMNS = 1024, 512
+"""Rows and columns of a tile: of 2 MB in float32, it stays in the caches of two cores while it is worked on."""
+TOGETHER = 8
+"""Blocks of rows that meet the same columns, which are made ready once for all of them."""
+SPARE = 6
+"""Candidates beyond those that are asked for."""
+
+
+class Found(NamedTuple):
+    """The nearest rows, without the leaf's weight.
+
+    Attributes:
+        distances: [n, k] float64, ascending; infinite where there are fewer, NaN for a row that is not finite.
+        places: [n, k] int64, rows of y, those at one distance ascending; -1 where there is none.
+        repaired: How many rows were compared a second time, a number in int64.
+    """
+
+    distances: Tensor
+    places: Tensor
+    repaired: Tensor
+
+
+def nearest(p: Pairs, k: int) -> Found:
+    """Return the k nearest rows of y of each row of x."""
+    distances = torch.empty(p.n, k, dtype=torch.float64, device=p.x.device)
+    places = torch.empty(p.n, k, dtype=torch.int64, device=p.x.device)
+    repaired = torch.zeros((), dtype=torch.int64, device=p.x.device)
+    bounds = Bounds("nearest", p, ROWS * COLUMNS)
+    blocks = list(tiles(p.n, ROWS))
+    for some in tiles(len(blocks), TOGETHER):
+        sides = [bounds.left(rows) for rows in blocks[some]]
+        found = _candidates(bounds, sides, min(k + SPARE, p.m))
+        for rows, x, (candidates, floor) in zip(blocks[some], sides, found, strict=True):
+            lost = x.lost
+            values, at = ordered(gathered.distances(bounds.base, p.x[rows], p.y, candidates), candidates)
+            values, at = values[:, :k].contiguous(), at[:, :k].contiguous()
+            # Not below: equally far rows may have lower places.
+            open_ = ((values[:, -1] >= floor) & floor.isfinite() & ~lost).nonzero()[:, 0]
+            if len(open_):
+                repaired += len(open_)
+                values[open_], at[open_] = compared(bounds, rows.start + open_, values[open_, -1], k)
+            distances[rows] = values.masked_fill_(lost[:, None], torch.nan)
+            places[rows] = at.masked_fill_(lost[:, None], -1)
+    return Found(distances, places, repaired)
+
+
+def _candidates(bounds: Bounds, sides: list[Side], kept: int) -> list[tuple[Tensor, Tensor]]:
+    """Return, for blocks of rows, the rows of y with the smallest lower bounds, [b, kept], and what no other is below.
+
+    The latter is [b] float64, and infinite where there is no other.
+    """
+    lists = [Shortlist(len(x.operand), kept, x.operand) for x in sides]
+    for columns in tiles(bounds.pairs.m, COLUMNS):
+        y = bounds.right(columns)
+        for x, shortlist in zip(sides, lists, strict=True):
+            shortlist.offer(bounds.tile(x, y), columns.start)
+    settled = (shortlist.settle() for shortlist in lists)
+    return [(places, values.amax(1).double()) for values, places in settled]
+
+
+def compared(bounds: Bounds, rows: Tensor, limits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return distances and places of the k nearest of some rows from differences, but for rows that bounds exclude.
+
+    Args:
+        bounds: Of all pairs.
+        rows: [b], rows of x.
+        limits: [b] float64, no less than the distance of the k-th.
+        k: How many.
+    """
+    p = bounds.pairs
+    x = bounds.left(rows)
+    best = torch.full((len(rows), k), torch.inf, dtype=torch.float64, device=rows.device)
+    places = torch.full((len(rows), k), -1, dtype=torch.int64, device=rows.device)
+    for columns in tiles(p.m, COLUMNS):
+        row, column = (bounds.tile(x, bounds.right(columns)) <= bounds.above(limits)[:, None]).nonzero().unbind(1)
+        if len(row) == 0:
+            continue
+        column += columns.start
+        counts = row.bincount(minlength=len(rows))
+        slot = torch.arange(len(row), device=rows.device) - (counts.cumsum(0) - counts)[row]
+        near = torch.full((len(rows), int(counts.max())), -1, dtype=torch.int64, device=rows.device)
+        near[row, slot] = column
+        found = torch.full(near.shape, torch.inf, dtype=torch.float64, device=rows.device)
+        found[row, slot] = gathered.distances_of_pairs(bounds.base, p.x, p.y, rows[row], column)
+        best, order = torch.cat([best, found], 1).sort(dim=1, stable=True)
+        best, places = best[:, :k], torch.cat([places, near], 1).gather(1, order[:, :k])
+        limits = torch.minimum(limits, best[:, -1])
+    return best, places
+
+
+def ordered(values: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return distances ascending, and their places, those at one distance ascending."""
+    places, order = places.sort(dim=1)
+    values, again = values.gather(1, order).sort(dim=1, stable=True)
+    return values, places.gather(1, again)
+
+
+def weighted(p: Pairs, distances: Tensor) -> Tensor:
+    """Return distances with the leaf's weight."""
+    return distances * p.parameters[leaf_of(p).place, 0]

@@ -1,0 +1,47 @@
+"""The k nearest rows as an operator that torch knows: differentiable as often as asked, compiled without a break."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram.distances import leaf_of
+from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, unflat
+from lamina_kernels.gram.selection import blocked, gathered
+from lamina_kernels.gram.selection.blocked import Found
+from lamina_kernels.operators import keep, kept, plainly, tensors
+
+
+def nearest(p: Pairs, k: int) -> Found:
+    """Return the k nearest rows of y of each row of x; see `blocked.nearest`."""
+    return Found(*_nearest(*flat(p), k))
+
+
+@torch.library.custom_op("lamina_kernels::gram_nearest", mutates_args=(), schema=f"({SCHEMA}, int k) -> {tensors(3)}")
+def _nearest(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    p, k = unflat(arguments), arguments[COUNT]
+    with plainly(p.x):
+        distances, places, repaired = blocked.nearest(p, k)
+        return distances, places, repaired
+
+
+@_nearest.register_fake
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    p, k = unflat(arguments), arguments[COUNT]
+    distances = p.x.new_empty(p.n, k, dtype=torch.float64)
+    places = p.x.new_empty(p.n, k, dtype=torch.int64)
+    return distances, places, places.new_empty(())
+
+
+def _gradients(ctx: Any, g: Tensor | None, *others: None) -> tuple[Any, ...]:
+    inputs, (_, places, _) = kept(ctx)
+    if g is None:
+        return (None,) * len(inputs)
+    p = unflat(inputs)
+    x, y = gathered.pull(leaf_of(p).base, p.x, p.y, places, g)
+    return x, y, *([None] * (COUNT - 1))
+
+
+_nearest.register_autograd(_gradients, setup_context=keep)
