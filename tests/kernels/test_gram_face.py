@@ -24,6 +24,7 @@ from lamina_kernels.gram import (
     row_sums,
     softmax_product,
 )
+from lamina_kernels.gram.forms import choose
 from lamina_kernels.gram.pairs import build, flat
 from lamina_kernels.gram.sums import op
 from lamina_kernels.gram.support import REFUSALS
@@ -106,8 +107,8 @@ def test_what_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RuntimeError, match="impl='triton' cannot run: the tensors are on cpu"):
         row_sums(X, kernel=RBF(1.0), impl="triton")
     monkeypatch.setattr("lamina_kernels.dispatch.demand_triton", lambda *given: None)
-    with pytest.raises(NotImplementedError, match="a reduction is not supported: it has no kernel yet"):
-        row_sums(X, kernel=RBF(1.0), impl="triton")
+    with pytest.raises(NotImplementedError, match="than sums and softmax is not supported: it has no kernel yet"):
+        choose("another", build("another", X, None, RBF(1.0)), "triton")
     x = normal(5, seed=0).requires_grad_()
     (first,) = torch.autograd.grad(row_sums(x, kernel=RBF(1.0)).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
@@ -128,8 +129,8 @@ def test_torch_finds_the_operators_in_order() -> None:
     b = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     p = build("", x, y, RBF(b) + Laplace(torch.ones(3), norm=1))
     arguments = [a.detach().requires_grad_() if isinstance(a, torch.Tensor) else a for a in flat(p)]
-    torch.library.opcheck(op._sums, (*arguments, v))
-    torch.library.opcheck(op._softmax, (*arguments, v, normal(8, 1, seed=1)[:, 0].requires_grad_()))
+    torch.library.opcheck(op._sums, (*arguments, v, "blocked"))
+    torch.library.opcheck(op._softmax, (*arguments, v, normal(8, 1, seed=1)[:, 0].requires_grad_(), "blocked"))
 
 
 def test_it_compiles_whole() -> None:

@@ -16,6 +16,7 @@ from lamina_kernels.attention.descriptors import described
 from lamina_kernels.attention.launch import Launch, fitted, power_of_2, run, sequences
 from lamina_kernels.attention.problem import Gradients, Problem, Sums
 from lamina_kernels.tiles.rows import ceil_div
+from lamina_kernels.tiles.target import kind
 
 
 def backward(problem: Problem, sums: Sums, gradients: Sums) -> Gradients:
@@ -185,7 +186,7 @@ def _column_precision(products: str, target: str, width: int) -> str:
 
     Beside rows wider than 128, Blackwell has no tensor memory left for it.
     """
-    if target.startswith("hip:") or products == "ieee" or (width > 128 and tiling.kind(target) == "blackwell"):
+    if target.startswith("hip:") or products == "ieee" or (width > 128 and kind(target) == "blackwell"):
         return "ieee"
     return "bf16x3" if products == "half" else "bf16x6"
 

@@ -10,10 +10,9 @@ import triton
 import triton.language as tl
 
 from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector, vector_or
-from lamina_kernels.attention.score import weights_as
 from lamina_kernels.attention.walk import first_of, keys_seen, place_at, turns, visible
 from lamina_kernels.attention.weights import NO_KEY, score_gradients, weights
-from lamina_kernels.tiles.dot import dot, dot_rows
+from lamina_kernels.tiles.dot import dot, dot_rows, weights_as
 from lamina_kernels.tiles.load import INDEX, load_rows
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from lamina_kernels.attention.tiling import kind
+from lamina_kernels.tiles.target import kind
 
 # A copy engine reads from addresses that are multiples of this many bytes.
 ALIGNMENT = 16

@@ -21,10 +21,10 @@ from lamina_kernels.attention.divergence_score import (
     terms_of_keys,
 )
 from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector, vector_or
-from lamina_kernels.attention.score import UNSEEN, scores, scores_at, weights_as
+from lamina_kernels.attention.score import UNSEEN, scores, scores_at
 from lamina_kernels.attention.walk import first_of, keys_seen, place_at, queries_seeing, turns, visible
 from lamina_kernels.attention.weights import NO_KEY
-from lamina_kernels.tiles.dot import dot, dot_rows
+from lamina_kernels.tiles.dot import dot, dot_rows, weights_as
 from lamina_kernels.tiles.load import INDEX
 
 

@@ -7,9 +7,9 @@ import triton.language as tl
 
 from lamina_kernels.attention.moments import mean_and_deviation, mean_and_deviation_by_eight, with_tile
 from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector_or
-from lamina_kernels.attention.score import LN2, LOG2E, UNSEEN, Scoring, scores_at, weights_as
+from lamina_kernels.attention.score import LN2, LOG2E, UNSEEN, Scoring, scores_at
 from lamina_kernels.attention.walk import first_of, keys_seen, part_of, place_at, place_of, turns, visible
-from lamina_kernels.tiles.dot import INTERPRETED, dot
+from lamina_kernels.tiles.dot import INTERPRETED, dot, weights_as
 from lamina_kernels.tiles.load import INDEX, load_rows
 
 # No tile, behind all others.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from lamina_kernels.attention.parts import together, top_of_parts
 from lamina_kernels.attention.problem import Problem, Sums
 from lamina_kernels.attention.tiling import Tiling
 from lamina_kernels.attention.top import attention_top_kernel
+from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere: the sums do not depend on the GPU.
@@ -24,29 +24,6 @@ KEYS = 512
 
 # lse, max, entropy, expected score, sum p², and mean and variance of the distance and of its absolute value.
 PLANES = (2, 4, 9, 9)
-
-
-class Launch(NamedTuple):
-    """One launch.
-
-    Attributes:
-        grid: The number of programs.
-        arguments: The kernel's arguments by name.
-        options: Warps and stages.
-    """
-
-    grid: tuple[int]
-    arguments: dict[str, Any]
-    options: dict[str, int]
-
-
-def run(kernel: Any, launch: Launch, like: torch.Tensor) -> None:
-    """Launch a kernel on the GPU that holds `like`; no programs are none."""
-    if launch.grid[0] == 0:
-        return
-    keywords: dict[str, Any] = launch.arguments | launch.options
-    with torch.cuda.device(like.device) if like.is_cuda else nullcontext():
-        kernel[launch.grid](**keywords)
 
 
 def sequences(problem: Problem) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from lamina_kernels.attention.problem import Problem
-from lamina_kernels.attention.tiling import kind
 from lamina_kernels.tiles.rounding import round_to_tf32
+from lamina_kernels.tiles.target import kind
 
 LOG2E = math.log2(math.e)
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from lamina_kernels.attention.rows import load_tile, vector_or
-from lamina_kernels.tiles.dot import INTERPRETED, dot_rows
+from lamina_kernels.tiles.dot import dot_rows
 
 # What a pair scores that is not seen: finite, because 0 times infinity is not a number.
 UNSEEN = tl.constexpr(-1e30)
@@ -146,15 +146,3 @@ def scores_at(
             products, of.positions, columns[None, :], of.a, c, of.u, w, of.slope, of.table, of.radius, of.cap, CAPPED
         )
         return s
-
-
-@triton.jit
-def weights_as(p, v):
-    """Return weights in the dtype in which they are multiplied with `v`.
-
-    The interpreter cuts digits off where it makes bfloat16: there they stay in single precision.
-    """
-    if INTERPRETED and v.dtype == tl.bfloat16:
-        return p
-    else:
-        return p.to(v.dtype)

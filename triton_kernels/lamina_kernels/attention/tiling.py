@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lamina_kernels.tiles.target import kind
+
 
 class Tiling(NamedTuple):
     """How the work of a program is cut.
@@ -63,12 +65,6 @@ _SINGLE = {
     "nvidia": Tiling(128, 16, 8, 2),
     "amd": Tiling(128, 32, 4, 1),
 }
-
-
-def kind(target: str) -> str:
-    """Return "hopper", "blackwell" (of data centers), "nvidia" for others of NVIDIA, or "amd"."""
-    kinds = {"90": "hopper", "100": "blackwell", "103": "blackwell"}
-    return "amd" if target.startswith("hip:") else kinds.get(target.removeprefix("cuda:"), "nvidia")
 
 
 def forward(target: str, products: str, width: int, tier: int) -> Tiling:

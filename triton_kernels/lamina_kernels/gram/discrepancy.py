@@ -92,7 +92,8 @@ def mmd(
     members = torch.cat([of_x[None], drawn]).T.to(torch.float64)
     columns = torch.cat([members, torch.ones_like(members[:, :1])], 1)
     p = build("mmd", rows, None, kernel, ids, precision)
-    sums = (reference if choose("mmd", p, impl) == "reference" else op).sums(p, columns).double()
+    form = choose("mmd", p, impl, triton=True)
+    sums = (reference.sums(p, columns) if form == "reference" else op.sums(p, columns, form)).double()
     within, every = sums[:, :-1], sums[:, -1:]
     values = _discrepancies(members, within, every, ids)
     p_value = (values[1:] >= values[0] - 1e-12 * values[0].abs()).sum() + 1

@@ -12,15 +12,24 @@ FORMS = ("reference", "blocked", "triton")
 Impl = Literal["reference", "blocked", "triton"]
 
 
-def choose(op: str, p: Pairs, impl: str | None) -> str:
-    """Return the form that runs, and log its name: what was asked for, else "blocked".
+def choose(op: str, p: Pairs, impl: str | None, *, triton: bool = False, shortcut: bool = False) -> str:
+    """Return the form that runs, and log its name.
 
     Pairs of no rows are nobody's work: the form `reference` answers them.
+
+    Args:
+        op: The op's public name.
+        p: The pairs.
+        impl: What was asked for; None for "triton" on a GPU that it can run on, and else "blocked".
+        triton: Whether the op has that form.
+        shortcut: Whether "blocked" has one that no kernel beats.
     """
-    form = dispatch.choose(op, FORMS, impl, default="blocked")
+    default = triton and not shortcut and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
+    form = dispatch.choose(op, FORMS, impl, default="triton" if default else "blocked")
     if form == "triton":
         dispatch.demand_triton(op, p.x)
-        refuse(op, NO_KERNEL)
+        if not triton:
+            refuse(op, NO_KERNEL)
     form = "reference" if 0 in (p.n, p.m) else form
     dispatch.log(op, form)
     return form

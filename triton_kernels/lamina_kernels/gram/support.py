@@ -19,7 +19,11 @@ class Refusal(NamedTuple):
     reason: str
 
 
-NO_KERNEL = Refusal("a reduction", ("triton",), "it has no kernel yet; impl='blocked' computes it on a GPU too")
+NO_KERNEL = Refusal(
+    "another reduction than sums and softmax",
+    ("triton",),
+    "it has no kernel yet; impl='blocked' computes it on a GPU too",
+)
 THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
 TWICE = Refusal("a second derivative of HSIC", ("blocked",), "only impl='reference' is differentiated by torch itself")
 

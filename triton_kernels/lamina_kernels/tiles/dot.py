@@ -35,6 +35,31 @@ def dot(a, b, accumulator, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def weights_as(p, v):
+    """Return weights in the dtype in which they are multiplied with `v`.
+
+    The interpreter cuts digits off where it makes bfloat16: there they stay in single precision.
+    """
+    if INTERPRETED and v.dtype == tl.bfloat16:
+        return p
+    else:
+        return p.to(v.dtype)
+
+
+@triton.jit
+def rounded_for(a, PRECISION: tl.constexpr):
+    """Return float32 numbers rounded to what PRECISION multiplies, if that is "tf32": a tensor core cuts digits off.
+
+    Like `rounding.round_to_tf32`, for numbers that a kernel computes; those that are not finite stay.
+    """
+    if a.dtype == tl.float32 and PRECISION == "tf32":
+        bits = (a.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+        return tl.where(tl.abs(a) < float("inf"), bits.to(tl.float32, bitcast=True), a)
+    else:
+        return a
+
+
+@triton.jit
 def dot_rows(a, b, accumulator, PRECISION: tl.constexpr):
     """Return accumulator + a bᵀ, where b is [C, d]; see `dot`."""
     return dot(a, tl.trans(b), accumulator, PRECISION)

@@ -12,8 +12,9 @@ from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.paired.groups import by_group
 from lamina_kernels.gram.paired.operands import Operands, prepare
 from lamina_kernels.gram.paired.problem import SUMS, Problem
-from lamina_kernels.gram.paired.tiling import Tiling, accurate, tiling
+from lamina_kernels.gram.paired.tiling import Tiling, tiling
 from lamina_kernels.tiles.rows import ceil_div
+from lamina_kernels.tiles.target import accurate
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere: the sums do not depend on the GPU.
 PROGRAMS = 1024

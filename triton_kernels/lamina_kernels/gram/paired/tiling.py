@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lamina_kernels.tiles.target import kind
+
 
 class Tiling(NamedTuple):
     """How the work of a program is cut.
@@ -59,16 +61,5 @@ def tiling(target: str, products: str, group: int) -> Tiling:
         products: "half", or how float32 is multiplied.
         group: Rows of a group on average. Tiles do not cross groups, so that small groups get narrow ones.
     """
-    number = target.removeprefix("cuda:")
-    kinds = {"90": "hopper", "100": "blackwell", "103": "blackwell"}
-    kind = "amd" if target.startswith("hip:") else kinds.get(number, "nvidia")
-    chosen = _TILINGS[kind, products]
+    chosen = _TILINGS[kind(target), products]
     return chosen if group > 32 else chosen._replace(columns=32)
-
-
-def accurate(target: str) -> str:
-    """Return how a target multiplies float32 accurately on its matrix units.
-
-    Those of NVIDIA take bfloat16: six products of the three parts of a number. Those of AMD take float32.
-    """
-    return "ieee" if target.startswith("hip:") else "bf16x6"

@@ -12,7 +12,7 @@ from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.pairs import Exclude, Pairs, build
 from lamina_kernels.gram.sums import linear, op, reference
 
-Precision = Literal["bf16x6", "tf32", "ieee"]
+Precision = Literal["bf16x6", "bf16x3", "tf32", "ieee"]
 
 
 class SoftmaxProduct(NamedTuple):
@@ -49,9 +49,11 @@ def product(
         kernel: A kernel, such as `RBF(1.0)` or `Linear() + RBF(1.0) * Cosine()`.
         exclude: Pairs that do not count: `"self"`, a row with itself; [n] integers, pairs of rows of one group, or a
             pair of such tensors if y is not x.
-        precision: How float32 is multiplied on tensor cores; forms in plain torch multiply as torch is set to.
+        precision: How float32 is multiplied on tensor cores, see docs/gram.md; None for accurately. Forms in plain
+            torch multiply as torch is set to.
         impl: `"reference"` builds the matrix and is differentiable as often as asked; `"blocked"` holds a tile;
-            `"triton"` has no kernel yet. None takes `"blocked"`. The logger `lamina_kernels` says which ran.
+            `"triton"` needs a GPU (or `TRITON_INTERPRET=1`), and never gives way to another form. None takes `"triton"`
+            on a GPU, for less than float64, and else `"blocked"`. The logger `lamina_kernels` says which ran.
 
     Returns:
         [n, k], in the dtype of x. A sum over no pairs is 0.
@@ -59,7 +61,8 @@ def product(
     Raises:
         ValueError: Shapes, dtypes, devices, groups or hyperparameters that do not fit.
         TypeError: A kernel that is none.
-        NotImplementedError: `impl="triton"`, or gradients of a third order from `"blocked"`.
+        RuntimeError: `impl="triton"` without a GPU, or without Triton.
+        NotImplementedError: Gradients of a third order, but from `"reference"`.
 
     Cost:
         2 n m (d + k) operations and n m values of the kernel, three times that backward; memory O((n + m)(d + k)).
@@ -73,9 +76,7 @@ def product(
     """
     p = build("product", x, y, kernel, exclude, precision)
     _check_columns("product", p, x, v)
-    if choose("product", p, impl) == "reference":
-        return reference.sums(p, v).to(x.dtype)
-    return (linear.product(p, v) if linear.cheaper(p, v) else op.sums(p, v)).to(x.dtype)
+    return _sums("product", p, v, impl).to(x.dtype)
 
 
 def row_sums(
@@ -118,9 +119,7 @@ def row_sums(
     """
     p = build("row_sums", x, y, kernel, exclude, precision)
     ones = torch.ones(p.m, 1, dtype=p.dtype, device=x.device)
-    if choose("row_sums", p, impl) == "reference":
-        return reference.sums(p, ones)[:, 0]
-    return (linear.product(p, ones).to(p.dtype) if linear.cheaper(p, ones) else op.sums(p, ones))[:, 0]
+    return _sums("row_sums", p, ones, impl)[:, 0].to(p.dtype)
 
 
 def logsumexp(
@@ -223,11 +222,18 @@ def softmax_product(
     return SoftmaxProduct(value.to(v.dtype), lse)
 
 
+def _sums(name: str, p: Pairs, v: torch.Tensor, impl: Impl | None) -> torch.Tensor:
+    form = choose(name, p, impl, triton=True, shortcut=linear.cheaper(p, v))
+    if form == "reference":
+        return reference.sums(p, v)
+    return linear.product(p, v) if form == "blocked" and linear.cheaper(p, v) else op.sums(p, v, form)
+
+
 def _softmax(
     name: str, p: Pairs, v: torch.Tensor, log_weights: torch.Tensor | None, impl: Impl | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    form = choose(name, p, impl)
-    return (reference.softmax if form == "reference" else op.softmax)(p, v, log_weights)
+    form = choose(name, p, impl, triton=True)
+    return reference.softmax(p, v, log_weights) if form == "reference" else op.softmax(p, v, log_weights, form)
 
 
 def _check_columns(name: str, p: Pairs, x: torch.Tensor, v: torch.Tensor) -> None:

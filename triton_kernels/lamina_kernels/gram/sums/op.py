@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, unflat
-from lamina_kernels.gram.sums import blocked, blocked_second
+from lamina_kernels.gram.sums import blocked_second
 from lamina_kernels.gram.sums.blocked import Weights
+from lamina_kernels.gram.sums.op_forms import form
 from lamina_kernels.gram.support import THRICE, refuse
 from lamina_kernels.operators import keep, kept, plainly, tensors
 
@@ -21,21 +22,23 @@ _GRADIENTS = 5
 _REST = "Tensor v, Tensor? lse, Tensor? log_weights, Tensor g"
 
 
-def sums(p: Pairs, v: Tensor) -> Tensor:
-    """Return sum_j k_ij v_j, [n, width of v], in the dtype of kernel values."""
-    return _sums(*flat(p), v)
+def sums(p: Pairs, v: Tensor, name: str) -> Tensor:
+    """Return sum_j k_ij v_j, [n, width of v], in the dtype of kernel values, by the form of this name."""
+    return _sums(*flat(p), v, name)
 
 
-def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     """Return the means under a softmax, [n, width of v], and its log-sum-exp, [n]; see `blocked.softmax`."""
-    return _softmax(*flat(p), v, log_weights)
+    return _softmax(*flat(p), v, log_weights, name)
 
 
-@torch.library.custom_op("lamina_kernels::gram_sums", mutates_args=(), schema=f"({SCHEMA}, Tensor v) -> Tensor")
+@torch.library.custom_op(
+    "lamina_kernels::gram_sums", mutates_args=(), schema=f"({SCHEMA}, Tensor v, str form) -> Tensor"
+)
 def _sums(*arguments: Any) -> Tensor:
     p, v = unflat(arguments), arguments[COUNT]
     with plainly(p.x):
-        return blocked.sums(p, v)
+        return form(arguments[-1], p).sums(p, v)
 
 
 @_sums.register_fake
@@ -47,12 +50,12 @@ def _(*arguments: Any) -> Tensor:
 @torch.library.custom_op(
     "lamina_kernels::gram_softmax",
     mutates_args=(),
-    schema=f"({SCHEMA}, Tensor v, Tensor? log_weights) -> {tensors(2)}",
+    schema=f"({SCHEMA}, Tensor v, Tensor? log_weights, str form) -> {tensors(2)}",
 )
 def _softmax(*arguments: Any) -> tuple[Tensor, Tensor]:
-    p, (v, log_weights) = unflat(arguments), arguments[COUNT:]
+    p, (v, log_weights, name) = unflat(arguments), arguments[COUNT:]
     with plainly(p.x):
-        return blocked.softmax(p, v, log_weights)
+        return form(name, p).softmax(p, v, log_weights)
 
 
 @_softmax.register_fake
@@ -62,18 +65,20 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op(
-    "lamina_kernels::gram_sums_backward", mutates_args=(), schema=f"({SCHEMA}, {_REST}) -> {tensors(_GRADIENTS)}"
+    "lamina_kernels::gram_sums_backward",
+    mutates_args=(),
+    schema=f"({SCHEMA}, {_REST}, str form) -> {tensors(_GRADIENTS)}",
 )
 def _backward(*arguments: Any) -> tuple[Tensor, ...]:
-    p, (v, lse, log_weights, g) = unflat(arguments), arguments[COUNT:]
+    p, (v, lse, log_weights, g, name) = unflat(arguments), arguments[COUNT:]
     with plainly(p.x):
-        found = blocked.gradients(p, v, Weights(lse, log_weights), g)
+        found = form(name, p).gradients(p, v, Weights(lse, log_weights), g)
     return tuple(v.new_empty(0) if x is None else x for x in found)
 
 
 @_backward.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    p, (v, _, log_weights, _) = unflat(arguments), arguments[COUNT:]
+    p, (v, _, log_weights, *_) = unflat(arguments), arguments[COUNT:]
     held = p.x, p.y, p.parameters, v, v.new_empty(0) if log_weights is None else log_weights
     return tuple(x.new_empty(x.shape) for x in held)
 
@@ -84,7 +89,7 @@ class _Second(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         """Take the arguments of `_backward` and a gradient, or None, for each of its results."""
-        p, (v, lse, log_weights, g, *given) = unflat(arguments), arguments[COUNT:]
+        p, (v, lse, log_weights, g, _, *given) = unflat(arguments), arguments[COUNT:]
         with plainly(p.x):
             return tuple(blocked_second.second(p, v, Weights(lse, log_weights), g, given))
 
@@ -98,33 +103,34 @@ def _sums_gradients(ctx: Any, g: Tensor | None) -> tuple[Any, ...]:
     inputs, _ = kept(ctx)
     if g is None:
         return (None,) * len(inputs)
-    x, y, parameters, v, _ = _backward(*inputs, None, None, g)
-    return x, y, parameters, *([None] * (COUNT - 3)), v
+    *pairs, v, name = inputs
+    x, y, parameters, v, _ = _backward(*pairs, v, None, None, g, name)
+    return x, y, parameters, *([None] * (COUNT - 3)), v, None
 
 
 def _softmax_gradients(ctx: Any, g: Tensor | None, g_lse: Tensor | None) -> tuple[Any, ...]:
     inputs, (out, lse) = kept(ctx)
-    *pairs, v, log_weights = inputs
+    *pairs, v, log_weights, name = inputs
     # A row without pairs has weights 0 whatever stands for its -inf.
     lse = lse.masked_fill(lse == -torch.inf, 0)
     g = torch.zeros_like(out) if g is None else g
     own = -(g * out).sum(1, keepdim=True)
     own = own if g_lse is None else own + g_lse[:, None]
     ones = torch.ones(len(v), 1, dtype=out.dtype, device=v.device)
-    found = _backward(*pairs, torch.cat([v.to(out.dtype), ones], 1), lse, log_weights, torch.cat([g, own], 1))
+    found = _backward(*pairs, torch.cat([v.to(out.dtype), ones], 1), lse, log_weights, torch.cat([g, own], 1), name)
     x, y, parameters, of_v, of_weights = found
     of_v = of_v[:, :-1].to(v.dtype)
-    return x, y, parameters, *([None] * (COUNT - 3)), of_v, None if log_weights is None else of_weights
+    return x, y, parameters, *([None] * (COUNT - 3)), of_v, None if log_weights is None else of_weights, None
 
 
 def _second_gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
     inputs, _ = kept(ctx)
-    *_, lse, log_weights, _ = inputs
+    *_, lse, log_weights, _, _ = inputs
     # The gradient of what is not there has no elements.
     kept_given = [*given[:4], None if log_weights is None else given[4]]
     x, y, parameters, v, of_lse, of_weights, g = _Second.apply(*inputs, *kept_given)
     of_lse, of_weights = None if lse is None else of_lse, None if log_weights is None else of_weights
-    return x, y, parameters, *([None] * (COUNT - 3)), v, of_lse, of_weights, g
+    return x, y, parameters, *([None] * (COUNT - 3)), v, of_lse, of_weights, g, None
 
 
 _sums.register_autograd(_sums_gradients, setup_context=keep)

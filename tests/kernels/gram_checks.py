@@ -1,0 +1,338 @@
+"""What holds for sums over pairs of rows by the Triton kernels, in the interpreter or on a GPU.
+
+The truth is the form `reference` in float64, of the same rounded numbers. The error rule: at most twice the error of
+plain torch in single precision (of gradients, three times that of the form `blocked`), and what rounding the result to
+the dtype of the rows costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram import (
+    RBF,
+    ArcCosine,
+    Cosine,
+    Distance,
+    InverseMultiquadric,
+    Kernel,
+    Laplace,
+    Linear,
+    Matern,
+    Polynomial,
+    RationalQuadratic,
+    SquaredDistance,
+    logsumexp,
+    product,
+    row_sums,
+    softmax_product,
+)
+from tests.kernels import gram_kernel_faults as gram_kernel_faults  # known where checks run
+from tests.kernels.covering import pairwise
+from tests.kernels.hsic_checks import ids, normal, poisoned
+
+Reductions = Callable[..., list[Tensor]]
+
+
+def reductions(
+    x: Tensor,
+    y: Tensor,
+    v: Tensor,
+    kernel: Kernel,
+    *,
+    which: str,
+    impl: str,
+    terms: Tensor | None = None,
+    **options: Any,
+) -> list[Tensor]:
+    """What a reduction returns; `impl` is that of the form."""
+    options |= {"kernel": kernel, "impl": impl}
+    if which == "product":
+        return [product(x, y, v, **options)]
+    if which == "row_sums":
+        return [row_sums(x, y, **options)]
+    if which == "logsumexp":
+        return [logsumexp(x, y, log_weights=terms, **options)]
+    return list(softmax_product(x, y, v, log_weights=terms, **options))
+
+
+def each(d: int, factor: float) -> Tensor:
+    """A bandwidth a dimension."""
+    return factor * d**0.5 * (1 + torch.arange(d) % 3 / 4)
+
+
+# By the width of the rows: distances of normal rows are about (2 width)^1/2.
+KERNELS: dict[str, Callable[[int], Kernel]] = {
+    "linear": lambda d: Linear(),
+    "polynomial": lambda d: Polynomial(3, coef0=torch.tensor(0.7)),
+    "cosine": lambda d: Cosine(),
+    "rbf": lambda d: RBF(torch.tensor(1.3 * d**0.5)),
+    "rbf of each": lambda d: RBF(each(d, 1.0)),
+    "squared distance": lambda d: SquaredDistance(0.9 * d**0.5),
+    "laplace": lambda d: Laplace(1.4 * d**0.5),
+    "laplace, norm 1": lambda d: Laplace(each(d, d**0.5), norm=1),
+    "matern 3/2": lambda d: Matern(1.2 * d**0.5, nu=1.5),
+    "matern 5/2": lambda d: Matern(1.5 * d**0.5, nu=2.5),
+    "rational quadratic": lambda d: RationalQuadratic(1.2 * d**0.5, alpha=torch.tensor(0.8)),
+    "inverse multiquadric": lambda d: InverseMultiquadric(1.4 * d**0.5),
+    "distance": lambda d: Distance(),
+    "distance, norm 3": lambda d: Distance(3),
+    "chebyshev": lambda d: Distance(math.inf),
+    "arc-cosine 0": lambda d: ArcCosine(0),
+    "arc-cosine 1": lambda d: ArcCosine(1) * InverseMultiquadric(d**0.5),
+    "arc-cosine 2": lambda d: ArcCosine(2) * RBF(d**0.5),
+    "sum": lambda d: RBF(1.3 * d**0.5) + Laplace(2.0 * d**0.5) + SquaredDistance(d**0.5),
+    "product": lambda d: (Polynomial(2, gamma=0.5 / d) + Linear()) * Matern(d**0.5, nu=0.5),
+}
+
+FACTORS: dict[str, list[Any]] = {
+    "kernel": list(KERNELS),
+    "which": ["product", "row_sums", "logsumexp", "softmax"],
+    "width": [1, 3, 17, 100],
+    "n": [1, 17, 127],
+    "m": [1, 17, 129],
+    "values": [1, 3, 70],
+    "exclude": ["none", "self", "groups", "same rows"],
+    "dtype": [torch.float32, torch.float16],
+}
+CASES = pairwise(FACTORS)
+# Row sums and log-sum-exps are among the others, and differences of rows have no kernel of gradients.
+DIFFERENCES = ("laplace, norm 1", "distance, norm 3", "chebyshev")
+GRADIENT_CASES = pairwise(
+    FACTORS
+    | {
+        "kernel": [name for name in KERNELS if name not in DIFFERENCES[1:]],
+        "which": ["product", "softmax"],
+        "width": [2, 17, 100],
+        "values": [1, 20],
+        "exclude": ["groups", "self", "same rows"],
+        "n": [1, 70],
+        "m": [17, 129],
+    }
+)
+
+
+def problem_of(case: dict[str, Any]) -> tuple[list[Tensor], dict[str, Any]]:
+    """Make rows, values and log-weights, and the options of a case."""
+    n, m, d = case["n"], case["m"], case["width"]
+    x = normal(n, d, seed=1, dtype=case["dtype"])
+    same = case["exclude"] in ("self", "same rows")
+    y = x if same else normal(m, d, seed=2, dtype=case["dtype"])
+    m = len(y)
+    options: dict[str, Any] = {"which": case["which"]}
+    if case["exclude"] == "self":
+        options["exclude"] = "self"
+    if case["exclude"] == "groups":
+        options["exclude"] = (ids(n, 4, seed=3), ids(m, 4, seed=4))
+    v = normal(m, case["values"], seed=5, dtype=case["dtype"])
+    return [x, y, v, normal(m, seed=6)], options
+
+
+def of_dtype(x: Tensor, y: Tensor, v: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The same rows as leaves in another dtype; y is x if it was."""
+    made = x.detach().to(dtype, copy=True).requires_grad_()
+    others = made if y is x else y.detach().to(dtype, copy=True).requires_grad_()
+    return made, others, v.to(dtype, copy=True).requires_grad_()
+
+
+def errs_at_most_twice_as_much_as_plain_torch(found: Reductions, case: dict[str, Any], times: float = 2) -> None:
+    (x, y, v, terms), options = problem_of(case)
+    kernel = KERNELS[case["kernel"]](case["width"])
+    with poisoned(), torch.no_grad():
+        got = found(x, y, v, kernel, terms=terms, **options)
+    with torch.no_grad():
+        exact = reductions(*of_dtype(x, y, v, torch.float64), kernel, terms=terms, impl="reference", **options)
+        plain = reductions(*of_dtype(x, y, v, torch.float32), kernel, terms=terms, impl="reference", **options)
+    for value, truth, other in zip(got, exact, plain, strict=True):
+        within(value, truth, other.to(value.dtype), times)
+
+
+def gradients_err_at_most_three_times_as_much(found: Reductions, case: dict[str, Any], times: float = 3) -> None:
+    (x, y, v, terms), options = problem_of(case)
+    made = []
+    for dtype, impl in ((x.dtype, None), (torch.float64, "reference"), (torch.float32, "blocked")):
+        kernel = KERNELS[case["kernel"]](case["width"])
+        numbers = [t.requires_grad_() for t in kernel.tensors()]
+        rows, log_weights = of_dtype(x, y, v, dtype), terms.clone().requires_grad_()
+        run = found if impl is None else partial(reductions, impl=impl)
+        sums = run(*rows, kernel, terms=log_weights, **options)
+        # Numbers that half precision holds: nothing is rounded on the way to the kernels.
+        given = [normal(s.numel(), seed=7, dtype=torch.float16).view_as(s).to(s.dtype) for s in sums]
+        held = [*dict.fromkeys(rows), log_weights, *numbers]
+        with poisoned():
+            made.append(torch.autograd.grad(sums, held, given, materialize_grads=True))
+    for value, truth, other in zip(*made, strict=True):
+        # Weights are rounded as rows are, and so are numbers that are sums over them.
+        within(value.to(x.dtype), truth, other.to(x.dtype), times)
+
+
+def within(value: Tensor, truth: Tensor, other: Tensor, times: float) -> None:
+    """Assert the error rule; both have infinities in the same places."""
+    assert value.shape == truth.shape
+    finite = truth.isfinite()
+    assert torch.equal(value[~finite].double(), truth[~finite])
+    value, truth, other = value[finite], truth[finite], other[finite]
+    if not truth.numel():
+        return
+    single = truth.to(value.dtype)
+    atol = 2 * (single + 0.3 - 0.3 - single).abs().max().item()
+    info = torch.finfo(value.dtype)
+    atol += 2 * info.eps * max(truth.abs().max().item(), info.smallest_normal)
+    error, allowed = (value - truth).abs().max().item(), (other.double() - truth).abs().max().item()
+    assert error <= times * allowed + atol, f"error {error:.3g}, plain torch {allowed:.3g}, ulp {atol:.3g}"
+
+
+def small_integers_are_exact(found: Reductions, precision: str | None) -> None:
+    # At most 3 bits each: nothing is rounded, in any precision.
+    x, y, v = (normal(n, d, seed=n).round().clamp(-4, 4) for n, d in ((70, 24), (150, 24), (150, 5)))
+    (got,) = found(x, y, v, Linear(), which="product", precision=precision)
+    assert torch.equal(got, x @ y.T @ v)
+
+
+def sums_of_tiles_are_as_good_as_one(found: Reductions) -> None:
+    # A part of a tile less than 1 would vanish beside 2^24, if what rounding lost were lost.
+    y = torch.zeros(1280, 1)
+    y[0], y[256:] = 2.0**24, 1.0 / 128
+    for values in (1, 3):
+        (got,) = found(torch.ones(3, 1), y, torch.ones(1280, values), Linear(), which="product")
+        assert got.flatten().tolist() == [2.0**24 + 8] * 3 * values
+
+
+def far_rows_keep_their_digits(found: Reductions, dtype: torch.dtype) -> None:
+    """Rows with the mean 1000: distances are those of the rows as they were rounded."""
+    x, y = ((1000 + 4 * normal(n, 6, seed=n, dtype=torch.float64)).to(dtype) for n in (70, 60))
+    for kernel in (RBF(6.0), Distance()):
+        (got,) = found(x, y, y, kernel, which="row_sums")
+        expected = row_sums(x.double(), y.double(), kernel=kernel, impl="reference")
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=0)
+
+
+def near_rows_keep_their_digits(found: Reductions) -> None:
+    """Roots of squared distances that are lost among the norms; and a row and itself, which are nothing apart."""
+    x = 100 * normal(40, 20, seed=8)
+    y = x.roll(1, 0) + 1e-3 * normal(40, 20, seed=9)
+    y[3] = x[5]
+    eye = torch.eye(40)
+    (got,) = found(x, y, eye, Distance(), which="product")
+    expected = product(x.double(), y.double(), eye.double(), kernel=Distance(), impl="reference")
+    # As far off as the rounding of its 20 numbers moves a row.
+    torch.testing.assert_close(got.double(), expected, rtol=3e-6, atol=2**-22 * x.abs().max().item())
+    assert got[5, 3] == 0
+    for kernel in (Distance(), Laplace(1e-2)):
+        (got,) = found(x, x, eye, kernel, which="product")
+        assert torch.equal(got.diagonal(), torch.full((40,), 0.0 if isinstance(kernel, Distance) else 1.0))
+    x *= 1e4
+    (got,) = found(x, x, eye, RBF(1e-3), which="product")
+    assert torch.equal(got.diagonal(), torch.ones(40))
+
+
+def a_broken_row_breaks_its_own_result(found: Reductions) -> None:
+    x, y, v = normal(70, 5, seed=10), normal(20, 5, seed=11), normal(20, 2, seed=12)
+    broken = x.clone()
+    broken[61, 3] = torch.nan
+    for name, kernel in KERNELS.items():
+        for which in ("product", "softmax"):
+            got, whole = (found(rows, y, v, kernel(5), which=which)[0] for rows in (broken, x))
+            assert got.isnan().any(1).nonzero().tolist() == [[61]], name
+            others = torch.arange(70) != 61
+            torch.testing.assert_close(got[others], whole[others], rtol=1e-5, atol=1e-5)
+
+
+def nothing_beside_the_rows_is_touched(found: Reductions) -> None:
+    """Rows between NaN, in strides; results are the same."""
+    x, y, v = normal(33, 19, seed=13), normal(45, 19, seed=14), normal(45, 3, seed=15)
+    holes = []
+    for rows in (x, y, v):
+        field = torch.full((len(rows) + 2, 3 * rows.shape[1] + 5), torch.nan)
+        hole = field[1:-1, 2 : 2 + 2 * rows.shape[1] : 2]
+        hole.copy_(rows)
+        holes.append(hole)
+    for kernel in (RBF(3.0), Distance(1)):
+        (got,), (expected,) = (found(*rows, kernel, which="product") for rows in (holes, (x, y, v)))
+        assert torch.equal(got, expected)
+
+
+def addresses_take_64_bits(found: Reductions) -> None:
+    # The last of 40 rows starts 2^31 numbers behind the first, and more; memory that nobody touches costs nothing.
+    stride = 55_200_000
+    far = torch.empty(39 * stride + 8, dtype=torch.float16).as_strided((40, 8), (stride, 1))
+    near = normal(40, 8, seed=16, dtype=torch.float16)
+    far.copy_(near)
+    v = normal(40, 2, seed=17, dtype=torch.float16)
+    for rows, others in ((far, near), (near, far)):
+        (got,), (expected,) = (found(*given, v, Linear(), which="product") for given in ((rows, others), (near, near)))
+        assert torch.equal(got, expected)
+
+
+def the_same_bits_every_time(found: Reductions) -> None:
+    x, y, v = normal(130, 20, seed=18), normal(300, 20, seed=19), normal(300, 3, seed=20)
+    x.requires_grad_()
+    first, second = (
+        [*(sums := found(x, y, v, KERNELS["sum"](20), which="softmax")), *torch.autograd.grad(sums[0].sum(), x)]
+        for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def each_pass_is_one_launch(found: Reductions) -> None:
+    from lamina_kernels.gram.sums import backward_launch, launch
+
+    x, y, v = (normal(n, d, seed=n).requires_grad_() for n, d in ((30, 4), (20, 4), (20, 3)))
+    launched: list[str] = []
+
+    def counting(whole: Callable[..., None]) -> Callable[..., None]:
+        return lambda kernel, *rest: (launched.append(kernel.fn.__name__), whole(kernel, *rest))[1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for room in (launch, backward_launch):
+            patch.setattr(room, "run", counting(room.run))
+        for which in ("product", "row_sums", "logsumexp"):
+            found(x, y, v, RBF(2.0), which=which)
+        mean, _ = found(x, y, v, RBF(2.0), which="softmax")
+        torch.autograd.grad(mean.sum(), (x, y))
+    forward = ["sums_kernel"] * 2 + ["softmax_kernel"] * 2
+    assert launched == [*forward, "gradients_kernel", "gradients_kernel", "sums_kernel"]
+
+
+def torch_finds_the_operators_in_order(found: Reductions) -> None:
+    """Schemas, fake tensors, gradients with static and dynamic shapes; and they compile without a break."""
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._functorch._aot_autograd.utils import make_boxed_func
+
+    from lamina_kernels.gram.pairs import build, flat
+    from lamina_kernels.gram.sums import op
+
+    x, y, v = (normal(n, d, seed=n).requires_grad_() for n, d in ((9, 3), (8, 3), (8, 2)))
+    b = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    p = build("", x, y, RBF(b) + Laplace(torch.ones(3)))
+    arguments = [a.detach().requires_grad_() if isinstance(a, Tensor) else a for a in flat(p)]
+    torch.library.opcheck(op._sums, (*arguments, v, "triton"))
+    torch.library.opcheck(op._softmax, (*arguments, v, normal(8, seed=1).requires_grad_(), "triton"))
+
+    def loss(x: Tensor, y: Tensor, b: Tensor) -> Tensor:
+        mean, lse = found(x, y, y, RBF(b) * Linear(), which="softmax")
+        return mean.sum() + lse.sum() + found(x, y, y, Matern(b), which="row_sums")[0].sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=lambda g, _: make_boxed_func(g)))
+    held = (x, y, b)
+    torch.testing.assert_close(*(torch.autograd.grad(f(*held), held) for f in (compiled, loss)))
+
+
+CHECKS = [
+    sums_of_tiles_are_as_good_as_one,
+    near_rows_keep_their_digits,
+    a_broken_row_breaks_its_own_result,
+    nothing_beside_the_rows_is_touched,
+    addresses_take_64_bits,
+    the_same_bits_every_time,
+    each_pass_is_one_launch,
+    torch_finds_the_operators_in_order,
+]

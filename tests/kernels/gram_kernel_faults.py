@@ -1,0 +1,129 @@
+"""Named faults of the Triton kernels of sums over pairs of rows; each changes what a launch is given, or a constant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.faults import fault
+
+
+def _arguments(patch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Replace arguments and constants of every launch."""
+    from lamina_kernels.gram.sums import launch
+
+    whole = launch.planned
+    patch.setattr(launch, "planned", lambda programs, arguments, tiles: whole(programs, arguments | changes, tiles))
+
+
+@fault
+def gram_kernel_keeps_the_diagonal(patch: pytest.MonkeyPatch) -> None:
+    """Each row is paired with itself."""
+    _arguments(patch, APART=False)
+
+
+@fault
+def gram_kernel_ignores_groups(patch: pytest.MonkeyPatch) -> None:
+    """Rows of a group are paired."""
+    _arguments(patch, x_groups=None, y_groups=None)
+
+
+@fault
+def gram_kernel_takes_rows_for_others(patch: pytest.MonkeyPatch) -> None:
+    """A row and itself are as far apart as rounding makes them."""
+    _arguments(patch, SAME=False)
+
+
+@fault
+def gram_kernel_skips_a_program(patch: pytest.MonkeyPatch) -> None:
+    """The last program never runs: its results are whatever the memory held."""
+    from lamina_kernels.gram.sums import launch
+
+    whole = launch.planned
+    patch.setattr(launch, "planned", lambda programs, arguments, tiles: whole(programs - 1, arguments, tiles))
+
+
+@fault
+def gram_kernel_reads_one_chunk(patch: pytest.MonkeyPatch) -> None:
+    """Only the first columns of the rows are read."""
+    from lamina_kernels.gram import operands
+
+    patch.setattr(operands, "_chunk", lambda width, products, whole: "16:1")
+
+
+@fault
+def gram_kernel_forgets_a_part_of_y(patch: pytest.MonkeyPatch) -> None:
+    """Of the parts of y, the sums over the first alone are returned."""
+    from lamina_kernels.gram.sums import launch
+
+    whole = launch.run
+
+    def run(kernel: Any, planned: Any, like: Any) -> None:
+        whole(kernel, planned, like)
+        planned.arguments["out"][1:] = 0
+
+    patch.setattr(launch, "run", run)
+
+
+@fault
+def gram_kernel_moves_no_rows(patch: pytest.MonkeyPatch) -> None:
+    """Rows stay where they are, however far from zero."""
+    from lamina_kernels.gram import operands
+
+    patch.setattr(operands, "moved", lambda x, y: (x, y))
+
+
+@fault
+def gram_kernel_trusts_lost_digits(patch: pytest.MonkeyPatch) -> None:
+    """Distances are roots of what is left of the norms, however little that is."""
+    import triton.language as tl
+
+    from lamina_kernels.gram import tile
+
+    patch.setattr(tile, "LOST", tl.constexpr(-1.0))
+
+
+@fault
+def gram_kernel_loses_what_rounding_loses(patch: pytest.MonkeyPatch) -> None:
+    """Sums over tiles are kept in one number."""
+    from lamina_kernels.gram.sums import forward
+
+    patch.setattr(forward, "added", lambda total, lost, x: (total + x, lost))
+
+
+@fault
+def gram_kernel_forgets_the_softmax(patch: pytest.MonkeyPatch) -> None:
+    """Gradients through a softmax are taken for those through sums."""
+    _arguments(patch, WEIGHTED=False)
+
+
+@fault
+def gram_kernel_takes_another_slope(patch: pytest.MonkeyPatch) -> None:
+    """The derivative of every function is taken to be its value."""
+    from lamina_kernels.gram.sums import backward
+
+    patch.setattr(backward, "slope", lambda u, k, a, name, degree: k)
+
+
+@fault
+def gram_kernel_forgets_the_other_factor(patch: pytest.MonkeyPatch) -> None:
+    """The gradient of a product of kernels is that of a sum."""
+    from lamina_kernels.gram.sums import backward
+
+    patch.setattr(backward, "down", lambda g, *rest: g)
+
+
+@fault
+def gram_kernel_counts_one_part_of_the_parameters(patch: pytest.MonkeyPatch) -> None:
+    """Of what programs add to the gradients of the parameters, that of the first alone is taken."""
+    from lamina_kernels.gram.sums import backward_launch
+
+    whole = backward_launch.run
+
+    def run(kernel: Any, launch: Any, like: Any) -> None:
+        whole(kernel, launch, like)
+        if launch.arguments.get("by_leaf") is not None:
+            launch.arguments["by_leaf"][..., 1:] = 0
+
+    patch.setattr(backward_launch, "run", run)

@@ -1,0 +1,107 @@
+"""Sums over pairs of rows by the Triton kernels, in Triton's interpreter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.kernels import gram_checks as checks
+from tests.kernels.forms import Form
+
+_LAUNCH, _TILING = "lamina_kernels.gram.sums.launch", "lamina_kernels.gram.tiling"
+
+
+def tiles(*arguments: Any) -> Any:
+    from lamina_kernels.gram.tiling import Tiling
+
+    return Tiling(64, 64, 64, 4, 1)
+
+
+def gradient_tiles(*arguments: Any) -> Any:
+    from lamina_kernels.gram.tiling import GradientTiling
+
+    return GradientTiling(64, 64, 64, 64, 4, 1)
+
+
+_TILES = {f"{_TILING}.sums": tiles, f"{_TILING}.gradients": gradient_tiles}
+TRITON = Form(checks.reductions, "triton", _TILES, "interpreter")
+# Programs share the rows of y.
+SPLIT = TRITON._replace(settings=_TILES | {f"{_LAUNCH}.COLUMNS": 64})
+
+
+@pytest.mark.parametrize("case", checks.CASES, ids=lambda case: " ".join(map(str, case.values())))
+def test_errs_at_most_twice_as_much_as_plain_torch(case: dict[str, Any]) -> None:
+    SPLIT.run(checks.errs_at_most_twice_as_much_as_plain_torch, case)
+
+
+@pytest.mark.parametrize("case", checks.GRADIENT_CASES, ids=lambda case: " ".join(map(str, case.values())))
+def test_gradients_err_at_most_three_times_as_much(case: dict[str, Any]) -> None:
+    SPLIT.run(checks.gradients_err_at_most_three_times_as_much, case)
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test(check: Any) -> None:
+    TRITON.run(check)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_far_rows_keep_their_digits(dtype: torch.dtype) -> None:
+    TRITON.run(checks.far_rows_keep_their_digits, dtype)
+
+
+@pytest.mark.parametrize("precision", [None, "bf16x3", "tf32", "ieee"])
+def test_small_integers_are_exact(precision: str | None) -> None:
+    TRITON.run(checks.small_integers_are_exact, precision)
+
+
+_WHOLE: dict[str, Any] = {
+    "kernel": "rbf", "which": "product", "width": 100, "n": 70, "m": 129, "values": 3, "exclude": "none",
+    "dtype": torch.float32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes"),
+    [
+        ("gram_kernel_keeps_the_diagonal", {"exclude": "self"}),
+        ("gram_kernel_ignores_groups", {"exclude": "groups"}),
+        ("gram_kernel_skips_a_program", {}),
+        ("gram_kernel_reads_one_chunk", {}),
+        ("gram_kernel_forgets_a_part_of_y", {}),
+    ],
+)
+def test_a_fault_is_noticed(fault: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError):
+        SPLIT.run(checks.errs_at_most_twice_as_much_as_plain_torch, _WHOLE | changes, fault=fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes"),
+    [
+        ("gram_kernel_forgets_the_softmax", {"which": "softmax"}),
+        ("gram_kernel_takes_another_slope", {"kernel": "matern 3/2"}),
+        ("gram_kernel_forgets_the_other_factor", {"kernel": "product"}),
+        ("gram_kernel_counts_one_part_of_the_parameters", {}),
+        ("gram_kernel_skips_a_program", {}),
+    ],
+)
+def test_a_fault_of_the_gradients_is_noticed(fault: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError):
+        SPLIT.run(checks.gradients_err_at_most_three_times_as_much, _WHOLE | {"width": 17} | changes, fault=fault)
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "arguments"),
+    [
+        ("gram_kernel_moves_no_rows", checks.far_rows_keep_their_digits, (torch.float32,)),
+        ("gram_kernel_moves_no_rows", checks.far_rows_keep_their_digits, (torch.float16,)),
+        ("gram_kernel_trusts_lost_digits", checks.near_rows_keep_their_digits, ()),
+        ("gram_kernel_takes_rows_for_others", checks.near_rows_keep_their_digits, ()),
+        ("gram_kernel_loses_what_rounding_loses", checks.sums_of_tiles_are_as_good_as_one, ()),
+    ],
+)
+def test_a_fault_in_the_digits_is_noticed(fault: str, check: Any, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(AssertionError):
+        TRITON.run(check, *arguments, fault=fault)

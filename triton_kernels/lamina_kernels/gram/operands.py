@@ -1,0 +1,185 @@
+"""The rows of a kernel's bases as Triton kernels take them, in plain torch."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.terms import Branch, Leaf, Node, middle
+from lamina_kernels.tiles.rounding import round_to_tf32
+
+# The most columns that are multiplied at a time, by what multiplies them, and of rows that are loaded once.
+CHUNK = {"half": 64, "bf16x6": 32, "bf16x3": 32, "tf32": 32, "ieee": 16}
+UNBOUNDED = ("identity", "power")
+
+
+class Base(NamedTuple):
+    """The rows of one base; leaves may share it.
+
+    Attributes:
+        x: [n, width]; each row contiguous inside, but for a "norm", whose columns are.
+        y: [m, width], likewise.
+        x_norms: [n] float32, |x|² of the rows as they are here; None for "dot" and "norm".
+        y_norms: [m], likewise.
+        x_row: Elements from one row of x to the next.
+        x_column: Elements from one column of x to the next.
+        y_row: As of x.
+        y_column: As of x.
+        width: Columns.
+    """
+
+    x: Any
+    y: Any
+    x_norms: Any
+    y_norms: Any
+    x_row: Any
+    x_column: Any
+    y_row: Any
+    y_column: Any
+    width: Any
+
+
+class Operands(NamedTuple):
+    """All bases, and the tree as Triton compiles it; see `tree`.
+
+    Attributes:
+        bases: The bases.
+        code: The tree.
+        kinds: Of each base, its kind and its norm.
+        columns: Of each base, where its columns start and stop in the rows of the pairs.
+        products: How rows are multiplied: "half", or the precision of float32.
+    """
+
+    bases: tuple[Base, ...]
+    code: str
+    kinds: tuple[tuple[str, float], ...]
+    columns: tuple[tuple[int, int], ...]
+    products: str
+
+    def base_code(self, whole: int) -> str:
+        """Return the bases as Triton compiles them, with the widest rows of which a tile of x is loaded once."""
+        codes = (
+            f"{kind}:{norm}:{_chunk(base.width, self.products, whole)}"
+            for (kind, norm), base in zip(self.kinds, self.bases, strict=True)
+        )
+        return " ".join(codes)
+
+    def swapped(self) -> Operands:
+        """Return the same with x and y in each other's place: every base is symmetric."""
+        turned = (
+            Base(b.y, b.x, b.y_norms, b.x_norms, b.y_row, b.y_column, b.x_row, b.x_column, b.width) for b in self.bases
+        )
+        return self._replace(bases=tuple(turned))
+
+
+def prepare(p: Pairs, products: str) -> Operands:
+    """Return the bases of a kernel, each of as many leaves as share it; for `products` see `Operands`."""
+    members: dict[tuple[str, float, int, int], list[Leaf]] = {}
+    for leaf in _leaves(p.tree):
+        members.setdefault(_key(leaf), []).append(leaf)
+    numbers = {leaf.place: number for number, leaves in enumerate(members.values()) for leaf in leaves}
+    kinds = tuple((_base_kind(leaves), key[1]) for key, leaves in members.items())
+    columns = tuple((start, stop) for *_, start, stop in members)
+    made = tuple(
+        _base(p, kind, span, rounds=products == "tf32") for (kind, _), span in zip(kinds, columns, strict=True)
+    )
+    return Operands(made, _encoded(p.tree, numbers), kinds, columns, products)
+
+
+def is_bounded(node: Node) -> bool:
+    """Return whether values are small numbers, which half precision holds, whatever the rows."""
+    return all(leaf.function not in UNBOUNDED for leaf in _leaves(node))
+
+
+def _leaves(node: Node) -> list[Leaf]:
+    return [node] if isinstance(node, Leaf) else [*_leaves(node.left), *_leaves(node.right)]
+
+
+def _kind(leaf: Leaf) -> str:
+    return leaf.base if leaf.base != "norm" else "root" if leaf.norm == 2 else "norm"
+
+
+def _key(leaf: Leaf) -> tuple[str, float, int, int]:
+    """Return what leaves that share a base have in common: squared distances serve roots too."""
+    kind = _kind(leaf)
+    return "square" if kind == "root" else kind, leaf.norm if kind == "norm" else 0.0, leaf.start, leaf.stop
+
+
+def _base_kind(leaves: list[Leaf]) -> str:
+    kinds = {_kind(leaf) for leaf in leaves}
+    return "root" if "root" in kinds else kinds.pop()
+
+
+def _encoded(node: Node, numbers: dict[int, int]) -> str:
+    if isinstance(node, Branch):
+        return f"{_encoded(node.left, numbers)} {_encoded(node.right, numbers)} {node.operator}"
+    return f"{_kind(node)}:{node.function}:{node.degree}:{numbers[node.place]}:{node.place}"
+
+
+def _chunk(width: int, products: str, whole: int) -> str:
+    """Return how many columns are multiplied at a time (a matrix instruction takes at least 16), and if it is all."""
+    if width <= whole:
+        return f"{max(16, 1 << (width - 1).bit_length())}:1"
+    return f"{CHUNK[products]}:0"
+
+
+def _base(p: Pairs, kind: str, columns: tuple[int, int], *, rounds: bool) -> Base:
+    x, y = (rows[:, slice(*columns)] for rows in (p.x, p.y))
+    if p.same:
+        y = x
+    if kind == "norm":
+        # Columns are loaded one at a time, whole ones from consecutive memory.
+        x_rows = x.T.contiguous().T
+        y_rows = x_rows if y is x else y.T.contiguous().T
+        return _named(x_rows, y_rows, None, None)
+    if kind != "dot":
+        x, y = moved(x, y)
+    if rounds and x.dtype == torch.float32:
+        same = y is x
+        x = round_to_tf32(x)
+        y = x if same else round_to_tf32(y)
+    same = y is x
+    x = _contiguous(x)
+    y = x if same else _contiguous(y)
+    if kind == "dot":
+        return _named(x, y, None, None)
+    x_norms = _norms(x)
+    return _named(x, y, x_norms, x_norms if same else _norms(y))
+
+
+def _named(x: Tensor, y: Tensor, x_norms: Tensor | None, y_norms: Tensor | None) -> Base:
+    return Base(x, y, x_norms, y_norms, x.stride(0), x.stride(1), y.stride(0), y.stride(1), x.shape[1])
+
+
+def moved(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows moved by the mean of y, in which distances do not change; y is x again if it was.
+
+    |x|² + |y|² - 2 <x, y> then cancels less. Rows in half precision are moved in the columns where this rounds none of
+    them: far from zero, where it matters.
+    """
+    shift = middle(y)
+    if x.dtype == torch.float32:
+        own = x - shift.float()
+        return own, own if y is x else y - shift.float()
+    shift = shift.to(x.dtype)
+    exact = _is_exact(x, shift) if y is x else _is_exact(x, shift) & _is_exact(y, shift)
+    shift = torch.where(exact, shift, 0)
+    own = x - shift
+    return own, own if y is x else y - shift
+
+
+def _is_exact(rows: Tensor, shift: Tensor) -> Tensor:
+    """Return for each column whether the rows lose no digit when they are moved; broken rows count for none."""
+    far = rows.float() - shift.float()
+    return ((rows - shift).float() == far).logical_or_(far.isnan()).all(0)
+
+
+def _contiguous(rows: Tensor) -> Tensor:
+    return rows if rows.stride(1) == 1 or rows.shape[1] <= 1 else rows.contiguous()
+
+
+def _norms(rows: Tensor) -> Tensor:
+    return rows.float().square().sum(1)

@@ -1,0 +1,86 @@
+"""The Triton kernel of sums of the rows of v, weighted by kernel values."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from lamina_kernels.gram.sums.weights import hidden, weighed
+from lamina_kernels.gram.tile import At, numbers_of, products_of, rows_of, values
+from lamina_kernels.gram.walk import tile_at, turns, walk_of
+from lamina_kernels.tiles.dot import dot, rounded_for, weights_as
+from lamina_kernels.tiles.load import INDEX, load_rows
+
+
+@triton.jit
+def added(total, lost, x):
+    """Return total + x, and what its rounding lost: the sum of any number of tiles is as good as one (Kahan)."""
+    x = x - lost
+    larger = total + x
+    return larger, (larger - total) - x
+
+
+@triton.jit(do_not_specialize=["n", "m", "splits", "values_width"])
+def sums_kernel(
+    bases, parameters,  # see `tile`
+    v,  # [m, values_width]: rows contiguous inside
+    x_term, y_term,  # [n], [m] float32 or None: see `weighed`
+    x_groups, y_groups,  # [n], [m] int64, or None: pairs of a group do not count
+    out,  # [splits, n, values_width] float32
+    n, m, splits, values_width, v_row,
+    CODE: tl.constexpr, BASES: tl.constexpr, PRECISION: tl.constexpr, VALUE_PRECISION: tl.constexpr,
+    WEIGHTED: tl.constexpr, SAME: tl.constexpr, APART: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, VALUES: tl.constexpr,
+):  # fmt: skip
+    """Sum ROWS rows of weights times VALUES columns of v (one, without a matrix product, if that is 1).
+
+    The grid is one-dimensional: blocks of rows run fastest, then parts of y, then blocks of columns of v. Nobody else
+    writes where a program writes.
+    """
+    blocks = tl.cdiv(n, ROWS)
+    block = tl.program_id(0) % blocks
+    split = tl.program_id(0) // blocks % splits
+    first_value = tl.program_id(0) // blocks // splits * VALUES
+
+    rows = block * ROWS + tl.arange(0, ROWS)
+    rows_valid = rows < n
+    numbers = numbers_of(parameters, CODE)
+    left = rows_of(bases, rows, rows_valid, BASES)
+    walk = walk_of(block, split, splits, m, SAME, ROWS, COLUMNS)
+    if VALUES == 1:
+        total = tl.zeros([ROWS], tl.float32)
+    else:
+        total = tl.zeros([ROWS, VALUES], tl.float32)
+    lost = total
+    for EDGE in tl.static_range(0, 2):
+        for turn in range(turns(walk, EDGE)):
+            columns = tile_at(walk, turn, EDGE) * COLUMNS + tl.arange(0, COLUMNS)
+            columns_valid = columns < m
+            at = At(rows, rows_valid, columns, columns_valid)
+            itself = None
+            if SAME and EDGE:
+                itself = rows[:, None] == columns[None, :]
+            products = products_of(bases, left, at, itself, BASES, PRECISION)
+            k = values(products, bases, numbers, at, itself, CODE, BASES)
+            if WEIGHTED:
+                k = weighed(k, x_term, y_term, at)
+            k = hidden(k, 0.0, itself, x_groups, y_groups, at, APART)
+            # Rows beyond the edge are 0 in v.
+            if VALUES == 1:
+                factor = tl.load(v + columns.to(INDEX) * v_row, mask=columns_valid, other=0.0).to(tl.float32)
+                part = tl.sum(k * factor[None, :], 1)
+            else:
+                v_tile = load_rows(v, columns, v_row, columns_valid, first_value, values_width, VALUES)
+                part = dot(
+                    rounded_for(weights_as(k, v_tile), VALUE_PRECISION), v_tile,
+                    tl.zeros([ROWS, VALUES], tl.float32), VALUE_PRECISION,
+                )  # fmt: skip
+            total, lost = added(total, lost, part)  # pyright: ignore[reportGeneralTypeIssues]
+
+    row = (split.to(INDEX) * n + rows) * values_width
+    if VALUES == 1:
+        tl.store(out + row, total, mask=rows_valid)
+    else:
+        place = first_value + tl.arange(0, VALUES)
+        inside = rows_valid[:, None] & (place < values_width)[None, :]
+        tl.store(out + row[:, None] + place[None, :], total, mask=inside)

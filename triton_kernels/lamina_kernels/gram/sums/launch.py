@@ -1,0 +1,152 @@
+"""How the Triton kernels of sums are launched: operands, tiles, grid."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lamina_kernels import dispatch
+from lamina_kernels.gram import tiling
+from lamina_kernels.gram.operands import Operands, is_bounded, prepare
+from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.sums.forward import sums_kernel
+from lamina_kernels.gram.sums.softmax import softmax_kernel
+from lamina_kernels.gram.tiling import GradientTiling, Tiling
+from lamina_kernels.tiles.launch import Launch, run
+from lamina_kernels.tiles.rounding import round_to_tf32
+from lamina_kernels.tiles.rows import ceil_div
+from lamina_kernels.tiles.target import accurate
+
+# Programs that keep the largest GPUs busy. It is the same number everywhere: the sums do not depend on the GPU.
+PROGRAMS = 512
+# Rows of y that are worth a program of their own.
+COLUMNS = 2048
+# Columns of v that are summed at a time: as many as a program holds twice, for what rounding lost.
+VALUES = 64
+
+
+class Terms(NamedTuple):
+    """What is added to kernel values, whose exponentials are the weights then.
+
+    Attributes:
+        x_term: [n] float32, or None.
+        y_term: [m] float32, or None.
+    """
+
+    x_term: Tensor | None
+    y_term: Tensor | None
+
+
+def sums(p: Pairs, v: Tensor) -> Tensor:
+    """Return sum_j k_ij v_j, [n, width of v], from one launch; tiles are summed as exactly as in float64."""
+    target = dispatch.target(p.x)
+    return weighted(p, prepare(p, products_of(p, target)), v, None, target)
+
+
+def weighted(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Tensor:
+    """Return sum_j w_ij v_j, [n, width of v] float32, where w is k, or its exponential with terms."""
+    launch = sums_plan(p, operands, v, terms, target)
+    run(sums_kernel, launch, p.x)
+    parts = launch.arguments["out"]
+    return parts[0] if len(parts) == 1 else parts.double().sum(0).float()
+
+
+def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the mean of the rows of v under the softmax of k_ij + log_weights_j over j, and its log-sum-exp."""
+    target = dispatch.target(p.x)
+    launch = softmax_plan(p, prepare(p, products_of(p, target)), v, log_weights, target)
+    run(softmax_kernel, launch, p.x)
+    out, lse = launch.arguments["out"], launch.arguments["lse"]
+    if len(lse) == 1:
+        return out[0], lse[0]
+    whole = lse.double().logsumexp(0)
+    shares = (lse - whole.masked_fill(whole == -torch.inf, 0)).exp()
+    return (out * shares[:, :, None]).sum(0).float(), whole.float()
+
+
+def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
+    """Choose tiles and grid of sums for a target, and allocate what they write."""
+    tiles = tiling.sums(target, operands.products, len(operands.bases))
+    arguments = shared(p, operands, tiles) | _values(p, v, operands.products, None if terms is None else target)
+    blocks, splits, parts = grid(p, tiles, ceil_div(v.shape[1], max(arguments["VALUES"], 1)))
+    arguments |= {
+        "x_term": None if terms is None else terms.x_term,
+        "y_term": None if terms is None else terms.y_term,
+        "WEIGHTED": terms is not None,
+        "out": p.x.new_empty(splits, p.n, v.shape[1], dtype=torch.float32),
+        "splits": splits,
+    }
+    return planned(blocks * splits * parts, arguments, tiles)
+
+
+def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | None, target: str) -> Launch:
+    """Choose tiles and grid of a softmax for a target, and allocate what it writes."""
+    tiles = tiling.sums(target, operands.products, len(operands.bases))
+    arguments = shared(p, operands, tiles) | _values(p, v, operands.products, target)
+    blocks, splits, parts = grid(p, tiles, max(1, ceil_div(v.shape[1], max(arguments["VALUES"], 1))))
+    arguments |= {
+        "y_term": None if log_weights is None else log_weights.float().contiguous(),
+        "out": p.x.new_empty(splits, p.n, v.shape[1], dtype=torch.float32),
+        "lse": p.x.new_empty(splits, p.n, dtype=torch.float32),
+        "splits": splits,
+    }
+    return planned(blocks * splits * parts, arguments, tiles)
+
+
+def products_of(p: Pairs, target: str) -> str:
+    """Return how rows are multiplied: "half", or the precision of float32."""
+    return "half" if p.x.dtype != torch.float32 else p.precision or accurate(target)
+
+
+def shared(p: Pairs, operands: Operands, tiles: Tiling | GradientTiling) -> dict[str, Any]:
+    """Return what all kernels of sums take, by name."""
+    return {
+        "bases": operands.bases,
+        "CODE": operands.code,
+        "BASES": operands.base_code(tiles.whole),
+        "parameters": p.parameters.float().contiguous(),
+        "x_groups": None if p.x_groups is None else p.x_groups.contiguous(),
+        "y_groups": None if p.y_groups is None else p.y_groups.contiguous(),
+        "n": p.n,
+        "m": p.m,
+        "PRECISION": operands.products,
+        "SAME": p.same,
+        "APART": p.apart,
+        "ROWS": tiles.rows,
+        "COLUMNS": tiles.columns,
+    }
+
+
+def grid(p: Pairs, tiles: Tiling | GradientTiling, parts: int) -> tuple[int, int, int]:
+    """Return the blocks of rows, how many parts y is cut into to keep a GPU busy, and the parts that are asked for."""
+    blocks = ceil_div(p.n, tiles.rows)
+    splits = min(ceil_div(PROGRAMS, max(blocks * parts, 1)), ceil_div(p.m, COLUMNS))
+    return blocks, max(splits, 1), parts
+
+
+def planned(programs: int, arguments: dict[str, Any], tiles: Tiling | GradientTiling) -> Launch:
+    """Return the launch."""
+    return Launch((programs,), arguments, {"num_warps": tiles.warps, "num_stages": tiles.stages})
+
+
+def _values(p: Pairs, v: Tensor, products: str, target: str | None) -> dict[str, Any]:
+    """Return how the rows of v are multiplied; `target` is None unless by weights that are exponentials.
+
+    Weights take the dtype of v. Those that float16 may not hold are multiplied in TF32, which has as many digits. What
+    comes as float32 to exponentials, gradients of a softmax, cancels: it is multiplied accurately.
+    """
+    width, precision = v.shape[1], products
+    if v.dtype == torch.float16 and target is None and not is_bounded(p.tree):
+        v = v.float()
+    if v.dtype == torch.float32 and target is not None:
+        precision = p.precision if products != "half" and p.precision else accurate(target)
+    elif v.dtype == torch.float32 and products == "half":
+        precision = "tf32"
+    # One column alone is summed without tensor cores.
+    if precision == "tf32" and v.dtype == torch.float32 and width > 1:
+        v = round_to_tf32(v)
+    v = v if width <= 1 or v.stride(1) == 1 else v.contiguous()
+    block = width if width <= 1 else min(max(16, 1 << (width - 1).bit_length()), VALUES)
+    return {"v": v, "v_row": v.stride(0), "values_width": width, "VALUES": block, "VALUE_PRECISION": precision}

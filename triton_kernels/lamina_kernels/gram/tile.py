@@ -1,0 +1,207 @@
+"""A tile of kernel values k(x_i, y_j), [R, C] float32, in Triton: what every reduction over pairs starts with.
+
+A kernel takes `bases` (a tuple of `operands.Base`), `parameters` ([leaves, 2] float32), and the strings CODE and
+BASES that `Operands` holds, and computes
+
+    numbers = numbers_of(parameters, CODE)
+    left = rows_of(bases, rows, rows < n, BASES)                 # once, before the walk over columns
+    at = At(rows, rows < n, columns, columns < m)                # [R] and [C]: numbers of rows of x and of y
+    products = products_of(bases, left, at, itself, BASES, PRECISION)
+    k = values(products, bases, numbers, at, itself, CODE, BASES)
+
+`itself` is [R, C], where both rows are one and the same, or None. Rows beyond the edge are taken for zeros: the values
+there are some numbers, which the reduction masks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+
+from lamina_kernels.gram import tree
+from lamina_kernels.gram.tile_functions import LOG2E, power, value
+from lamina_kernels.tiles.dot import dot_of_rows, dot_rows
+from lamina_kernels.tiles.load import INDEX, load_rows
+from lamina_kernels.tiles.score import KEEP_NAN
+
+# Where a squared distance is a smaller part of its rows' squared norms, it has lost too many digits for its root.
+LOST = tl.constexpr(2.0**-8)
+
+
+class At(NamedTuple):
+    """Where a tile lies.
+
+    Attributes:
+        rows: [R], rows of x.
+        rows_valid: [R], whether they exist.
+        columns: [C], rows of y.
+        columns_valid: [C], whether they exist.
+    """
+
+    rows: tl.tensor
+    rows_valid: tl.tensor
+    columns: tl.tensor
+    columns_valid: tl.tensor
+
+
+@triton.jit
+def numbers_of(parameters, CODE: tl.constexpr):
+    """Return weight (times log2(e) of "exp") and shape of each leaf, one behind the other, as `values` takes them."""
+    numbers = ()
+    for number in tl.static_range(tree.leaves(CODE)):  # pyright: ignore[reportGeneralTypeIssues]
+        weight = tl.load(parameters + 2 * number)
+        if tree.function(tree.leaf_at(CODE, number)) == "exp":
+            weight *= LOG2E
+        numbers = numbers + (weight, tl.load(parameters + 2 * number + 1))  # noqa: RUF005
+    return numbers
+
+
+@triton.jit
+def rows_of(bases, rows, rows_valid, BASES: tl.constexpr):
+    """Return what is loaded once of each base: its rows of x, if they are multiplied whole; else anything."""
+    left = ()
+    for number in tl.static_range(tree.bases(BASES)):  # pyright: ignore[reportGeneralTypeIssues]
+        left = left + (_rows(bases[number], rows, rows_valid, number, BASES),)  # noqa: RUF005
+    return left
+
+
+@triton.jit
+def products_of(bases, left, at, itself, BASES: tl.constexpr, PRECISION: tl.constexpr):
+    """Return a tile of each base: products of rows, squared distances ("root"), or distances ("norm")."""
+    products = ()
+    for number in tl.static_range(tree.bases(BASES)):  # pyright: ignore[reportGeneralTypeIssues]
+        tile = _product(bases[number], left[number], at, itself, number, BASES, PRECISION)
+        products = products + (tile,)  # noqa: RUF005
+    return products
+
+
+@triton.jit
+def values(products, bases, numbers, at, itself, CODE: tl.constexpr, BASES: tl.constexpr):
+    """Return the tile of a tree."""
+    if tree.is_leaf(CODE):
+        u = argument(products, bases, numbers, at, itself, CODE, BASES)
+        return value(u, numbers[2 * tree.place(CODE) + 1], tree.function(CODE), tree.degree(CODE))
+    else:
+        a = values(products, bases, numbers, at, itself, tree.left(CODE), BASES)
+        b = values(products, bases, numbers, at, itself, tree.right(CODE), BASES)
+        if tree.operator(CODE) == "+":
+            return a + b
+        else:
+            return a * b
+
+
+@triton.jit
+def argument(products, bases, numbers, at, itself, LEAF: tl.constexpr, BASES: tl.constexpr):
+    """Return u = w t of a leaf."""
+    weight, tile = numbers[2 * tree.place(LEAF)], products[tree.base_of(LEAF)]
+    if tree.kind(LEAF) == "square" and tree.base_kind(BASES, tree.base_of(LEAF)) == "square":
+        x_norms, y_norms = _norms(bases[tree.base_of(LEAF)], at)  # pyright: ignore[reportGeneralTypeIssues]
+        u = tile * (-2.0 * weight) + ((x_norms * weight)[:, None] + (y_norms * weight)[None, :])
+        # At most 0, as w is below 0.
+        u = tl.minimum(u, 0.0, propagate_nan=KEEP_NAN)
+        if itself is not None:
+            u = tl.where(itself, 0.0, u)
+        return u
+    elif tree.kind(LEAF) == "root":
+        return tl.sqrt(tile) * weight
+    else:
+        return tile * weight
+
+
+@triton.jit
+def differences(base, at, NORM: tl.constexpr):
+    """Return sums over the dimensions of |x - y|^NORM, or the largest |x - y|, one dimension at a time."""
+    total = tl.zeros([at.rows.shape[0], at.columns.shape[0]], tl.float32)
+    x = base.x + at.rows.to(INDEX) * base.x_row
+    y = base.y + at.columns.to(INDEX) * base.y_row
+    for dimension in range(base.width):
+        step = tl.cast(dimension, INDEX)
+        a = tl.load(x + step * base.x_column, mask=at.rows_valid, other=0.0).to(tl.float32)
+        b = tl.load(y + step * base.y_column, mask=at.columns_valid, other=0.0).to(tl.float32)
+        apart = tl.abs(a[:, None] - b[None, :])
+        if NORM == 1:
+            total += apart
+        elif float("inf") == NORM:
+            total = tl.maximum(total, apart, propagate_nan=KEEP_NAN)
+        else:
+            total += raised(apart, NORM)
+    return total
+
+
+@triton.jit
+def raised(x, EXPONENT: tl.constexpr):
+    """Return x^EXPONENT for x at least 0 and an exponent above 0; 0 stays 0, NaN stays NaN."""
+    if EXPONENT == 2 or EXPONENT == 3 or EXPONENT == 4:
+        return power(x, int(EXPONENT))
+    else:
+        return tl.where(x > 0.0, tl.exp2(tl.log2(tl.where(x > 0.0, x, 1.0)) * EXPONENT), x)
+
+
+@triton.jit
+def _rows(base, rows, rows_valid, NUMBER: tl.constexpr, BASES: tl.constexpr):
+    if tree.base_kind(BASES, NUMBER) != "norm" and tree.is_whole(BASES, NUMBER):
+        return load_rows(base.x, rows, base.x_row, rows_valid, 0, base.width, tree.chunk(BASES, NUMBER))
+    else:
+        return rows
+
+
+@triton.jit
+def _norms(base, at):
+    """Return |x|² and |y|², [R] and [C]."""
+    return (
+        tl.load(base.x_norms + at.rows.to(INDEX), mask=at.rows_valid, other=0.0),
+        tl.load(base.y_norms + at.columns.to(INDEX), mask=at.columns_valid, other=0.0),
+    )
+
+
+@triton.jit
+def _product(
+    base, left, at, itself,
+    NUMBER: tl.constexpr, BASES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    if tree.base_kind(BASES, NUMBER) == "norm":
+        total = differences(base, at, tree.norm(BASES, NUMBER))
+        if tree.norm(BASES, NUMBER) == 1 or tree.norm(BASES, NUMBER) == float("inf"):
+            return total
+        else:
+            return raised(total, 1.0 / tree.norm(BASES, NUMBER))
+    else:
+        if tree.is_whole(BASES, NUMBER):
+            right = load_rows(
+                base.y, at.columns, base.y_row, at.columns_valid, 0, base.width, tree.chunk(BASES, NUMBER)
+            )
+            tile = dot_rows(left, right, tl.zeros([at.rows.shape[0], at.columns.shape[0]], tl.float32), PRECISION)
+        else:
+            tile = dot_of_rows(
+                base.x, at.rows, base.x_row, at.rows_valid, base.y, at.columns, base.y_row, at.columns_valid,
+                base.width, PRECISION, tree.chunk(BASES, NUMBER),
+            )  # fmt: skip
+        if tree.base_kind(BASES, NUMBER) == "root":
+            return _squared_distances(tile, base, at, itself)
+        else:
+            return tile
+
+
+@triton.jit
+def _squared_distances(products, base, at, itself):
+    """Return squared distances whose roots have their digits: of near rows, from differences.
+
+    A tile that holds a near pair, which is not a row and itself, is computed anew.
+    """
+    x_norms, y_norms = _norms(base, at)  # pyright: ignore[reportGeneralTypeIssues]
+    squares = x_norms[:, None] + y_norms[None, :] - 2.0 * products
+    squares = tl.maximum(squares, 0.0, propagate_nan=KEEP_NAN)
+    others = squares
+    if itself is not None:
+        others = tl.where(itself, float("inf"), squares)
+    # A row that is broken, or is none, hides no other.
+    largest = tl.max(tl.where(y_norms < float("inf"), y_norms, 0.0), 0)
+    least = tl.min(tl.where(others < float("inf"), others, float("inf")), 1)
+    lost = at.rows_valid & (least < (x_norms + largest) * LOST)
+    if tl.max(lost.to(tl.int32), 0) > 0:
+        squares = differences(base, at, 2)
+    if itself is not None:
+        squares = tl.where(itself, 0.0, squares)
+    return squares

@@ -1,0 +1,96 @@
+"""The sizes of tiles of sums over pairs of rows, by GPU and precision.
+
+Chosen from compiled code alone, by `make test-aot` (instructions a score, registers, spills): no GPU was at hand.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lamina_kernels.tiles.target import kind
+
+
+class Tiling(NamedTuple):
+    """How the work of a program is cut.
+
+    Attributes:
+        rows: Rows of a tile of kernel values.
+        columns: Its columns.
+        whole: The widest rows of which a tile of x is loaded once, for all columns.
+        warps: Warps of a program.
+        stages: Tiles in flight.
+    """
+
+    rows: int
+    columns: int
+    whole: int
+    warps: int
+    stages: int
+
+
+_SUMS = {
+    ("hopper", "half"): Tiling(128, 128, 128, 8, 2),
+    ("hopper", "single"): Tiling(128, 64, 64, 8, 2),
+    ("blackwell", "half"): Tiling(128, 64, 128, 8, 3),
+    # With rows that are loaded once, six products of bfloat16 take more tensor memory than there is.
+    ("blackwell", "single"): Tiling(128, 64, 0, 8, 2),
+    ("nvidia", "half"): Tiling(128, 64, 128, 8, 2),
+    ("nvidia", "single"): Tiling(64, 64, 0, 4, 2),
+    ("amd", "half"): Tiling(128, 64, 64, 4, 2),
+    ("amd", "single"): Tiling(64, 64, 32, 4, 2),
+}
+
+
+class GradientTiling(NamedTuple):
+    """How the work of a program of the gradients is cut; see `Tiling`.
+
+    Attributes:
+        rows: Rows of a tile of kernel values.
+        columns: Its columns.
+        width: Columns of the gradients that a program makes.
+        whole: The widest rows of which a tile of x is loaded once, for all columns.
+        warps: Warps of a program.
+        stages: Tiles in flight.
+    """
+
+    rows: int
+    columns: int
+    width: int
+    whole: int
+    warps: int
+    stages: int
+
+
+_GRADIENTS = {
+    ("hopper", "half"): GradientTiling(128, 64, 128, 128, 8, 2),
+    ("hopper", "single"): GradientTiling(64, 32, 64, 0, 4, 2),
+    ("blackwell", "half"): GradientTiling(128, 64, 64, 0, 8, 2),
+    ("blackwell", "single"): GradientTiling(64, 32, 64, 0, 4, 2),
+    ("nvidia", "half"): GradientTiling(64, 64, 64, 64, 4, 2),
+    ("nvidia", "single"): GradientTiling(32, 32, 64, 0, 4, 2),
+    ("amd", "half"): GradientTiling(64, 32, 64, 64, 4, 1),
+    ("amd", "single"): GradientTiling(32, 32, 64, 0, 4, 1),
+}
+
+
+def sums(target: str, products: str, bases: int) -> Tiling:
+    """Return the tiles of sums.
+
+    Args:
+        target: "cuda:90", "hip:gfx942" and the like, or "interpreter".
+        products: "half", or how float32 is multiplied.
+        bases: How many tiles of products there are at a time.
+    """
+    tiles = _SUMS[kind(target), "half" if products == "half" else "single"]
+    if bases > 1:
+        # Two tiles take the registers of one twice as wide.
+        tiles = tiles._replace(columns=tiles.columns // 2, whole=0)
+    return tiles
+
+
+def gradients(target: str, products: str, bases: int) -> GradientTiling:
+    """Return the tiles of the gradients of sums; see `sums`."""
+    tiles = _GRADIENTS[kind(target), "half" if products == "half" else "single"]
+    if bases > 1:
+        tiles = tiles._replace(rows=tiles.rows // 2, whole=0, warps=4)
+    return tiles
