@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,17 +77,18 @@ def difference_moments(
         _weights("weights_x", weights_x, x, p.dtype),
         _weights("weights_y", weights_y, x if y is None else y, p.dtype),
     )
-    form = reference if choose("difference_moments", p, impl) == "reference" else op
+    form = choose("difference_moments", p, impl, triton=True)
+    summed = reference.sums if form == "reference" else partial(op.sums, name=form)
     shift = middle(x if y is None else y).to(p.dtype)
     rows = x.to(p.dtype) - shift
     others = rows if p.same else (x if y is None else y).to(p.dtype) - shift
-    found = form.sums(p, torch.cat([v, v * others], 1))
+    found = summed(p, torch.cat([v, v * others], 1))
     sums, reached = u * found[:, :1], u * found[:, 1:]
     if p.same and weights_x is weights_y:
         of_others = sums
     else:
         turned = replace(p, x=p.y, y=p.x, x_groups=p.y_groups, y_groups=p.x_groups)
-        of_others = v * form.sums(turned, u)
+        of_others = v * summed(turned, u)
     crossed = _across(rows, reached)
     return (_across(rows, sums * rows) + _across(others, of_others * others) - crossed - crossed.T).to(p.dtype)
 

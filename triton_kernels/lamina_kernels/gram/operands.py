@@ -13,7 +13,7 @@ from lamina_kernels.tiles.rounding import round_to_tf32
 
 # The most columns that are multiplied at a time, by what multiplies them, and of rows that are loaded once.
 CHUNK = {"half": 64, "bf16x6": 32, "bf16x3": 32, "tf32": 32, "ieee": 16}
-UNBOUNDED = ("identity", "power")
+UNBOUNDED = ("identity", "power", "softplus", "logarithm")
 
 
 class Base(NamedTuple):

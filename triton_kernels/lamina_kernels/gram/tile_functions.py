@@ -5,8 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lamina_kernels.tiles.score import KEEP_NAN
+
 LOG2E = tl.constexpr(1.4426950408889634)
 PI = tl.constexpr(3.141592653589793)
+TINY = tl.constexpr(1.1754943508222875e-38)
 
 # (arcsin x / x - 1) / x² as a polynomial of x² up to 1/4, interpolated at the nodes of Chebyshev: 1e-9 of x off.
 ASIN_0 = tl.constexpr(0.1666666633742721)
@@ -108,6 +111,18 @@ def angle_slope(u, DEGREE: tl.constexpr):
 
 
 @triton.jit
+def log_of_distance(u):
+    """Return log(-u), that of 0 as if it were the smallest normal number."""
+    return tl.log(tl.maximum(-u, TINY, propagate_nan=KEEP_NAN))
+
+
+@triton.constexpr_function
+def has_shape(name):
+    """Return whether a function has a number besides its argument."""
+    return name in ("rational", "power", "softplus", "logarithm")
+
+
+@triton.jit
 def value(u, a, FUNCTION: tl.constexpr, DEGREE: tl.constexpr):
     """Return f(u; a); "exp" takes u times log2(e)."""
     if FUNCTION == "identity":
@@ -124,6 +139,10 @@ def value(u, a, FUNCTION: tl.constexpr, DEGREE: tl.constexpr):
         return tl.rsqrt(1.0 - u)
     elif FUNCTION == "power":
         return power(u + a, DEGREE)
+    elif FUNCTION == "softplus":
+        return tl.maximum(u + a, 0.0) + log1p(exp(-tl.abs(u + a)))
+    elif FUNCTION == "logarithm":
+        return -a * log_of_distance(u)
     else:
         tl.static_assert(FUNCTION == "angle")
         return angle(u, DEGREE)
@@ -146,6 +165,10 @@ def slope(u, k, a, FUNCTION: tl.constexpr, DEGREE: tl.constexpr):
         return 0.5 * k * k * k
     elif FUNCTION == "power":
         return DEGREE * power(u + a, DEGREE - 1)
+    elif FUNCTION == "softplus":
+        return 1.0 / (1.0 + exp(-(u + a)))
+    elif FUNCTION == "logarithm":
+        return tl.where(u < 0.0, -a / tl.where(u < 0.0, u, -1.0), 0.0)
     else:
         tl.static_assert(FUNCTION == "angle")
         return angle_slope(u, DEGREE)
@@ -153,10 +176,11 @@ def slope(u, k, a, FUNCTION: tl.constexpr, DEGREE: tl.constexpr):
 
 @triton.jit
 def by_shape(u, k, a, FUNCTION: tl.constexpr, DEGREE: tl.constexpr):
-    """Return df/da; only for "rational" and "power", the functions with a shape."""
+    """Return df/da, of a function that `has_shape`."""
     if FUNCTION == "rational":
         v = u * (-1.0 / a)
         return k * (v / (1.0 + v) - log1p(v))
+    elif FUNCTION == "logarithm":
+        return -log_of_distance(u)
     else:
-        tl.static_assert(FUNCTION == "power")
-        return DEGREE * power(u + a, DEGREE - 1)
+        return slope(u, k, a, FUNCTION, DEGREE)

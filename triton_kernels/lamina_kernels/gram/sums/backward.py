@@ -11,7 +11,7 @@ import triton.language as tl
 from lamina_kernels.gram import tree
 from lamina_kernels.gram.sums.weights import hidden, weighed
 from lamina_kernels.gram.tile import At, argument, numbers_of, products_of, rows_of, values
-from lamina_kernels.gram.tile_functions import by_shape, slope, value
+from lamina_kernels.gram.tile_functions import by_shape, has_shape, slope, value
 from lamina_kernels.gram.walk import tile_at, turns, walk_of
 from lamina_kernels.tiles.dot import dot, dot_of_rows, rounded_for, weights_as
 from lamina_kernels.tiles.load import INDEX, load_rows
@@ -171,7 +171,7 @@ def _leaf(
     if FUNCTION != "identity":
         k = value(u, shape, FUNCTION, tree.degree(LEAF))
         h = of_value * slope(u, k, shape, FUNCTION, tree.degree(LEAF))
-        if PARAMETERS and (FUNCTION == "rational" or FUNCTION == "power"):
+        if PARAMETERS and has_shape(FUNCTION):
             of_shape = tl.sum(of_value * by_shape(u, k, shape, FUNCTION, tree.degree(LEAF)), 1)
     if PARAMETERS:
         # u is the weight times its derivative, also where both are times log2(e).
