@@ -41,6 +41,8 @@ ANSWERS = {
     "small_saves": ["lamina, durable at the end", "torch.save, one file each"],
     "training_with_saves": ["no saves", "lamina, save"],
     "cka_grid": ["lamina, in one go: feature products", "lamina, call by call"],
+    "cka_matrix": ["4 passes of row_sums", "its 3 matrix products", "cka_matrix"],
+    "gram_cpu": ["scikit-learn, in blocks", "blocked"],
     "sweep_cached": ["the pairs' lines, read and parsed as JSON", "all same-step pairs"],
     "open_run": ["open, warm", "sites(), first, warm"],
 }

@@ -139,7 +139,7 @@ def cka_matrix(
     Cost:
         n² / 2 values of each kernel, n² times the sum of widths, and n² L M operations; twice that backward. Dot
         products without groups take 2 n d² operations for each two instead, where that is less. Memory: the rows, and
-        2^21 numbers of tiles (tiles of the largest group, if that is more), or the products of features.
+        2^22 numbers of tiles (tiles of the largest group, if that is more), or the products of features.
 
     Source:
         Kornblith, Norouzi, Lee, Hinton, Similarity of Neural Network Representations Revisited, 2019.

@@ -22,7 +22,7 @@ from lamina_kernels.tiles.rows import tiles
 
 BLOCK = 512
 """The most rows of a tile, unless a group has more."""
-ROOM = 2**21
+ROOM = 2**22
 """Numbers that the tiles of all kernels have together."""
 SAMPLE = 256
 """Rows over which kernel values are averaged to center them."""

@@ -15,7 +15,7 @@ from lamina_kernels.gram.dependence.blocked import Found, shapes
 from lamina_kernels.gram.dependence.layers import Layers
 from lamina_kernels.tiles.rows import tiles
 
-BLOCK = 8192
+BLOCK = 4096
 """Rows that are multiplied at a time."""
 ROOM = 2**28
 """Bytes of the products of features that are held at a time."""
@@ -78,13 +78,21 @@ class Centered:
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        means = [p.x.mean(0, dtype=torch.float64) for p in layers.pairs]
-        self._means = [mean.to(layers.dtype) for mean in means]
-        self.totals = [layers.n * (mean - used) for mean, used in zip(means, self._means, strict=True)]
+        self._means: list[Tensor] | None = None
+        self._means = [(total / layers.n).to(layers.dtype) for total in self._totals()]
+        self.totals = self._totals()
 
     def tile(self, place: int, part: slice) -> Tensor:
         """Return some rows of one representation."""
-        return self._layers.pairs[place].x[part].to(self._layers.dtype) - self._means[place]
+        rows = self._layers.pairs[place].x[part].to(self._layers.dtype)
+        return rows if self._means is None else rows - self._means[place]
+
+    def _totals(self) -> list[Tensor]:
+        found = [torch.zeros(p.x.shape[1], dtype=torch.float64, device=p.x.device) for p in self._layers.pairs]
+        for place, into in enumerate(found):
+            for part in tiles(self._layers.n, BLOCK):
+                into += self.tile(place, part).sum(0)
+        return found
 
     def norms(self) -> Tensor:
         """Return the squared norms of all rows, float64 [k, n]."""
