@@ -2,6 +2,7 @@
 
 The truth is the form `reference` in float64, of the same rounded numbers. The error rule: at most twice the error of
 plain torch in single precision, the form `blocked` (of gradients three times), and what rounding the result costs.
+"""
 
 from __future__ import annotations
 
