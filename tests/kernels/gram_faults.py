@@ -85,6 +85,14 @@ def gram_drops_the_last_columns(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def gram_takes_the_same_rows_for_symmetric(patch: pytest.MonkeyPatch) -> None:
+    """Tiles serve as their mirror images, whatever pairs are left out."""
+    from lamina_kernels.gram.sums import blocked
+
+    patch.setattr(blocked, "_is_symmetric", lambda p: p.same)
+
+
+@fault
 def gram_forgets_the_gradient_of_columns(patch: pytest.MonkeyPatch) -> None:
     """Rows of y get no gradient, also where they are those of x."""
     from lamina_kernels.gram.blocked_bases import Dot

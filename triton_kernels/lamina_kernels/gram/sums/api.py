@@ -65,7 +65,8 @@ def product(
         NotImplementedError: Gradients of a third order, but from `"reference"`.
 
     Cost:
-        2 n m (d + k) operations and n m values of the kernel, three times that backward; memory O((n + m)(d + k)).
+        2 n m (d + k) operations and n m values of the kernel, half of them by `"blocked"` if y is x; backward three
+        times n m. Memory O((n + m)(d + k)).
 
     Example:
         >>> import torch

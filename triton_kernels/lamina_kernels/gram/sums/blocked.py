@@ -40,16 +40,29 @@ class Found(NamedTuple):
 
 
 def sums(p: Pairs, v: Tensor) -> Tensor:
-    """Return sum_j k_ij v_j, [n, width of v], in the dtype of kernel values; tiles are summed in float64."""
+    """Return sum_j k_ij v_j, [n, width of v], in the dtype of kernel values; tiles are summed in float64.
+
+    Of a symmetric matrix, a tile above the diagonal serves as its mirror image too.
+    """
     scores, v = Scores(p, blocked_scores.BLOCK), v.to(p.dtype)
-    out = v.new_empty(p.n, v.shape[1])
+    total, symmetric = v.new_zeros(p.n, v.shape[1], dtype=torch.float64), _is_symmetric(p)
     for rows in tiles(p.n, blocked_scores.BLOCK):
         scores.turn_to(rows)
-        total = v.new_zeros(rows.stop - rows.start, v.shape[1], dtype=torch.float64)
         for columns in tiles(p.m, blocked_scores.BLOCK):
-            total += scores.tile(columns) @ v[columns]
-        out[rows] = total
-    return out
+            if symmetric and columns.start < rows.start:
+                continue
+            tile = scores.tile(columns)
+            total[rows] += tile @ v[columns]
+            if symmetric and columns != rows:
+                total[columns] += tile.T @ v[rows]
+    return total.to(p.dtype)
+
+
+def _is_symmetric(p: Pairs) -> bool:
+    """Return whether k_ij = k_ji, also of pairs that are left out."""
+    if not p.same or p.x_groups is None or p.y_groups is None:
+        return p.same
+    return torch.equal(p.x_groups, p.y_groups)
 
 
 def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
