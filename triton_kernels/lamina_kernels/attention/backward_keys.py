@@ -8,11 +8,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector, vector_or
+from lamina_kernels.attention.rows import (
+    block_of_keys,
+    first_place,
+    load_tile,
+    row_of,
+    slope_of,
+    table_of,
+    vector,
+    vector_or,
+)
 from lamina_kernels.attention.walk import first_of, place_at, queries_seeing, turns, visible
 from lamina_kernels.attention.weights import NO_KEY, score_gradients, weights
 from lamina_kernels.tiles.dot import dot, dot_rows, weights_as
-from lamina_kernels.tiles.load import INDEX, load_rows
+from lamina_kernels.tiles.load import load_rows
 
 
 @triton.jit(do_not_specialize=["heads", "group", "queries", "keys", "blocks", "plane", "left", "right", "radius"])
@@ -37,23 +46,19 @@ def keys_kernel(
 
     The grid is one-dimensional: blocks of keys run fastest, then heads of keys, then sequences.
     """
-    block = tl.program_id(0) % blocks
-    key_heads = heads // group
-    key_head = tl.program_id(0) // blocks % key_heads
-    index = tl.program_id(0) // blocks // key_heads
-    at = sequence(index, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    if block * COLUMNS >= at.keys:
+    at, key_head, first, others, exists = block_of_keys(
+        tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads // group,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, COLUMNS,
+    )  # fmt: skip
+    if first >= at.keys:
         return
-    others = block * COLUMNS + tl.arange(0, COLUMNS)
-    exists = others < at.keys
     places = others[:, None]
-    key_place = at.first_key.to(INDEX) + others
     k_from = row_of(k, at.part, key_head, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
     v_from = row_of(v, at.part, key_head, at.first_key, v_batch, v_head, v_row, DESCRIPTORS)
-    k_tile = load_tile(k_from, block * COLUMNS, exists, at.part, key_head, k_row, width, DESCRIPTORS, COLUMNS, WIDTH)
+    k_tile = load_tile(k_from, first, exists, at.part, key_head, k_row, width, DESCRIPTORS, COLUMNS, WIDTH)
     if dout is not None:
         v_tile = load_tile(
-            v_from, block * COLUMNS, exists, at.part, key_head, v_row, value_width, DESCRIPTORS, COLUMNS, VALUE_WIDTH
+            v_from, first, exists, at.part, key_head, v_row, value_width, DESCRIPTORS, COLUMNS, VALUE_WIDTH
         )
 
     d_key = tl.zeros([COLUMNS, WIDTH], tl.float32)
@@ -66,14 +71,14 @@ def keys_kernel(
         key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
         c = vector_or(None, key_scale_from, others, exists, 1)
         w = vector_or(None, key_bias_from, others, exists, 1)
-        slope = None if slopes is None else tl.load(slopes + head)
-        table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+        slope = slope_of(slopes, head)
+        table_from = table_of(table, head, radius)
         if columns is not None:
             columns_from = row_of(columns, at.part, head, at.first_key, columns_batch, columns_head, columns_row, False)
             columns_tile = load_rows(columns_from, others, columns_row, exists, 0, column_count, 16)
         sight, walk = queries_seeing(
-            block * COLUMNS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits,
-            mask_batch, mask_head, LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
+            first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+            LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
         )  # fmt: skip
         d_term = tl.zeros([COLUMNS], tl.float32)
         d_scale = tl.zeros([COLUMNS], tl.float32)
@@ -84,7 +89,7 @@ def keys_kernel(
                 rows = start + tl.arange(0, ROWS)
                 valid = rows < at.queries
                 positions = rows[None, :] + at.shift
-                place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
+                place = first_place(at.part, head, heads, at.first_query, queries) + rows
                 q_tile = load_tile(q_from, start, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
                 products = dot_rows(k_tile, q_tile, tl.zeros([COLUMNS, ROWS], tl.float32), PRECISION)
                 a = vector_or(scale, query_scale, place, valid, 0)
@@ -123,13 +128,13 @@ def keys_kernel(
                     d_scale += tl.sum(ds * products, axis=1)
                     ds *= c
                 d_key = dot(weights_as(ds, q_tile), q_tile, d_key, PRECISION)
-        written = (at.part.to(INDEX) * heads + head) * keys + key_place
+        written = first_place(at.part, head, heads, at.first_key, keys) + others
         if dkey_bias is not None:
             tl.store(dkey_bias + written, d_term, mask=exists)
         if dkey_scale is not None:
             tl.store(dkey_scale + written, d_scale * unscale, mask=exists)
 
-    written = (at.part.to(INDEX) * key_heads + key_head) * keys + key_place
+    written = first_place(at.part, key_head, heads // group, at.first_key, keys) + others
     inner = tl.arange(0, WIDTH)
     tl.store(
         dk + written[:, None] * width + inner[None, :], (d_key * unscale).to(dk.dtype.element_ty),

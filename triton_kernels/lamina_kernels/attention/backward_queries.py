@@ -9,11 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector, vector_or
+from lamina_kernels.attention.rows import block_of_queries, load_tile, row_of, slope_of, table_of, vector, vector_or
 from lamina_kernels.attention.walk import first_of, keys_seen, place_at, turns, visible
 from lamina_kernels.attention.weights import NO_KEY, score_gradients, weights
 from lamina_kernels.tiles.dot import dot, dot_rows, weights_as
-from lamina_kernels.tiles.load import INDEX, load_rows
+from lamina_kernels.tiles.load import load_rows
 
 
 @triton.jit(do_not_specialize=["heads", "group", "queries", "keys", "blocks", "plane", "left", "right", "radius"])
@@ -39,17 +39,12 @@ def queries_kernel(
     The grid is one-dimensional: blocks of queries run fastest, the last first (who sees most keys, if causal), then
     heads, then sequences.
     """
-    block = blocks - 1 - tl.program_id(0) % blocks
-    head = tl.program_id(0) // blocks % heads
-    index = tl.program_id(0) // blocks // heads
-    at = sequence(index, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    if block * ROWS >= at.queries:
+    at, head, first, rows, valid, positions, place = block_of_queries(
+        blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
+    )  # fmt: skip
+    if first >= at.queries:
         return
-    rows = block * ROWS + tl.arange(0, ROWS)
-    valid = rows < at.queries
-    positions = rows[:, None] + at.shift
-    place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
-
     q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
     k_from = row_of(k, at.part, head // group, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
     v_from = row_of(v, at.part, head // group, at.first_key, v_batch, v_head, v_row, DESCRIPTORS)
@@ -57,23 +52,23 @@ def queries_kernel(
     columns_from = row_of(columns, at.part, head, at.first_key, columns_batch, columns_head, columns_row, False)
     key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
     key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
-    q_tile = load_tile(q_from, block * ROWS, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+    q_tile = load_tile(q_from, first, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
     if dout is not None:
         dout_tile = load_tile(
-            dout_from, block * ROWS, valid, at.part, head, dout_row, value_width, DESCRIPTORS, ROWS, VALUE_WIDTH
+            dout_from, first, valid, at.part, head, dout_row, value_width, DESCRIPTORS, ROWS, VALUE_WIDTH
         )
     if columns is not None:
         to_columns_tile = load_rows(to_columns, place, column_count, valid, 0, column_count, 16)
     a = vector_or(scale, query_scale, place, valid, 1)
     u = vector_or(None, query_bias, place, valid, 1)
-    slope = None if slopes is None else tl.load(slopes + head)
-    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+    slope = slope_of(slopes, head)
+    table_from = table_of(table, head, radius)
     lse = 0.0
     if not SIGMOID:
         lse = vector(terms, place, valid, NO_KEY, 1)
 
     sight, walk = keys_seen(
-        block * ROWS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+        first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
         LEFT, RIGHT, BLOCK, ROWS, COLUMNS, False,
     )  # fmt: skip
     d_query = tl.zeros([ROWS, WIDTH], tl.float32)

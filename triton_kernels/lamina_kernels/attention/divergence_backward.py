@@ -16,11 +16,19 @@ from lamina_kernels.attention.divergence_score import (
     keys_of,
     queries_of,
     scoring_of,
-    slope_of,
-    table_of,
     terms_of_keys,
 )
-from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector, vector_or
+from lamina_kernels.attention.rows import (
+    block_of_keys,
+    block_of_queries,
+    first_place,
+    load_tile,
+    row_of,
+    slope_of,
+    table_of,
+    vector,
+    vector_or,
+)
 from lamina_kernels.attention.score import UNSEEN, scores, scores_at
 from lamina_kernels.attention.walk import first_of, keys_seen, place_at, queries_seeing, turns, visible
 from lamina_kernels.attention.weights import NO_KEY
@@ -78,16 +86,12 @@ def divergence_queries_kernel(
 
     The grid is that of the forward pass.
     """
-    block = blocks - 1 - tl.program_id(0) % blocks
-    head = tl.program_id(0) // blocks % heads
-    at = sequence(tl.program_id(0) // blocks // heads, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    first = block * ROWS
+    at, head, first, rows, valid, positions, place = block_of_queries(
+        blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
+    )  # fmt: skip
     if first >= at.queries:
         return
-    rows = first + tl.arange(0, ROWS)
-    valid = rows < at.queries
-    positions = (rows + at.shift)[:, None]
-    place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
     ours = scoring_of(model, q, k, first, valid, positions, place, at, head, DESCRIPTORS, ROWS, WIDTH)
     theirs = scoring_of(
         other, other_q, other_k, first, valid, positions, place, at, head, DESCRIPTORS, ROWS, OTHER_WIDTH
@@ -169,15 +173,12 @@ def divergence_keys_kernel(
 
     The grid is one-dimensional: blocks of keys run fastest, then heads of keys, then sequences.
     """
-    block = tl.program_id(0) % blocks
-    key_heads = heads // model.group
-    key_head = tl.program_id(0) // blocks % key_heads
-    at = sequence(tl.program_id(0) // blocks // key_heads, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    first = block * COLUMNS
+    at, key_head, first, others, exists = block_of_keys(
+        tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads // model.group,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, COLUMNS,
+    )  # fmt: skip
     if first >= at.keys:
         return
-    others = first + tl.arange(0, COLUMNS)
-    exists = others < at.keys
     columns = others[:, None]
     k_from = row_of(k, at.part, key_head, at.first_key, model.k_batch, model.k_head, model.k_row, DESCRIPTORS)
     k_tile = load_tile(k_from, first, exists, at.part, key_head, model.k_row, model.width, DESCRIPTORS, COLUMNS, WIDTH)
@@ -197,8 +198,8 @@ def divergence_keys_kernel(
         w = vector_or(None, terms_of_keys(model, at, head), others, exists, 1)
         other_c = vector_or(None, factors_of_keys(other, at, head), others, exists, 1)
         other_w = vector_or(None, terms_of_keys(other, at, head), others, exists, 1)
-        slope, table = slope_of(model, head), table_of(model, head)
-        other_slope, other_table = slope_of(other, head), table_of(other, head)
+        slope, table = slope_of(model.slopes, head), table_of(model.table, head, model.radius)
+        other_slope, other_table = slope_of(other.slopes, head), table_of(other.table, head, other.radius)
         sight, walk = queries_seeing(
             first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
             LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
@@ -212,7 +213,7 @@ def divergence_keys_kernel(
                 rows = start + tl.arange(0, ROWS)
                 valid = rows < at.queries
                 positions = (rows + at.shift)[None, :]
-                place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
+                place = first_place(at.part, head, heads, at.first_query, queries) + rows
                 q_tile = load_tile(
                     q_from, start, valid, at.part, head, model.q_row, model.width, DESCRIPTORS, ROWS, WIDTH
                 )
@@ -250,13 +251,13 @@ def divergence_keys_kernel(
                     d_scale += tl.sum(ds * products, axis=1)
                     ds *= c
                 d_key = dot(weights_as(ds, q_tile), q_tile, d_key, PRECISION)
-        written = (at.part.to(INDEX) * heads + head) * keys + at.first_key + others
+        written = first_place(at.part, head, heads, at.first_key, keys) + others
         if dkey_bias is not None:
             tl.store(dkey_bias + written, d_term, mask=exists)
         if dkey_scale is not None:
             tl.store(dkey_scale + written, d_scale * unscale, mask=exists)
 
-    written = (at.part.to(INDEX) * key_heads + key_head) * keys + at.first_key + others
+    written = first_place(at.part, key_head, heads // model.group, at.first_key, keys) + others
     inner = tl.arange(0, WIDTH)
     tl.store(
         dk + written[:, None] * model.width + inner[None, :], (d_key * unscale).to(dk.dtype.element_ty),

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from lamina_kernels.attention.divergence_score import scoring_of
 from lamina_kernels.attention.forward import MINUS_INFINITY, fall, under
-from lamina_kernels.attention.rows import sequence
+from lamina_kernels.attention.rows import block_of_queries
 from lamina_kernels.attention.score import LN2, LOG2E, UNSEEN, scores_at
 from lamina_kernels.attention.walk import first_of, keys_seen, place_at, turns, visible
 from lamina_kernels.attention.weights import NO_KEY
@@ -87,16 +87,12 @@ def divergence_kernel(
     is the mean of z - y under p less the difference of the logarithms of the sums of exponentials. The others walk
     again, when weights are known. The grid is that of the forward pass.
     """
-    block = blocks - 1 - tl.program_id(0) % blocks
-    head = tl.program_id(0) // blocks % heads
-    at = sequence(tl.program_id(0) // blocks // heads, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    first = block * ROWS
+    at, head, first, rows, valid, positions, place = block_of_queries(
+        blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
+    )  # fmt: skip
     if first >= at.queries:
         return
-    rows = first + tl.arange(0, ROWS)
-    valid = rows < at.queries
-    positions = (rows + at.shift)[:, None]
-    place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
     ours = scoring_of(model, q, k, first, valid, positions, place, at, head, DESCRIPTORS, ROWS, WIDTH)
     theirs = scoring_of(
         other, other_q, other_k, first, valid, positions, place, at, head, DESCRIPTORS, ROWS, OTHER_WIDTH

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.rows import load_tile, row_of, vector_or
+from lamina_kernels.attention.rows import load_tile, row_of, slope_of, table_of, vector_or
 from lamina_kernels.attention.score import Scoring
 
 
@@ -62,21 +62,6 @@ def terms_of_keys(model, at, head):
 
 
 @triton.jit
-def slope_of(model, head):
-    """Return the slope of a head, or None."""
-    if model.slopes is None:
-        return None
-    else:
-        return tl.load(model.slopes + head)
-
-
-@triton.jit
-def table_of(model, head):
-    """Return the first element of the table of a head, or None."""
-    return row_of(model.table, head, head, head, 0, 2 * model.radius + 1, 0, False)
-
-
-@triton.jit
 def scoring_of(
     model, q, k, first, valid, positions, place, at, head, DESCRIPTORS: tl.constexpr, ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -88,8 +73,8 @@ def scoring_of(
     u = None if model.query_bias is None else vector_or(None, model.query_bias, place, valid, 1)
     key_scale = None if model.key_scale is None else factors_of_keys(model, at, head)
     key_bias = None if model.key_bias is None else terms_of_keys(model, at, head)
-    slope = None if model.slopes is None else slope_of(model, head)
-    table = None if model.table is None else table_of(model, head)
+    slope = None if model.slopes is None else slope_of(model.slopes, head)
+    table = None if model.table is None else table_of(model.table, head, model.radius)
     a = vector_or(model.scale, model.query_scale, place, valid, 1)
     return Scoring(
         rows, k_from, at.keys, positions, a, u, key_scale, key_bias, slope, table, model.radius, model.cap,

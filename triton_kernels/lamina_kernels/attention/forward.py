@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from lamina_kernels.attention.moments import mean_and_deviation, mean_and_deviation_by_eight, with_tile
-from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector_or
+from lamina_kernels.attention.rows import block_of_queries, load_tile, row_of, slope_of, table_of, vector_or
 from lamina_kernels.attention.score import LN2, LOG2E, UNSEEN, Scoring, scores_at
 from lamina_kernels.attention.walk import first_of, keys_seen, part_of, place_at, place_of, turns, visible
 from lamina_kernels.tiles.dot import INTERPRETED, dot, weights_as
@@ -66,31 +66,24 @@ def attention_forward_kernel(
     Statistics are sums relative to the largest score so far, m: with z = s - m and p = exp z, the sums of p, p z, p²,
     and mean and squared deviation of the key under p, which parts add to without cancellation.
     """
-    block = blocks - 1 - tl.program_id(0) % blocks
     split = tl.program_id(0) // blocks % splits
-    head = tl.program_id(0) // blocks // splits % heads
-    batch = tl.program_id(0) // blocks // splits // heads
-    key_head = head // group
-
-    at = sequence(batch, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    if block * ROWS >= at.queries:
+    at, head, first_row, rows, rows_valid, positions, written = block_of_queries(
+        blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks // splits, heads,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
+    )  # fmt: skip
+    if first_row >= at.queries:
         return
-    rows = block * ROWS + tl.arange(0, ROWS)
-    rows_valid = rows < at.queries
-    positions = (rows + at.shift)[:, None]
-
+    key_head = head // group
     q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
     k_from = row_of(k, at.part, key_head, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
     v_from = row_of(v, at.part, key_head, at.first_key, v_batch, v_head, v_row, DESCRIPTORS)
     columns_from = row_of(columns, at.part, head, at.first_key, columns_batch, columns_head, columns_row, False)
-    # The first row of what is written.
-    written = (at.part.to(INDEX) * heads + head) * queries + at.first_query
-    a = vector_or(scale, query_scale, written + rows, rows_valid, 1)
-    u = vector_or(None, query_bias, written + rows, rows_valid, 1)
+    a = vector_or(scale, query_scale, written, rows_valid, 1)
+    u = vector_or(None, query_bias, written, rows_valid, 1)
     key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
     key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
-    slope = None if slopes is None else tl.load(slopes + head)
-    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+    slope = slope_of(slopes, head)
+    table_from = table_of(table, head, radius)
     # Scores are bare products, or nats.
     to_nats = scale if PLAIN else 1.0
     to_log2 = scale * LOG2E if PLAIN else LOG2E
@@ -98,12 +91,12 @@ def attention_forward_kernel(
     # Where keys are on both sides of their query, tiles with both are edges as well.
     BOTH: tl.constexpr = TIER >= 2 and not SIGMOID and not ONE_SIDED
     sight, walk = keys_seen(
-        block * ROWS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+        first_row, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
         LEFT, RIGHT, BLOCK, ROWS, COLUMNS, BOTH,
     )  # fmt: skip
     walk = part_of(walk, split, splits, COLUMNS)
 
-    q_tile = load_tile(q_from, block * ROWS, rows_valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+    q_tile = load_tile(q_from, first_row, rows_valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
     scoring = Scoring(
         q_tile, k_from, at.keys, positions, a, u, key_scale_from, key_bias_from, slope, table_from, radius, cap,
         at.part, key_head, k_row, width,
@@ -193,7 +186,7 @@ def attention_forward_kernel(
     if not SIGMOID:
         portion = tl.where(unseen, 0.0, 1 / tl.where(unseen, 1.0, l))
     # Where a row of this part is written, in rows, and where the next number of a row.
-    here = split.to(INDEX) * plane + written + rows
+    here = split.to(INDEX) * plane + written
     plane = splits.to(INDEX) * plane
     value_columns = tl.arange(0, VALUE_WIDTH)
     tl.store(

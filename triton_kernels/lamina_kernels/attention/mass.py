@@ -5,11 +5,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector, vector_or
+from lamina_kernels.attention.rows import (
+    block_of_keys,
+    block_of_queries,
+    first_place,
+    load_tile,
+    row_of,
+    slope_of,
+    table_of,
+    vector,
+    vector_or,
+)
 from lamina_kernels.attention.walk import first_of, keys_seen, place_at, queries_seeing, turns, visible
 from lamina_kernels.attention.weights import NO_KEY, weights
 from lamina_kernels.tiles.dot import dot_rows
-from lamina_kernels.tiles.load import INDEX
 
 
 @triton.jit(do_not_specialize=["heads", "group", "queries", "keys", "blocks", "left", "right", "radius"])
@@ -32,29 +41,25 @@ def received_kernel(
     The grid is one-dimensional: blocks of keys run fastest, then heads, then sequences.
     """
     block = tl.program_id(0) % blocks
-    head = tl.program_id(0) // blocks % heads
-    index = tl.program_id(0) // blocks // heads
-    at = sequence(index, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    if block * COLUMNS >= at.keys:
+    at, head, first, others, exists = block_of_keys(
+        block, tl.program_id(0) // blocks, heads,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, COLUMNS,
+    )  # fmt: skip
+    if first >= at.keys:
         return
-    others = block * COLUMNS + tl.arange(0, COLUMNS)
-    exists = others < at.keys
     places = others[:, None]
-    key_place = at.first_key.to(INDEX) + others
     q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
     k_from = row_of(k, at.part, head // group, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
     key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
     key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
-    k_tile = load_tile(
-        k_from, block * COLUMNS, exists, at.part, head // group, k_row, width, DESCRIPTORS, COLUMNS, WIDTH
-    )
+    k_tile = load_tile(k_from, first, exists, at.part, head // group, k_row, width, DESCRIPTORS, COLUMNS, WIDTH)
     c = vector_or(None, key_scale_from, others, exists, 1)
     w = vector_or(None, key_bias_from, others, exists, 1)
-    slope = None if slopes is None else tl.load(slopes + head)
-    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+    slope = slope_of(slopes, head)
+    table_from = table_of(table, head, radius)
     sight, walk = queries_seeing(
-        block * COLUMNS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits,
-        mask_batch, mask_head, LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
+        first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+        LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
     )  # fmt: skip
     mass = tl.zeros([COLUMNS], tl.float32)
     for EDGE in tl.static_range(0, 2):
@@ -64,7 +69,7 @@ def received_kernel(
             rows = start + tl.arange(0, ROWS)
             valid = rows < at.queries
             positions = rows[None, :] + at.shift
-            place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
+            place = first_place(at.part, head, heads, at.first_query, queries) + rows
             q_tile = load_tile(q_from, start, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
             products = dot_rows(k_tile, q_tile, tl.zeros([COLUMNS, ROWS], tl.float32), PRECISION)
             a = vector_or(scale, query_scale, place, valid, 0)
@@ -85,11 +90,12 @@ def received_kernel(
             of_keys = tl.sum(p, axis=1)
             mass += of_keys
             if tiles is not None:
-                sum_of = ((at.part.to(INDEX) * heads + head) * tl.cdiv(queries, ROWS) + start // ROWS) * blocks + block
+                sum_of = first_place(at.part, head, heads, start // ROWS, tl.cdiv(queries, ROWS)) * blocks + block
                 # A block of a mask may end behind the last query.
                 tl.store(tiles + sum_of, tl.sum(tl.where(exists, of_keys, 0.0), axis=0), mask=start < at.queries)
     if received is not None:
-        tl.store(received + (at.part.to(INDEX) * heads + head) * keys + key_place, mass, mask=exists)
+        place = first_place(at.part, head, heads, at.first_key, keys) + others
+        tl.store(received + place, mass, mask=exists)
 
 
 @triton.jit(do_not_specialize=["heads", "group", "queries", "keys", "blocks", "left", "right", "radius"])
@@ -106,31 +112,27 @@ def above_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Write how many keys have a weight above the share, for ROWS queries of one head; the grid is that of queries."""
-    block = blocks - 1 - tl.program_id(0) % blocks
-    head = tl.program_id(0) // blocks % heads
-    index = tl.program_id(0) // blocks // heads
-    at = sequence(index, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    if block * ROWS >= at.queries:
+    at, head, first, rows, valid, positions, place = block_of_queries(
+        blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
+    )  # fmt: skip
+    if first >= at.queries:
         return
-    rows = block * ROWS + tl.arange(0, ROWS)
-    valid = rows < at.queries
-    positions = rows[:, None] + at.shift
-    place = (at.part.to(INDEX) * heads + head) * queries + at.first_query + rows
     q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
     k_from = row_of(k, at.part, head // group, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
     key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
     key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
-    q_tile = load_tile(q_from, block * ROWS, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+    q_tile = load_tile(q_from, first, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
     a = vector_or(scale, query_scale, place, valid, 1)
     u = vector_or(None, query_bias, place, valid, 1)
-    slope = None if slopes is None else tl.load(slopes + head)
-    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+    slope = slope_of(slopes, head)
+    table_from = table_of(table, head, radius)
     l = 0.0  # noqa: E741
     if not SIGMOID:
         l = vector(lse, place, valid, NO_KEY, 1)  # noqa: E741
 
     sight, walk = keys_seen(
-        block * ROWS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+        first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
         LEFT, RIGHT, BLOCK, ROWS, COLUMNS, False,
     )  # fmt: skip
     number = tl.zeros([ROWS], tl.int32)

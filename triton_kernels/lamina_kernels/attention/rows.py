@@ -46,12 +46,81 @@ def sequence(number, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT: tl
 
 
 @triton.jit
+def block_of_queries(
+    number, pair, heads, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT: tl.constexpr, ROWS: tl.constexpr
+):
+    """Return the queries that a program has: a block of those of one sequence and head.
+
+    Args:
+        number: Which block.
+        pair: Which sequence and head, of which heads count fastest.
+        heads: Query heads.
+        cu_seqlens_q: See `Problem`.
+        cu_seqlens_k: See `Problem`.
+        queries: Nq.
+        keys: Nk.
+        BOTTOM_RIGHT: Where queries stand; see `Problem`.
+        ROWS: Queries of a block.
+
+    Returns:
+        The `Sequence`; the head; the number of the first query in the sequence, which has none if it is not below
+        `queries`; the numbers of all, [ROWS]; whether they exist; the keys at which they stand, [ROWS, 1]; and their
+        places in [B, H, Nq].
+    """
+    head = pair % heads
+    at = sequence(pair // heads, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
+    rows = number * ROWS + tl.arange(0, ROWS)
+    place = first_place(at.part, head, heads, at.first_query, queries) + rows
+    return at, head, number * ROWS, rows, rows < at.queries, (rows + at.shift)[:, None], place
+
+
+@triton.jit
+def block_of_keys(
+    number, pair, heads, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Return the keys that a program has, whose heads may be fewer than those of queries; see `block_of_queries`.
+
+    Returns:
+        The `Sequence`; the head; the number of the first key in the sequence; the numbers of all, [COLUMNS]; whether
+        they exist.
+    """
+    head = pair % heads
+    at = sequence(pair // heads, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
+    columns = number * COLUMNS + tl.arange(0, COLUMNS)
+    return at, head, number * COLUMNS, columns, columns < at.keys
+
+
+@triton.jit
+def first_place(part, head, heads, row, length):
+    """Return where a row of a head stands in [B, heads, length]."""
+    return (part.to(INDEX) * heads + head) * length + row
+
+
+@triton.jit
 def row_of(rows, part, head, row, part_step, head_step, row_step, DESCRIPTOR: tl.constexpr):
     """Return the address of a row of [B, H, N, …]; a descriptor of all rows, and None, are returned as they are."""
     if DESCRIPTOR or rows is None:
         return rows
     else:
         return rows + part.to(INDEX) * part_step + head.to(INDEX) * head_step + row.to(INDEX) * row_step
+
+
+@triton.jit
+def slope_of(slopes, head):
+    """Return the slope of a head, or None."""
+    if slopes is None:
+        return None
+    else:
+        return tl.load(slopes + head)
+
+
+@triton.jit
+def table_of(table, head, radius):
+    """Return the first element of the table of a head, or None."""
+    if table is None:
+        return None
+    else:
+        return table + head.to(INDEX) * (2 * radius + 1)
 
 
 @triton.jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.rows import load_tile, row_of, sequence, vector_or
+from lamina_kernels.attention.rows import block_of_queries, load_tile, row_of, slope_of, table_of, vector_or
 from lamina_kernels.attention.score import UNSEEN, Scoring, scores_at
 from lamina_kernels.attention.walk import first_of, keys_seen, part_of, visible
 from lamina_kernels.tiles.load import INDEX
@@ -50,35 +50,29 @@ def attention_top_kernel(
     A list of TOP scores a query, falling, takes the largest score of a tile as long as some query has one that
     belongs into its list: of the first tiles TOP, of most others none.
     """
-    block = blocks - 1 - tl.program_id(0) % blocks
     split = tl.program_id(0) // blocks % splits
-    head = tl.program_id(0) // blocks // splits % heads
-    batch = tl.program_id(0) // blocks // splits // heads
-    key_head = head // group
-
-    at = sequence(batch, cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT)
-    if block * ROWS >= at.queries:
+    at, head, first, rows, rows_valid, positions, written = block_of_queries(
+        blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks // splits, heads,
+        cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
+    )  # fmt: skip
+    if first >= at.queries:
         return
-    rows = block * ROWS + tl.arange(0, ROWS)
-    rows_valid = rows < at.queries
-    positions = (rows + at.shift)[:, None]
-
+    key_head = head // group
     q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)
     k_from = row_of(k, at.part, key_head, at.first_key, k_batch, k_head, k_row, DESCRIPTORS)
-    written = (at.part.to(INDEX) * heads + head) * queries + at.first_query
-    a = vector_or(scale, query_scale, written + rows, rows_valid, 1)
-    u = vector_or(None, query_bias, written + rows, rows_valid, 1)
+    a = vector_or(scale, query_scale, written, rows_valid, 1)
+    u = vector_or(None, query_bias, written, rows_valid, 1)
     key_scale_from = row_of(key_scale, at.part, head, at.first_key, key_scale_batch, key_scale_head, 1, False)
     key_bias_from = row_of(key_bias, at.part, head, at.first_key, key_bias_batch, key_bias_head, 1, False)
-    slope = None if slopes is None else tl.load(slopes + head)
-    table_from = None if table is None else table + head.to(INDEX) * (2 * radius + 1)
+    slope = slope_of(slopes, head)
+    table_from = table_of(table, head, radius)
     sight, walk = keys_seen(
-        block * ROWS, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
+        first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
         LEFT, RIGHT, BLOCK, ROWS, COLUMNS, False,
     )  # fmt: skip
     walk = part_of(walk, split, splits, COLUMNS)
 
-    q_tile = load_tile(q_from, block * ROWS, rows_valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
+    q_tile = load_tile(q_from, first, rows_valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
     scoring = Scoring(
         q_tile, k_from, at.keys, positions, a, u, key_scale_from, key_bias_from, slope, table_from, radius, cap,
         at.part, key_head, k_row, width,
@@ -110,7 +104,7 @@ def attention_top_kernel(
             enters = belongs(largest, start, values, places, BLOCK)
 
     to_nats = scale if PLAIN else 1.0
-    target = (split.to(INDEX) * plane + written + rows)[:, None] * topk + slots
+    target = (split.to(INDEX) * plane + written)[:, None] * topk + slots
     stored = rows_valid[:, None] & (slots < topk)
     tl.store(top_scores + target, tl.where(places < 0, MINUS_INFINITY, values * to_nats), mask=stored)
     tl.store(top_keys + target, places.to(tl.int64), mask=stored)
