@@ -43,6 +43,7 @@ ENTROPY = (FORWARD, "bf16 d128 entropy", 2)
 PASSES = [
     Pass("forward: lse, max", 128, [(FORWARD, "bf16 d128", 2)], 2),
     Pass("forward: lse, max, entropy", 128, [ENTROPY], 2),
+    Pass("without values: lse, max, entropy", 128, [(FORWARD, "bf16 d128 entropy without values", 1)], 1),
     Pass("forward: these, argmax, sum p2, distance", 128, [(FORWARD, "bf16 d128 distance", 2)], 2),
     Pass("forward: these, causal", 128, [(FORWARD, "bf16 d128 distance causal", 2)], 2),
     Pass("forward: lse, max, entropy", 64, [(FORWARD, "bf16 d64 entropy", 2)], 2),

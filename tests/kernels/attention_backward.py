@@ -38,7 +38,7 @@ FACTORS: dict[str, list[Any]] = {
     "width": [16, 64, 80, 128, 256],
     "queries": [1, 17, 127, 129],
     "keys": [1, 17, 127, 129],
-    "value_width": ["same", 16, 40],
+    "value_width": ["same", 16, 40, 0],
     "window": ["all", "causal", "left", "both", "top-left"],
     "places": ["plain", "blocks", "packed"],
     "score": ["plain", "factors", "terms", "capped", "slopes"],
@@ -148,7 +148,8 @@ def errs_at_most_three_times_as_much_as_plain_torch(backward: Backward, case: di
     if "out" in asked:
         asked["out"] = asked["out"].to(problem.v.dtype)
     before = {name: getattr(problem, name).clone() for name in wanted}
-    size = problem.q.abs().max() * problem.k.abs().max() * max(1, problem.v.abs().max()) * problem.q.shape[-1] ** 0.5
+    values = problem.v.abs().max().clamp_min(1) if problem.v.numel() else 1
+    size = problem.q.abs().max() * problem.k.abs().max() * values * problem.q.shape[-1] ** 0.5
     with poisoned():
         got = backward(problem, known, Sums(**{"out": None, **asked}))  # pyright: ignore[reportArgumentType]
     # A weight is exp(x) of a rounded number x, here scores less log-sum-exps.

@@ -265,6 +265,26 @@ def one_key_takes_everything(attend: Attend) -> None:
     close(got.stats.distance.variance, 0 * scores)
 
 
+def without_values_there_are_statistics_alone(attend: Attend) -> None:
+    # Keys of the scores log 3 and 0 in turn: weights 3 / 4n and 1 / 4n.
+    n = 40
+    q, k = torch.ones(1, 2, 3, 16), torch.zeros(1, 1, 2 * n, 16)
+    k[:, :, ::2, 0] = math.log(3)
+    even = torch.arange(2 * n) % 2 == 0
+    got = attend(q, k, scale=1.0, statistics=NAMES, topk=2, share=0.5 / n, targets={"even": even}, align="top-left")
+    assert got.out.shape == (1, 2, 3, 0)
+    s, each = got.stats, torch.ones(1, 2, 3)
+    close(s.lse, math.log(4 * n) * each)
+    close(s.entropy, (math.log(4 * n) - 0.75 * math.log(3)) * each)
+    close(s.sum_p2, 10 / 16 / n * each)
+    close(s.distance.mean[0, 0], torch.arange(3) - n + 0.75)
+    assert (s.keys_above == n).all()
+    assert s.top_keys[0, 1].tolist() == [[0, 2]] * 3
+    close(s.targets["even"], 0.75 * each)
+    close(s.received[0, 0], torch.where(even, 9.0, 3.0) / 4 / n)
+    close(merge([got, got]).stats.lse, math.log(8 * n) * each)
+
+
 def queries_that_see_nothing_are_zero(attend: Attend) -> None:
     q, k, v = rows((1, 2, 30, 16), (1, 2, 20, 16), 16)
     hidden = KeyBias(torch.full((2, 20), -math.inf).index_fill(0, torch.tensor([1]), 0.0))
@@ -434,6 +454,7 @@ TRUTHS = [
     entropy_is_between_nothing_and_log_n,
     equal_scores_are_uniform,
     one_key_takes_everything,
+    without_values_there_are_statistics_alone,
     queries_that_see_nothing_are_zero,
     keys_of_minus_infinity_are_not_there,
     large_scores_keep_their_entropy,

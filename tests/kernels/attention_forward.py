@@ -36,7 +36,7 @@ FACTORS: dict[str, list[Any]] = {
     "width": [16, 64, 80, 128, 256],
     "queries": [1, 17, 127, 129],
     "keys": [1, 17, 127, 129],
-    "value_width": ["same", 16, 40],
+    "value_width": ["same", 16, 40, 0],
     "window": ["all", "causal", "left", "both", "top-left"],
     "places": ["plain", "blocks", "packed"],
     "score": ["plain", "factors", "terms", "capped", "slopes", "table"],

@@ -24,7 +24,7 @@ from tests.kernels import attention_faults as _  # noqa: F401
 from tests.kernels.attention_checks import Attend, tensors
 from tests.kernels.hsic_checks import normal
 
-# What is differentiated: options of `attend` that hold leaves.
+# What is differentiated: options of `attend` that hold leaves; and queries, keys and, but for "no values", values.
 LEARNED: dict[str, Callable[[], tuple[list[torch.Tensor], Callable[..., dict[str, Any]]]]] = {
     "dot": lambda: ([], lambda: {"causal": True}),
     "cosine": lambda: ([_leaf(2).abs() + 0.5], lambda t: {"score": Cosine(t)}),
@@ -35,6 +35,7 @@ LEARNED: dict[str, Callable[[], tuple[list[torch.Tensor], Callable[..., dict[str
     "alibi": lambda: ([_leaf(2)], lambda s: {"bias": ALiBi(s), "causal": True}),
     "relative": lambda: ([_leaf(2, 7)], lambda t: {"bias": RelativeBias(t)}),
     "keys": lambda: ([_leaf(2, 7)], lambda w: {"bias": KeyBias(w), "score": SquaredDistance(2.0)}),
+    "no values": lambda: ([_leaf(2).abs() + 0.5], lambda t: {"score": Cosine(t), "causal": True}),
     "masked": lambda: ([], lambda: {"mask": block_mask(lambda b, h, i, j: ((i + j) % 3 > 0) & (i != 2), 6, 7)}),
     "packed": lambda: (
         [],
@@ -65,7 +66,11 @@ def function(
     shapes = ((6, 2, 4), (7, 1, 4), (7, 1, 3)) if packed else ((1, 2, 6, 4), (1, 1, 7, 4), (1, 1, 7, 3))
     leaves = [normal(*shape, seed=50 + n, dtype=torch.float64) for n, shape in enumerate(shapes)] + learned
 
-    def smooth(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *learned: torch.Tensor) -> list[torch.Tensor]:
+    if name == "no values":
+        del leaves[2]
+
+    def smooth(q: torch.Tensor, k: torch.Tensor, *rest: torch.Tensor) -> list[torch.Tensor]:
+        v, learned = (None, rest) if name == "no values" else (rest[0], rest[1:])
         statistics = SMOOTH_OF_A_SIGMOID if name == "sigmoid" else SMOOTH
         if packed and rounded == torch.float32:
             # Triton, which alone is asked for single precision, has no blocks of packed sequences.

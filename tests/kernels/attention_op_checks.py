@@ -49,9 +49,10 @@ def differentiable(form: str, **options: Any) -> Problem:
 
 
 def the_first_pass_is_in_order(named: Named) -> None:
-    """Schema, fake tensors, gradients with static and dynamic shapes."""
+    """Schema, fake tensors, gradients with static and dynamic shapes; also without values."""
     p = differentiable(named(), tier=3, topk=2, columns=2)
     torch.library.opcheck(first_pass._attend, (*flat(p), named()))
+    torch.library.opcheck(first_pass._attend, (*flat(replace(p, v=p.v.detach()[..., :0])), named()))
 
 
 def the_second_pass_is_in_order(named: Named) -> None:
@@ -67,13 +68,18 @@ def the_divergence_is_in_order(named: Named) -> None:
 
 def results_are_what_torch_was_told(named: Named) -> None:
     """Shapes, strides and dtypes of all three operators, without the gradients."""
-    p, told = differentiable(named(), tier=3, topk=2, columns=2), ("test_schema", "test_faketensor")
-    with torch.no_grad():
-        found = first_pass.attend(p, named())
-        torch.library.opcheck(first_pass._attend, (*flat(p), named()), test_utils=told)
-        given = [x if x is not None and x.is_floating_point() else None for x in found]
-        torch.library.opcheck(first_pass._backward, (*flat(p), *found, *given, named()), test_utils=told)
-        torch.library.opcheck(op_mass._mass, (*flat(p), found.lse, True, True, 0.1, named()), test_utils=told)
+    whole, told = differentiable(named(), tier=3, topk=2, columns=2), ("test_schema", "test_faketensor")
+    for p in (whole, replace(whole, v=whole.v.detach()[..., :0])):
+        with torch.no_grad():
+            _are_what_torch_was_told(p, named(), told)
+
+
+def _are_what_torch_was_told(p: Problem, name: str, told: Any) -> None:
+    found = first_pass.attend(p, name)
+    torch.library.opcheck(first_pass._attend, (*flat(p), name), test_utils=told)
+    given = [x if x is not None and x.is_floating_point() else None for x in found]
+    torch.library.opcheck(first_pass._backward, (*flat(p), *found, *given, name), test_utils=told)
+    torch.library.opcheck(op_mass._mass, (*flat(p), found.lse, True, True, 0.1, name), test_utils=told)
 
 
 OPERATORS = [the_first_pass_is_in_order, the_second_pass_is_in_order, the_divergence_is_in_order]

@@ -51,15 +51,16 @@ SEEN: dict[str, dict[str, Any]] = {
 }
 STARTS = torch.tensor([0, 1, 4], dtype=torch.int32)
 LAYOUTS: dict[str, dict[str, Any]] = {"batch": {}, "packed": {"cu_seqlens_q": STARTS, "cu_seqlens_k": STARTS}}
+VALUES = {"values": 3, "none": 2}
 
 
 def refused(form: Any) -> set[tuple[str, ...]]:
     """Every combination of the lists above that a form refuses."""
     found = set()
-    for names in itertools.product(SCORES, NORMALIZERS, BIASES, SEEN, LAYOUTS):
-        score, normalizer, bias, seen, layout = names
+    for names in itertools.product(SCORES, NORMALIZERS, BIASES, SEEN, LAYOUTS, VALUES):
+        score, normalizer, bias, seen, layout, values = names
         shape = (4, 2, 16) if layout == "packed" else (1, 2, 4, 16)
-        rows = [torch.ones(shape)] * 3
+        rows = [torch.ones(shape)] * VALUES[values]
         options = SEEN[seen] | LAYOUTS[layout]
         asked = ("max", "received") if normalizer == "sigmoid" else ("lse", "entropy", "argmax", "distance", "received")
         try:
@@ -74,7 +75,7 @@ def expected(form: str) -> set[tuple[str, ...]]:
     """What the table says."""
     return {
         names
-        for names in itertools.product(SCORES, NORMALIZERS, BIASES, SEEN, LAYOUTS)
+        for names in itertools.product(SCORES, NORMALIZERS, BIASES, SEEN, LAYOUTS, VALUES)
         if (names[1] == "softcap" and names[2] == "keys")
         or (names[3] == "mask" and names[4] == "packed")
         or (form == "triton" and names[2] == "table")

@@ -16,9 +16,11 @@ N = 4096
 DOCUMENTS = torch.arange(N) // 200
 
 
-def problem(dtype: torch.dtype, width: int, *, tier: int = 1, columns: int = 0, **options: Any) -> Problem:
+def problem(
+    dtype: torch.dtype, width: int, *, tier: int = 1, columns: int = 0, values: bool = True, **options: Any
+) -> Problem:
     """Return a problem of 4096 rows that nobody ever computes with."""
-    q, k, v = (torch.zeros(1, 2, N, width, dtype=dtype) for _ in range(3))
+    q, k, v = (torch.zeros(1, 2, N, size, dtype=dtype) for size in (width, width, width if values else 0))
     functions = torch.zeros(1, 1, N, columns) if columns else None
     sizes: dict[str, Any] = {"max_seqlen_q": N, "max_seqlen_k": N}
     return Problem(q, k, v, scale=width**-0.5, tier=tier, columns=functions, **sizes, **options)
@@ -43,6 +45,7 @@ def forwards() -> Iterable[tuple[str, bool, Callable[[str], launch.Launch]]]:
 
     yield "bf16 d128", False, of(half, 128, tier=0)
     yield "bf16 d128 entropy", True, of(half, 128)
+    yield "bf16 d128 entropy without values", False, of(half, 128, values=False)
     yield "bf16 d64 entropy", False, of(half, 64)
     yield "bf16 d64 distance causal", False, of(half, 64, tier=2, causal=True)
     yield "bf16 d128 distance", False, of(half, 128, tier=2)

@@ -30,7 +30,8 @@ class Attention(NamedTuple):
     """What `attend` returns.
 
     Attributes:
-        out: [batch, heads, queries, dim of v] in the dtype of v; packed, [total, heads, dim of v].
+        out: [batch, heads, queries, dim of v] in the dtype of v; packed, [total, heads, dim of v]. Without values the
+            dim is 0.
         stats: The statistics that were asked.
         impl: The form that ran: `"reference"`, `"blocked"` or `"triton"`.
     """
@@ -43,7 +44,7 @@ class Attention(NamedTuple):
 def attend(
     q: torch.Tensor,
     k: torch.Tensor,
-    v: torch.Tensor,
+    v: torch.Tensor | None = None,
     *,
     causal: bool = False,
     align: Literal["bottom-right", "top-left"] = "bottom-right",
@@ -76,7 +77,7 @@ def attend(
             `cu_seqlens_*`, [total, heads, dim].
         k: [batch, key heads, keys, dim] or packed; heads are a multiple of key heads, head h looks at key head
             h // (heads // key heads).
-        v: As k, with a last dimension of its own, up to 256.
+        v: As k, with a last dimension of its own, up to 256; None for the statistics alone.
         causal: A query sees no later key.
         align: Where queries stand if they are not as many as the keys: `"bottom-right"`, the last query at the last
             key; `"top-left"`, the first at the first, as `scaled_dot_product_attention` has it.
@@ -117,8 +118,9 @@ def attend(
         RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
-        4 B H N M D operations forward and about 10 backward, half if causal; memory O(N D). `received`, `block_mass`
-        and `share` together 2 B H N M D more. `block_mass` holds N M / 16384 numbers a head.
+        4 B H N M D operations forward and about 10 backward, half if causal; memory O(N D). Without values, 2 and about
+        6. `received`, `block_mass` and `share` together 2 B H N M D more. `block_mass` holds N M / 16384 numbers a
+        head.
 
     Source:
         The online softmax of Milakov and Gimelshein (2018) and FlashAttention (Dao et al., 2022); entropy relative to

@@ -24,7 +24,7 @@ def build(
     op: str,
     q: torch.Tensor,
     k: torch.Tensor,
-    v: torch.Tensor,
+    v: torch.Tensor | None,
     *,
     causal: bool,
     align: str,
@@ -40,8 +40,10 @@ def build(
     max_seqlen_k: int | None,
     precision: str | None,
 ) -> Problem:
-    """Check the arguments and return what they ask to compute, but for the statistics."""
+    """Check the arguments and return what they ask to compute, but for the statistics; no values are such of dim 0."""
     _check_rows(op, packed=cu_seqlens_q is not None or cu_seqlens_k is not None, q=q, k=k, v=v)
+    if v is None:
+        v = k.new_empty(*k.shape[:-1], 0)
     lengths = packing(op, q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     if lengths is not None:
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
@@ -94,10 +96,10 @@ def build(
     )
 
 
-def _check_rows(op: str, *, packed: bool, **rows: torch.Tensor) -> None:
-    """Raise ValueError unless q, k and v are rows of heads that fit each other."""
+def _check_rows(op: str, *, packed: bool, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None) -> None:
+    """Raise ValueError unless q, k and v, if there is one, are rows of heads that fit each other."""
     dims, layout = (3, "(total, heads, dim)") if packed else (4, "(batch, heads, rows, dim)")
-    q, k, v = rows.values()
+    rows = {"q": q, "k": k} if v is None else {"q": q, "k": k, "v": v}
     for name, x in rows.items():
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"{op}: {name} is {type(x).__name__}, expected a tensor")
@@ -111,13 +113,12 @@ def _check_rows(op: str, *, packed: bool, **rows: torch.Tensor) -> None:
         if not 1 <= x.shape[-1] <= LARGEST_DIM:
             raise ValueError(f"{op}: {name} has heads of dim {x.shape[-1]}, expected 1 to {LARGEST_DIM}")
     at = 1  # of the heads, packed or not
-    if not packed and not q.shape[0] == k.shape[0] == v.shape[0]:
-        raise ValueError(
-            f"{op}: q has shape {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}: batches must be equal"
-        )
+    if not packed and any(x.shape[0] != q.shape[0] for x in rows.values()):
+        others = ", ".join(f"{name} {list(x.shape)}" for name, x in rows.items() if name != "q")
+        raise ValueError(f"{op}: q has shape {list(q.shape)}, {others}: batches must be equal")
     if q.shape[-1] != k.shape[-1]:
         raise ValueError(f"{op}: q has shape {list(q.shape)} and k {list(k.shape)}: the last dimensions must be equal")
-    if k.shape[:-1] != v.shape[:-1]:
+    if v is not None and k.shape[:-1] != v.shape[:-1]:
         raise ValueError(
             f"{op}: k has shape {list(k.shape)} and v {list(v.shape)}: they must be equal but for the last dimension"
         )

@@ -57,12 +57,12 @@ def keys_kernel(
     v_from = row_of(v, at.part, key_head, at.first_key, v_batch, v_head, v_row, DESCRIPTORS)
     k_tile = load_tile(k_from, first, exists, at.part, key_head, k_row, width, DESCRIPTORS, COLUMNS, WIDTH)
     if dout is not None:
+        d_value = tl.zeros([COLUMNS, VALUE_WIDTH], tl.float32)
         v_tile = load_tile(
             v_from, first, exists, at.part, key_head, v_row, value_width, DESCRIPTORS, COLUMNS, VALUE_WIDTH
         )
 
     d_key = tl.zeros([COLUMNS, WIDTH], tl.float32)
-    d_value = tl.zeros([COLUMNS, VALUE_WIDTH], tl.float32)
     for member in range(group):
         head = key_head * group + member
         q_from = row_of(q, at.part, head, at.first_query, q_batch, q_head, q_row, DESCRIPTORS)

@@ -28,6 +28,8 @@ def backward(problem: Problem, sums: Sums, gradients: Sums) -> Gradients:
     """
     target = dispatch.target(problem.q)
     delta = None
+    if gradients.out is not None and problem.v.shape[3] == 0:
+        gradients = gradients._replace(out=None)
     if gradients.out is not None:
         gradients = gradients._replace(out=_rows(gradients.out))
         if not problem.sigmoid:
@@ -201,8 +203,10 @@ def _kind(shared: dict[str, Any]) -> tuple[str, int, int]:
 def _by_tile(shared: dict[str, Any], tiles: tiling.Tiling) -> dict[str, tuple[int, int]]:
     """Return rows and columns of the tiles of each tensor."""
     width, value_width = shared["WIDTH"], shared["VALUE_WIDTH"]
-    sizes = {"q": (tiles.rows, width), "k": (tiles.columns, width), "v": (tiles.columns, value_width)}
-    return sizes if shared["dout"] is None else sizes | {"dout": (tiles.rows, value_width)}
+    sizes = {"q": (tiles.rows, width), "k": (tiles.columns, width)}
+    # Values are looked at with a gradient of the output alone.
+    of_values = {"v": (tiles.columns, value_width), "dout": (tiles.rows, value_width)}
+    return sizes if shared["dout"] is None else sizes | of_values
 
 
 def _rows(rows: torch.Tensor) -> torch.Tensor:

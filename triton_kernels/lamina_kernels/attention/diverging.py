@@ -105,7 +105,7 @@ def divergence(
             "divergence",
             queries,
             keys,
-            keys,
+            None,
             causal=causal,
             align=align,
             window=window,

@@ -60,6 +60,8 @@ def attention_forward_kernel(
 ):  # fmt: skip
     """Attend from ROWS queries of one head to one part of their keys, and write output and statistics.
 
+    Without values VALUE_WIDTH is 0, and there is no output.
+
     The grid is one-dimensional: blocks of queries run fastest (the last first, which see the most keys under a causal
     mask), then parts of the keys, heads, sequences, so that programs that run together read the same keys.
 
@@ -101,7 +103,8 @@ def attention_forward_kernel(
         q_tile, k_from, at.keys, positions, a, u, key_scale_from, key_bias_from, slope, table_from, radius, cap,
         at.part, key_head, k_row, width,
     )  # fmt: skip
-    acc = tl.zeros([ROWS, VALUE_WIDTH], tl.float32)
+    if VALUE_WIDTH:
+        acc = tl.zeros([ROWS, VALUE_WIDTH], tl.float32)
     m = tl.full([ROWS], UNSEEN, tl.float32)
     l = tl.zeros([ROWS], tl.float32)  # noqa: E741
     energy = tl.zeros([ROWS], tl.float32)
@@ -136,7 +139,8 @@ def attention_forward_kernel(
                 z = under(s, m_new[:, None], to_log2)
                 p = tl.exp2(z)
                 rescale = fall(m, m_new, to_log2)
-                acc *= rescale[:, None]
+                if VALUE_WIDTH:
+                    acc *= rescale[:, None]
                 if TIER >= 2:
                     # Keys are 8 a + b: threads hold every a of few b, which are then numbers of the code.
                     by_eight = tl.reshape(p, [ROWS, COLUMNS // 8, 8])
@@ -174,11 +178,12 @@ def attention_forward_kernel(
             if TIER >= 3:
                 functions = load_rows(columns_from, these, columns_row, these < at.keys, 0, column_count, COLUMN_COUNT)
                 means = dot(p, functions, means, "bf16x3" if PRECISION == "half" else PRECISION)
-            v_tile = load_tile(
-                v_from, start, these < at.keys, at.part, key_head, v_row, value_width,
-                DESCRIPTORS, COLUMNS, VALUE_WIDTH,
-            )  # fmt: skip
-            acc = dot(weights_as(p, v_tile), v_tile, acc, PRECISION)
+            if VALUE_WIDTH:
+                v_tile = load_tile(
+                    v_from, start, these < at.keys, at.part, key_head, v_row, value_width,
+                    DESCRIPTORS, COLUMNS, VALUE_WIDTH,
+                )  # fmt: skip
+                acc = dot(weights_as(p, v_tile), v_tile, acc, PRECISION)
 
     # A broken row is not an unseen one.
     unseen = (m == UNSEEN) & (l == l)
@@ -188,12 +193,13 @@ def attention_forward_kernel(
     # Where a row of this part is written, in rows, and where the next number of a row.
     here = split.to(INDEX) * plane + written
     plane = splits.to(INDEX) * plane
-    value_columns = tl.arange(0, VALUE_WIDTH)
-    tl.store(
-        out + here[:, None] * value_width + value_columns[None, :],
-        (acc * portion[:, None]).to(out.dtype.element_ty),
-        mask=rows_valid[:, None] & (value_columns < value_width)[None, :],
-    )
+    if VALUE_WIDTH:
+        value_columns = tl.arange(0, VALUE_WIDTH)
+        tl.store(
+            out + here[:, None] * value_width + value_columns[None, :],
+            (acc * portion[:, None]).to(out.dtype.element_ty),
+            mask=rows_valid[:, None] & (value_columns < value_width)[None, :],
+        )
     number = statistics + here
     tl.store(number + plane, tl.where(unseen, MINUS_INFINITY, m * to_nats), mask=rows_valid)
     if not SIGMOID:

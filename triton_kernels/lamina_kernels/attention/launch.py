@@ -32,8 +32,8 @@ def sequences(problem: Problem) -> int:
 
 
 def power_of_2(width: int) -> int:
-    """Return the width of a tile: a matrix instruction takes at least 16 columns."""
-    return max(16, 1 << (width - 1).bit_length())
+    """Return the width of a tile: a matrix instruction takes at least 16 columns; 0 for 0."""
+    return max(16, 1 << (width - 1).bit_length()) if width else 0
 
 
 def fitted(tiles: Tiling, problem: Problem) -> Tiling:
@@ -56,7 +56,9 @@ def forward_plan(problem: Problem, target: str) -> Launch:
     new = problem.q.new_empty
     # The interpreter cuts digits off where it makes bfloat16.
     whole = shared["splits"] > 1 or (target == "interpreter" and problem.v.dtype == torch.bfloat16)
-    by_tile = {"q": (tiles.rows, width), "k": (tiles.columns, width), "v": (tiles.columns, value_width)}
+    by_tile = {"q": (tiles.rows, width), "k": (tiles.columns, width)}
+    if value_width:
+        by_tile["v"] = (tiles.columns, value_width)
     arguments = {
         **shared,
         **operands.column_arguments(columns),

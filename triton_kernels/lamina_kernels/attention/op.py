@@ -61,7 +61,7 @@ def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
     with plainly(p.q):
         if gradients.max is not None and found.argmax is None:
             # The gradient goes to the key of the largest score, which a pass of less than tier 2 does not look for.
-            argmax = form(name).forward(replace(p, tier=2, topk=0, columns=None)).argmax
+            argmax = form(name).forward(replace(p, v=p.v[..., :0], tier=2, topk=0, columns=None)).argmax
             found = found._replace(argmax=argmax)
         return packed(form(name).backward(p, found, gradients), p.q)
 

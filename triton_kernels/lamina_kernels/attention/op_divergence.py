@@ -18,7 +18,7 @@ from lamina_kernels.attention.op_arguments import (
     unpacked,
 )
 from lamina_kernels.attention.op_forms import form
-from lamina_kernels.attention.problem import Divergences, Gradients, Problem
+from lamina_kernels.attention.problem import Divergences, Problem
 from lamina_kernels.operators import keep, kept, plainly, tensors
 
 _SUMS = len(Divergences._fields)
@@ -59,23 +59,17 @@ def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
     first, second, (*found, gradient, kind, name) = _split(arguments)
     with plainly(first.q):
         both = form(name).divergence_backward(first, second, kind, Divergences(*found), gradient)
-        return packed(_without_values(both[0]), first.q) + packed(_without_values(both[1]), first.q)
+        return packed(both[0], first.q) + packed(both[1], first.q)
 
 
 @_backward.register_fake
 def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     first, second, _ = _split(arguments)
-    made = (_without_values(empty_gradients(p)) for p in (first, second))
-    return tuple(x for each in made for x in packed(each, first.q))
+    return packed(empty_gradients(first), first.q) + packed(empty_gradients(second), first.q)
 
 
 def _split(arguments: tuple[Any, ...]) -> tuple[Problem, Problem, tuple[Any, ...]]:
     return problem(arguments[:COUNT]), problem(arguments[COUNT : 2 * COUNT]), arguments[2 * COUNT :]
-
-
-def _without_values(gradients: Gradients) -> Gradients:
-    """Return gradients without that of the values, which a divergence does not look at."""
-    return gradients._replace(v=gradients.q.new_empty(0))
 
 
 def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:

@@ -55,9 +55,8 @@ def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
 
 def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]:
     inputs, _ = kept(ctx)
-    # One column of values, which get no gradient.
     p = replace(problem(inputs[:COUNT]), topk=0, tier=3)
-    p, lse, name = replace(p, v=p.v[..., :1]), inputs[COUNT], inputs[-1]
+    p, lse, name = replace(p, v=p.v[..., :0]), inputs[COUNT], inputs[-1]
     found: list[torch.Tensor | None] = [None] * GRADIENTS
     by_lse = None
     for columns, weights in _columns(p, *gradients[:2]):
@@ -72,6 +71,7 @@ def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]
             # The weights are those of the lse that was given, which may count a sink.
             share = (means.lse - lse).masked_fill(lse == -torch.inf, 0).exp()
             by_lse = _sum(by_lse, -share * (means.columns * weights).sum(-1))
+    # Values get no gradient.
     found[2] = None
     return *found, *([None] * (COUNT - GRADIENTS)), by_lse, None, None, None, None
 

@@ -28,7 +28,7 @@ class Problem:
     Attributes:
         q: [B, H, Nq, D].
         k: [B, Hk, Nk, D]; query head h looks at key head h // (H // Hk).
-        v: [B, Hk, Nk, Dv].
+        v: [B, Hk, Nk, Dv]; of values that nobody has, Dv is 0.
         scale: What every product is multiplied with.
         query_scale: a, [B, H, Nq] float32 (float64 for float64), any strides, or None for 1.
         key_scale: c, [B, H, Nk], per query head (expanded, stride 0, where heads share it), or None for 1.

@@ -81,7 +81,6 @@ def _attended(a: Attention, names: tuple[str, ...], reach: Reach) -> dict[str, t
     stats = attend(
         a.q,
         k,
-        k[..., :1],  # of the output, which nobody looks at, one column
         causal=reach.right == 0,
         window=(reach.left, reach.right),
         bias=None if reach.bias is None else KeyBias(reach.bias),
