@@ -49,9 +49,14 @@ def divergence(first: Problem, second: Problem, kind: str) -> Divergences:
 
 
 def divergence_backward(
-    first: Problem, second: Problem, kind: str, found: Divergences, gradient: torch.Tensor
-) -> tuple[Gradients, Gradients]:
-    """Return the gradients by both problems, of which v has none.
+    first: Problem,
+    second: Problem,
+    kind: str,
+    found: Divergences,
+    gradient: torch.Tensor,
+    needed: tuple[bool, bool] = (True, True),
+) -> tuple[Gradients | None, Gradients | None]:
+    """Return the gradients by each problem that needs them; v has none.
 
     Args:
         first: The problem of p.
@@ -59,29 +64,37 @@ def divergence_backward(
         kind: "kl", "js" or "tv".
         found: What `divergence` returned.
         gradient: [B, H, Nq]: the gradient of its value.
+        needed: Which of the two need gradients.
     """
     problems = _bare(first), _bare(second)
     both = [_Side(p, lse) for p, lse in zip(problems, (found.lse, found.other_lse), strict=True)]
     endless = found.value == torch.inf
     gradient, found_mean = gradient.masked_fill(endless, 0), found.mean.masked_fill(endless, 0)
-    made = [Accumulated(side.scores) for side in both]
+    made = [Accumulated(side.scores) if of_side else None for side, of_side in zip(both, needed, strict=True)]
     own = both[0].scores
     for rows, visits in walk(problems[0]):
         place = rows.items, rows.heads, rows.queries
         for side, into in zip(both, made, strict=True):
             side.turn_to(rows)
-            into.start()
+            if into is not None:
+                into.start()
         g, mean, other_mean = (
             own.by_item(x)[place].flatten(1)[..., None] for x in (gradient, found_mean, found.other_mean)
         )
         for visit in visits:
             tiles = [side.tile(visit) for side in both]
             by_p, r_by_r = _derivatives(kind, *tiles)
-            made[0].take(visit, by_p.sub_(mean).mul_(tiles[0].weights).mul_(g), tiles[0].capped)
-            made[1].take(visit, r_by_r.addcmul_(tiles[1].weights, other_mean, value=-1).mul_(g), tiles[1].capped)
+            if made[0] is not None:
+                made[0].take(visit, by_p.sub_(mean).mul_(tiles[0].weights).mul_(g), tiles[0].capped)
+            if made[1] is not None:
+                made[1].take(visit, r_by_r.addcmul_(tiles[1].weights, other_mean, value=-1).mul_(g), tiles[1].capped)
         for into in made:
-            into.finish()
-    return made[0].result(first), made[1].result(second)
+            if into is not None:
+                into.finish()
+    by_first, by_second = (
+        None if into is None else into.result(p) for into, p in zip(made, (first, second), strict=True)
+    )
+    return by_first, by_second
 
 
 class _Tile(NamedTuple):

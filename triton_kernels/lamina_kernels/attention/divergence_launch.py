@@ -29,16 +29,24 @@ def divergence(first: Problem, second: Problem, kind: str) -> Divergences:
 
 
 def divergence_backward(
-    first: Problem, second: Problem, kind: str, found: Divergences, gradient: torch.Tensor
-) -> tuple[Gradients, Gradients]:
-    """Return the gradients by both problems, from two launches each; v has none."""
-    made, target = [], dispatch.target(first.q)
-    for own, other in ((first, second), (second, first)):
+    first: Problem,
+    second: Problem,
+    kind: str,
+    found: Divergences,
+    gradient: torch.Tensor,
+    needed: tuple[bool, bool] = (True, True),
+) -> tuple[Gradients | None, Gradients | None]:
+    """Return the gradients by each problem that needs them, from two launches; v has none."""
+    made: list[Gradients | None] = [None, None]
+    target = dispatch.target(first.q)
+    for side, (own, other) in enumerate(((first, second), (second, first))):
+        if not needed[side]:
+            continue
         shared = backward_arguments(own, other, kind, own is first, found, gradient, target)
         queries, keys = queries_plan(own, shared, target), keys_plan(own, shared, target)
         run(divergence_queries_kernel, queries, own.q)
         run(divergence_keys_kernel, keys, own.q)
-        made.append(_gradients(own, queries.arguments | keys.arguments))
+        made[side] = _gradients(own, queries.arguments | keys.arguments)
     return made[0], made[1]
 
 

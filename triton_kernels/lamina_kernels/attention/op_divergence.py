@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from lamina_kernels.attention.op_arguments import (
     unpacked,
 )
 from lamina_kernels.attention.op_forms import form
-from lamina_kernels.attention.problem import Divergences, Problem
+from lamina_kernels.attention.problem import Divergences, Gradients, Problem
 from lamina_kernels.operators import keep, kept, plainly, tensors
 
 _SUMS = len(Divergences._fields)
@@ -53,19 +54,25 @@ _given = ", ".join(f"Tensor found_{name}" for name in Divergences._fields)
 @torch.library.custom_op(
     "lamina_kernels::attention_divergence_backward",
     mutates_args=(),
-    schema=f"({_PROBLEMS}, {_given}, Tensor gradient, str kind, str form) -> {tensors(2 * GRADIENTS)}",
+    schema=f"({_PROBLEMS}, {_given}, Tensor gradient, bool by_first, bool by_second, str kind, str form)"
+    f" -> {tensors(2 * GRADIENTS)}",
 )
 def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
-    first, second, (*found, gradient, kind, name) = _split(arguments)
+    first, second, (*found, gradient, by_first, by_second, kind, name) = _split(arguments)
     with plainly(first.q):
-        both = form(name).divergence_backward(first, second, kind, Divergences(*found), gradient)
-        return packed(both[0], first.q) + packed(both[1], first.q)
+        backward = form(name).divergence_backward
+        return _packed(backward(first, second, kind, Divergences(*found), gradient, (by_first, by_second)), first.q)
 
 
 @_backward.register_fake
 def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
-    first, second, _ = _split(arguments)
-    return packed(empty_gradients(first), first.q) + packed(empty_gradients(second), first.q)
+    first, second, (*_, by_first, by_second, _, _) = _split(arguments)
+    both = [empty_gradients(p) if needed else None for p, needed in ((first, by_first), (second, by_second))]
+    return _packed(both, first.q)
+
+
+def _packed(both: Sequence[Gradients | None], like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(x for each in both for x in packed(each or [None] * GRADIENTS, like))
 
 
 def _split(arguments: tuple[Any, ...]) -> tuple[Problem, Problem, tuple[Any, ...]]:
@@ -76,7 +83,8 @@ def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]
     inputs, output = kept(ctx)
     if gradients[0] is None:
         return (None,) * len(inputs)
-    found = unpacked(_backward(*inputs[:-2], *output, gradients[0], *inputs[-2:]))
+    needed = [any(ctx.needs_input_grad[start : start + GRADIENTS]) for start in (0, COUNT)]
+    found = unpacked(_backward(*inputs[:-2], *output, gradients[0], *needed, *inputs[-2:]))
     rest = [None] * (COUNT - GRADIENTS)
     return *found[:GRADIENTS], *rest, *found[GRADIENTS:], *rest, None, None
 

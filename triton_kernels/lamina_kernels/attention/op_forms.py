@@ -18,7 +18,9 @@ class Form(NamedTuple):
     backward: Callable[[Problem, Sums, Sums], Gradients]
     mass: Callable[[Problem, torch.Tensor | None, Wanted], Masses]
     divergence: Callable[[Problem, Problem, str], Divergences]
-    divergence_backward: Callable[[Problem, Problem, str, Divergences, torch.Tensor], tuple[Gradients, Gradients]]
+    divergence_backward: Callable[
+        [Problem, Problem, str, Divergences, torch.Tensor, tuple[bool, bool]], tuple[Gradients | None, Gradients | None]
+    ]
 
 
 def form(name: str) -> Form:
