@@ -313,8 +313,24 @@ def kernels_are_launched(forward: Forward) -> None:
     assert launched == [forward_kernel, launch.attention_top_kernel, forward_kernel]
 
 
+def what_is_seen_late_is_right_in_fused_instructions(forward: Forward) -> None:
+    # Rows whose first tile shows them nothing, where s to_log2 is not rounded before m to_log2 is taken off, as on a
+    # GPU: the interpreter rounds both.
+    from lamina_kernels.attention import forward as kernel
+    from tests.kernels import attention_wrong
+
+    p = problem_of(case(queries=129, keys=129, window="left", width=64, tier=2))
+    wanted = reference.forward(in_double(p))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "under", attention_wrong.fused)
+        got = forward(p)
+    for name in ("out", "lse", "entropy", "sum_p2"):
+        torch.testing.assert_close(getattr(got, name).double(), getattr(wanted, name), rtol=1e-4, atol=1e-5)
+
+
 CHECKS = [
     kernels_are_launched,
+    what_is_seen_late_is_right_in_fused_instructions,
     scores_of_ten_thousand_keep_their_entropy,
     far_from_their_keys_queries_keep_the_variance,
     keys_on_both_sides_count_apart,

@@ -28,6 +28,16 @@ def attention_kernel_forgets_to_rescale(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def attention_kernel_rounds_what_is_not_seen(patch: pytest.MonkeyPatch) -> None:
+    """The score of what is not seen is no power of 2."""
+    import triton.language as tl
+
+    from lamina_kernels.attention import forward
+
+    patch.setattr(forward, "UNSEEN", tl.constexpr(-1e30))
+
+
+@fault
 def attention_kernel_masks_the_end_alone(patch: pytest.MonkeyPatch) -> None:
     """Tiles at the edge of a window are seen whole."""
     from lamina_kernels.attention import walk

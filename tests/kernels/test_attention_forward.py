@@ -45,6 +45,7 @@ def test_tiles_as_large_as_on_a_gpu():
 ERROR = checks.errs_at_most_twice_as_much_as_plain_torch
 NOTICED = [
     ("attention_kernel_forgets_to_rescale", ERROR, (checks.case(),)),
+    ("attention_kernel_rounds_what_is_not_seen", checks.what_is_seen_late_is_right_in_fused_instructions, ()),
     ("attention_kernel_masks_the_end_alone", ERROR, (checks.case(window="causal"),)),
     ("attention_kernel_takes_edges_for_full", ERROR, (checks.case(),)),
     ("attention_kernel_is_one_sided", checks.keys_on_both_sides_count_apart, ()),

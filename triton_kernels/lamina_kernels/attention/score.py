@@ -10,8 +10,9 @@ import triton.language as tl
 from lamina_kernels.attention.rows import load_tile, vector_or
 from lamina_kernels.tiles.dot import dot_rows
 
-# What a pair scores that is not seen: finite, because 0 times infinity is not a number.
-UNSEEN = tl.constexpr(-1e30)
+# What a pair scores that is not seen: finite, because 0 times infinity is not a number; and a power of 2, so that a
+# query that sees nothing yet is 0 below its largest score also where the product with a scale is not rounded.
+UNSEEN = tl.constexpr(-(2.0**100))
 
 LN2 = tl.constexpr(0.6931471805599453)
 LOG2E = tl.constexpr(1.4426950408889634)
