@@ -111,7 +111,7 @@ def test_divergences_are_those_of_the_reference(name, kind, monkeypatch):
     gradient = draw(found.value, 0)
     held = {f"first {n}": x for n, x in by.items()} | {f"second {n}": x for n, x in other_by.items()}
     expected = torch.autograd.grad(wanted.value, list(held.values()), gradient, allow_unused=True)
-    both: dict[str, Gradients] = dict(
+    both: dict[str, Any] = dict(
         zip(
             ("first", "second"),
             blocked_divergence.divergence_backward(first, second, kind, found, gradient),
