@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"clocks of a multiprocessor a score, one after the other: 2 D operations a product at {PRODUCTS}, one "
             f"exponential a kernel at {EXPONENTIALS}, all counted instructions at {INSTRUCTIONS}",
             f"{PROCESSORS} multiprocessors at {HERTZ / 1e9} GHz; bfloat16; counts of {TARGET} in tests/kernels/aot",
-            "TFLOP/s by convention: 2 products forward, 7 forward and backward, where the two kernels of the backward "
-            "pass execute 7 by themselves; of causal attention the tiles that are visited",
+            "TFLOP/s by convention: 2 products forward, 1 without values, 7 forward and backward, where the two "
+            "kernels of the backward pass execute 7 by themselves; of causal attention the tiles that are visited",
             "left out: the edges of windows, launches, and whatever the kernels wait for; the same formula gives 660 "
             "TFLOP/s for products and exponentials alone at D = 128, where FlashAttention-3's authors measured 648",
             "goals: 420 forward with entropy at D = 128, which adds at most 5 %; with argmax, sum of squares and "

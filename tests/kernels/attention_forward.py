@@ -69,6 +69,11 @@ def always(*arguments: Any) -> bool:
     return True
 
 
+def one(*arguments: Any) -> int:
+    """Sum whole rows, as Blackwell's threads do."""
+    return 1
+
+
 def settings(case: dict[str, Any]) -> dict[str, Any]:
     """What is replaced in the product, so that small problems take every way through the kernels."""
     launch = "lamina_kernels.attention.launch"
@@ -78,6 +83,7 @@ def settings(case: dict[str, Any]) -> dict[str, Any]:
     }
     if case.get("loads") == "descriptors":
         made["lamina_kernels.attention.descriptors.takes_descriptors"] = always
+        made["lamina_kernels.attention.tiling.parts"] = one
     if case.get("parts", 1) > 1:
         # A part for every 40 keys, however many programs there are.
         made |= {f"{launch}.KEYS": 40, f"{launch}.PROGRAMS": 1000}

@@ -36,7 +36,7 @@ def visits_kernel(
     if OF_KEYS:
         sight, walk = queries_seeing(
             number * STEP, at, number * 0, left, right, starts, blocks, partial, bits, 0, 0,
-            LEFT, RIGHT, BLOCK, STEP, STEP,
+            LEFT, RIGHT, BLOCK, STEP, STEP, True,
         )  # fmt: skip
     else:
         sight, walk = keys_seen(

@@ -47,6 +47,7 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
 
     yield "bf16 d128 kl", True, divergence_kernel, of("kl", 128, 128)
     yield "bf16 d128 js", False, divergence_kernel, of("js", 128, 128)
+    yield "bf16 d128 tv", False, divergence_kernel, of("tv", 128, 128)
     yield "bf16 d256 kl causal", False, divergence_kernel, of("kl", 256, 256, causal=True)
     yield "fp32 d64 kl", False, divergence_kernel, of("kl", 64, 64, dtype=torch.float32)
     for kind, width, side, main in (

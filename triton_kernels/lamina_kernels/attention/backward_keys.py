@@ -46,7 +46,7 @@ def keys_kernel(
 
     The grid is one-dimensional: blocks of keys run fastest, then heads of keys, then sequences.
     """
-    at, key_head, first, others, exists = block_of_keys(
+    at, key_head, first, others, exists = block_of_keys(  # pyright: ignore[reportGeneralTypeIssues]
         tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads // group,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, COLUMNS,
     )  # fmt: skip
@@ -78,7 +78,7 @@ def keys_kernel(
             columns_tile = load_rows(columns_from, others, columns_row, exists, 0, column_count, 16)
         sight, walk = queries_seeing(
             first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
-            LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
+            LEFT, RIGHT, BLOCK, ROWS, COLUMNS, False,
         )  # fmt: skip
         d_term = tl.zeros([COLUMNS], tl.float32)
         d_scale = tl.zeros([COLUMNS], tl.float32)

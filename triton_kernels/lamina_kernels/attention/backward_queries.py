@@ -39,7 +39,7 @@ def queries_kernel(
     The grid is one-dimensional: blocks of queries run fastest, the last first (who sees most keys, if causal), then
     heads, then sequences.
     """
-    at, head, first, rows, valid, positions, place = block_of_queries(
+    at, head, first, rows, valid, positions, place = block_of_queries(  # pyright: ignore[reportGeneralTypeIssues]
         blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
     )  # fmt: skip

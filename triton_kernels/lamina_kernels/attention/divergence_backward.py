@@ -86,7 +86,7 @@ def divergence_queries_kernel(
 
     The grid is that of the forward pass.
     """
-    at, head, first, rows, valid, positions, place = block_of_queries(
+    at, head, first, rows, valid, positions, place = block_of_queries(  # pyright: ignore[reportGeneralTypeIssues]
         blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
     )  # fmt: skip
@@ -173,7 +173,7 @@ def divergence_keys_kernel(
 
     The grid is one-dimensional: blocks of keys run fastest, then heads of keys, then sequences.
     """
-    at, key_head, first, others, exists = block_of_keys(
+    at, key_head, first, others, exists = block_of_keys(  # pyright: ignore[reportGeneralTypeIssues]
         tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads // model.group,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, COLUMNS,
     )  # fmt: skip
@@ -202,7 +202,7 @@ def divergence_keys_kernel(
         other_slope, other_table = slope_of(other.slopes, head), table_of(other.table, head, other.radius)
         sight, walk = queries_seeing(
             first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
-            LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
+            LEFT, RIGHT, BLOCK, ROWS, COLUMNS, True,
         )  # fmt: skip
         d_term = tl.zeros([COLUMNS], tl.float32)
         d_scale = tl.zeros([COLUMNS], tl.float32)
@@ -225,10 +225,11 @@ def divergence_keys_kernel(
                 other_products = dot_rows(
                     other_k_tile, other_q_tile, tl.zeros([COLUMNS, ROWS], tl.float32), OTHER_PRECISION
                 )
-                a = vector_or(model.scale, model.query_scale, place, valid, 0)
-                u = vector_or(None, model.query_bias, place, valid, 0)
-                other_a = vector_or(other.scale, other.query_scale, place, valid, 0)
-                other_u = vector_or(None, other.query_bias, place, valid, 0)
+                some = valid if EDGE else None
+                a = vector_or(model.scale, model.query_scale, place, some, 0)
+                u = vector_or(None, model.query_bias, place, some, 0)
+                other_a = vector_or(other.scale, other.query_scale, place, some, 0)
+                other_u = vector_or(None, other.query_bias, place, some, 0)
                 s, bent = scores(
                     products, positions, columns, a, c, u, w, slope, table,
                     model.radius, model.cap, model.cap is not None,
@@ -240,7 +241,7 @@ def divergence_keys_kernel(
                 if EDGE:
                     inside = visible(sight, tile, rows[None, :], positions, columns, LEFT, RIGHT, BLOCK)
                     s, other_s = tl.where(inside, s, UNSEEN), tl.where(inside, other_s, UNSEEN)
-                ds = by_score(s, other_s, terms, plane, place, valid, KIND, FIRST, 0)
+                ds = by_score(s, other_s, terms, plane, place, some, KIND, FIRST, 0)
                 if model.cap is not None:
                     ds -= ds * bent * bent
                 if dkey_bias is not None:

@@ -11,6 +11,7 @@ from lamina_kernels.attention.rows import block_of_queries
 from lamina_kernels.attention.score import LN2, LOG2E, UNSEEN, scores_at
 from lamina_kernels.attention.walk import first_of, keys_seen, place_at, turns, visible
 from lamina_kernels.attention.weights import NO_KEY
+from lamina_kernels.tiles.dot import INTERPRETED
 from lamina_kernels.tiles.load import INDEX
 
 # Logarithms of two weights that differ by less, times what they are differences of, differ by rounding alone.
@@ -51,21 +52,38 @@ def sign(apart, near):
 
 
 @triton.jit
-def shares_of(z, y, near, KIND: tl.constexpr):
-    """Return p f' and r f', f' the derivatives by p and by r, of a tile of weights p = exp2 z and r = exp2 y.
+def further_under(s, m, to_log2, less):
+    """Return what `under` does, less a number."""
+    if INTERPRETED:
+        return under(s, m, to_log2) - less
+    else:
+        return s * to_log2 - (m * to_log2 + less)
 
-    In units of log 2 / 2 ("js") or of 1 / 2 ("tv"); `near` is as in `sign`.
+
+@triton.jit
+def signed(x, like):
+    """Return numbers that are not negative with the signs of others."""
+    sign_of = like.to(tl.int32, bitcast=True) & -(2**31)
+    return (x.to(tl.int32, bitcast=True) | sign_of).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def parts(z, y, near, KIND: tl.constexpr):
+    """Return what a tile of weights p = exp2 z and r = exp2 y adds to two sums, with f' the derivatives by p and by r.
+
+    "js": of p f' + r f' and of p f' - r f', in units of log 2 / 2. "tv": of the smaller of p and r, and of it with the
+    sign of p - r; `near` is as in `sign`.
     """
     apart = z - y
     if KIND == "js":
         ratio = tl.exp2(-tl.abs(apart))
         larger = tl.exp2(tl.maximum(z, y))
         above = above_middle(ratio)
-        of_larger, of_smaller = larger * above, larger * ratio * (above - tl.abs(apart))
-        return tl.where(apart > 0, of_larger, of_smaller), tl.where(apart > 0, of_smaller, of_larger)
+        below = above - tl.abs(apart)
+        return larger * (above + ratio * below), signed(larger, apart) * (above - ratio * below)
     else:
-        which = sign(apart, near)
-        return tl.exp2(z) * which, -tl.exp2(y) * which
+        smaller = tl.exp2(tl.minimum(z, y))
+        return smaller, tl.where(tl.abs(apart) > near, 1.0, 0.0) * signed(smaller, apart)
 
 
 @triton.jit(do_not_specialize=["heads", "queries", "keys", "blocks", "plane", "left", "right"])
@@ -87,7 +105,7 @@ def divergence_kernel(
     is the mean of z - y under p less the difference of the logarithms of the sums of exponentials. The others walk
     again, when weights are known. The grid is that of the forward pass.
     """
-    at, head, first, rows, valid, positions, place = block_of_queries(
+    at, head, first, rows, valid, positions, place = block_of_queries(  # pyright: ignore[reportGeneralTypeIssues]
         blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
     )  # fmt: skip
@@ -113,10 +131,10 @@ def divergence_kernel(
     other_m = tl.full([ROWS], UNSEEN, tl.float32)
     l = tl.zeros([ROWS], tl.float32)  # noqa: E741
     other_l = tl.zeros([ROWS], tl.float32)
-    less = tl.zeros([ROWS], tl.float32)
-    near = tl.zeros([ROWS], tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     other_total = tl.zeros([ROWS], tl.float32)
+    less = tl.zeros([ROWS], tl.float32)
+    near = tl.zeros([ROWS], tl.float32)
     endless = tl.zeros([ROWS], tl.float32)
     for AGAIN in tl.static_range(0, 1 if KIND == "kl" else 2):
         if AGAIN:
@@ -142,10 +160,10 @@ def divergence_kernel(
                     s, other_s = tl.where(inside, s, UNSEEN), tl.where(inside, other_s, UNSEEN)
                 if AGAIN:
                     z = under(s, m[:, None], to_log2)
-                    y = under(other_s, other_m[:, None], other_to_log2) - less[:, None]
-                    share, other_share = shares_of(z, y, near[:, None], KIND)
-                    total += tl.sum(share, 1)
-                    other_total += tl.sum(other_share, 1)
+                    y = further_under(other_s, other_m[:, None], other_to_log2, less[:, None])
+                    part, other_part = parts(z, y, near[:, None], KIND)
+                    total += tl.sum(part, 1)
+                    other_total += tl.sum(other_part, 1)
                 else:
                     if HIDES:
                         alone = tl.where(s > UNSEEN, tl.where(other_s > UNSEEN, 0.0, 1.0), 0.0)
@@ -171,10 +189,15 @@ def divergence_kernel(
         mean, other_mean = value, tl.where(unseen, 0.0, -1.0)
     else:
         unseen, other_unseen = (m == NO_KEY) & (l == l), (other_m == NO_KEY) & (other_l == other_l)
-        unit = 0.5 * LN2 if KIND == "js" else 0.5
-        mean, other_mean = total / l * unit, other_total / l * unit
+        total, other_total = total / l, other_total / l
+        if KIND == "js":
+            mean, other_mean = (total + other_total) * (0.25 * LN2), (total - other_total) * (0.25 * LN2)
+        else:
+            mean = 0.5 * (tl.where(unseen, 0.0, 1.0) - total + other_total)
+            other_mean = 0.5 * (tl.where(other_unseen, 0.0, 1.0) - total - other_total)
         value = mean + other_mean
-        value = tl.where(value < 0, 0.0, value)
+        # Rounded, nothing may be a little more or less.
+        value = tl.where(value < (NEAR if KIND == "tv" else 0.0), 0.0, value)
     here = found + place
     tl.store(here, value, mask=valid)
     tl.store(here + plane, tl.where(unseen, MINUS_INFINITY, m * to_nats + tl.log(l)), mask=valid)

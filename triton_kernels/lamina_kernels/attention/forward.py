@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.attention.moments import mean_and_deviation, mean_and_deviation_by_eight, with_tile
+from lamina_kernels.attention.moments import in_parts, mean_and_variance, moments, moments_of_full, moved, sums
 from lamina_kernels.attention.rows import block_of_queries, load_tile, row_of, slope_of, table_of, vector_or
 from lamina_kernels.attention.score import LN2, LOG2E, UNSEEN, Scoring, scores_at
 from lamina_kernels.attention.walk import first_of, keys_seen, part_of, place_at, place_of, turns, visible
@@ -56,7 +56,7 @@ def attention_forward_kernel(
     LEFT: tl.constexpr, RIGHT: tl.constexpr, BOTTOM_RIGHT: tl.constexpr, ONE_SIDED: tl.constexpr, BLOCK: tl.constexpr,
     PRECISION: tl.constexpr, DESCRIPTORS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
-    COLUMN_COUNT: tl.constexpr,
+    COLUMN_COUNT: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Attend from ROWS queries of one head to one part of their keys, and write output and statistics.
 
@@ -66,10 +66,10 @@ def attention_forward_kernel(
     mask), then parts of the keys, heads, sequences, so that programs that run together read the same keys.
 
     Statistics are sums relative to the largest score so far, m: with z = s - m and p = exp z, the sums of p, p z, p²,
-    and mean and squared deviation of the key under p, which parts add to without cancellation.
+    and moments of the key under p, see `moments`.
     """
     split = tl.program_id(0) // blocks % splits
-    at, head, first_row, rows, rows_valid, positions, written = block_of_queries(
+    at, head, first_row, rows, rows_valid, positions, written = block_of_queries(  # pyright: ignore[reportGeneralTypeIssues]
         blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks // splits, heads,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
     )  # fmt: skip
@@ -90,8 +90,10 @@ def attention_forward_kernel(
     to_nats = scale if PLAIN else 1.0
     to_log2 = scale * LOG2E if PLAIN else LOG2E
 
+    # Whether there are moments; sums over the keys then come in parts.
+    MOMENTS: tl.constexpr = TIER >= 2 and not SIGMOID
     # Where keys are on both sides of their query, tiles with both are edges as well.
-    BOTH: tl.constexpr = TIER >= 2 and not SIGMOID and not ONE_SIDED
+    BOTH: tl.constexpr = MOMENTS and not ONE_SIDED
     sight, walk = keys_seen(
         first_row, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
         LEFT, RIGHT, BLOCK, ROWS, COLUMNS, BOTH,
@@ -106,15 +108,14 @@ def attention_forward_kernel(
     if VALUE_WIDTH:
         acc = tl.zeros([ROWS, VALUE_WIDTH], tl.float32)
     m = tl.full([ROWS], UNSEEN, tl.float32)
-    l = tl.zeros([ROWS], tl.float32)  # noqa: E741
-    energy = tl.zeros([ROWS], tl.float32)
-    squares = tl.zeros([ROWS], tl.float32)
+    none = tl.zeros([ROWS, PARTS] if MOMENTS else [ROWS], tl.float32)
+    l, energy, squares = none, none, none  # noqa: E741
     where = tl.full([ROWS], NOWHERE, tl.int32)
-    # Mean and squared deviation of the key, counted from the position of the query, and of its absolute value.
-    key_mean = tl.zeros([ROWS], tl.float32)
-    deviation = tl.zeros([ROWS], tl.float32)
-    far_mean = tl.zeros([ROWS], tl.float32)
-    far_deviation = tl.zeros([ROWS], tl.float32)
+    # Keys count from the position of their query: moments, and the first ones of those ahead and behind.
+    about = tl.zeros([ROWS], tl.float32)
+    first, second = none, none
+    ahead = tl.zeros([ROWS], tl.float32)
+    behind = tl.zeros([ROWS], tl.float32)
     means = tl.zeros([ROWS, COLUMN_COUNT], tl.float32)
     for EDGE in tl.static_range(0, 2):
         # First the tiles that every query sees whole.
@@ -130,51 +131,60 @@ def attention_forward_kernel(
 
             largest = tl.max(s, 1)
             if TIER >= 2:
-                first = (largest > m) | ((largest == m) & (start < where) & (m > UNSEEN))
-                where = tl.where(first, start, where)
+                rises = largest > m
+                if EDGE:
+                    rises |= (largest == m) & (start < where) & (m > UNSEEN)
+                where = tl.where(rises, start, where)
             m_new = tl.maximum(m, largest)
             if SIGMOID:
                 p = 1 / (1 + tl.exp2(-s * to_log2))
+                if TIER >= 2:
+                    squares += tl.sum(p * p, 1)
             else:
                 z = under(s, m_new[:, None], to_log2)
                 p = tl.exp2(z)
                 rescale = fall(m, m_new, to_log2)
+                lower = (m - m_new) * to_log2
                 if VALUE_WIDTH:
                     acc *= rescale[:, None]
-                if TIER >= 2:
-                    # Keys are 8 a + b: threads hold every a of few b, which are then numbers of the code.
-                    by_eight = tl.reshape(p, [ROWS, COLUMNS // 8, 8])
-                    weights = tl.sum(by_eight, 1)
-                    weight = tl.sum(weights, 1)
-                else:
-                    weight = tl.sum(p, 1)
+                means *= rescale[:, None]
+                if MOMENTS:
+                    row_rescale, rescale, lower = rescale, rescale[:, None], lower[:, None]
+                    p_in_parts = in_parts(p, PARTS)
+                    # Where the tile starts.
+                    begin = (start - at.shift - rows).to(tl.float32)
+                    if EDGE:
+                        # A window may leave few keys of a tile.
+                        side = p * (begin[:, None] + tl.arange(0, COLUMNS).to(tl.float32)[None, :])
+                        moment = tl.sum(side, 1)
+                        here = moment / tl.maximum(tl.sum(p, 1), 1e-37)
+                        if BOTH:
+                            tile_ahead = tl.sum(tl.maximum(side, 0.0), 1)
+                            tile_behind = tl.maximum(tile_ahead - moment, 0.0)
+                    else:
+                        here = begin + (COLUMNS - PARTS) / 2
+                    about_new = tl.where(rises, here, about)
+                    first, second = moved(l, first, second, about_new - about)
+                    about = about_new
+                    if EDGE:
+                        weights, tile_first, tile_second = moments(p_in_parts, begin - about)
+                    else:
+                        weights, tile_first, tile_second = moments_of_full(p_in_parts)
+                        if BOTH:
+                            # All keys of the tile are on one side of all queries.
+                            moment = tl.sum(tile_first + (here[:, None] + tl.arange(0, PARTS)[None, :]) * weights, 1)
+                            tile_ahead, tile_behind = tl.maximum(moment, 0.0), tl.maximum(-moment, 0.0)
+                    if BOTH:
+                        ahead, behind = row_rescale * ahead + tile_ahead, row_rescale * behind + tile_behind
+                    if not EDGE:
+                        tile_first, tile_second = moved(weights, tile_first, tile_second, about - here)
+                    first, second = rescale * first + tile_first, rescale * second + tile_second
+                    squares = rescale * rescale * squares + sums(p * p, PARTS)
                 before = l * rescale
                 if TIER >= 1:
-                    energy = rescale * energy + (m - m_new) * to_log2 * before + tl.sum(p * z, 1)
-                l = before + weight  # noqa: E741
-                squares *= rescale * rescale
-                means *= rescale[:, None]
+                    energy = rescale * energy + lower * before + sums(p * z, PARTS if MOMENTS else 0)
+                l = before + (weights if MOMENTS else tl.sum(p, 1))  # noqa: E741
             m = m_new
-            if TIER >= 2:
-                squares += tl.sum(p * p, 1)
-            if TIER >= 2 and not SIGMOID:
-                if EDGE:
-                    # A window may leave few keys of a tile: their own distances, not differences of large sums.
-                    apart = (these[None, :] - positions).to(tl.float32)
-                    place, spread = mean_and_deviation(p, apart, weight)
-                    if BOTH:
-                        far, far_spread = mean_and_deviation(p, tl.abs(apart), weight)
-                else:
-                    offset, spread = mean_and_deviation_by_eight(by_eight, weights, weight, COLUMNS)
-                    place = (start + COLUMNS // 2 - at.shift - rows).to(tl.float32) + offset
-                    # All keys of the tile are on one side of all queries.
-                    far, far_spread = tl.abs(place), spread
-                portion = weight / l
-                key_mean, deviation = with_tile(key_mean, deviation, place, spread, portion, before, rescale)
-                if BOTH:
-                    far_mean, far_deviation = with_tile(
-                        far_mean, far_deviation, far, far_spread, portion, before, rescale
-                    )
             if TIER >= 3:
                 functions = load_rows(columns_from, these, columns_row, these < at.keys, 0, column_count, COLUMN_COUNT)
                 means = dot(p, functions, means, "bf16x3" if PRECISION == "half" else PRECISION)
@@ -185,6 +195,10 @@ def attention_forward_kernel(
                 )  # fmt: skip
                 acc = dot(weights_as(p, v_tile), v_tile, acc, PRECISION)
 
+    if MOMENTS:
+        key_mean, variance = mean_and_variance(l, first, second)
+        key_mean += about
+        l, energy, squares = tl.sum(l, 1), tl.sum(energy, 1), tl.sum(squares, 1)  # noqa: E741
     # A broken row is not an unseen one.
     unseen = (m == UNSEEN) & (l == l)
     portion = tl.where(unseen, 0.0, 1.0)
@@ -226,15 +240,16 @@ def attention_forward_kernel(
             where = tl.where(where == start, NOWHERE, where)
             start = tl.min(where, 0)
         tl.store(argmax + here, best.to(tl.int64), mask=rows_valid)
-    if TIER >= 2 and not SIGMOID:
-        mean, variance = -key_mean, deviation * portion
-        variance = tl.where(variance < 0, 0.0, variance)
-        tl.store(number + 5 * plane, tl.where(unseen, 0.0, mean), mask=rows_valid)
+    if MOMENTS:
+        tl.store(number + 5 * plane, tl.where(unseen, 0.0, -key_mean), mask=rows_valid)
         tl.store(number + 6 * plane, tl.where(unseen, 0.0, variance), mask=rows_valid)
+        far_mean = -key_mean
         if BOTH:
-            mean, variance = far_mean, far_deviation * portion
+            # The mean square of d is that of |d|.
+            ahead, behind = ahead * portion, behind * portion
+            far_mean, variance = ahead + behind, variance - 4 * ahead * behind
             variance = tl.where(variance < 0, 0.0, variance)
-        tl.store(number + 7 * plane, tl.where(unseen, 0.0, mean), mask=rows_valid)
+        tl.store(number + 7 * plane, tl.where(unseen, 0.0, far_mean), mask=rows_valid)
         tl.store(number + 8 * plane, tl.where(unseen, 0.0, variance), mask=rows_valid)
     if TIER >= 3:
         functions = tl.arange(0, COLUMN_COUNT)

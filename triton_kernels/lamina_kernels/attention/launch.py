@@ -74,6 +74,7 @@ def forward_plan(problem: Problem, target: str) -> Launch:
         "WIDTH": width,
         "VALUE_WIDTH": value_width,
         "COLUMN_COUNT": 16,
+        "PARTS": tiling.parts(target),
     }
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
     return Launch((programs,), _only(attention_forward_kernel, arguments), options)

@@ -41,7 +41,7 @@ def received_kernel(
     The grid is one-dimensional: blocks of keys run fastest, then heads, then sequences.
     """
     block = tl.program_id(0) % blocks
-    at, head, first, others, exists = block_of_keys(
+    at, head, first, others, exists = block_of_keys(  # pyright: ignore[reportGeneralTypeIssues]
         block, tl.program_id(0) // blocks, heads,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, COLUMNS,
     )  # fmt: skip
@@ -59,7 +59,7 @@ def received_kernel(
     table_from = table_of(table, head, radius)
     sight, walk = queries_seeing(
         first, at, head, left, right, mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
-        LEFT, RIGHT, BLOCK, ROWS, COLUMNS,
+        LEFT, RIGHT, BLOCK, ROWS, COLUMNS, True,
     )  # fmt: skip
     mass = tl.zeros([COLUMNS], tl.float32)
     for EDGE in tl.static_range(0, 2):
@@ -72,11 +72,12 @@ def received_kernel(
             place = first_place(at.part, head, heads, at.first_query, queries) + rows
             q_tile = load_tile(q_from, start, valid, at.part, head, q_row, width, DESCRIPTORS, ROWS, WIDTH)
             products = dot_rows(k_tile, q_tile, tl.zeros([COLUMNS, ROWS], tl.float32), PRECISION)
-            a = vector_or(scale, query_scale, place, valid, 0)
-            u = vector_or(None, query_bias, place, valid, 0)
+            some = valid if EDGE else None
+            a = vector_or(scale, query_scale, place, some, 0)
+            u = vector_or(None, query_bias, place, some, 0)
             l = 0.0  # noqa: E741
             if not SIGMOID:
-                l = vector(lse, place, valid, NO_KEY, 0)  # noqa: E741
+                l = vector(lse, place, some, NO_KEY, 0)  # noqa: E741
             inside = True
             if EDGE:
                 inside = visible(sight, tile, rows[None, :], positions, places, LEFT, RIGHT, BLOCK)
@@ -84,7 +85,7 @@ def received_kernel(
                 products, positions, places, inside, a, c, u, w, slope, table_from, radius, cap, l,
                 EDGE, SIGMOID, CAPPED,
             )  # fmt: skip
-            if SIGMOID:
+            if SIGMOID and EDGE:
                 # No log-sum-exp says that a query does not exist.
                 p = tl.where(valid[None, :], p, 0.0)
             of_keys = tl.sum(p, axis=1)
@@ -112,7 +113,7 @@ def above_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Write how many keys have a weight above the share, for ROWS queries of one head; the grid is that of queries."""
-    at, head, first, rows, valid, positions, place = block_of_queries(
+    at, head, first, rows, valid, positions, place = block_of_queries(  # pyright: ignore[reportGeneralTypeIssues]
         blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
     )  # fmt: skip

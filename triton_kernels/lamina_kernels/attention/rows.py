@@ -137,8 +137,14 @@ def load_tile(
 
 @triton.jit
 def vector(pointer, place, valid, other, AXIS: tl.constexpr):
-    """Load a number a row, to stand along a tile with one column (AXIS 1) or one row (AXIS 0)."""
-    return tl.expand_dims(tl.load(pointer + place, mask=valid, other=other), AXIS)
+    """Load a number a row, to stand along a tile with one column (AXIS 1) or one row (AXIS 0).
+
+    Of rows that do not exist it is `other`; None says that all do.
+    """
+    if valid is None:
+        return tl.expand_dims(tl.load(pointer + place), AXIS)
+    else:
+        return tl.expand_dims(tl.load(pointer + place, mask=valid, other=other), AXIS)
 
 
 @triton.jit

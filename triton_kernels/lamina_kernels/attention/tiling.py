@@ -39,7 +39,6 @@ _HALF = {
     ),
     "blackwell": (
         (128, 0, Tiling(128, 128, 8, 2)),
-        (64, 2, Tiling(128, 64, 8, 2)),
         (128, 1, Tiling(128, 64, 8, 2)),
         (128, 3, Tiling(128, 32, 8, 2)),
         (256, 0, Tiling(128, 64, 8, 2)),
@@ -79,6 +78,11 @@ def forward(target: str, products: str, width: int, tier: int) -> Tiling:
     if products != "half":
         return _SINGLE[kind(target)]
     return next(tiles for widest, highest, tiles in _HALF[kind(target)] if width <= widest and tier <= highest)
+
+
+def parts(target: str) -> int:
+    """Return in how many parts the forward pass sums over keys: 1 where a thread has whole rows; see `moments`."""
+    return 1 if kind(target) == "blackwell" else 8
 
 
 def top(target: str, products: str) -> Tiling:

@@ -51,7 +51,7 @@ def attention_top_kernel(
     belongs into its list: of the first tiles TOP, of most others none.
     """
     split = tl.program_id(0) // blocks % splits
-    at, head, first, rows, rows_valid, positions, written = block_of_queries(
+    at, head, first, rows, rows_valid, positions, written = block_of_queries(  # pyright: ignore[reportGeneralTypeIssues]
         blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks // splits, heads,
         cu_seqlens_q, cu_seqlens_k, queries, keys, BOTTOM_RIGHT, ROWS,
     )  # fmt: skip

@@ -195,10 +195,14 @@ def keys_seen(
 def queries_seeing(
     first, at, head, left, right, starts, blocks, partial, bits, part_step, head_step,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    EXIST: tl.constexpr,
 ):  # fmt: skip
-    """Return who sees COLUMNS keys from `first` on, and the walk over its tiles of ROWS queries; see `keys_seen`."""
+    """Return who sees COLUMNS keys from `first` on, and the walk over its tiles of ROWS queries; see `keys_seen`.
+
+    EXIST: whether all queries of full tiles do; else those that do not count as such that see everything.
+    """
     low, full_low, full_high, high = query_range(  # pyright: ignore[reportGeneralTypeIssues]
-        first, tl.minimum(first + COLUMNS, at.keys) - 1, at.shift, at.queries, left, right, LEFT, RIGHT, ROWS
+        first, tl.minimum(first + COLUMNS, at.keys) - 1, at.shift, at.queries, left, right, LEFT, RIGHT, ROWS, EXIST
     )
     walk = Walk(low, full_low, full_high, full_high, full_high, high, high, high)
     count = 0

@@ -80,19 +80,22 @@ def key_range(
 
 @triton.jit
 def query_range(
-    first_key, last_key, shift, queries, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr, ROWS: tl.constexpr
-):
+    first_key, last_key, shift, queries, left, right,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr, ROWS: tl.constexpr, EXIST: tl.constexpr,
+):  # fmt: skip
     """Return which tiles of queries see a block of keys, as `key_range` does for keys.
 
-    Queries that do not exist count as such that see everything: their weights are 0.
+    Unless queries of full tiles EXIST, those that do not count as such that see everything: their weights are 0.
     """
-    low, high, full_low, full_high = queries * 0, queries, queries * 0, tl.cdiv(queries, ROWS) * ROWS
+    low, high, full_low, full_high = queries * 0, queries, queries * 0, queries
+    if not EXIST:
+        full_high = tl.cdiv(queries, ROWS) * ROWS
     if RIGHT:
         low = tl.minimum(tl.maximum(first_key - shift - right, 0), queries)
         full_low = tl.minimum(tl.maximum(last_key - shift - right, 0), queries)
     if LEFT:
         high = tl.minimum(tl.maximum(last_key - shift + left + 1, 0), queries)
-        full_high = tl.maximum(first_key - shift + left + 1, 0)
+        full_high = tl.minimum(tl.maximum(first_key - shift + left + 1, 0), full_high)
     low = low // ROWS * ROWS
     high = tl.maximum(tl.cdiv(high, ROWS) * ROWS, low)
     full_low = tl.minimum(tl.maximum(tl.cdiv(full_low, ROWS) * ROWS, low), high)
