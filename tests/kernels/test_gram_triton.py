@@ -25,7 +25,7 @@ def gradient_tiles(*arguments: Any) -> Any:
     return GradientTiling(64, 64, 64, 64, 4, 1)
 
 
-_TILES = {f"{_TILING}.sums": tiles, f"{_TILING}.gradients": gradient_tiles}
+_TILES = {f"{_TILING}.sums": tiles, f"{_TILING}.softmax": tiles, f"{_TILING}.gradients": gradient_tiles}
 TRITON = Form(checks.reductions, "triton", _TILES, "interpreter")
 # Programs share the rows of y.
 SPLIT = TRITON._replace(settings=_TILES | {f"{_LAUNCH}.COLUMNS": 64})

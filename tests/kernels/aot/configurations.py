@@ -15,7 +15,7 @@ from lamina_kernels.gram import RBF, Linear
 from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.paired import launch, problem
 from lamina_kernels.gram.paired.forward import hsic_sums_kernel
-from tests.kernels.aot import attention, attention_backward, attention_divergence
+from tests.kernels.aot import attention, attention_backward, attention_divergence, gram_sums
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
 
@@ -91,6 +91,10 @@ FAMILIES = {
     "gram": {
         name: Configuration(name, hsic_sums_kernel, plan, main, ("ROWS", "COLUMNS"), matrix="ieee" not in name)
         for name, main, plan in _gram()
+    },
+    "gram_sums": {
+        name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=name not in gram_sums.OTHERWISE)
+        for name, main, kernel, plan in gram_sums.launches()
     },
     "attention_backward": {
         name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)

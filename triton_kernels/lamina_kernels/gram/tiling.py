@@ -5,6 +5,7 @@ Chosen from compiled code alone, by `make test-aot` (instructions a score, regis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lamina_kernels.tiles.target import kind
@@ -73,24 +74,39 @@ _GRADIENTS = {
 }
 
 
-def sums(target: str, products: str, bases: int) -> Tiling:
+def sums(target: str, products: str, kinds: Sequence[str]) -> Tiling:
     """Return the tiles of sums.
 
     Args:
         target: "cuda:90", "hip:gfx942" and the like, or "interpreter".
         products: "half", or how float32 is multiplied.
-        bases: How many tiles of products there are at a time.
+        kinds: Of the tiles of products that there are at a time; see `operands.Operands`.
     """
     tiles = _SUMS[kind(target), "half" if products == "half" else "single"]
-    if bases > 1:
+    if "root" in kinds and kind(target) == "blackwell":
+        # The compiler fails at its own matrix instruction beside a branch that makes a tile; fewer rows take the older.
+        return Tiling(32, 64, 0, 4, 2)
+    if "root" in kinds:
+        # What recomputes near rows takes registers.
+        tiles = tiles._replace(columns=min(tiles.columns, 64), whole=0)
+    if len(kinds) > 1:
         # Two tiles take the registers of one twice as wide.
         tiles = tiles._replace(columns=tiles.columns // 2, whole=0)
     return tiles
 
 
-def gradients(target: str, products: str, bases: int) -> GradientTiling:
+def softmax(target: str, products: str, kinds: Sequence[str]) -> Tiling:
+    """Return the tiles of means under a softmax; see `sums`."""
+    tiles = sums(target, products, kinds)
+    # On Blackwell, wider ones spill registers.
+    return tiles._replace(columns=32) if kind(target) == "blackwell" else tiles
+
+
+def gradients(target: str, products: str, kinds: Sequence[str]) -> GradientTiling:
     """Return the tiles of the gradients of sums; see `sums`."""
     tiles = _GRADIENTS[kind(target), "half" if products == "half" else "single"]
-    if bases > 1:
+    if "root" in kinds and kind(target) == "blackwell":
+        return GradientTiling(32, 64, 64, 0, 4, 2)
+    if len(kinds) > 1:
         tiles = tiles._replace(rows=tiles.rows // 2, whole=0, warps=4)
     return tiles

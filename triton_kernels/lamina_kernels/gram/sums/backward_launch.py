@@ -69,7 +69,7 @@ def gradients_plan(
 ) -> Launch:
     """Choose tiles and grid of the gradients by the rows of x of one base, and allocate them."""
     width, products = operands.bases[base].width, operands.products
-    tiles = tiling.gradients(target, products, len(operands.bases))
+    tiles = tiling.gradients(target, products, [kind for kind, _ in operands.kinds])
     blocks, splits, parts = launch.grid(p, tiles, ceil_div(width, tiles.width))
     # What a softmax subtracts cancels: it is multiplied accurately.
     precision = accurate(target) if terms is not None else "tf32" if products == "half" else products

@@ -68,7 +68,7 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Te
 
 def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
     """Choose tiles and grid of sums for a target, and allocate what they write."""
-    tiles = tiling.sums(target, operands.products, len(operands.bases))
+    tiles = tiling.sums(target, operands.products, [kind for kind, _ in operands.kinds])
     arguments = shared(p, operands, tiles) | _values(p, v, operands.products, None if terms is None else target)
     blocks, splits, parts = grid(p, tiles, ceil_div(v.shape[1], max(arguments["VALUES"], 1)))
     arguments |= {
@@ -83,7 +83,7 @@ def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, targ
 
 def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | None, target: str) -> Launch:
     """Choose tiles and grid of a softmax for a target, and allocate what it writes."""
-    tiles = tiling.sums(target, operands.products, len(operands.bases))
+    tiles = tiling.softmax(target, operands.products, [kind for kind, _ in operands.kinds])
     arguments = shared(p, operands, tiles) | _values(p, v, operands.products, target)
     blocks, splits, parts = grid(p, tiles, max(1, ceil_div(v.shape[1], max(arguments["VALUES"], 1))))
     arguments |= {

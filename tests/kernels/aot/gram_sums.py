@@ -1,0 +1,83 @@
+"""The launches of sums over pairs of rows that are compiled ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from triton.runtime.jit import JITFunction
+
+from lamina_kernels.gram import RBF, Kernel, Laplace, Linear, Matern, SquaredDistance
+from lamina_kernels.gram.operands import prepare
+from lamina_kernels.gram.pairs import build
+from lamina_kernels.gram.sums import backward_launch, launch
+from lamina_kernels.gram.sums.backward import gradients_kernel
+from lamina_kernels.gram.sums.forward import sums_kernel
+from lamina_kernels.gram.sums.launch import Terms
+from lamina_kernels.gram.sums.softmax import softmax_kernel
+from lamina_kernels.tiles.launch import Launch
+
+N = 8192
+GAUSSIAN = RBF(1.0)
+
+# A sum of absolute differences is no product; and roots run on the older matrix instruction of Blackwell.
+OTHERWISE = (
+    "bf16 d64 laplace",
+    "bf16 d64 sum of products",
+    "bf16 d64 laplace softmax gradients",
+    "fp32 d64 norm 1 row sums",
+)
+
+
+def sums(
+    target: str,
+    width: int,
+    kernel: Kernel = GAUSSIAN,
+    *,
+    values: int = 16,
+    dtype: torch.dtype = torch.bfloat16,
+    which: str = "product",
+    same: bool = False,
+    precision: str | None = None,
+) -> Launch:
+    """Return the launch of "product" or "softmax", or that of a product's or a softmax's "gradients" by the rows of x.
+
+    Nobody ever computes with its 8192 rows.
+    """
+    x, v = torch.zeros(N, width, dtype=dtype), torch.zeros(N, values, dtype=dtype if values > 1 else torch.float32)
+    p = build("sums", x, None if same else x.clone(), kernel, "self" if same else None, precision)
+    operands = prepare(p, launch.products_of(p, target))
+    if which == "product":
+        return launch.sums_plan(p, operands, v, None, target)
+    if which == "softmax":
+        return launch.softmax_plan(p, operands, v, None, target)
+    terms = Terms(torch.zeros(N), None) if "softmax" in which else None
+    return backward_launch.gradients_plan(p, operands, v, terms, v.float(), 0, target, parameters=True)
+
+
+def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:
+    """Name the launches and their kernels; the second value says whether `make test` compiles it."""
+    single = torch.float32
+    yield "bf16 d64 rbf", True, sums_kernel, partial(sums, width=64)
+    yield "bf16 d64 rbf row sums", False, sums_kernel, partial(sums, width=64, values=1)
+    yield "bf16 d64 rbf same", False, sums_kernel, partial(sums, width=64, same=True)
+    yield "bf16 d128 rbf", False, sums_kernel, partial(sums, width=128)
+    yield "bf16 d768 rbf", False, sums_kernel, partial(sums, width=768)
+    yield "bf16 d64 laplace", False, sums_kernel, partial(sums, width=64, kernel=Laplace(1.0))
+    tree = GAUSSIAN + Linear() * Matern(1.0)
+    yield "bf16 d64 sum of products", False, sums_kernel, partial(sums, width=64, kernel=tree)
+    yield "fp32 d64 rbf", False, sums_kernel, partial(sums, width=64, dtype=single)
+    yield "fp32 d64 rbf bf16x3", False, sums_kernel, partial(sums, width=64, dtype=single, precision="bf16x3")
+    distance = SquaredDistance(1.0)
+    softmax = partial(sums, width=64, kernel=distance, values=64, which="softmax")
+    yield "bf16 d64 softmax v64", False, softmax_kernel, softmax
+    yield "bf16 d64 rbf gradients", True, gradients_kernel, partial(sums, width=64, which="gradients")
+    yield "bf16 d128 rbf gradients", False, gradients_kernel, partial(sums, width=128, which="gradients")
+    laplace = partial(sums, width=64, kernel=Laplace(1.0), which="gradients of softmax")
+    yield "bf16 d64 laplace softmax gradients", False, gradients_kernel, laplace
+    yield "fp32 d64 rbf gradients", False, gradients_kernel, partial(sums, width=64, dtype=single, which="gradients")
+    # Columns are loaded one at a time.
+    norm = partial(sums, width=64, kernel=Laplace(1.0, norm=1), values=1, dtype=single)
+    yield "fp32 d64 norm 1 row sums", False, sums_kernel, norm
