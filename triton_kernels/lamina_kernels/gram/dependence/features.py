@@ -1,7 +1,7 @@
 """The shortcut of dot products: sums over pairs of rows are squares of products of features, X_aᵀ X_b.
 
-Rows are moved by their mean, a tile at a time; tiles are multiplied in the dtype that sums are kept in, and added in
-float64.
+Rows are moved by their mean, a tile at a time, so that row sums are 0, or without a row itself minus its squared norm;
+tiles are multiplied in the dtype that sums are kept in, and added in float64.
 """
 
 from __future__ import annotations
@@ -25,16 +25,10 @@ def sums(layers: Layers) -> Found:
     """Return the sums of any two kernels that are compared."""
     found = Found(*(layers.pairs[0].x.new_zeros(shape, dtype=torch.float64) for shape in shapes(layers)))
     rows = Centered(layers)
-    norms = torch.zeros_like(found.rows)
-    for part in tiles(layers.n, BLOCK):
-        for place in range(len(layers)):
-            x = rows.tile(place, part)
-            norms[place, part] = torch.linalg.vecdot(x, x).double()
-            found.rows[place, part] = (x @ rows.totals[place].to(x.dtype)).double()
     if not layers.diagonal:
-        found.rows.sub_(norms)
+        found.rows.sub_(rows.norms())
     for (a, b), product in _products(layers, rows, layers.compared):
-        value = product.square().sum() - (0 if layers.diagonal else norms[a] @ norms[b])
+        value = product.square().sum() - found.rows[a] @ found.rows[b]
         found.pairs[a, b] = value
         if layers.left == len(layers):
             found.pairs[b, a] = value
@@ -59,9 +53,8 @@ def gradients(layers: Layers, g: Found) -> list[Tensor]:
         crossed = torch.zeros(into.shape[1], dtype=torch.float64, device=into.device)
         for part in tiles(layers.n, BLOCK):
             crossed += (of_rows[part] @ rows.tile(place, part)).double()
-        total = rows.totals[place].to(into.dtype)
+        into += crossed.to(into.dtype)
         for part in tiles(layers.n, BLOCK):
-            into[part] += of_rows[part, None] * total + crossed.to(into.dtype)
             if norms is not None:
                 own = g.rows[place, part] + weights[place] @ norms[:, part]
                 into[part] -= 2 * own[:, None].to(into.dtype) * rows.tile(place, part)
@@ -70,34 +63,28 @@ def gradients(layers: Layers, g: Found) -> list[Tensor]:
 
 
 class Centered:
-    """Rows that are moved by their mean when they are asked for.
-
-    Attributes:
-        totals: What is left of the sums of the rows, float64 [d] each: the mean was rounded.
-    """
+    """Rows that are moved by their mean when they are asked for."""
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        self._means: list[Tensor] | None = None
-        self._means = [(total / layers.n).to(layers.dtype) for total in self._totals()]
-        self.totals = self._totals()
+        self._means = [self._sum(p.x).div_(layers.n).to(layers.dtype) for p in layers.pairs]
 
     def tile(self, place: int, part: slice) -> Tensor:
         """Return some rows of one representation."""
-        rows = self._layers.pairs[place].x[part].to(self._layers.dtype)
-        return rows if self._means is None else rows - self._means[place]
+        return self._layers.pairs[place].x[part].to(self._layers.dtype) - self._means[place]
 
-    def _totals(self) -> list[Tensor]:
-        found = [torch.zeros(p.x.shape[1], dtype=torch.float64, device=p.x.device) for p in self._layers.pairs]
-        for place, into in enumerate(found):
-            for part in tiles(self._layers.n, BLOCK):
-                into += self.tile(place, part).sum(0)
-        return found
+    def _sum(self, rows: Tensor) -> Tensor:
+        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+        for part in tiles(len(rows), BLOCK):
+            total += rows[part].to(self._layers.dtype).sum(0)
+        return total
 
     def norms(self) -> Tensor:
         """Return the squared norms of all rows, float64 [k, n]."""
         parts = [
-            torch.stack([self.tile(place, part).square().sum(1) for place in range(len(self._layers))])
+            torch.stack(
+                [torch.linalg.vecdot(x, x) for x in (self.tile(place, part) for place in range(len(self._layers)))]
+            )
             for part in tiles(self._layers.n, BLOCK)
         ]
         return torch.cat(parts, 1).double()
@@ -110,7 +97,9 @@ def _products(
     for some in _fitting(layers, compared):
         made = [
             torch.zeros(
-                *(layers.pairs[place].x.shape[1] for place in pair), dtype=torch.float64, device=rows.totals[0].device
+                *(layers.pairs[place].x.shape[1] for place in pair),
+                dtype=torch.float64,
+                device=layers.pairs[0].x.device,
             )
             for pair in some
         ]
