@@ -27,6 +27,7 @@ ANSWERS = {
     "attention_predicted": ["forward: lse, max, entropy", "both: entropy"],
     "query": ["lamina", "memmap + Polars in memory"],
     "cka": ["dense float64", "lamina"],
+    "nearest": ["lamina", "scikit-learn", "torch in blocks"],
     "twonn": ["lamina", "cdist in blocks"],
     "ksg": ["lamina", "scipy's trees alone"],
     "neural_collapse": ["read + product alone", "lamina", "by hand in torch, no errors"],

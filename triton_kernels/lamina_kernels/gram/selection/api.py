@@ -94,7 +94,7 @@ def nearest(
 
     Cost:
         2 n m d operations and two looks at each of the n m products (for `"l1"` 3 n m d operations), 3 n k d operations
-        for distances and for each gradient; memory n k and tiles of 1024 x 512.
+        for distances and for each gradient; memory n k and a tile of 1024 x 1024.
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from torch import Tensor
 
 GROUP = 16
 """Columns of which the smallest number is found first."""
-ROOM = 64
+ROOM = 32
 """Numbers that a row collects before the smallest of all of them are chosen anew."""
 
 
