@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from lamina_kernels.gram import Assigned, Nearest
+from tests.kernels import selection_faults  # noqa: F401  # where the interpreter runs too
 from tests.kernels.hsic_checks import normal, poisoned
 
 Search = Callable[..., Nearest]
@@ -30,6 +32,15 @@ def integers(n: int, d: int, most: int, *, seed: int) -> Tensor:
     return torch.randint(-most, most + 1, (n, d), generator=generator, device="cpu").float()
 
 
+def measures(form: Any) -> tuple[str, ...]:
+    """Return the distances that a form has."""
+    return ("squared", "dot", "cosine") if form.keywords["impl"] == "triton" else ("squared", "dot", "cosine", "l1")
+
+
+def of_integers(form: Any) -> list[str]:
+    return [distance for distance in measures(form) if distance != "cosine"]
+
+
 def equal(found: Nearest, distances: Tensor, indices: Tensor) -> None:
     assert torch.equal(found.indices.cpu(), indices)
     assert torch.equal(found.distances.cpu().double(), distances.double())
@@ -40,7 +51,7 @@ def neighbors_on_a_lattice(nearest: Search) -> None:
     axis = torch.arange(5.0, device="cpu")
     lattice = torch.cartesian_prod(axis, axis, axis) - 2
     lattice = lattice[torch.randperm(125, generator=torch.Generator().manual_seed(0), device="cpu")]
-    for distance in ("squared", "dot", "l1"):
+    for distance in of_integers(nearest):
         values, places = whole(lattice, lattice, distance).sort(dim=1, stable=True)
         for k in (1, 7, 64):
             for dtype in (torch.float32, torch.float16):
@@ -54,7 +65,8 @@ def on(x: Tensor) -> Tensor:
 
 def rows_on_a_line(nearest: Search) -> None:
     line = torch.arange(300.0)[:, None]
-    found = nearest(line + 1000, None, 3, exclude="self", distance="euclidean")
+    with poisoned():
+        found = nearest(line + 1000, None, 3, exclude="self", distance="euclidean")
     at = torch.arange(300, device="cpu")
     inner = torch.stack([at - 1, at + 1, at - 2], 1)[2:-1]
     assert torch.equal(found.indices.cpu()[2:-1], inner)
@@ -133,7 +145,7 @@ def fewer_rows_than_asked_for(nearest: Search) -> None:
 
 def a_broken_row_is_near_nothing(nearest: Search) -> None:
     for bad in (math.nan, math.inf):
-        for distance in ("squared", "dot", "l1", "cosine"):
+        for distance in measures(nearest):
             x = normal(70, 5, seed=8)
             kept = torch.arange(70) != 31
             expected = nearest(x[kept], None, 3, exclude="self", distance=distance)
@@ -177,12 +189,30 @@ def rows_in_the_worst_order(nearest: Search) -> None:
 
 
 def the_arguments_leave_as_they_came(nearest: Search) -> None:
-    for distance in ("squared", "dot", "l1"):
-        x = normal(50, 4, seed=13, dtype=torch.float64)
+    for distance in measures(nearest):
+        x = normal(50, 4, seed=13, dtype=torch.float64 if "l1" in measures(nearest) else torch.float32)
         x[3] = math.inf
         before = x.clone()
         nearest(x, None, 2, distance=distance)
         assert torch.equal(x, before)
+
+
+def ordinary_rows_are_not_compared_twice(nearest: Search) -> None:
+    for distance in measures(nearest):
+        for k in (1, 16):
+            x = normal(150, 17, seed=15) + 3
+            assert nearest(x, None, k, distance=distance, exclude="self").repaired == 0
+
+
+def refusals(nearest: Search) -> None:
+    """What the kernel does not take is refused, never given to another form."""
+    x = normal(20, 4, seed=14)
+    with pytest.raises(
+        NotImplementedError, match="nearest: nearest by l1 is not supported: it takes no matrix product"
+    ):
+        nearest(x, None, 2, distance="l1")
+    with pytest.raises(ValueError, match="float64 has the forms"):
+        nearest(x.double(), None, 2)
 
 
 TRUTHS = [
@@ -198,6 +228,7 @@ TRUTHS = [
     the_same_bits_every_time_and_all_are_written,
     rows_in_the_worst_order,
     the_arguments_leave_as_they_came,
+    ordinary_rows_are_not_compared_twice,
 ]
 
 SHAPES: list[tuple[Any, ...]] = [
@@ -208,7 +239,8 @@ SHAPES: list[tuple[Any, ...]] = [
     (70, 65, 130, 5, "dot", 0.0),
     (33, 200, 8, 9, "l1", 5.0),
     (33, 200, 8, 9, "cosine", 1.0),
-    (3, 70, 5, 70 - 6, "squared", 0.0),
+    (3, 70, 5, 64, "squared", 0.0),
+    (70, 700, 9, 16, "squared", 3.0),
 ]
 
 
@@ -231,7 +263,7 @@ def codes_gather_their_rows(argmin: Assign) -> None:
 
 def the_first_of_equal_codes_is_taken(argmin: Assign) -> None:
     x, codes = integers(300, 3, 3, seed=3), integers(150, 3, 3, seed=4)
-    for distance in ("squared", "l1", "dot"):
+    for distance in of_integers(argmin):
         values, places = whole(x, codes, distance).sort(dim=1, stable=True)
         found = argmin(on(x), on(codes), distance=distance, sums=False)
         assert found.sums is None

@@ -78,7 +78,7 @@ def selection_works_in_single_precision(patch: pytest.MonkeyPatch) -> None:
     """However large or small the numbers of the rows are."""
     from lamina_kernels.gram import bounds
 
-    patch.setattr(bounds, "_SINGLE", (0.0, torch.inf))
+    patch.setattr(bounds, "SINGLE", (0.0, torch.inf))
 
 
 @fault
@@ -106,6 +106,77 @@ def selection_has_no_room(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Shortlist, "_take", take)
 
 
+def _launched(patch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Replace arguments and constants of the Triton kernel behind `nearest`."""
+    from lamina_kernels.gram.selection import launch
+
+    whole = launch.plan
+    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(arguments=p.arguments | changes))
+
+
+@fault
+def nearest_kernel_meets_the_row_itself(patch: pytest.MonkeyPatch) -> None:
+    """The row itself is found, in place of another."""
+    from lamina_kernels.gram.selection import launch
+
+    _launched(patch, APART=False)
+    patch.setattr(launch, "_columns", _all_columns)
+
+
+@fault
+def nearest_kernel_forgets_the_groups(patch: pytest.MonkeyPatch) -> None:
+    """Rows of one group meet each other."""
+    from lamina_kernels.gram.selection import launch
+
+    _launched(patch, x_groups=None, y_groups=None)
+    patch.setattr(launch, "_columns", _all_columns)
+
+
+def _all_columns(p: Any, groups: torch.Tensor, rows: slice, lost: torch.Tensor) -> torch.Tensor:
+    columns = (groups[:, :, None] * 8 + torch.arange(8)).flatten(1)
+    return columns.masked_fill((groups < 0).repeat_interleave(8, 1) | (columns >= p.m), -1)
+
+
+@fault
+def nearest_kernel_forgets_the_edge(patch: pytest.MonkeyPatch) -> None:
+    """Columns beyond the last row have a bound, and their groups take the place of others."""
+    import triton.language as tl
+
+    from lamina_kernels.gram.selection import forward
+
+    patch.setattr(forward, "FAR", tl.constexpr(-1e30))
+
+
+@fault
+def nearest_kernel_skips_a_program(patch: pytest.MonkeyPatch) -> None:
+    """The last program never runs: its groups are whatever the memory held."""
+    from lamina_kernels.gram.selection import launch
+
+    whole = launch.plan
+    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(grid=(p.grid[0] - 1,)))
+
+
+@fault
+def nearest_kernel_reads_one_chunk(patch: pytest.MonkeyPatch) -> None:
+    """Only the first columns of the rows are read."""
+    _launched(patch, WHOLE=True, CHUNK=16)
+
+
+@fault
+def nearest_kernel_trusts_products(patch: pytest.MonkeyPatch) -> None:
+    """What the kernel did not choose is never looked at."""
+    from lamina_kernels.gram.selection import launch
+
+    whole = launch.decided
+    patch.setattr(launch, "decided", lambda *given: whole(*given[:4], given[4] + torch.inf, given[5]))
+
+
+@fault
+def nearest_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
+    """All rows of x are read where the first one is."""
+    _launched(patch, x_stride=0)
+
+
 @fault
 def codes_count_broken_rows(patch: pytest.MonkeyPatch) -> None:
     """Rows without a code are the last one's."""
@@ -129,13 +200,13 @@ def selection_clears_broken_rows(patch: pytest.MonkeyPatch) -> None:
     """Rows that are not finite are set to 0 where they stand."""
     from lamina_kernels.gram import bounds
 
-    whole = bounds._survey
+    whole = bounds.survey
 
     def survey(p: Any) -> Any:
         p.x[~bounds.finite(p.x)] = 0
         return whole(p)
 
-    patch.setattr(bounds, "_survey", survey)
+    patch.setattr(bounds, "survey", survey)
 
 
 @fault

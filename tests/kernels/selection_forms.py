@@ -17,5 +17,8 @@ FORMS = {
     "reference": Form(nearest, "reference"),
     "blocked": Form(nearest, "blocked"),
     "tiles": Form(nearest, "blocked", TILES),
+    # Each program takes a tile of columns, or all of them.
+    "triton": Form(nearest, "triton", {}, "interpreter"),
+    "loop": Form(nearest, "triton", {f"{_SELECTION}.launch.PROGRAMS": 1}, "interpreter"),
 }
 ASSIGNING = {name: form._replace(op=argmin) for name, form in FORMS.items()}

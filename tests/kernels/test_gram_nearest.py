@@ -21,7 +21,13 @@ def test(form, check):
 @FORM
 @pytest.mark.parametrize("shape", checks.SHAPES, ids=str)
 def test_any_shape_agrees_with_differences(form, shape):
+    if form.impl == "triton" and "l1" in shape:
+        pytest.skip("it has no kernel of differences")
     form.run(checks.agrees_with_differences, *shape)
+
+
+def test_what_the_kernel_refuses():
+    FORMS["triton"].run(checks.refusals)
 
 
 @ASSIGN
@@ -46,6 +52,13 @@ NOTICED = [
     ("blocked", "selection_works_in_single_precision", checks.sizes_at_the_edge_of_single_precision, ()),
     ("tiles", "selection_begins_too_low", checks.agrees_with_differences, checks.SHAPES[1]),
     ("blocked", "selection_clears_broken_rows", checks.the_arguments_leave_as_they_came, ()),
+    ("triton", "nearest_kernel_meets_the_row_itself", checks.rows_on_a_line, ()),
+    ("loop", "nearest_kernel_forgets_the_groups", checks.agrees_with_differences, checks.SHAPES[2]),
+    ("triton", "nearest_kernel_forgets_the_edge", checks.ordinary_rows_are_not_compared_twice, ()),
+    ("triton", "nearest_kernel_skips_a_program", checks.rows_on_a_line, ()),
+    ("loop", "nearest_kernel_reads_one_chunk", checks.agrees_with_differences, checks.SHAPES[3]),
+    ("triton", "nearest_kernel_trusts_products", checks.what_products_cannot_tell_apart, ()),
+    ("triton", "nearest_kernel_ignores_the_strides", checks.rows_on_a_line, ()),
     ("tiles", "selection_has_no_room", checks.rows_in_the_worst_order, ()),
 ]
 

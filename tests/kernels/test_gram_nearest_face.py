@@ -101,7 +101,7 @@ def test_the_form_that_runs_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_torch_finds_the_operators_in_order() -> None:
     x, y = normal(9, 3, seed=1).requires_grad_(), normal(8, 3, seed=2).requires_grad_()
     p = pairs("", x, y, "squared", None, None)
-    torch.library.opcheck(op._nearest, (*flat(p), 3))
+    torch.library.opcheck(op._nearest, (*flat(p), 3, "blocked"))
     places = torch.tensor([[0, -1]] * 9)
     g = normal(9, 2, seed=3).requires_grad_()
     torch.library.opcheck(gathered._pull, (x, y, places, g, "square"))

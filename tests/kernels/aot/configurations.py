@@ -11,10 +11,12 @@ from triton.runtime.jit import JITFunction
 
 from lamina_kernels.attention.forward import attention_forward_kernel
 from lamina_kernels.attention.top import attention_top_kernel
-from lamina_kernels.gram import RBF, Linear
+from lamina_kernels.gram import RBF, Linear, distances
 from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.paired import launch, problem
 from lamina_kernels.gram.paired.forward import hsic_sums_kernel
+from lamina_kernels.gram.selection import launch as nearest
+from lamina_kernels.gram.selection.forward import nearest_groups_kernel
 from tests.kernels.aot import attention, attention_backward, attention_divergence, gram_sums
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
@@ -87,7 +89,31 @@ def _gram() -> Iterable[tuple[str, bool, Callable[[str], launch.Launch]]]:
     yield "fp32 d768 rbf ieee", False, partial(hsic_launch, dtype=single, width=768, precision="ieee")
 
 
+def nearest_launch(
+    target: str, dtype: torch.dtype, width: int, k: int, *, groups: bool = False, precision: str | None = None
+) -> nearest.Launch:
+    """Return the launch of `nearest` over 4096 rows that nobody ever computes with."""
+    x = torch.zeros(4096, width, dtype=dtype)
+    exclude = torch.arange(4096) // 16 if groups else "self"
+    return nearest.plan(distances.pairs("nearest", x, None, "squared", exclude, precision), k, target)
+
+
+def _nearest() -> Iterable[tuple[str, bool, Callable[[str], nearest.Launch]]]:
+    half, single = torch.bfloat16, torch.float32
+    yield "bf16 d128 k16", True, partial(nearest_launch, dtype=half, width=128, k=16)
+    yield "bf16 d512 k1", False, partial(nearest_launch, dtype=half, width=512, k=1)
+    yield "bf16 d64 k16 groups", False, partial(nearest_launch, dtype=half, width=64, k=16, groups=True)
+    yield "bf16 d128 k48", False, partial(nearest_launch, dtype=half, width=128, k=48)
+    yield "fp32 d64 k16", True, partial(nearest_launch, dtype=single, width=64, k=16)
+    yield "fp32 d768 k1", False, partial(nearest_launch, dtype=single, width=768, k=1)
+    yield "fp32 d64 k16 tf32", False, partial(nearest_launch, dtype=single, width=64, k=16, precision="tf32")
+
+
 FAMILIES = {
+    "nearest": {
+        name: Configuration(name, nearest_groups_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        for name, main, plan in _nearest()
+    },
     "gram": {
         name: Configuration(name, hsic_sums_kernel, plan, main, ("ROWS", "COLUMNS"), matrix="ieee" not in name)
         for name, main, plan in _gram()

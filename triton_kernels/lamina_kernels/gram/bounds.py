@@ -17,7 +17,7 @@ from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.tiles.rows import tiles
 
 # Largest numbers of the rows between which squares of them, and sums of these, are normal numbers of single precision.
-_SINGLE = 1e-12, 1e15
+SINGLE = 1e-12, 1e15
 _DOUBLE = 1e140
 
 # How much torch may round numbers in single precision before it multiplies them, by how it is set: to TF32 or bfloat16.
@@ -61,10 +61,10 @@ class Bounds:
 
     def __init__(self, op: str, p: Pairs, size: int) -> None:
         self.pairs, self.base = p, leaf_of(p).base
-        self.shift, largest = _survey(p)
+        self.shift, largest = survey(p)
         if largest > _DOUBLE:
             raise ValueError(f"{op}: rows hold numbers of size {largest:.1e}: their squares overflow")
-        single = p.x.dtype != torch.float64 and (largest == 0 or _SINGLE[0] < largest < _SINGLE[1])
+        single = p.x.dtype != torch.float64 and (largest == 0 or SINGLE[0] < largest < SINGLE[1])
         self.dtype = torch.float32 if single else torch.float64
         self._part = (p.x.shape[1] + _OTHERS) * torch.finfo(self.dtype).eps
         if single:
@@ -159,7 +159,7 @@ class Bounds:
         tile[here, rows[here] - columns.start] = torch.inf
 
 
-def _survey(p: Pairs) -> tuple[Tensor | None, float]:
+def survey(p: Pairs) -> tuple[Tensor | None, float]:
     """Return what is subtracted from all rows (None for nothing), and the largest number that is then left, or nearly.
 
     Distances do not change as rows are moved by the mean of y, and the product then cancels less.
@@ -179,4 +179,4 @@ def _survey(p: Pairs) -> tuple[Tensor | None, float]:
             part = (part if middle is None else part - middle).masked_fill(~finite(side[rows])[:, None], 0)
             largest = max(largest, float(part.abs().amax()) if part.numel() else 0.0)
     single = p.x.dtype != torch.float64
-    return middle.float() if middle is not None and single and largest < _SINGLE[1] else middle, largest
+    return middle.float() if middle is not None and single and largest < SINGLE[1] else middle, largest

@@ -20,14 +20,15 @@ class Refusal(NamedTuple):
 
 
 NO_KERNEL = Refusal(
-    "another reduction than sums and softmax",
+    "another reduction than sums, softmax and nearest",
     ("triton",),
     "it has no kernel yet; impl='blocked' computes it on a GPU too",
 )
+BY_L1 = Refusal("nearest by l1", ("triton",), "it takes no matrix product; impl='blocked' computes it on a GPU too")
 THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
 TWICE = Refusal("a second derivative of HSIC", ("blocked",), "only impl='reference' is differentiated by torch itself")
 
-REFUSALS = (NO_KERNEL, THRICE, TWICE)
+REFUSALS = (NO_KERNEL, BY_L1, THRICE, TWICE)
 
 
 def refuse(op: str, refusal: Refusal) -> NoReturn:

@@ -11,7 +11,7 @@ from lamina_kernels.gram.counting.thresholds import thresholds
 from lamina_kernels.gram.distances import Measure, pairs
 from lamina_kernels.gram.forms import Impl, choose
 from lamina_kernels.gram.pairs import Exclude
-from lamina_kernels.gram.selection.api import Precision
+from lamina_kernels.gram.sums.api import Precision
 
 
 def count(
@@ -37,14 +37,14 @@ def count(
         strict: Whether a row at exactly the radius is left out.
         exclude: As of `nearest`.
         precision: As of `nearest`.
-        impl: As of `nearest`.
+        impl: `"reference"` or `"blocked"`, as of `nearest`; None takes `"blocked"`.
 
     Returns:
         [n] int64. Rows that are not finite are near nothing: they count 0, and are not counted.
 
     Raises:
         ValueError: As of `nearest`; a radius of another shape, that is NaN, or below 0 (but for `"dot"`).
-        NotImplementedError: As of `nearest`.
+        NotImplementedError: `impl="triton"`.
 
     Cost:
         2 n m d operations and five looks at each of the n m products; memory n and tiles of 1024 x 512.
@@ -84,7 +84,7 @@ def distance_histogram(
         distance: As of `nearest`.
         exclude: As of `nearest`.
         precision: As of `nearest`.
-        impl: As of `nearest`.
+        impl: `"reference"` or `"blocked"`, as of `nearest`; None takes `"blocked"`.
 
     Returns:
         [edges - 1] int64. Each ordered pair counts, also that of a row and itself unless `exclude` says so. Pairs
@@ -92,7 +92,7 @@ def distance_histogram(
 
     Raises:
         ValueError: As of `nearest`; edges that do not rise, or fewer than two.
-        NotImplementedError: As of `nearest`.
+        NotImplementedError: `impl="triton"`.
 
     Cost:
         2 n m d operations and two searches among the edges for each of the n m products; memory as of `count`.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from lamina_kernels.gram.distances import Measure, pairs
+from lamina_kernels.gram.distances import Measure, leaf_of, pairs
 from lamina_kernels.gram.forms import Impl, choose
 from lamina_kernels.gram.pairs import Exclude, Pairs
 from lamina_kernels.gram.selection import codes, op, reference
 from lamina_kernels.gram.selection.blocked import Found, weighted
+from lamina_kernels.gram.sums.api import Precision
+from lamina_kernels.gram.support import BY_L1, refuse
 
 MOST = 64
 """The largest k."""
-
-Precision = Literal["bf16x6", "tf32", "ieee"]
 
 
 class Nearest(NamedTuple):
@@ -78,8 +78,10 @@ def nearest(
         exclude: Rows that are not looked at: `"self"`, the row itself; [n] integers, rows of its group, or a pair of
             such tensors if y is not x.
         precision: How float32 is multiplied on tensor cores; forms in plain torch multiply as torch is set to.
-        impl: `"reference"` builds all distances and is differentiated by torch; `"blocked"` holds a tile; None takes
-            `"blocked"`. The logger `lamina_kernels` says which ran.
+        impl: `"reference"` builds all distances and is differentiated by torch; `"blocked"` holds a tile; `"triton"`
+            keeps the groups of 8 rows with the smallest bounds, on a GPU (or with `TRITON_INTERPRET=1`), not for float64
+            and `"l1"`. None takes `"triton"` on a GPU where it can, else `"blocked"`. The logger `lamina_kernels` says
+            which ran.
 
     Returns:
         Distances, indices, and counts of what is worth knowing. Where a row can meet fewer than k, the rest of the
@@ -90,7 +92,8 @@ def nearest(
     Raises:
         ValueError: Shapes, dtypes, devices or groups that do not fit; k below 1, above 64 or above m; numbers above
             1e140.
-        NotImplementedError: `impl="triton"`.
+        NotImplementedError: `impl="triton"` for `"l1"`.
+        RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
         2 n m d operations and two looks at each of the n m products (for `"l1"` 3 n m d operations), 3 n k d operations
@@ -165,7 +168,11 @@ def argmin(
 
 
 def _find(op_name: str, p: Pairs, k: int, impl: Impl | None) -> Found:
-    return (reference if choose(op_name, p, impl) == "reference" else op).nearest(p, k)
+    products = leaf_of(p).base != "norm"
+    if impl == "triton" and not products:
+        refuse(op_name, BY_L1)
+    form = choose(op_name, p, impl, triton=products)
+    return reference.nearest(p, k) if form == "reference" else op.nearest(p, k, form)
 
 
 def _told(p: Pairs, found: Found, distance: Measure) -> torch.Tensor:

@@ -51,16 +51,8 @@ def nearest(p: Pairs, k: int) -> Found:
         sides = [bounds.left(rows) for rows in blocks[some]]
         found = _candidates(bounds, sides, min(k + SPARE, p.m))
         for rows, x, (candidates, floor) in zip(blocks[some], sides, found, strict=True):
-            lost = x.lost
-            values, at = ordered(gathered.distances(bounds.base, p.x[rows], p.y, candidates), candidates)
-            values, at = values[:, :k].contiguous(), at[:, :k].contiguous()
-            # Not below: equally far rows may have lower places.
-            open_ = ((values[:, -1] >= floor) & floor.isfinite() & ~lost).nonzero()[:, 0]
-            if len(open_):
-                repaired += len(open_)
-                values[open_], at[open_] = compared(bounds, rows.start + open_, values[open_, -1], k)
-            distances[rows] = values.masked_fill_(lost[:, None], torch.nan)
-            places[rows] = at.masked_fill_(lost[:, None], -1)
+            distances[rows], places[rows], again = decided(bounds, rows, x.lost, candidates, floor, k)
+            repaired += again
     return Found(distances, places, repaired)
 
 
@@ -76,6 +68,30 @@ def _candidates(bounds: Bounds, sides: list[Side], kept: int) -> list[tuple[Tens
             shortlist.offer(bounds.tile(x, y), columns.start)
     settled = (shortlist.settle() for shortlist in lists)
     return [(places, values.amax(1).double()) for values, places in settled]
+
+
+def decided(
+    bounds: Bounds, rows: slice, lost: Tensor, candidates: Tensor, floor: Tensor, k: int
+) -> tuple[Tensor, Tensor, int]:
+    """Return distances and places of the k nearest of some rows, and how many were compared a second time.
+
+    Args:
+        bounds: Of all pairs.
+        rows: Rows of x.
+        lost: [b], which of them are not finite.
+        candidates: [b, at least k], rows of y; -1 for none.
+        floor: [b] float64, a lower bound of the distances to all other rows; infinite where there is no other.
+        k: How many.
+    """
+    values, places = ordered(
+        gathered.distances(bounds.base, bounds.pairs.x[rows], bounds.pairs.y, candidates), candidates
+    )
+    values, places = values[:, :k].contiguous(), places[:, :k].contiguous()
+    # Not below: equally far rows may have lower places.
+    open_ = ((values[:, -1] >= floor) & floor.isfinite() & ~lost).nonzero()[:, 0]
+    if len(open_):
+        values[open_], places[open_] = compared(bounds, rows.start + open_, values[open_, -1], k)
+    return values.masked_fill_(lost[:, None], torch.nan), places.masked_fill_(lost[:, None], -1), len(open_)
 
 
 def compared(bounds: Bounds, rows: Tensor, limits: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -14,16 +14,23 @@ from lamina_kernels.gram.selection.blocked import Found
 from lamina_kernels.operators import keep, kept, plainly, tensors
 
 
-def nearest(p: Pairs, k: int) -> Found:
-    """Return the k nearest rows of y of each row of x; see `blocked.nearest`."""
-    return Found(*_nearest(*flat(p), k))
+def nearest(p: Pairs, k: int, form: str) -> Found:
+    """Return the k nearest rows of y of each row of x; see `blocked.nearest`. The form is "blocked" or "triton"."""
+    return Found(*_nearest(*flat(p), k, form))
 
 
-@torch.library.custom_op("lamina_kernels::gram_nearest", mutates_args=(), schema=f"({SCHEMA}, int k) -> {tensors(3)}")
+@torch.library.custom_op(
+    "lamina_kernels::gram_nearest", mutates_args=(), schema=f"({SCHEMA}, int k, str form) -> {tensors(3)}"
+)
 def _nearest(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    p, k = unflat(arguments), arguments[COUNT]
+    p, (k, form) = unflat(arguments), arguments[COUNT:]
     with plainly(p.x):
-        distances, places, repaired = blocked.nearest(p, k)
+        if form == "triton":
+            from lamina_kernels.gram.selection import launch
+
+            distances, places, repaired = launch.nearest(p, k)
+        else:
+            distances, places, repaired = blocked.nearest(p, k)
         return distances, places, repaired
 
 
@@ -41,7 +48,7 @@ def _gradients(ctx: Any, g: Tensor | None, *others: None) -> tuple[Any, ...]:
         return (None,) * len(inputs)
     p = unflat(inputs)
     x, y = gathered.pull(leaf_of(p).base, p.x, p.y, places, g)
-    return x, y, *([None] * (COUNT - 1))
+    return x, y, *([None] * COUNT)
 
 
 _nearest.register_autograd(_gradients, setup_context=keep)

@@ -1,0 +1,86 @@
+"""The Triton kernel of the groups of columns that hold the nearest rows."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from lamina_kernels.tiles.dot import dot_of_rows, dot_rows
+from lamina_kernels.tiles.load import INDEX, load_rows
+
+# Farther than any row: the bound of what lies beyond the edge, or is left out.
+FAR = tl.constexpr(float("inf"))
+
+
+@triton.jit(do_not_specialize=["n", "m", "splits"])
+def nearest_groups_kernel(
+    x, y,  # [n, width], [m, width]: rows contiguous inside
+    x_bias, y_bias,  # [n], [m] float32, see below
+    x_groups, y_groups,  # [n], [m] int64: pairs of one group are left out; None for no groups
+    values,  # [splits, n, TOP] float32
+    places,  # [splits, n, TOP] int32, groups of columns; -1 for none
+    n, m, splits, width,
+    x_stride, y_stride,
+    scale,
+    APART: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr, TOP: tl.constexpr,
+    CHUNK: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Find the TOP groups of GROUP columns with the smallest bounds, for ROWS rows among one part of the columns.
+
+    A bound is scale <x_i, y_j> + x_bias_i + y_bias_j. A list of TOP groups a row, in no order, takes the smallest group
+    of a tile in place of its largest as long as some row has one that is smaller: of the first tiles often, of most
+    others never. APART leaves out pairs of a row with itself.
+    """
+    blocks = tl.cdiv(n, ROWS)
+    block = tl.program_id(0) % blocks
+    split = tl.program_id(0) // blocks
+
+    rows = block * ROWS + tl.arange(0, ROWS)
+    rows_valid = rows < n
+    # A chunk as wide as the rows is loaded once, for all columns.
+    if WHOLE:
+        x_tile = load_rows(x, rows, x_stride, rows_valid, 0, width, CHUNK)
+    own = tl.load(x_bias + rows.to(INDEX), mask=rows_valid, other=0.0)
+    if x_groups is not None:
+        mine = tl.load(x_groups + rows.to(INDEX), mask=rows_valid, other=0)
+
+    share = tl.cdiv(tl.cdiv(m, COLUMNS), splits) * COLUMNS
+    first = split * share
+    last = tl.minimum(first + share, m)
+    slots = tl.arange(0, TOP)[None, :]
+    best = tl.full([ROWS, TOP], FAR, tl.float32)
+    found = tl.full([ROWS, TOP], -1, tl.int32)
+    groups = tl.arange(0, COLUMNS // GROUP)[None, :]
+    for place in range(first, last, COLUMNS):
+        columns = place + tl.arange(0, COLUMNS)
+        valid = columns < last
+        if WHOLE:
+            y_tile = load_rows(y, columns, y_stride, valid, 0, width, CHUNK)
+            products = dot_rows(x_tile, y_tile, tl.zeros([ROWS, COLUMNS], tl.float32), PRECISION)
+        else:
+            products = dot_of_rows(x, rows, x_stride, rows_valid, y, columns, y_stride, valid, width, PRECISION, CHUNK)
+        other = tl.load(y_bias + columns.to(INDEX), mask=valid, other=FAR)
+        bounds = products * scale + (own[:, None] + other[None, :])
+        if APART:
+            bounds = tl.where(rows[:, None] == columns[None, :], FAR, bounds)
+        if x_groups is not None:
+            theirs = tl.load(y_groups + columns.to(INDEX), mask=valid, other=0)
+            bounds = tl.where(mine[:, None] == theirs[None, :], FAR, bounds)
+        lowest = tl.min(tl.reshape(bounds, [ROWS, COLUMNS // GROUP, GROUP]), 2)
+        least = tl.min(lowest, 1)
+        enters = least < tl.max(best, 1)
+        while tl.max(enters.to(tl.int32), 0) > 0:
+            group = tl.argmin(lowest, 1)
+            worst = tl.argmax(best, 1)
+            into = enters[:, None] & (slots == worst[:, None])
+            best = tl.where(into, least[:, None], best)
+            found = tl.where(into, (place // GROUP + group)[:, None], found)
+            lowest = tl.where(groups == group[:, None], FAR, lowest)
+            least = tl.min(lowest, 1)
+            enters = least < tl.max(best, 1)
+
+    target = (split.to(INDEX) * n + rows)[:, None] * TOP + slots
+    stored = rows_valid[:, None] & (slots < TOP)
+    tl.store(values + target, best, mask=stored)
+    tl.store(places + target, found, mask=stored)
