@@ -79,9 +79,9 @@ def nearest(
             such tensors if y is not x.
         precision: How float32 is multiplied on tensor cores; forms in plain torch multiply as torch is set to.
         impl: `"reference"` builds all distances and is differentiated by torch; `"blocked"` holds a tile; `"triton"`
-            keeps the groups of 8 rows with the smallest bounds, on a GPU (or with `TRITON_INTERPRET=1`), not for float64
-            and `"l1"`. None takes `"triton"` on a GPU where it can, else `"blocked"`. The logger `lamina_kernels` says
-            which ran.
+            keeps the groups of 8 rows with the smallest bounds, on a GPU (or with `TRITON_INTERPRET=1`), but not for
+            float64 and `"l1"`. None takes `"triton"` on a GPU where it can, else `"blocked"`. The logger
+            `lamina_kernels` says which ran.
 
     Returns:
         Distances, indices, and counts of what is worth knowing. Where a row can meet fewer than k, the rest of the

@@ -12,12 +12,13 @@ from torch import Tensor
 from lamina_kernels import dispatch
 from lamina_kernels.gram.bounds import SINGLE, Bounds, survey
 from lamina_kernels.gram.distances import finite, leaf_of
-from lamina_kernels.gram.paired.tiling import accurate, tiling
+from lamina_kernels.gram.paired.tiling import tiling
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.selection.blocked import Found, decided
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
 from lamina_kernels.tiles.rounding import round_to_tf32
 from lamina_kernels.tiles.rows import ceil_div, tiles
+from lamina_kernels.tiles.target import accurate
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere: results do not depend on the GPU.
 PROGRAMS = 1024
