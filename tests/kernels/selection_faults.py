@@ -168,7 +168,7 @@ def nearest_kernel_trusts_products(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.selection import launch
 
     whole = launch.decided
-    patch.setattr(launch, "decided", lambda *given: whole(*given[:4], given[4] + torch.inf, given[5]))
+    patch.setattr(launch, "decided", lambda b, rows, lost, at, floor, k: whole(b, rows, lost, at, floor + torch.inf, k))
 
 
 @fault

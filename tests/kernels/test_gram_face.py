@@ -107,7 +107,9 @@ def test_what_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RuntimeError, match="impl='triton' cannot run: the tensors are on cpu"):
         row_sums(X, kernel=RBF(1.0), impl="triton")
     monkeypatch.setattr("lamina_kernels.dispatch.demand_triton", lambda *given: None)
-    with pytest.raises(NotImplementedError, match="than sums and softmax is not supported: it has no kernel yet"):
+    with pytest.raises(
+        NotImplementedError, match="than sums, softmax and nearest is not supported: it has no kernel yet"
+    ):
         choose("another", build("another", X, None, RBF(1.0)), "triton")
     x = normal(5, seed=0).requires_grad_()
     (first,) = torch.autograd.grad(row_sums(x, kernel=RBF(1.0)).sum(), x, create_graph=True)
