@@ -18,13 +18,17 @@ def _launch(patch: pytest.MonkeyPatch, plan: str = "forward_plan", **changes: An
     patch.setattr(launch, plan, lambda *a: (p := whole(*a))._replace(arguments=p.arguments | changes))
 
 
+def _instead(patch: pytest.MonkeyPatch, module: str, name: str, wrong: str) -> None:
+    """Put a function of `attention_wrong` into the place of one of the kernels."""
+    from tests.kernels import attention_wrong
+
+    patch.setattr(f"lamina_kernels.attention.{module}.{name}", getattr(attention_wrong, wrong))
+
+
 @fault
 def attention_kernel_forgets_to_rescale(patch: pytest.MonkeyPatch) -> None:
     """Sums stay as they are where a larger score comes."""
-    from lamina_kernels.attention import forward
-    from tests.kernels import attention_wrong
-
-    patch.setattr(forward, "fall", attention_wrong.stay)
+    _instead(patch, "forward", "fall", "stay")
 
 
 @fault
@@ -40,37 +44,25 @@ def attention_kernel_rounds_what_is_not_seen(patch: pytest.MonkeyPatch) -> None:
 @fault
 def attention_kernel_masks_the_end_alone(patch: pytest.MonkeyPatch) -> None:
     """Tiles at the edge of a window are seen whole."""
-    from lamina_kernels.attention import walk
-    from tests.kernels import attention_wrong
-
-    patch.setattr(walk, "seen", attention_wrong.inside)
+    _instead(patch, "walk", "seen", "inside")
 
 
 @fault
 def attention_kernel_takes_edges_for_full(patch: pytest.MonkeyPatch) -> None:
     """All tiles are seen whole."""
-    from lamina_kernels.attention import walk
-    from tests.kernels import attention_wrong
-
-    patch.setattr(walk, "key_range", attention_wrong.whole)
+    _instead(patch, "walk", "key_range", "whole")
 
 
 @fault
 def attention_kernel_takes_whole_blocks_for_full(patch: pytest.MonkeyPatch) -> None:
     """Blocks that a mask shows whole are seen whole, whatever the window."""
-    from lamina_kernels.attention import walk
-    from tests.kernels import attention_wrong
-
-    patch.setattr(walk, "listed", attention_wrong.all_whole)
+    _instead(patch, "walk", "listed", "all_whole")
 
 
 @fault
 def attention_kernel_visits_all_that_is_listed(patch: pytest.MonkeyPatch) -> None:
     """Blocks of a mask are visited also outside of a window, and none is a full one."""
-    from lamina_kernels.attention import walk
-    from tests.kernels import attention_wrong
-
-    patch.setattr(walk, "listed", attention_wrong.none_whole)
+    _instead(patch, "walk", "listed", "none_whole")
 
 
 @fault
