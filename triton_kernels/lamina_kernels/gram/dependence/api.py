@@ -88,18 +88,8 @@ def hsic(
         >>> related.item() > 0.05, abs(unrelated.item()) < 0.01
         (True, True)
     """
-    layers = gather(
-        "hsic",
-        {"x": x, "y": y},
-        [kernel_x, kernel_y],
-        left=1,
-        own=False,
-        groups=groups,
-        biased=biased,
-        precision=precision,
-    )
-    form = reference if choose("hsic", layers.pairs[0], impl) == "reference" else op
-    return form.hsic(layers)[0, 1]
+    kernels = [kernel_x, kernel_y]
+    return _of_two("hsic", x, y, kernels, groups=groups, biased=biased, precision=precision, impl=impl)[0, 1]
 
 
 def cka_matrix(
@@ -211,18 +201,10 @@ def distance_covariance(
         >>> round(distance_covariance(x, x).item(), 6)
         0.666667
     """
-    layers = gather(
-        "distance_covariance",
-        {"x": x, "y": y},
-        [Distance(), Distance()],
-        left=1,
-        own=False,
-        groups=groups,
-        biased=biased,
-        precision=precision,
-    )
-    form = reference if choose("distance_covariance", layers.pairs[0], impl) == "reference" else op
-    return form.hsic(layers)[0, 1]
+    kernels = [Distance(), Distance()]
+    return _of_two("distance_covariance", x, y, kernels, groups=groups, biased=biased, precision=precision, impl=impl)[
+        0, 1
+    ]
 
 
 def distance_correlation(
@@ -266,19 +248,38 @@ def distance_correlation(
         >>> distance_correlation(x, x**2).item() > 0.1, round(distance_correlation(x, 1 - 3 * x).item(), 5)
         (True, 1.0)
     """
+    kernels = [Distance(), Distance()]
+    whole = _of_two(
+        "distance_correlation", x, y, kernels, own=True, groups=groups, biased=biased, precision=precision, impl=impl
+    )
+    return _ratio(whole, whole.diagonal(), whole.diagonal())[0, 1]
+
+
+def _of_two(
+    name: str,
+    x: Tensor,
+    y: Tensor,
+    kernels: Sequence[Kernel],
+    *,
+    own: bool = False,
+    groups: Tensor | None,
+    biased: bool,
+    precision: Precision | None,
+    impl: Impl | None,
+) -> Tensor:
+    """Return HSIC of x with y, [2, 2]; with `own`, also of each with itself."""
     layers = gather(
-        "distance_correlation",
+        name,
         {"x": x, "y": y},
-        [Distance(), Distance()],
-        left=2,
-        own=True,
+        kernels,
+        left=2 if own else 1,
+        own=own,
         groups=groups,
         biased=biased,
         precision=precision,
     )
-    form = reference if choose("distance_correlation", layers.pairs[0], impl) == "reference" else op
-    whole = form.hsic(layers)
-    return _ratio(whole, whole.diagonal(), whole.diagonal())[0, 1]
+    form = reference if choose(name, layers.pairs[0], impl) == "reference" else op
+    return form.hsic(layers)
 
 
 def _ratio(crossed: Tensor, own: Tensor, own_others: Tensor) -> Tensor:
