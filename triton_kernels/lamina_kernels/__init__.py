@@ -7,6 +7,6 @@ nothing of Lamina; Triton is imported where a Triton kernel is launched.
 
 from __future__ import annotations
 
-from lamina_kernels import attention, gram
+from lamina_kernels import attention, gram, sparse
 
-__all__ = ["attention", "gram"]
+__all__ = ["attention", "gram", "sparse"]
