@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-from tests.kernels.hsic_checks import normal
-from tests.kernels.selection_checks import integers, on, whole
+from tests.kernels.hsic_checks import normal, poisoned
+from tests.kernels.selection_checks import integers, of_integers, on, whole
 
 Count = Callable[..., Tensor]
 
@@ -32,7 +34,7 @@ def whole_distances_are_counted_exactly(count: Count) -> None:
     x, y = integers(70, 4, 4, seed=0), integers(130, 4, 4, seed=1)
     radii = torch.arange(70, device="cpu") % 11
     groups = torch.arange(70) // 5, torch.arange(130) // 8
-    for distance in ("squared", "l1", "dot"):
+    for distance in of_integers(count):
         far = whole(x, y, distance)
         for strict in (False, True):
             within = far < radii[:, None] if strict else far <= radii[:, None]
@@ -52,7 +54,7 @@ def the_row_itself_counts_unless_excluded(count: Count) -> None:
 
 
 def a_crowd_below_the_rounding_of_products(count: Count) -> None:
-    crowd = torch.cat([1000 * normal(20, 12, seed=3), 1e-3 * normal(180, 12, seed=4)])
+    crowd = torch.cat([1000 * normal(9, 12, seed=3), 1e-3 * normal(60, 12, seed=4)])
     far = (crowd.double()[:, None] - crowd.double()).square().sum(2).sqrt()
     for radius in (2e-3, 5e-3, 2000.0):
         assert torch.equal(count(crowd, None, radius), (far <= radius).sum(1))
@@ -74,6 +76,58 @@ def no_rows_count_nothing(count: Count) -> None:
     assert count(torch.ones(2, 0), None, 0.0).tolist() == [2, 2]
 
 
+def roots_and_squares_of_radii_are_told_alike(count: Count) -> None:
+    """Radii whose squares are rounded: the root of a distance decides, as it is told."""
+    y = torch.arange(60.0)[:, None]
+    for scale in (0.1, 3e-20, 7e18):
+        x, rows = torch.zeros(60, 1), y * torch.tensor(scale, dtype=torch.float32)
+        radii = rows[:, 0].double().square().sqrt()
+        assert count(x, rows, radii).tolist() == list(range(1, 61))
+        assert count(x, rows, radii, strict=True).tolist() == list(range(60))
+        assert count(x, rows, radii.nextafter(radii.new_zeros(()))).tolist()[1:] == list(range(1, 60))
+
+
+def counts_like_differences(count: Count, n: int, m: int, d: int, dtype: torch.dtype, distance: str) -> None:
+    """Any shape and strides, between memory that is NaN: against distances from differences in float64, twice."""
+    x, y = (normal(2 * rows, d + 3, seed=rows, dtype=dtype)[::2, 3:] for rows in (n, m))
+    a, b = x.double(), y.double()
+    if distance == "cosine":
+        a, b = (rows / rows.norm(dim=1, keepdim=True) for rows in (a, b))
+        far = 1 - a @ b.T
+    else:
+        far = -(a @ b.T) if distance == "dot" else (a[:, None] - b).square().sum(2)
+    # Between the middle two, where no rounding decides.
+    radii = far.sort(1).values[:, m // 2 - 1 : m // 2 + 1].mean(1) if m > 1 else far[:, 0].abs() + 1
+    options: dict[str, Any] = {"distance": distance}
+    if distance != "dot" and m > 1:
+        options["exclude"] = torch.arange(n) // 3, torch.arange(m) // 4
+        far = far.masked_fill(torch.arange(n)[:, None] // 3 == torch.arange(m) // 4, math.inf)
+    with poisoned():
+        found, again = (count(x, y, radii, **options) for _ in range(2))
+    assert torch.equal(found, (far <= radii[:, None]).sum(1))
+    assert torch.equal(found, again)
+
+
+def it_is_one_launch(count: Count) -> None:
+    from lamina_kernels.gram.counting import launch
+
+    launched: list[str] = []
+    whole = launch.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "run", lambda kernel, *rest: (launched.append(kernel.fn.__name__), whole(kernel, *rest)))
+        count(normal(70, 4, seed=12), normal(300, 4, seed=13), [1.0, 2.0])
+    assert launched == ["counts_kernel"]
+
+
+def refusals(count: Count) -> None:
+    """What the kernel does not take is refused, never given to another form."""
+    x = normal(20, 4, seed=14)
+    with pytest.raises(NotImplementedError, match="selection or counting by l1 is not supported"):
+        count(x, None, [1.0, 2.0], distance="l1")
+    with pytest.raises(ValueError, match="float64 has the forms"):
+        count(x.double(), None, [1.0, 2.0])
+
+
 COUNTS = [
     points_of_a_lattice_in_a_ball,
     whole_distances_are_counted_exactly,
@@ -81,13 +135,25 @@ COUNTS = [
     a_crowd_below_the_rounding_of_products,
     broken_rows_are_within_nothing,
     no_rows_count_nothing,
+    roots_and_squares_of_radii_are_told_alike,
+]
+
+SHAPES: list[tuple[Any, ...]] = [
+    # n, m, d, dtype, distance
+    (1, 1, 1, torch.float16, "squared"),
+    (150, 65, 17, torch.float32, "squared"),
+    (40, 330, 3, torch.float16, "dot"),
+    (70, 129, 130, torch.float16, "squared"),
+    (33, 200, 100, torch.float32, "cosine"),
 ]
 
 
 def pairs_of_whole_distances_fall_into_bins(histogram: Count) -> None:
     """Distances lie on the edges, also the last one."""
     x, y = integers(60, 3, 3, seed=6), integers(90, 3, 3, seed=7)
-    for distance, edges in (("squared", [0, 1, 4, 9, 30]), ("l1", [2, 3, 7, 8]), ("dot", [-9, -1, 0, 4])):
+    edges_of = {"squared": [0, 1, 4, 9, 30], "l1": [2, 3, 7, 8], "dot": [-9, -1, 0, 4]}
+    for distance in of_integers(histogram):
+        edges = edges_of[distance]
         counts, _ = np.histogram(whole(x, y, distance).numpy(), edges)
         assert histogram(on(x), on(y), edges, distance=distance).tolist() == counts.tolist()
 

@@ -208,7 +208,7 @@ def refusals(nearest: Search) -> None:
     """What the kernel does not take is refused, never given to another form."""
     x = normal(20, 4, seed=14)
     with pytest.raises(
-        NotImplementedError, match="nearest: nearest by l1 is not supported: it takes no matrix product"
+        NotImplementedError, match="nearest: selection or counting by l1 is not supported: it takes no matrix product"
     ):
         nearest(x, None, 2, distance="l1")
     with pytest.raises(ValueError, match="float64 has the forms"):

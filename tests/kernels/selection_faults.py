@@ -235,3 +235,78 @@ def histogram_drops_the_last_edge(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.counting.thresholds import Thresholds
 
     patch.setattr(Thresholds, "below", lambda self, found: torch.bucketize(self.told(found), self.values, right=True))
+
+
+def _counted(patch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Replace arguments and constants of the Triton kernel of counts."""
+    from lamina_kernels.gram.counting import launch
+
+    whole = launch.plan
+    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(arguments=p.arguments | changes))
+
+
+@fault
+def counts_kernel_trusts_products(patch: pytest.MonkeyPatch) -> None:
+    """Products are taken to be exact."""
+    from lamina_kernels.gram.counting import launch
+
+    whole = launch.plan
+
+    def trusting(*given: Any) -> Any:
+        arguments = (made := whole(*given)).arguments
+        none = {name: torch.zeros_like(arguments[name]) for name in ("x_slack", "y_slack")}
+        return made._replace(arguments=arguments | none | {"below": arguments["above"]})
+
+    patch.setattr(launch, "plan", trusting)
+
+
+@fault
+def counts_kernel_measures_in_single(patch: pytest.MonkeyPatch) -> None:
+    """Pairs that bounds leave open are measured in single precision."""
+    import triton.language as tl
+
+    from lamina_kernels.gram.counting import forward
+
+    patch.setattr(forward, "MEASURED", tl.constexpr(tl.float32))
+
+
+@fault
+def counts_kernel_keeps_the_diagonal(patch: pytest.MonkeyPatch) -> None:
+    """Each row is paired with itself."""
+    _counted(patch, APART=False)
+
+
+@fault
+def counts_kernel_forgets_the_groups(patch: pytest.MonkeyPatch) -> None:
+    """Rows of a group are paired."""
+    _counted(patch, x_groups=None, y_groups=None)
+
+
+@fault
+def counts_kernel_reads_one_chunk(patch: pytest.MonkeyPatch) -> None:
+    """Only the first columns of the rows are read."""
+    _counted(patch, WHOLE=True, CHUNK=16)
+
+
+@fault
+def counts_kernel_skips_a_program(patch: pytest.MonkeyPatch) -> None:
+    """The last program never runs: its counts are whatever the memory held."""
+    from lamina_kernels.gram.counting import launch
+
+    whole = launch.plan
+    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(grid=(p.grid[0] - 1,)))
+
+
+@fault
+def counts_kernel_meets_broken_rows(patch: pytest.MonkeyPatch) -> None:
+    """Rows that are not finite are near others."""
+    from lamina_kernels.gram.counting import launch
+
+    whole = launch.plan
+
+    def meeting(*given: Any) -> Any:
+        made = whole(*given)
+        finite = {name: made.arguments[name].nan_to_num(posinf=0.0) for name in ("x_bias", "y_bias")}
+        return made._replace(arguments=made.arguments | finite)
+
+    patch.setattr(launch, "plan", meeting)

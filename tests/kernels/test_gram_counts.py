@@ -15,26 +15,45 @@ from tests.kernels.forms import Form
 from tests.kernels.gram_kernels import normal
 from tests.meter import peak_bytes
 
-_BLOCKED = "lamina_kernels.gram.counting.blocked"
+_BLOCKED, _LAUNCH = "lamina_kernels.gram.counting.blocked", "lamina_kernels.gram.counting.launch"
 TILES = {f"{_BLOCKED}.ROWS": 48, f"{_BLOCKED}.COLUMNS": 40}
 FORMS = {
     "reference": Form(count, "reference"),
     "blocked": Form(count, "blocked"),
     "tiles": Form(count, "blocked", TILES),
+    # Each program takes a tile of columns, or all of them.
+    "triton": Form(count, "triton", {}, "interpreter"),
+    "loop": Form(count, "triton", {f"{_LAUNCH}.PROGRAMS": 1}, "interpreter"),
 }
 BINS = {name: form._replace(op=distance_histogram) for name, form in FORMS.items()}
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("check", checks.COUNTS, ids=lambda check: check.__name__)
+# Interpreted programs are slow: one walks over the many points of a lattice, and many over the rest.
+SLOW = {("triton", checks.points_of_a_lattice_in_a_ball), ("loop", checks.a_crowd_below_the_rounding_of_products)}
+
+
+@pytest.mark.parametrize(
+    ("form", "check"), [(form, check) for form in FORMS for check in checks.COUNTS if (form, check) not in SLOW]
+)
 def test_counts(form, check):
-    form.run(check)
+    FORMS[form].run(check)
 
 
 @pytest.mark.parametrize("form", BINS.values(), ids=BINS)
 @pytest.mark.parametrize("check", checks.HISTOGRAMS, ids=lambda check: check.__name__)
 def test_histograms(form, check):
     form.run(check)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("shape", checks.SHAPES, ids=str)
+def test_any_shape_counts_like_differences(form, shape):
+    form.run(checks.counts_like_differences, *shape)
+
+
+def test_the_kernel_is_launched_once_and_refuses_what_it_does_not_take():
+    BINS["triton"].run(checks.it_is_one_launch)
+    BINS["triton"].run(checks.refusals)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +73,25 @@ def test_histograms(form, check):
 def test_a_fault_is_noticed(forms, fault, check):
     with pytest.raises(AssertionError):
         forms["tiles"].run(check, fault=fault)
+
+
+@pytest.mark.parametrize(
+    ("form", "fault", "check", "arguments"),
+    [
+        (FORMS["triton"], "counts_kernel_trusts_products", checks.a_crowd_below_the_rounding_of_products, ()),
+        (FORMS["triton"], "counts_kernel_measures_in_single", checks.roots_and_squares_of_radii_are_told_alike, ()),
+        (FORMS["loop"], "counts_kernel_keeps_the_diagonal", checks.the_row_itself_counts_unless_excluded, ()),
+        (FORMS["loop"], "counts_kernel_forgets_the_groups", checks.counts_like_differences, checks.SHAPES[1]),
+        (FORMS["loop"], "counts_kernel_reads_one_chunk", checks.counts_like_differences, checks.SHAPES[3]),
+        (FORMS["triton"], "counts_kernel_skips_a_program", checks.counts_like_differences, checks.SHAPES[2]),
+        (BINS["loop"], "counts_kernel_trusts_products", checks.pairs_on_a_line, ()),
+        (BINS["loop"], "counts_kernel_meets_broken_rows", checks.broken_rows_are_in_no_bin, ()),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_fault_of_the_kernel_is_noticed(form, fault, check, arguments):
+    with pytest.raises(AssertionError):
+        form.run(check, *arguments, fault=fault)
 
 
 def test_the_kth_neighbor_lies_on_its_radius() -> None:
@@ -96,7 +134,7 @@ def test_torch_finds_the_operators_in_order() -> None:
     p = pairs("", normal(9, 3, seed=1), normal(8, 3, seed=2), "euclidean", None, None)
     values = torch.linspace(0, 3, 9, dtype=torch.float64)
     for operator in (op._count, op._histogram):
-        torch.library.opcheck(operator, (*flat(p), *thresholds(p, values, "euclidean")))
+        torch.library.opcheck(operator, (*flat(p), *thresholds(p, values, "euclidean"), "blocked"))
 
 
 def test_memory_does_not_grow_with_the_rows_that_are_counted() -> None:

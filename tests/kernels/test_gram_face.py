@@ -108,7 +108,7 @@ def test_what_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
         row_sums(X, kernel=RBF(1.0), impl="triton")
     monkeypatch.setattr("lamina_kernels.dispatch.demand_triton", lambda *given: None)
     with pytest.raises(
-        NotImplementedError, match="than sums, softmax and nearest is not supported: it has no kernel yet"
+        NotImplementedError, match="than sums, softmax, selections and counts is not supported: it has no kernel yet"
     ):
         choose("another", build("another", X, None, RBF(1.0)), "triton")
     x = normal(5, seed=0).requires_grad_()

@@ -12,11 +12,14 @@ from triton.runtime.jit import JITFunction
 from lamina_kernels.attention.forward import attention_forward_kernel
 from lamina_kernels.attention.top import attention_top_kernel
 from lamina_kernels.gram import RBF, Linear, distances
+from lamina_kernels.gram.counting import launch as counts
+from lamina_kernels.gram.counting.forward import counts_kernel
 from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.paired import launch, problem
 from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.selection import launch as nearest
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
+from lamina_kernels.tiles.launch import Launch
 from tests.kernels.aot import attention, attention_backward, attention_divergence, gram_sums
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
@@ -109,7 +112,29 @@ def _nearest() -> Iterable[tuple[str, bool, Callable[[str], nearest.Launch]]]:
     yield "fp32 d64 k16 tf32", False, partial(nearest_launch, dtype=single, width=64, k=16, precision="tf32")
 
 
+def counts_launch(
+    target: str, dtype: torch.dtype, width: int, edges: int = 0, *, groups: bool = False, precision: str | None = None
+) -> Launch:
+    """Return the launch of `count`, or of `distance_histogram` with edges, over 4096 rows."""
+    x = torch.zeros(4096, width, dtype=dtype)
+    exclude = torch.arange(4096) // 16 if groups else "self"
+    limits = torch.zeros(edges or 4096, dtype=torch.float64)
+    return counts.plan(distances.pairs("count", x, None, "squared", exclude, precision), limits, edges, target)
+
+
+def _counts() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
+    half, single = torch.bfloat16, torch.float32
+    yield "bf16 d128", True, partial(counts_launch, dtype=half, width=128)
+    yield "bf16 d64 groups 20 edges", False, partial(counts_launch, dtype=half, width=64, edges=20, groups=True)
+    yield "fp32 d64", False, partial(counts_launch, dtype=single, width=64)
+    yield "fp32 d768 tf32", False, partial(counts_launch, dtype=single, width=768, precision="tf32")
+
+
 FAMILIES = {
+    "counts": {
+        name: Configuration(name, counts_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        for name, main, plan in _counts()
+    },
     "nearest": {
         name: Configuration(name, nearest_groups_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
         for name, main, plan in _nearest()

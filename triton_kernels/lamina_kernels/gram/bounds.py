@@ -99,18 +99,11 @@ class Bounds:
 
     def above(self, limits: Tensor) -> Tensor:
         """Return limits, float64, as finite numbers of a tile's dtype that are not smaller."""
-        return self._rounded(limits, torch.inf)
+        return rounded(limits, torch.inf, self.dtype)
 
     def below(self, limits: Tensor) -> Tensor:
         """Return limits, float64, as finite numbers of a tile's dtype that are not larger."""
-        return self._rounded(limits, -torch.inf)
-
-    def _rounded(self, limits: Tensor, towards: float) -> Tensor:
-        largest = torch.finfo(self.dtype).max
-        if self.dtype != torch.float64:
-            limits = limits.float()
-            limits = torch.nextafter(limits, torch.full_like(limits, towards))
-        return limits.clamp(-largest, largest)
+        return rounded(limits, -torch.inf, self.dtype)
 
     def _side(self, rows: Tensor, groups: Tensor | None, index: Index, *, left: bool) -> Side:
         """Return rows as the product takes them, zeros where they are lost.
@@ -157,6 +150,15 @@ class Bounds:
             rows = torch.arange(rows.start, rows.stop, device=tile.device)
         here = ((rows >= columns.start) & (rows < columns.stop)).nonzero()[:, 0]
         tile[here, rows[here] - columns.start] = torch.inf
+
+
+def rounded(limits: Tensor, towards: float, dtype: torch.dtype) -> Tensor:
+    """Return limits, float64, as finite numbers of a dtype that are not beyond them on the way to an infinity."""
+    largest = torch.finfo(dtype).max
+    if dtype != torch.float64:
+        limits = limits.to(dtype)
+        limits = torch.nextafter(limits, torch.full_like(limits, towards))
+    return limits.clamp(-largest, largest)
 
 
 def survey(p: Pairs) -> tuple[Tensor | None, float]:

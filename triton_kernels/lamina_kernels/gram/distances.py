@@ -7,8 +7,11 @@ from typing import Literal
 
 import torch
 
+from lamina_kernels.gram import forms
+from lamina_kernels.gram.forms import Impl
 from lamina_kernels.gram.kernels import Kernel, direction
 from lamina_kernels.gram.pairs import Exclude, Pairs, build
+from lamina_kernels.gram.support import BY_L1, refuse
 from lamina_kernels.gram.terms import Builder, Leaf, Node
 
 Measure = Literal["squared", "euclidean", "cosine", "dot", "l1"]
@@ -54,6 +57,14 @@ def leaf_of(p: Pairs) -> Leaf:
     leaf = p.tree
     assert isinstance(leaf, Leaf)
     return leaf
+
+
+def choose(op: str, p: Pairs, impl: Impl | None) -> str:
+    """Return the form that runs, and log its name; kernels multiply rows, and so have no sums of differences."""
+    products = leaf_of(p).base != "norm"
+    if impl == "triton" and not products:
+        refuse(op, BY_L1)
+    return forms.choose(op, p, impl, triton=products)
 
 
 def finite(rows: torch.Tensor) -> torch.Tensor:

@@ -20,11 +20,13 @@ class Refusal(NamedTuple):
 
 
 NO_KERNEL = Refusal(
-    "another reduction than sums, softmax and nearest",
+    "another reduction than sums, softmax, selections and counts",
     ("triton",),
     "it has no kernel yet; impl='blocked' computes it on a GPU too",
 )
-BY_L1 = Refusal("nearest by l1", ("triton",), "it takes no matrix product; impl='blocked' computes it on a GPU too")
+BY_L1 = Refusal(
+    "selection or counting by l1", ("triton",), "it takes no matrix product; impl='blocked' computes it on a GPU too"
+)
 THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
 TWICE = Refusal("a second derivative of HSIC", ("blocked",), "only impl='reference' is differentiated by torch itself")
 

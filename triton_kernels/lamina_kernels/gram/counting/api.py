@@ -8,8 +8,8 @@ import torch
 
 from lamina_kernels.gram.counting import op, reference
 from lamina_kernels.gram.counting.thresholds import thresholds
-from lamina_kernels.gram.distances import Measure, pairs
-from lamina_kernels.gram.forms import Impl, choose
+from lamina_kernels.gram.distances import Measure, choose, pairs
+from lamina_kernels.gram.forms import Impl
 from lamina_kernels.gram.pairs import Exclude
 from lamina_kernels.gram.sums.api import Precision
 
@@ -37,14 +37,14 @@ def count(
         strict: Whether a row at exactly the radius is left out.
         exclude: As of `nearest`.
         precision: As of `nearest`.
-        impl: `"reference"` or `"blocked"`, as of `nearest`; None takes `"blocked"`.
+        impl: As of `nearest`; `"triton"` measures pairs that bounds leave open inside the kernel.
 
     Returns:
         [n] int64. Rows that are not finite are near nothing: they count 0, and are not counted.
 
     Raises:
         ValueError: As of `nearest`; a radius of another shape, that is NaN, or below 0 (but for `"dot"`).
-        NotImplementedError: `impl="triton"`.
+        NotImplementedError: `impl="triton"` for `"l1"`.
 
     Cost:
         2 n m d operations and five looks at each of the n m products; memory n and tiles of 1024 x 512.
@@ -60,8 +60,8 @@ def count(
     if radii.ndim > 1 or (radii.ndim == 1 and radii.shape != (p.n,)):
         raise ValueError(f"count: radius has shape {list(radii.shape)}, expected one number, or [{p.n}], one a row")
     _check("count: radius", radii, distance)
-    form = reference if choose("count", p, impl) == "reference" else op
-    return form.count(p, thresholds(p, radii.expand(p.n), distance, strict=strict))
+    form, within = choose("count", p, impl), thresholds(p, radii.expand(p.n), distance, strict=strict)
+    return reference.count(p, within) if form == "reference" else op.count(p, within, form)
 
 
 def distance_histogram(
@@ -84,7 +84,7 @@ def distance_histogram(
         distance: As of `nearest`.
         exclude: As of `nearest`.
         precision: As of `nearest`.
-        impl: `"reference"` or `"blocked"`, as of `nearest`; None takes `"blocked"`.
+        impl: As of `nearest`; `"triton"` measures pairs that bounds leave open inside the kernel.
 
     Returns:
         [edges - 1] int64. Each ordered pair counts, also that of a row and itself unless `exclude` says so. Pairs
@@ -92,10 +92,11 @@ def distance_histogram(
 
     Raises:
         ValueError: As of `nearest`; edges that do not rise, or fewer than two.
-        NotImplementedError: `impl="triton"`.
+        NotImplementedError: `impl="triton"` for `"l1"`.
 
     Cost:
-        2 n m d operations and two searches among the edges for each of the n m products; memory as of `count`.
+        2 n m d operations and two searches among the edges for each of the n m products (`"triton"` compares each with
+        all edges); memory as of `count`.
 
     Example:
         >>> import torch
@@ -108,8 +109,8 @@ def distance_histogram(
         raise ValueError(f"distance_histogram: edges have shape {list(values.shape)}, expected at least two numbers")
     if not torch.compiler.is_compiling() and not bool((values.diff() > 0).all()):
         raise ValueError("distance_histogram: edges do not rise")
-    form = reference if choose("distance_histogram", p, impl) == "reference" else op
-    return form.histogram(p, thresholds(p, values, distance))
+    form, bins = choose("distance_histogram", p, impl), thresholds(p, values, distance)
+    return reference.histogram(p, bins) if form == "reference" else op.histogram(p, bins, form)
 
 
 def _check(name: str, values: torch.Tensor, distance: Measure) -> None:

@@ -12,24 +12,24 @@ from lamina_kernels.gram.counting.thresholds import Thresholds
 from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, unflat
 from lamina_kernels.operators import plainly
 
-_SCHEMA = f"({SCHEMA}, Tensor values, bool root, Tensor weight, bool strict) -> Tensor"
+_SCHEMA = f"({SCHEMA}, Tensor values, bool root, Tensor weight, bool strict, str form) -> Tensor"
 
 
-def count(p: Pairs, radii: Thresholds) -> Tensor:
-    """Return how many rows of y lie within the radius of each row of x, [n] int64."""
-    return _count(*flat(p), *radii)
+def count(p: Pairs, radii: Thresholds, form: str) -> Tensor:
+    """Return how many rows of y lie within the radius of each row of x, [n] int64. "blocked" or "triton"."""
+    return _count(*flat(p), *radii, form)
 
 
-def histogram(p: Pairs, edges: Thresholds) -> Tensor:
-    """Return how many pairs lie in each bin, [edges - 1] int64."""
-    return _histogram(*flat(p), *edges)
+def histogram(p: Pairs, edges: Thresholds, form: str) -> Tensor:
+    """Return how many pairs lie in each bin, [edges - 1] int64. The form is "blocked" or "triton"."""
+    return _histogram(*flat(p), *edges, form)
 
 
 @torch.library.custom_op("lamina_kernels::gram_count", mutates_args=(), schema=_SCHEMA)
 def _count(*arguments: Any) -> Tensor:
-    p, radii = unflat(arguments), Thresholds(*arguments[COUNT:])
+    p, radii = unflat(arguments), Thresholds(*arguments[COUNT:-1])
     with plainly(p.x):
-        return blocked.count(p, radii)
+        return _form(arguments[-1]).count(p, radii)
 
 
 @_count.register_fake
@@ -40,12 +40,21 @@ def _(*arguments: Any) -> Tensor:
 
 @torch.library.custom_op("lamina_kernels::gram_histogram", mutates_args=(), schema=_SCHEMA)
 def _histogram(*arguments: Any) -> Tensor:
-    p, edges = unflat(arguments), Thresholds(*arguments[COUNT:])
+    p, edges = unflat(arguments), Thresholds(*arguments[COUNT:-1])
     with plainly(p.x):
-        return blocked.histogram(p, edges).clone()
+        return _form(arguments[-1]).histogram(p, edges).clone()
 
 
 @_histogram.register_fake
 def _(*arguments: Any) -> Tensor:
-    p, edges = unflat(arguments), Thresholds(*arguments[COUNT:])
+    p, edges = unflat(arguments), Thresholds(*arguments[COUNT:-1])
     return p.x.new_empty(len(edges.values) - 1, dtype=torch.int64)
+
+
+def _form(name: str) -> Any:
+    """Return the module of a form; Triton is imported when it is first asked for."""
+    if name == "blocked":
+        return blocked
+    from lamina_kernels.gram.counting import launch
+
+    return launch

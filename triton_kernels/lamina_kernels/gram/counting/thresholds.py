@@ -12,6 +12,8 @@ from lamina_kernels.gram.pairs import Pairs
 
 # Roots and squares of thresholds are rounded: what is nearer to one than this part of it is compared as told.
 _ROUNDING = 1e-14
+# Numbers of double precision between the square of a threshold and the distance that is told to be the threshold.
+_STEPS = 4
 
 
 class Thresholds(NamedTuple):
@@ -35,6 +37,20 @@ class Thresholds(NamedTuple):
         limits = (squares / self.weight).clamp(-1e300, 1e300)
         reach = limits.abs() * _ROUNDING
         return limits - reach, limits + reach
+
+    def largest(self, *, strict: bool) -> Tensor:
+        """Return the largest distance that is told to lie within each threshold, float64; -infinity where none is."""
+        squares = self.values * self.values.abs() if self.root else self.values
+        middle = squares / self.weight
+        candidates = [middle]
+        for towards in (-torch.inf, torch.inf):
+            nearby = middle
+            for _ in range(_STEPS):
+                nearby = torch.nextafter(nearby, torch.full_like(nearby, towards))
+                candidates.append(nearby)
+        each = torch.stack(candidates)
+        told = self.told(each)
+        return each.where(told < self.values if strict else told <= self.values, -torch.inf).amax(0)
 
     def within(self, distances: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return which pairs lie within the radius of their rows (None for each row in turn, [n, m])."""

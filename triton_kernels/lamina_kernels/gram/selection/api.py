@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 import torch
 
-from lamina_kernels.gram.distances import Measure, leaf_of, pairs
-from lamina_kernels.gram.forms import Impl, choose
+from lamina_kernels.gram.distances import Measure, choose, pairs
+from lamina_kernels.gram.forms import Impl
 from lamina_kernels.gram.pairs import Exclude, Pairs
 from lamina_kernels.gram.selection import codes, op, reference
 from lamina_kernels.gram.selection.blocked import Found, weighted
 from lamina_kernels.gram.sums.api import Precision
-from lamina_kernels.gram.support import BY_L1, refuse
 
 MOST = 64
 """The largest k."""
@@ -168,10 +167,7 @@ def argmin(
 
 
 def _find(op_name: str, p: Pairs, k: int, impl: Impl | None) -> Found:
-    products = leaf_of(p).base != "norm"
-    if impl == "triton" and not products:
-        refuse(op_name, BY_L1)
-    form = choose(op_name, p, impl, triton=products)
+    form = choose(op_name, p, impl)
     return reference.nearest(p, k) if form == "reference" else op.nearest(p, k, form)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -10,13 +9,12 @@ import torch
 from torch import Tensor
 
 from lamina_kernels import dispatch
-from lamina_kernels.gram.bounds import SINGLE, Bounds, survey
-from lamina_kernels.gram.distances import finite, leaf_of
+from lamina_kernels.gram.bounds import Bounds
 from lamina_kernels.gram.paired.tiling import tiling
 from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.product_bounds import prepare
 from lamina_kernels.gram.selection.blocked import Found, decided
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
-from lamina_kernels.tiles.rounding import round_to_tf32
 from lamina_kernels.tiles.rows import ceil_div, tiles
 from lamina_kernels.tiles.target import accurate
 
@@ -24,8 +22,6 @@ from lamina_kernels.tiles.target import accurate
 PROGRAMS = 1024
 GROUP = 8
 """Columns of a group; those of the groups that are found are all measured."""
-# How much numbers in single precision are rounded before they are multiplied.
-_ROUNDED = {"tf32": 2.0**-11, "bf16x3": 2.0**-16}
 PIECE = 4096
 """Rows whose groups are measured at a time."""
 
@@ -87,22 +83,18 @@ def plan(p: Pairs, k: int, target: str) -> Launch:
         tile = tile._replace(rows=64, columns=128 if top == 32 else 64, chunk=min(tile.chunk, 32))
     elif top >= 64:
         tile = tile._replace(rows=64)
-    shift, largest = survey(p)
-    # Squares are to be normal numbers of single precision.
-    factor = 1.0 if largest == 0 or SINGLE[0] < largest < SINGLE[1] else 2.0 ** -math.frexp(largest)[1]
-    x, x_bias, lost = _operand(p, p.x, products, shift, factor)
-    y, y_bias, lost_others = (x, x_bias, lost) if p.same else _operand(p, p.y, products, shift, factor)
+    x, y, scale, factor = prepare(p, products)
     blocks = ceil_div(p.n, tile.rows)
     splits = max(1, min(ceil_div(PROGRAMS, blocks), ceil_div(p.m, tile.columns)))
     values = torch.empty(splits, p.n, top, dtype=torch.float32, device=p.x.device)
     places = torch.empty(splits, p.n, top, dtype=torch.int32, device=p.x.device)
-    width = x.shape[1]
+    width = x.rows.shape[1]
     whole = width <= tile.whole
     arguments = {
-        "x": x,
-        "y": y,
-        "x_bias": x_bias,
-        "y_bias": y_bias.masked_fill(lost_others, torch.inf),
+        "x": x.rows,
+        "y": y.rows,
+        "x_bias": x.bias,
+        "y_bias": y.bias,
         "x_groups": p.x_groups,
         "y_groups": p.y_groups,
         "values": values,
@@ -111,9 +103,9 @@ def plan(p: Pairs, k: int, target: str) -> Launch:
         "m": p.m,
         "splits": splits,
         "width": width,
-        "x_stride": x.stride(0),
-        "y_stride": y.stride(0),
-        "scale": -1.0 if leaf_of(p).base == "dot" else -2.0,
+        "x_stride": x.rows.stride(0),
+        "y_stride": y.rows.stride(0),
+        "scale": scale,
         "APART": p.apart,
         "PRECISION": products,
         "ROWS": tile.rows,
@@ -125,31 +117,7 @@ def plan(p: Pairs, k: int, target: str) -> Launch:
         "WHOLE": whole,
     }
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
-    return Launch((blocks * splits,), arguments, options, values, places, factor, lost, lost_others)
-
-
-def _operand(
-    p: Pairs, rows: Tensor, products: str, shift: Tensor | None, factor: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows as the kernel multiplies them, zeros where they are not finite, their biases, and where that is.
-
-    A bound is a distance less e of both squared norms; inner products are off by e |x| |y|, at most half of that.
-    Tensor cores cut digits off when they add: two units of rounding a product, where a CPU has one.
-    """
-    lost = ~finite(rows)
-    rows = rows if not bool(lost.any()) else rows.masked_fill(lost[:, None], 0)
-    if shift is not None and rows.dtype == torch.float32:
-        # Rows in half precision would lose digits and stay.
-        rows = (rows - shift).masked_fill(lost[:, None], 0)
-    rows = rows if factor == 1 else (rows * factor).to(p.x.dtype)
-    part = 2 * (rows.shape[1] + 10) * torch.finfo(torch.float32).eps
-    if products == "tf32":
-        rows = round_to_tf32(rows)
-    part += 8 * _ROUNDED.get(products, 0.0)
-    squares = rows.float().square().sum(1, dtype=torch.float64)
-    bias = -part / 2 * squares if leaf_of(p).base == "dot" else (1 - part) * squares - torch.finfo(torch.float32).tiny
-    rows = rows if rows.stride(1) == 1 or rows.shape[1] <= 1 else rows.contiguous()
-    return rows, bias.float(), lost
+    return Launch((blocks * splits,), arguments, options, values, places, factor, x.lost, y.lost)
 
 
 def _columns(p: Pairs, groups: Tensor, rows: slice, lost: Tensor) -> Tensor:
