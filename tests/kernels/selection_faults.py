@@ -27,10 +27,21 @@ def selection_trusts_products(patch: pytest.MonkeyPatch) -> None:
 @fault
 def selection_is_always_certain(patch: pytest.MonkeyPatch) -> None:
     """No row is compared a second time."""
-    from lamina_kernels.gram.selection import blocked
+    from lamina_kernels.gram.selection.shortlist import Shortlist
 
-    whole = blocked._candidates
-    patch.setattr(blocked, "_candidates", lambda *given: [(at, floor + torch.inf) for at, floor in whole(*given)])
+    def best(self: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        values, places = self.settle()
+        return places.long(), values.amax(1).double() + torch.inf
+
+    patch.setattr(Shortlist, "best", best)
+
+
+@fault
+def selection_forgets_the_mirror_image(patch: pytest.MonkeyPatch) -> None:
+    """Rows meet those behind them, and none before."""
+    from lamina_kernels.gram.selection.shortlist import Shortlist
+
+    patch.setattr(Shortlist, "offer_columns", lambda *given: None)
 
 
 @fault

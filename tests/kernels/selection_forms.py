@@ -10,6 +10,7 @@ _SELECTION = "lamina_kernels.gram.selection"
 TILES = {
     f"{_SELECTION}.blocked.ROWS": 48,
     f"{_SELECTION}.blocked.COLUMNS": 40,
+    f"{_SELECTION}.blocked.TOGETHER": 2,
     f"{_SELECTION}.shortlist.ROOM": 5,
 }
 

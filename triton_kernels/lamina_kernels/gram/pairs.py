@@ -56,6 +56,13 @@ class Pairs:
         return self.y.shape[0]
 
     @property
+    def symmetric(self) -> bool:
+        """Whether k_ij = k_ji, also of pairs that are left out."""
+        if not self.same or self.x_groups is None or self.y_groups is None:
+            return self.same
+        return torch.equal(self.x_groups, self.y_groups)
+
+    @property
     def dtype(self) -> torch.dtype:
         """What kernel values are: float64 for float64, else float32."""
         return accumulation_dtype(self.x.dtype)

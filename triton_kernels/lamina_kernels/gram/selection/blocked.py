@@ -6,12 +6,13 @@ below all other bounds, no other row can be nearer. Where it is not, every row w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram.bounds import Bounds, Side
+from lamina_kernels.gram.bounds import Bounds
 from lamina_kernels.gram.distances import leaf_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.selection import gathered
@@ -24,6 +25,10 @@ TOGETHER = 8
 """Blocks of rows that meet the same columns, which are made ready once for all of them."""
 SPARE = 6
 """Candidates beyond those that are asked for."""
+
+
+Candidates: TypeAlias = tuple[slice, Tensor, tuple[Tensor, Tensor]]
+"""Rows of x, which of them are not finite, and what `Shortlist.best` returns of them."""
 
 
 class Found(NamedTuple):
@@ -45,29 +50,51 @@ def nearest(p: Pairs, k: int) -> Found:
     distances = torch.empty(p.n, k, dtype=torch.float64, device=p.x.device)
     places = torch.empty(p.n, k, dtype=torch.int64, device=p.x.device)
     repaired = torch.zeros((), dtype=torch.int64, device=p.x.device)
-    bounds = Bounds("nearest", p, ROWS * COLUMNS)
-    blocks = list(tiles(p.n, ROWS))
-    for some in tiles(len(blocks), TOGETHER):
-        sides = [bounds.left(rows) for rows in blocks[some]]
-        found = _candidates(bounds, sides, min(k + SPARE, p.m))
-        for rows, x, (candidates, floor) in zip(blocks[some], sides, found, strict=True):
-            distances[rows], places[rows], again = decided(bounds, rows, x.lost, candidates, floor, k)
-            repaired += again
+    bounds = Bounds("nearest", p, ROWS * max(ROWS, COLUMNS))
+    search = _mirrored if p.symmetric else _candidates
+    for rows, lost, (candidates, floor) in search(bounds, min(k + SPARE, p.m)):
+        distances[rows], places[rows], again = decided(bounds, rows, lost, candidates, floor, k)
+        repaired += again
     return Found(distances, places, repaired)
 
 
-def _candidates(bounds: Bounds, sides: list[Side], kept: int) -> list[tuple[Tensor, Tensor]]:
-    """Return, for blocks of rows, the rows of y with the smallest lower bounds, [b, kept], and what no other is below.
+def _candidates(bounds: Bounds, kept: int) -> Iterator[Candidates]:
+    """Yield blocks of rows of x with the rows of y of their smallest lower bounds."""
+    blocks = list(tiles(bounds.pairs.n, ROWS))
+    for some in tiles(len(blocks), TOGETHER):
+        sides = [bounds.left(rows) for rows in blocks[some]]
+        lists = [Shortlist(len(x.lost), kept, bounds) for x in sides]
+        for columns in tiles(bounds.pairs.m, COLUMNS):
+            y = bounds.right(columns)
+            for x, shortlist in zip(sides, lists, strict=True):
+                shortlist.offer(bounds.tile(x, y), columns.start)
+        for rows, x, shortlist in zip(blocks[some], sides, lists, strict=True):
+            yield rows, x.lost, shortlist.best()
 
-    The latter is [b] float64, and infinite where there is no other.
+
+def _mirrored(bounds: Bounds, kept: int) -> Iterator[Candidates]:
+    """Yield the same where all is symmetric: a tile is offered to its rows and, mirrored, to its columns.
+
+    So half of the products are enough; in exchange, the lists of all rows are in memory.
     """
-    lists = [Shortlist(len(x.operand), kept, x.operand) for x in sides]
-    for columns in tiles(bounds.pairs.m, COLUMNS):
-        y = bounds.right(columns)
-        for x, shortlist in zip(sides, lists, strict=True):
-            shortlist.offer(bounds.tile(x, y), columns.start)
-    settled = (shortlist.settle() for shortlist in lists)
-    return [(places, values.amax(1).double()) for values, places in settled]
+    blocks = list(tiles(bounds.pairs.n, ROWS))
+    lists = [Shortlist(rows.stop - rows.start, kept, bounds) for rows in blocks]
+    for some in tiles(len(blocks), TOGETHER):
+        sides = [bounds.left(rows) for rows in blocks[some]]
+        # Of rows that are done there are no lists any more: the first is that of the first of these blocks.
+        for columns, mirrored in zip(blocks[some.start :], lists, strict=True):
+            y = bounds.right(columns)
+            for rows, x, shortlist in zip(blocks[some], sides, lists, strict=False):
+                if rows.start > columns.start:
+                    break
+                tile = bounds.tile(x, y)
+                shortlist.offer(tile, columns.start)
+                if rows.start < columns.start:
+                    if bool(x.lost.any()):  # `tile` has hidden columns alone.
+                        tile.masked_fill_(x.lost[:, None], torch.inf)
+                    mirrored.offer_columns(tile, rows.start)
+        for rows, x in zip(blocks[some], sides, strict=True):
+            yield rows, x.lost, lists.pop(0).best()
 
 
 def decided(

@@ -45,7 +45,7 @@ def sums(p: Pairs, v: Tensor) -> Tensor:
     Of a symmetric matrix, a tile above the diagonal serves as its mirror image too.
     """
     scores, v = Scores(p, blocked_scores.BLOCK), v.to(p.dtype)
-    total, symmetric = v.new_zeros(p.n, v.shape[1], dtype=torch.float64), _is_symmetric(p)
+    total, symmetric = v.new_zeros(p.n, v.shape[1], dtype=torch.float64), p.symmetric
     for rows in tiles(p.n, blocked_scores.BLOCK):
         scores.turn_to(rows)
         for columns in tiles(p.m, blocked_scores.BLOCK):
@@ -56,13 +56,6 @@ def sums(p: Pairs, v: Tensor) -> Tensor:
             if symmetric and columns != rows:
                 total[columns] += tile.T @ v[rows]
     return total.to(p.dtype)
-
-
-def _is_symmetric(p: Pairs) -> bool:
-    """Return whether k_ij = k_ji, also of pairs that are left out."""
-    if not p.same or p.x_groups is None or p.y_groups is None:
-        return p.same
-    return torch.equal(p.x_groups, p.y_groups)
 
 
 def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
