@@ -7,6 +7,7 @@ Ten minutes on 2 cores, most of them for attention that holds its pattern.
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -35,7 +36,8 @@ CAUSAL = {"cpu": [True], "cuda": [True, False]}
 LONG = 32768
 REPETITIONS = 7
 RULE = {"cpu": Within(1e-5), "cuda": Within(2e-2)}
-WORKS = ("forward", "both", "divergence")
+DIVERGENCES = ("kl", "js", "tv")
+WORKS = ("forward", "both", *DIVERGENCES)
 FORWARD = "one forward"
 # Rows of the result that are compared with float64, spread over all.
 SHOWN = 64
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             contenders = [c for c in forms(device, causal, n, dim, work) if takes_part(c, dim, device)]
             what = f"{work}, n = {n}, D = {dim}{', causal' if causal else ''}"
             beside = [*machine]
-            if work == "divergence":
+            if work in DIVERGENCES:
                 beside.append(one_forward(arrays, device, causal))
             seconds = compare(
                 contenders,
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 took = spread(seconds[contender.name]).median
                 row = {"pass": work, "causal": causal, "n": n, "D": dim, "form": contender.name}
                 row |= cells(contender, beside, seconds)
-                if work != "divergence":
+                if work not in DIVERGENCES:
                     row["TFLOP/s"] = flop(n, dim, HEADS[device], causal, work) / took / 1e12
                     row["x fused"] = took / fused
                 row["peak, MiB"] = added[contender.name] / 2**20 if added else None
@@ -144,8 +146,11 @@ def forms(device: str, causal: bool, n: int, dim: int, work: str) -> Iterator[Co
     needs = {"GEMM fp32" if device == "cpu" else "GEMM bf16": amount}
     if device == "cpu":
         needs["exp fp32"] = HEADS[device] * n * n / (2 if causal else 1)
-    if work == "divergence":
-        yield Contender("KL of two patterns", "bench.attention:diverging", {"causal": causal}, needs={FORWARD: amount})
+    if work in DIVERGENCES:
+        for known in (False, True):
+            asked = {"causal": causal, "kind": work, "known": known}
+            name = f"{work.upper()} of two patterns{', log-sum-exps known' if known else ''}"
+            yield Contender(name, "bench.attention:diverging", asked, needs={FORWARD: amount})
         return
     options = {"causal": causal, "both": work == "both"}
     for name, backend in {"torch, fused": None}.items() if device == "cpu" else BACKENDS.items():
@@ -257,13 +262,23 @@ def flex(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, device: str, causal: bo
     return _passes(run, (q, k, v), device, both)
 
 
-def diverging(q: np.ndarray, k: np.ndarray, v: np.ndarray, *, device: str, causal: bool) -> Callable[[], Result]:
-    """`lamina_kernels.attention.divergence` of heads that look at k from heads that look at v, in its fastest form."""
+def diverging(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, *, device: str, causal: bool, kind: Any, known: bool
+) -> Callable[[], Result]:
+    """`lamina_kernels.attention.divergence` of heads that look at k from heads that look at v, in its fastest form.
+
+    Their log-sum-exps are known of an earlier pass, or not.
+    """
     first, own, other = (_rows(x, device) for x in (q, k, v))
+    lse: Any = None
+    if known:
+        passes = (attention.attend(first, keys, causal=causal, statistics=("lse",)) for keys in (own, other))
+        lse = tuple(one.stats.lse for one in passes)
 
     def run() -> Result:
         with torch.no_grad():
-            return {"kl": shown(attention.divergence(first, own, first, other, kind="kl", causal=causal).value)}
+            found = attention.divergence(first, own, first, other, kind=kind, lse=lse, causal=causal)
+            return {kind: shown(found.value)}
 
     return run
 
@@ -303,8 +318,13 @@ def truth(arrays: dict[str, np.ndarray], device: str, causal: bool, work: str) -
     one, other = (
         (shown(q) @ rows.mT * q.shape[3] ** -0.5).masked_fill(hidden, -torch.inf).log_softmax(-1) for rows in (k, v)
     )
-    p = one.exp()
-    return {"kl": torch.where(p > 0, p * (one - other), 0).sum(-1)} if work == "divergence" else {"out": p @ v}
+    p, r = one.exp(), other.exp()
+    middle = torch.logaddexp(one, other) - math.log(2)
+    if work == "kl":
+        return {work: torch.where(p > 0, p * (one - other), 0).sum(-1)}
+    if work == "js":
+        return {work: torch.where(p > 0, p * (one - middle) + r * (other - middle), 0).sum(-1) / 2}
+    return {work: (p - r).abs().sum(-1) / 2} if work == "tv" else {"out": p @ v}
 
 
 if __name__ == "__main__":

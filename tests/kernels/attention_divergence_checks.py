@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lamina_kernels.attention import ALiBi, SquaredDistance
+from lamina_kernels.attention import ALiBi, SquaredDistance, attend, divergence
 from tests.kernels import attention_faults as faults  # noqa: F401
 from tests.kernels.attention_checks import close
 from tests.kernels.hsic_checks import normal
@@ -85,11 +85,31 @@ def queries_that_see_nothing_do_not_diverge(diverge: Diverge) -> None:
         assert leaf.grad.isfinite().all()
 
 
+def known_log_sum_exps_change_nothing(diverge: Diverge) -> None:
+    """Values and gradients by log-sum-exps that `attend` returned, attached to the same rows; some see no key."""
+    leaves = [rows.requires_grad_() for rows in _rows()]
+    few = [rows[:, :, :5] if n % 2 else rows for n, rows in enumerate(leaves)]
+    near: dict[str, Any] = {"window": (4, 1)}
+    for kind, rows, options in (("kl", leaves, near), ("js", few, {"causal": True}), ("tv", leaves, {"scale": 2.0})):
+        lse = [attend(*pair, statistics=("lse",), **options).stats.lse for pair in (rows[:2], rows[2:])]
+        assert all(x is not None and x.requires_grad for x in lse)
+        exact: Any = divergence(*rows, kind=kind, impl="reference", **options)  # pyright: ignore
+        found = [exact.value, diverge(*rows, kind=kind, lse=lse, **options).value]
+        close(found[1], found[0], kind, rtol=1e-4, atol=2e-6)
+        weights = normal(2, 4, 9, seed=90)
+        gradients = (torch.autograd.grad(x, leaves, weights) for x in found)
+        for name, wanted, got in zip(("q", "k", "other_q", "other_k"), *gradients, strict=True):
+            close(got, wanted, f"{kind}: {name}", rtol=1e-4, atol=1e-5)
+
+
 def packed_sequences_diverge_as_they_do_alone(diverge: Diverge) -> None:
     q, k, other = (normal(n, 2, 16, seed=4 + n) for n in (9, 12, 13))
     other = other[:12]
     starts_q, starts_k = (torch.tensor(x, dtype=torch.int32) for x in ([0, 2, 9], [0, 5, 12]))
-    got = diverge(q, k, q, other, kind="js", causal=True, cu_seqlens_q=starts_q, cu_seqlens_k=starts_k).value
+    options: dict[str, Any] = {"causal": True, "cu_seqlens_q": starts_q, "cu_seqlens_k": starts_k}
+    got = diverge(q, k, q, other, kind="js", **options).value
+    lse = tuple(attend(q, keys, statistics=("lse",), **options).stats.lse for keys in (k, other))
+    close(diverge(q, k, q, other, kind="js", lse=lse, **options).value, got, rtol=1e-4, atol=1e-6)
     alone = []
     for a, b in ((slice(0, 2), slice(0, 5)), (slice(2, 9), slice(5, 12))):
         rows = (x[at].transpose(0, 1)[None] for x, at in ((q, a), (k, b), (q, a), (other, b)))
@@ -103,5 +123,6 @@ TRUTHS = [
     disjoint_attention_diverges_as_far_as_it_can,
     two_keys_by_hand,
     queries_that_see_nothing_do_not_diverge,
+    known_log_sum_exps_change_nothing,
     packed_sequences_diverge_as_they_do_alone,
 ]

@@ -154,6 +154,32 @@ def attention_divergence_interpolates(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def attention_divergence_knows_what_was(patch: pytest.MonkeyPatch) -> None:
+    """A log-sum-exp that is known is that of an earlier checkpoint."""
+    from lamina_kernels.attention import diverging
+
+    def stale(lse: Any, *rest: Any, whole: Any = diverging._known) -> Any:
+        known = whole(lse, *rest)
+        return None if known is None else (known[0], known[1] + 0.01)
+
+    patch.setattr(diverging, "_known", stale)
+
+
+@fault
+def attention_divergence_takes_what_it_knows_for_constants(patch: pytest.MonkeyPatch) -> None:
+    """Gradients do not go through log-sum-exps, whose part in them the means are."""
+    from lamina_kernels.attention import blocked_divergence, divergence_launch
+
+    for module in (blocked_divergence, divergence_launch):
+        whole = module.divergence_backward
+
+        def constant(p: Any, r: Any, kind: str, found: Any, *rest: Any, whole: Any = whole) -> Any:
+            return whole(p, r, kind, found._replace(mean=found.mean * 0, other_mean=found.other_mean * 0), *rest)
+
+        patch.setattr(module, "divergence_backward", constant)
+
+
+@fault
 def attention_divergence_has_infinite_gradients(patch: pytest.MonkeyPatch) -> None:
     """What is infinite is differentiated."""
     from lamina_kernels.attention import blocked_divergence, divergence_launch
@@ -181,4 +207,4 @@ def attention_divergence_hides_by_the_first(patch: pytest.MonkeyPatch) -> None:
         (divergence_launch, "divergence"),
     ):
         whole = getattr(module, name)
-        patch.setattr(module, name, lambda p, r, kind, whole=whole: whole(p, replace(r, key_bias=p.key_bias), kind))
+        patch.setattr(module, name, lambda p, r, *rest, whole=whole: whole(p, replace(r, key_bias=p.key_bias), *rest))

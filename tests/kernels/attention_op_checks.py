@@ -62,7 +62,10 @@ def the_second_pass_is_in_order(named: Named) -> None:
 
 def the_divergence_is_in_order(named: Named) -> None:
     both = (*flat(differentiable(named())), *flat(differentiable(named(), seed=1)))
-    torch.library.opcheck(op_divergence._divergence, (*both, "js", named()))
+    torch.library.opcheck(op_divergence._divergence, (*both, None, None, "js", named()))
+    known = [normal(2, 2, 9, seed=seed, dtype=both[0].dtype) for seed in (2, 3)]
+    told = ("test_schema", "test_faketensor")
+    torch.library.opcheck(op_divergence._divergence, (*both, *known, "js", named()), test_utils=told)
 
 
 def results_are_what_torch_was_told(named: Named) -> None:

@@ -39,3 +39,12 @@ def test_in_double_it_is_the_dense_one():
 def test_a_fault_is_noticed(name, check):
     with pytest.raises(AssertionError):
         FORMS["reference"].run(check, fault=name)
+
+
+@pytest.mark.parametrize(
+    "fault", ["attention_divergence_knows_what_was", "attention_divergence_takes_what_it_knows_for_constants"]
+)
+@pytest.mark.parametrize("form", ["blocked", "triton"])
+def test_a_fault_in_what_is_known_is_noticed(form, fault):
+    with pytest.raises(AssertionError):
+        FORMS[form].run(checks.known_log_sum_exps_change_nothing, fault=fault)

@@ -28,6 +28,7 @@ from lamina_kernels.attention.masks import BlockMask
 
 Q, K, V = torch.ones(2, 4, 5, 16), torch.ones(2, 2, 7, 16), torch.ones(2, 2, 7, 24)
 P, PK = torch.ones(9, 4, 16), torch.ones(12, 2, 16)
+LSE = torch.ones(2, 4, 5)
 FIVE, SEVEN = (block_mask(lambda b, h, i, j: i >= j, n, n) for n in (5, 7))
 
 
@@ -257,6 +258,22 @@ DIVERGENCES: list[tuple[tuple[torch.Tensor, ...], dict[str, Any], str]] = [
     ((Q, K, Q[:, :2], K), {}, r"divergence: q has shape .*, but other_q \[2, 2, 5, 16\] .* must be equally many"),
     ((Q, K, Q, K[:, :, :4]), {}, r"other_k \[2, 2, 4, 16\]: sequences, heads, queries and keys must be equally many"),
     ((Q, K[..., :8], Q, K), {}, "divergence: q has shape .* the last dimensions must be equal"),
+    (
+        (Q, K, Q, K),
+        {"lse": (LSE, LSE[:, :2])},
+        r"divergence: lse\[1\] has shape \[2, 2, 5\], expected \[2, 4, 5\]: \[batch, heads, queries\]",
+    ),
+    (
+        (Q, K, Q, K),
+        {"lse": (LSE.double(), LSE)},
+        r"divergence: lse\[0\] is torch.float64 on cpu, expected torch.float32 on cpu",
+    ),
+    ((Q, K, Q, K), {"lse": (LSE, LSE.to("meta"))}, r"lse\[1\] is torch.float32 on meta, expected torch.float32 on cpu"),
+    (
+        (P, PK, P, PK),
+        {"lse": (LSE, LSE), **GOOD},
+        r"lse\[0\] has shape \[2, 4, 5\], expected \[4, 9\]: \[heads, total\]",
+    ),
 ]
 
 
@@ -264,6 +281,12 @@ DIVERGENCES: list[tuple[tuple[torch.Tensor, ...], dict[str, Any], str]] = [
 def test_a_divergence_names_what_does_not_fit(rows, options, message):
     with pytest.raises(ValueError, match=message):
         divergence(*rows, **options)
+
+
+@pytest.mark.parametrize("lse", [LSE, (LSE,), (LSE, None), (LSE, LSE, LSE), "lse"])
+def test_a_divergence_takes_the_log_sum_exps_of_both_or_of_none(lse):
+    with pytest.raises(TypeError, match=r"divergence: lse is .*, expected two tensors, the log-sum-exps of both"):
+        divergence(Q, K, Q, K, lse=lse)
 
 
 def test_merge_names_what_does_not_fit():

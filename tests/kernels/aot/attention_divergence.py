@@ -24,9 +24,11 @@ def problem(width: int, dtype: torch.dtype = torch.bfloat16, **options: Any) -> 
     return Problem(q, k, k, scale=width**-0.5, max_seqlen_q=N, max_seqlen_k=N, **options)
 
 
-def forward(target: str, kind: str, width: int, other_width: int, **options: Any) -> Launch:
-    """Return the launch of the divergence."""
-    return divergence_launch.forward_plan(problem(width, **options), problem(other_width, **options), kind, target)
+def forward(target: str, kind: str, width: int, other_width: int, *, known: bool = False, **options: Any) -> Launch:
+    """Return the launch of the divergence, whose log-sum-exps may be known."""
+    both = problem(width, **options), problem(other_width, **options)
+    row = torch.zeros(1, 2, N)
+    return divergence_launch.forward_plan(*both, kind, target, (row, row.clone()) if known else None)
 
 
 def gradients(target: str, kind: str, width: int, side: str) -> Launch:
@@ -48,6 +50,9 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
     yield "bf16 d128 kl", True, divergence_kernel, of("kl", 128, 128)
     yield "bf16 d128 js", False, divergence_kernel, of("js", 128, 128)
     yield "bf16 d128 tv", False, divergence_kernel, of("tv", 128, 128)
+    yield "bf16 d128 kl known", False, divergence_kernel, of("kl", 128, 128, known=True)
+    yield "bf16 d128 js known", False, divergence_kernel, of("js", 128, 128, known=True)
+    yield "bf16 d128 tv known", False, divergence_kernel, of("tv", 128, 128, known=True)
     yield "bf16 d256 kl causal", False, divergence_kernel, of("kl", 256, 256, causal=True)
     yield "fp32 d64 kl", False, divergence_kernel, of("kl", 64, 64, dtype=torch.float32)
     for kind, width, side, main in (

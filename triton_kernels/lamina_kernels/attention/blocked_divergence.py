@@ -12,18 +12,18 @@ from lamina_kernels.attention.blocked_backward import Accumulated, weights_and_l
 from lamina_kernels.attention.blocked_scores import Scores
 from lamina_kernels.attention.blocked_visits import Rows, Visit, walk
 from lamina_kernels.attention.gradients import NO_KEY
-from lamina_kernels.attention.problem import Divergences, Gradients, Problem
+from lamina_kernels.attention.problem import Divergences, Gradients, Known, Problem
 
 _LOG2 = 0.6931471805599453
 
 
-def divergence(first: Problem, second: Problem, kind: str) -> Divergences:
+def divergence(first: Problem, second: Problem, kind: str, known: Known = None) -> Divergences:
     """Return the divergence of the weights of two problems, and the means that its gradients need.
 
-    The lse of both comes first; then each tile of both is made once more.
+    The lse of both comes first, if it is not known; then each tile of both is made once more.
     """
     problems = _bare(first), _bare(second)
-    lse, other_lse = (_lse(p) for p in problems)
+    lse, other_lse = (_lse(p) for p in problems) if known is None else (x.clone() for x in known)
     both = [_Side(p, known) for p, known in zip(problems, (lse, other_lse), strict=True)]
     for side in both:
         side.hides = kind == "kl" and any(p.key_bias is not None for p in problems)

@@ -46,6 +46,13 @@ def taken_in(m, l, s, to_log2):  # noqa: E741
 
 
 @triton.jit
+def known_below(lse, valid, to_nats):
+    """Return log-sum-exps in units of scores, UNSEEN where no key is seen."""
+    nats = tl.load(lse, mask=valid, other=0.0)
+    return tl.where(nats == MINUS_INFINITY, UNSEEN, nats / to_nats)
+
+
+@triton.jit
 def sign(apart, near):
     """Return the sign of a difference, 0 where rounding may have made it: of a query with one key p = r = 1."""
     return tl.where(apart > near, 1.0, tl.where(apart < -near, -1.0, 0.0))
@@ -90,6 +97,7 @@ def parts(z, y, near, KIND: tl.constexpr):
 def divergence_kernel(
     q, k, other_q, other_k,  # [B, H, Nq, D], [B, Hk, Nk, D]: rows contiguous inside, or descriptors of such
     model, other,  # see `Model`
+    known, other_known,  # [B, H, Nq] float32: both log-sum-exps, or None
     found,  # [5, B, H, Nq] float32: `Divergences`
     cu_seqlens_q, cu_seqlens_k,
     mask_starts, mask_blocks, mask_partial, mask_bits, mask_batch, mask_head,
@@ -103,7 +111,8 @@ def divergence_kernel(
 
     One walk over the keys is enough for "kl": with z and y the scores of the two below their largest ones so far, it
     is the mean of z - y under p less the difference of the logarithms of the sums of exponentials. The others walk
-    again, when weights are known. The grid is that of the forward pass.
+    again, when weights are known. They are known from the start where log-sum-exps are, each of which stands for a
+    largest score with a sum of 1; one walk is then enough for all. The grid is that of the forward pass.
     """
     at, head, first, rows, valid, positions, place = block_of_queries(  # pyright: ignore[reportGeneralTypeIssues]
         blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks, heads,
@@ -126,6 +135,7 @@ def divergence_kernel(
     other_to_log2 = other.scale * LOG2E if OTHER_PLAIN else LOG2E
     # Whether a query of the first may see a key that the second hides.
     HIDES: tl.constexpr = KIND == "kl" and other.key_bias is not None
+    KNOWN: tl.constexpr = known is not None
 
     m = tl.full([ROWS], UNSEEN, tl.float32)
     other_m = tl.full([ROWS], UNSEEN, tl.float32)
@@ -136,7 +146,10 @@ def divergence_kernel(
     less = tl.zeros([ROWS], tl.float32)
     near = tl.zeros([ROWS], tl.float32)
     endless = tl.zeros([ROWS], tl.float32)
-    for AGAIN in tl.static_range(0, 1 if KIND == "kl" else 2):
+    if KNOWN:
+        m, l = known_below(known + place, valid, to_nats), l + 1.0  # noqa: E741
+        other_m, other_l = known_below(other_known + place, valid, other_to_nats), other_l + 1.0
+    for AGAIN in tl.static_range(1 if KNOWN else 0, 1 if KIND == "kl" and not KNOWN else 2):
         if AGAIN:
             # A model that sees no key of a query gives it no weights: all scores are far below the largest one.
             m, l = tl.where(m == UNSEEN, NO_KEY, m), tl.where(m == UNSEEN, 1.0, l)  # noqa: E741
@@ -158,16 +171,19 @@ def divergence_kernel(
                     columns = (start + tl.arange(0, COLUMNS))[None, :]
                     inside = visible(sight, tile, rows[:, None], positions, columns, LEFT, RIGHT, BLOCK)
                     s, other_s = tl.where(inside, s, UNSEEN), tl.where(inside, other_s, UNSEEN)
+                if HIDES:
+                    alone = tl.where(s > UNSEEN, tl.where(other_s > UNSEEN, 0.0, 1.0), 0.0)
+                    endless = tl.maximum(endless, tl.max(alone, 1))
                 if AGAIN:
                     z = under(s, m[:, None], to_log2)
                     y = further_under(other_s, other_m[:, None], other_to_log2, less[:, None])
-                    part, other_part = parts(z, y, near[:, None], KIND)
-                    total += tl.sum(part, 1)
-                    other_total += tl.sum(other_part, 1)
+                    if KIND == "kl":
+                        total += tl.sum(tl.exp2(z) * (z - y), 1)
+                    else:
+                        part, other_part = parts(z, y, near[:, None], KIND)
+                        total += tl.sum(part, 1)
+                        other_total += tl.sum(other_part, 1)
                 else:
-                    if HIDES:
-                        alone = tl.where(s > UNSEEN, tl.where(other_s > UNSEEN, 0.0, 1.0), 0.0)
-                        endless = tl.maximum(endless, tl.max(alone, 1))
                     larger, fallen, before, z, p = taken_in(m, l, s, to_log2)
                     other_larger, _, other_before, y, r = taken_in(other_m, other_l, other_s, other_to_log2)
                     l = before + tl.sum(p, 1)  # noqa: E741
@@ -179,16 +195,15 @@ def divergence_kernel(
                     m, other_m = larger, other_larger
 
     # A broken row is not an unseen one.
+    NOTHING: tl.constexpr = UNSEEN if KIND == "kl" and not KNOWN else NO_KEY
+    unseen, other_unseen = (m == NOTHING) & (l == l), (other_m == NOTHING) & (other_l == other_l)
     if KIND == "kl":
-        unseen = (m == UNSEEN) & (l == l)
-        other_unseen = (other_m == UNSEEN) & (other_l == other_l)
         mean = total / l * LN2 - tl.log(l) + tl.log(other_l)
         # Rounded, it may be less than nothing.
         value = tl.where(mean < 0, 0.0, mean)
         value = tl.where(unseen, 0.0, tl.where(other_unseen | (endless > 0), float("inf"), value))
         mean, other_mean = value, tl.where(unseen, 0.0, -1.0)
     else:
-        unseen, other_unseen = (m == NO_KEY) & (l == l), (other_m == NO_KEY) & (other_l == other_l)
         total, other_total = total / l, other_total / l
         if KIND == "js":
             mean, other_mean = (total + other_total) * (0.25 * LN2), (total - other_total) * (0.25 * LN2)

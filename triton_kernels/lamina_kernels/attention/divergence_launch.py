@@ -15,15 +15,15 @@ from lamina_kernels.attention.divergence_forward import divergence_kernel
 from lamina_kernels.attention.divergence_score import Model
 from lamina_kernels.attention.gradients import NO_KEY
 from lamina_kernels.attention.launch import Launch, fitted, power_of_2, run, sequences
-from lamina_kernels.attention.problem import Divergences, Gradients, Problem
+from lamina_kernels.attention.problem import Divergences, Gradients, Known, Problem
 from lamina_kernels.tiles.rows import ceil_div
 
 LN2 = 1 / operands.LOG2E
 
 
-def divergence(first: Problem, second: Problem, kind: str) -> Divergences:
+def divergence(first: Problem, second: Problem, kind: str, known: Known = None) -> Divergences:
     """Return the divergence of the weights of two problems, and the means that its gradients need, from one launch."""
-    launch = forward_plan(first, second, kind, dispatch.target(first.q))
+    launch = forward_plan(first, second, kind, dispatch.target(first.q), known)
     run(divergence_kernel, launch, first.q)
     return Divergences(*launch.arguments["found"])
 
@@ -50,13 +50,16 @@ def divergence_backward(
     return made[0], made[1]
 
 
-def forward_plan(first: Problem, second: Problem, kind: str, target: str) -> Launch:
+def forward_plan(first: Problem, second: Problem, kind: str, target: str, known: Known = None) -> Launch:
     """Choose tiles and grid of the divergence, and allocate it."""
+    lse, other_lse = known or (None, None)
     # Sums hold scores in nats.
     shared = shared_arguments(first, second, kind, target, 1.0)
     shared |= {
         "PLAIN": operands.is_plain(first),
         "OTHER_PLAIN": operands.is_plain(second),
+        "known": None if lse is None else lse.contiguous(),
+        "other_known": None if other_lse is None else other_lse.contiguous(),
         "found": first.q.new_empty(len(Divergences._fields), *first.q.shape[:3], dtype=torch.float32),
     }
     return _plan(first, shared, "query", tiling.divergence(target, *_kind(shared)), target)

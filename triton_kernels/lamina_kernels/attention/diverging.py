@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -12,7 +13,7 @@ from lamina_kernels.attention.biases import Bias
 from lamina_kernels.attention.masks import BlockMask
 from lamina_kernels.attention.normalizers import Softmax
 from lamina_kernels.attention.op_divergence import divergence as between
-from lamina_kernels.attention.problem import Wanted
+from lamina_kernels.attention.problem import Known, Problem, Wanted
 from lamina_kernels.attention.scores import Dot, Score
 
 KINDS = ("kl", "js", "tv")
@@ -37,6 +38,7 @@ def divergence(
     other_k: torch.Tensor,
     *,
     kind: Literal["kl", "js", "tv"] = "kl",
+    lse: Sequence[torch.Tensor] | None = None,
     causal: bool = False,
     align: Literal["bottom-right", "top-left"] = "bottom-right",
     window: tuple[int | None, int | None] | None = None,
@@ -65,6 +67,11 @@ def divergence(
         other_k: As k, likewise.
         kind: `"kl"`, `"js"` or `"tv"`. All are differentiable in rows and what the score holds, `"tv"` with the
             gradient 0 where p = r.
+        lse: The log-sum-exps of both models where they are known: what `attend` returns as `stats.lse` of q and k, and
+            of the others, with the same options and without a sink. [batch, heads, queries], or [heads, total] packed;
+            float32, float64 for float64. They have to be those: the value is wrong for any others. They count as the
+            functions of q and k that they are: gradients in q and k are the same as without them, and none goes to
+            `lse`. The form `reference` computes its own.
         causal: This and what follows is as in `attend`, and holds for both models.
         align: As in `attend`.
         window: As in `attend`.
@@ -81,14 +88,16 @@ def divergence(
         impl: As in `attend`.
 
     Raises:
-        ValueError: As `attend`; also if the two do not have equally many sequences, heads, queries and keys.
-        TypeError: As `attend`.
+        ValueError: As `attend`; also if the two do not have equally many sequences, heads, queries and keys, and for
+            an `lse` of another shape, dtype or device.
+        TypeError: As `attend`; also for an `lse` that is not two tensors.
         NotImplementedError: As `attend`.
         RuntimeError: As `attend`.
 
     Cost:
         Both products of queries and keys: in Triton once for `"kl"`, twice for the others, whose weights have to be
-        known first; gradients take six more of each model. The form `blocked` takes both twice for all.
+        known first; with `lse`, once for all. Gradients take six more of each model. The form `blocked` takes both
+        twice for all, with `lse` once. With `lse`, values carry its rounding, as weights from it do.
 
     Example:
         >>> import torch
@@ -97,6 +106,10 @@ def divergence(
         True
         >>> divergence(q, k, 0 * q, k, kind="tv").value.shape
         torch.Size([1, 2, 10])
+        >>> from lamina_kernels.attention import attend
+        >>> lse = attend(q, k, statistics=("lse",)).stats.lse
+        >>> divergence(q, k, q, k, kind="js", lse=(lse, lse)).value.max().item() < 1e-6
+        True
     """
     if kind not in KINDS:
         raise ValueError(f"divergence: kind is {kind!r}, expected 'kl', 'js' or 'tv'")
@@ -132,9 +145,31 @@ def divergence(
             f"divergence: q has shape {list(q.shape)} and k {list(k.shape)}, but other_q {list(other_q.shape)} and "
             f"other_k {list(other_k.shape)}: sequences, heads, queries and keys must be equally many"
         )
+    known = _known(lse, first)
     form = choose("divergence", first, Wanted(False, False, None), impl)
     if form == "reference":
         value = reference.divergence(first, second, kind).value
     else:
-        value = between(first, second, kind, form)
+        value = between(first, second, kind, known, form)
     return Divergence(value if first.cu_seqlens_q is None else value[0], form)
+
+
+def _known(lse: Any, first: Problem) -> Known:
+    """Return log-sum-exps that were given as a form takes them; gradients do not go through them."""
+    if lse is None:
+        return None
+    if not isinstance(lse, tuple | list) or len(lse) != 2 or not all(isinstance(x, torch.Tensor) for x in lse):
+        what = [type(x).__name__ for x in lse] if isinstance(lse, tuple | list) else type(lse).__name__
+        raise TypeError(f"divergence: lse is {what}, expected two tensors, the log-sum-exps of both models, or None")
+    packed = first.cu_seqlens_q is not None
+    shape = first.q.shape[1:3] if packed else first.q.shape[:3]
+    for name, x in zip(("lse[0]", "lse[1]"), lse, strict=True):
+        if x.shape != shape:
+            meaning = "[heads, total]" if packed else "[batch, heads, queries]"
+            raise ValueError(f"divergence: {name} has shape {list(x.shape)}, expected {list(shape)}: {meaning}")
+        if x.dtype != first.dtype or x.device != first.q.device:
+            raise ValueError(
+                f"divergence: {name} is {x.dtype} on {x.device}, expected {first.dtype} on {first.q.device}"
+            )
+    own, other = (x.detach()[None] if packed else x.detach() for x in lse)
+    return own, other

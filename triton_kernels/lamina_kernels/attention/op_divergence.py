@@ -19,27 +19,32 @@ from lamina_kernels.attention.op_arguments import (
     unpacked,
 )
 from lamina_kernels.attention.op_forms import form
-from lamina_kernels.attention.problem import Divergences, Gradients, Problem
+from lamina_kernels.attention.problem import Divergences, Gradients, Known, Problem
 from lamina_kernels.operators import keep, kept, plainly, tensors
 
 _SUMS = len(Divergences._fields)
 _PROBLEMS = f"{schema()}, {schema('other_')}"
 
 
-def divergence(first: Problem, second: Problem, kind: str, name: str) -> torch.Tensor:
-    """Return the divergence by a form, [B, H, Nq]; differentiable once in all that the problems hold."""
-    return _divergence(*flat(first), *flat(second), kind, name)[0]
+def divergence(first: Problem, second: Problem, kind: str, known: Known, name: str) -> torch.Tensor:
+    """Return the divergence by a form, [B, H, Nq]; differentiable once in all that the problems hold.
+
+    What is known of the log-sum-exps saves computing them. They are functions of the problems, so that the gradients,
+    which are those of the whole, go to the problems alone.
+    """
+    return _divergence(*flat(first), *flat(second), *(known or (None, None)), kind, name)[0]
 
 
 @torch.library.custom_op(
     "lamina_kernels::attention_divergence",
     mutates_args=(),
-    schema=f"({_PROBLEMS}, str kind, str form) -> {tensors(_SUMS)}",
+    schema=f"({_PROBLEMS}, Tensor? lse, Tensor? other_lse, str kind, str form) -> {tensors(_SUMS)}",
 )
 def _divergence(*arguments: Any) -> tuple[torch.Tensor, ...]:
-    first, second, (kind, name) = _split(arguments)
+    first, second, (lse, other_lse, kind, name) = _split(arguments)
     with plainly(first.q):
-        return packed(form(name).divergence(first, second, kind), first.q)
+        known = None if lse is None else (lse, other_lse)
+        return packed(form(name).divergence(first, second, kind, known), first.q)
 
 
 @_divergence.register_fake
@@ -84,9 +89,9 @@ def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]
     if gradients[0] is None:
         return (None,) * len(inputs)
     needed = [any(ctx.needs_input_grad[start : start + GRADIENTS]) for start in (0, COUNT)]
-    found = unpacked(_backward(*inputs[:-2], *output, gradients[0], *needed, *inputs[-2:]))
+    found = unpacked(_backward(*inputs[: 2 * COUNT], *output, gradients[0], *needed, *inputs[-2:]))
     rest = [None] * (COUNT - GRADIENTS)
-    return *found[:GRADIENTS], *rest, *found[GRADIENTS:], *rest, None, None
+    return *found[:GRADIENTS], *rest, *found[GRADIENTS:], *rest, None, None, None, None
 
 
 _divergence.register_autograd(_differentiate, setup_context=keep)

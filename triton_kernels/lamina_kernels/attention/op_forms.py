@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from lamina_kernels.attention import blocked, blocked_backward, blocked_divergence, blocked_mass
-from lamina_kernels.attention.problem import Divergences, Gradients, Masses, Problem, Sums, Wanted
+from lamina_kernels.attention.problem import Divergences, Gradients, Known, Masses, Problem, Sums, Wanted
 
 
 class Form(NamedTuple):
@@ -17,7 +17,7 @@ class Form(NamedTuple):
     forward: Callable[[Problem], Sums]
     backward: Callable[[Problem, Sums, Sums], Gradients]
     mass: Callable[[Problem, torch.Tensor | None, Wanted], Masses]
-    divergence: Callable[[Problem, Problem, str], Divergences]
+    divergence: Callable[[Problem, Problem, str, Known], Divergences]
     divergence_backward: Callable[
         [Problem, Problem, str, Divergences, torch.Tensor, tuple[bool, bool]], tuple[Gradients | None, Gradients | None]
     ]

@@ -6,7 +6,7 @@ A face turns its arguments into a `Problem`, in differentiable torch: every scor
 
 with factors a, c and terms u, w a row, so that the forms know one score, and the gradients of temperatures, bandwidths
 and norms follow from those of the four. A form has `forward(problem) -> Sums` and `backward(problem, sums, gradients)
--> Gradients`; `mass(problem, lse, wanted) -> Masses` for the second pass; `divergence(first, second, kind) ->
+-> Gradients`; `mass(problem, lse, wanted) -> Masses` for the second pass; `divergence(first, second, kind, known) ->
 Divergences`. Query i stands at key i + shift of its sequence.
 """
 
@@ -167,6 +167,10 @@ class Masses(NamedTuple):
     received: torch.Tensor | None = None
     blocks: torch.Tensor | None = None
     above: torch.Tensor | None = None
+
+
+Known = tuple[torch.Tensor, torch.Tensor] | None
+"""The log-sum-exps of two problems, each [B, H, Nq] in the dtype of statistics, or None where nobody knows them."""
 
 
 class Divergences(NamedTuple):
