@@ -651,10 +651,10 @@ def hsic_kernel_tiles_as_it_likes(patch: pytest.MonkeyPatch) -> None:
     """Tiles of other sizes at every call: the sums round differently."""
     import itertools
 
-    from lamina_kernels.gram.paired import launch
+    from lamina_kernels.gram import tiling
 
-    sizes, whole = itertools.cycle([32, 64]), launch.tiling
-    patch.setattr(launch, "tiling", lambda *a: whole(*a)._replace(columns=next(sizes)))
+    sizes, whole = itertools.cycle([32, 64]), tiling.scores
+    patch.setattr(tiling, "scores", lambda *a: whole(*a)._replace(columns=next(sizes)))
 
 
 @fault
@@ -707,10 +707,10 @@ def hsic_kernel_hides_broken_rows(patch: pytest.MonkeyPatch) -> None:
 
 def _hsic_tiling(patch: pytest.MonkeyPatch, **changes: int) -> None:
     """Change the sizes of the tiles of the Triton kernel behind `hsic_sums`."""
-    from lamina_kernels.gram.paired import launch
+    from lamina_kernels.gram import tiling
 
-    whole = launch.tiling
-    patch.setattr(launch, "tiling", lambda *arguments: whole(*arguments)._replace(**changes))
+    whole = tiling.scores
+    patch.setattr(tiling, "scores", lambda *arguments: whole(*arguments)._replace(**changes))
 
 
 @fault

@@ -55,7 +55,7 @@ def hsic_launch(
     diagonal: bool = True,
     group: int | None = None,
     precision: str | None = None,
-) -> launch.Launch:
+) -> Launch:
     """Return the launch of `hsic_sums` over 4096 rows that nobody ever computes with."""
     n = 4096
     x, y = torch.zeros(n, width, dtype=dtype), torch.zeros(n, width_y or width, dtype=dtype)
@@ -65,7 +65,7 @@ def hsic_launch(
     return launch.plan(problem.build(x, y, x_other, y_other, *kernels, *ids, precision), target)
 
 
-def _gram() -> Iterable[tuple[str, bool, Callable[[str], launch.Launch]]]:
+def _gram() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     half, single = torch.bfloat16, torch.float32
     yield "bf16 d64 rbf", True, partial(hsic_launch, dtype=half, width=64)
     yield "bf16 d128 rbf", False, partial(hsic_launch, dtype=half, width=128)
@@ -94,14 +94,16 @@ def _gram() -> Iterable[tuple[str, bool, Callable[[str], launch.Launch]]]:
 
 def nearest_launch(
     target: str, dtype: torch.dtype, width: int, k: int, *, groups: bool = False, precision: str | None = None
-) -> nearest.Launch:
+) -> Launch:
     """Return the launch of `nearest` over 4096 rows that nobody ever computes with."""
     x = torch.zeros(4096, width, dtype=dtype)
     exclude = torch.arange(4096) // 16 if groups else "self"
-    return nearest.plan(distances.pairs("nearest", x, None, "squared", exclude, precision), k, target)
+    p = distances.pairs("nearest", x, None, "squared", exclude, precision)
+    products = nearest.products_of(p, target)
+    return nearest.plan(p, nearest.prepare(p, products), products, k, target)
 
 
-def _nearest() -> Iterable[tuple[str, bool, Callable[[str], nearest.Launch]]]:
+def _nearest() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     half, single = torch.bfloat16, torch.float32
     yield "bf16 d128 k16", True, partial(nearest_launch, dtype=half, width=128, k=16)
     yield "bf16 d512 k1", False, partial(nearest_launch, dtype=half, width=512, k=1)

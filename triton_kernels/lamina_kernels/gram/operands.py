@@ -10,6 +10,7 @@ from torch import Tensor
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.terms import Branch, Leaf, Node, middle
 from lamina_kernels.tiles.rounding import round_to_tf32
+from lamina_kernels.tiles.target import accurate
 
 # The most columns that are multiplied at a time, by what multiplies them, and of rows that are loaded once.
 CHUNK = {"half": 64, "bf16x6": 32, "bf16x3": 32, "tf32": 32, "ieee": 16}
@@ -73,6 +74,11 @@ class Operands(NamedTuple):
             Base(b.y, b.x, b.y_norms, b.x_norms, b.y_row, b.y_column, b.x_row, b.x_column, b.width) for b in self.bases
         )
         return self._replace(bases=tuple(turned))
+
+
+def products_of(p: Pairs, target: str) -> str:
+    """Return how a target multiplies rows: "half", or the precision of float32."""
+    return "half" if p.x.dtype != torch.float32 else p.precision or accurate(target)
 
 
 def prepare(p: Pairs, products: str) -> Operands:

@@ -42,6 +42,37 @@ _SUMS = {
 }
 
 
+class ScoreTiling(NamedTuple):
+    """How the work of a program is cut that multiplies rows by itself, not by `tile`; see `Tiling`.
+
+    Attributes:
+        rows: Rows of a tile of scores.
+        columns: Its columns.
+        chunk: Columns of x that are multiplied at a time.
+        whole: The widest rows of which a tile of x is loaded once, for all columns.
+        warps: Warps of a program.
+        stages: Tiles in flight.
+    """
+
+    rows: int
+    columns: int
+    chunk: int
+    whole: int
+    warps: int
+    stages: int
+
+
+# The others are as those of sums, in chunks of 64 columns in half precision and of 32 in single.
+_SCORES = {
+    ("nvidia", "bf16x6"): ScoreTiling(128, 64, 16, 0, 8, 3),
+    ("amd", "bf16x6"): ScoreTiling(64, 64, 32, 0, 4, 2),
+    ("amd", "ieee"): ScoreTiling(128, 64, 32, 64, 8, 2),
+    # Of any other.
+    ("", "tf32"): ScoreTiling(128, 64, 32, 64, 8, 2),
+    ("", "ieee"): ScoreTiling(64, 64, 16, 0, 8, 2),
+}
+
+
 class GradientTiling(NamedTuple):
     """How the work of a program of the gradients is cut; see `Tiling`.
 
@@ -110,3 +141,20 @@ def gradients(target: str, products: str, kinds: Sequence[str]) -> GradientTilin
     if len(kinds) > 1:
         tiles = tiles._replace(rows=tiles.rows // 2, whole=0, warps=4)
     return tiles
+
+
+def scores(target: str, products: str, group: int) -> ScoreTiling:
+    """Return the tiles of scores that are summed two at a time, or searched.
+
+    Args:
+        target: See `sums`.
+        products: See `sums`.
+        group: Rows of a group on average. Tiles do not cross groups, so that small groups get narrow ones.
+    """
+    gpu = kind(target)
+    chosen = _SCORES.get((gpu, products), _SCORES.get(("", products)))
+    if chosen is None:
+        half = products == "half"
+        rows, columns, whole, warps, stages = _SUMS[gpu, "half" if half else "single"]
+        chosen = ScoreTiling(rows, columns, 64 if half else 32, whole, warps, stages)
+    return chosen if group > 32 else chosen._replace(columns=32)

@@ -13,12 +13,11 @@ from lamina_kernels.gram.bounds import rounded
 from lamina_kernels.gram.counting.forward import counts_kernel
 from lamina_kernels.gram.counting.thresholds import Thresholds
 from lamina_kernels.gram.distances import leaf_of
-from lamina_kernels.gram.operands import CHUNK
+from lamina_kernels.gram.operands import CHUNK, products_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.product_bounds import prepare
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
-from lamina_kernels.tiles.target import accurate
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere.
 PROGRAMS = 1024
@@ -52,7 +51,7 @@ def plan(p: Pairs, limits: Tensor, edges: int, target: str) -> Launch:
         edges: How many there are for all rows; 0 for one a row.
         target: See `dispatch.target`.
     """
-    products = "half" if p.x.dtype != torch.float32 else p.precision or accurate(target)
+    products = products_of(p, target)
     tiles = tiling.sums(target, products, ["square"])
     x, y, scale, factor = prepare(p, products)
     x_own, y_own = (rows if rows.stride(1) == 1 or rows.shape[1] <= 1 else rows.contiguous() for rows in (p.x, p.y))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from lamina_kernels import dispatch
+from lamina_kernels.gram import tiling
 from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.paired.groups import by_group
 from lamina_kernels.gram.paired.operands import Operands, prepare
 from lamina_kernels.gram.paired.problem import SUMS, Problem
-from lamina_kernels.gram.paired.tiling import Tiling, tiling
+from lamina_kernels.gram.tiling import ScoreTiling
+from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import accurate
 
@@ -20,31 +21,14 @@ from lamina_kernels.tiles.target import accurate
 PROGRAMS = 1024
 
 
-class Launch(NamedTuple):
-    """One launch.
-
-    Attributes:
-        grid: The number of programs.
-        arguments: The kernel's arguments by name.
-        options: Warps and stages.
-        sums: [splits, 5, n, groups] float64, which the kernel writes.
-    """
-
-    grid: tuple[int]
-    arguments: dict[str, Any]
-    options: dict[str, int]
-    sums: torch.Tensor
-
-
 def hsic_sums(problem: Problem) -> torch.Tensor:
     """Return the five sums, float64 [5, n, n_groups], from one launch."""
     if problem.n == 0 or problem.n_groups == 0:
         return problem.zeros()
     launch = plan(problem, dispatch.target(problem.x))
-    keywords: dict[str, Any] = launch.arguments | launch.options
-    with torch.cuda.device(problem.x.device) if problem.x.is_cuda else nullcontext():
-        hsic_sums_kernel[launch.grid](**keywords)
-    return launch.sums[0] if len(launch.sums) == 1 else launch.sums.sum(0)
+    run(hsic_sums_kernel, launch, problem.x)
+    sums = launch.arguments["sums"]
+    return sums[0] if len(sums) == 1 else sums.sum(0)
 
 
 def plan(problem: Problem, target: str) -> Launch:
@@ -57,17 +41,16 @@ def plan(problem: Problem, target: str) -> Launch:
     x = _sorted_operands(problem, "x", order, precision)
     y = _sorted_operands(problem, "y", order, precision)
     products = precision if problem.x.dtype == torch.float32 else "half"
-    tiles = tiling(target, products, ceil_div(problem.m, problem.n_groups))
+    tiles = tiling.scores(target, products, ceil_div(problem.m, problem.n_groups))
     blocks = ceil_div(problem.n, tiles.rows)
     splits = min(ceil_div(PROGRAMS, blocks * problem.n_groups), ceil_div(longest, tiles.columns))
     splits = max(splits, 1)
-    sums = problem.x.new_empty(splits, SUMS, problem.n, problem.n_groups, dtype=torch.float64)
     arguments = {
         **_side("x", x, tiles),
         **_side("y", y, tiles),
         "bounds": bounds,
         "order": order if problem.diagonal else None,
-        "sums": sums,
+        "sums": problem.x.new_empty(splits, SUMS, problem.n, problem.n_groups, dtype=torch.float64),
         "n": problem.n,
         "m": problem.m,
         "groups": problem.n_groups,
@@ -78,7 +61,7 @@ def plan(problem: Problem, target: str) -> Launch:
         "COLUMNS": tiles.columns,
     }
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages}
-    return Launch((blocks * splits * problem.n_groups,), arguments, options, sums)
+    return Launch((blocks * splits * problem.n_groups,), arguments, options)
 
 
 def _sorted_operands(problem: Problem, name: str, order: torch.Tensor | None, precision: str) -> Operands:
@@ -90,7 +73,7 @@ def _sorted_operands(problem: Problem, name: str, order: torch.Tensor | None, pr
     return prepare(kernel, others if problem.diagonal else rows, others, precision)
 
 
-def _side(name: str, operands: Operands, tiles: Tiling) -> dict[str, Any]:
+def _side(name: str, operands: Operands, tiles: ScoreTiling) -> dict[str, Any]:
     """Return the kernel's arguments for one kernel function."""
     width = operands.rows.shape[1]
     whole = width <= tiles.whole

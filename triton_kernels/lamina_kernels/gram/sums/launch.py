@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram import tiling
-from lamina_kernels.gram.operands import Operands, is_bounded, prepare
+from lamina_kernels.gram.operands import Operands, is_bounded, prepare, products_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums.forward import sums_kernel
 from lamina_kernels.gram.sums.softmax import softmax_kernel
@@ -93,11 +93,6 @@ def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | 
         "splits": splits,
     }
     return planned(blocks * splits * parts, arguments, tiles)
-
-
-def products_of(p: Pairs, target: str) -> str:
-    """Return how rows are multiplied: "half", or the precision of float32."""
-    return "half" if p.x.dtype != torch.float32 else p.precision or accurate(target)
 
 
 def shared(p: Pairs, operands: Operands, tiles: Tiling | GradientTiling) -> dict[str, Any]:
