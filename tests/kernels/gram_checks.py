@@ -38,6 +38,7 @@ from lamina_kernels.gram.prototypes import LogDistance
 from tests.kernels import gram_kernel_faults as gram_kernel_faults  # known where checks run
 from tests.kernels.covering import pairwise
 from tests.kernels.hsic_checks import ids, normal, poisoned
+from tests.kernels.own_functions import TANIMOTO
 
 Reductions = Callable[..., list[Tensor]]
 
@@ -92,6 +93,8 @@ KERNELS: dict[str, Callable[[int], Kernel]] = {
     "softplus": lambda d: Softplus(torch.tensor(d**-0.5), torch.tensor(0.3)),
     "logarithm": lambda d: LogDistance(torch.tensor(1.5)),
     "sum": lambda d: RBF(1.3 * d**0.5) + Laplace(2.0 * d**0.5) + SquaredDistance(d**0.5),
+    "own": lambda d: TANIMOTO,
+    "own in a tree": lambda d: TANIMOTO * RBF(torch.tensor(1.5 * d**0.5)) + Linear(),
     "product": lambda d: (Polynomial(2, gamma=0.5 / d) + Linear()) * Matern(d**0.5, nu=0.5),
 }
 

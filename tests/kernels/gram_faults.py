@@ -60,6 +60,14 @@ def gram_forgets_the_other_factor(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def gram_forgets_the_norms(patch: pytest.MonkeyPatch) -> None:
+    """The gradient of a function of a user's own is that of the dot product."""
+    from lamina_kernels.gram.blocked_bases import Dot, Own
+
+    patch.setattr(Own, "pull", Dot.pull)
+
+
+@fault
 def gram_trusts_lost_digits(patch: pytest.MonkeyPatch) -> None:
     """Distances are roots of what is left of the norms, however little that is."""
     from lamina_kernels.gram import blocked_bases

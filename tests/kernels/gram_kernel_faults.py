@@ -127,3 +127,11 @@ def gram_kernel_counts_one_part_of_the_parameters(patch: pytest.MonkeyPatch) -> 
             launch.arguments["by_leaf"][..., 1:] = 0
 
     patch.setattr(backward_launch, "run", run)
+
+
+@fault
+def gram_kernel_forgets_the_norms(patch: pytest.MonkeyPatch) -> None:
+    """All rows are taken to have the norm 1."""
+    from lamina_kernels.gram import operands
+
+    patch.setattr(operands, "_norms", lambda rows: rows.new_ones(len(rows)).float())

@@ -21,12 +21,14 @@ from lamina_kernels.gram import (
     Laplace,
     Linear,
     Matern,
+    Pointwise,
     Polynomial,
     RationalQuadratic,
     SquaredDistance,
 )
 
 WIDTH = 4
+TANIMOTO = Pointwise(lambda dot, x, y: dot / (x + y - dot))
 
 
 class Case(NamedTuple):
@@ -94,6 +96,7 @@ CASES = {
     "arc-cosine 0": Case(lambda: ArcCosine(0), (), lambda x, y: _arc(0, x, y)),
     "arc-cosine 1": Case(lambda: ArcCosine(1), (), lambda x, y: _arc(1, x, y)),
     "arc-cosine 2": Case(lambda: ArcCosine(2), (), lambda x, y: _arc(2, x, y)),
+    "own": Case(lambda: TANIMOTO, (), lambda x, y: x @ y / (x @ x + y @ y - x @ y)),
     "sum": Case(
         lambda b, c: RBF(b) + Laplace(c, norm=1),
         (1.3, 2.1),

@@ -17,6 +17,7 @@ from lamina_kernels.gram import (
     Laplace,
     Linear,
     Matern,
+    Pointwise,
     Polynomial,
     RationalQuadratic,
     logsumexp,
@@ -84,6 +85,13 @@ def test_hyperparameters_that_are_none_are_refused(make: Any, message: str) -> N
         make()
 
 
+def test_a_function_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="Pointwise: reference is 3, expected a function of tensors"):
+        Pointwise(3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"Pointwise: function is .*, expected one with @triton.jit, or None"):
+        Pointwise(torch.addcmul, torch.addcmul)
+
+
 def test_a_kernel_that_is_none_is_refused() -> None:
     kernel: Any = "rbf"
     with pytest.raises(TypeError, match=r"row_sums: kernel is 'rbf', expected a kernel such as RBF\(1.0\)"):
@@ -111,6 +119,8 @@ def test_what_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
         NotImplementedError, match="than sums, softmax, selections and counts is not supported: it has no kernel yet"
     ):
         choose("another", build("another", X, None, RBF(1.0)), "triton")
+    with pytest.raises(NotImplementedError, match="a Pointwise kernel without a function is not supported"):
+        row_sums(X, kernel=RBF(1.0) + Pointwise(torch.addcmul), impl="triton")
     x = normal(5, seed=0).requires_grad_()
     (first,) = torch.autograd.grad(row_sums(x, kernel=RBF(1.0)).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)

@@ -117,6 +117,7 @@ def test_pairs_of_a_group_do_not_count() -> None:
         ("gram_takes_another_slope", "matern 3/2", False),
         ("gram_forgets_the_bandwidth", "laplace", False),
         ("gram_forgets_the_other_factor", "product", False),
+        ("gram_forgets_the_norms", "own", False),
         ("gram_trusts_lost_digits", "laplace", False),
         ("gram_softmax_weighs_all_alike", "linear", False),
         ("gram_drops_the_last_columns", "cosine", False),

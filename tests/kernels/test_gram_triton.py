@@ -70,6 +70,7 @@ _WHOLE: dict[str, Any] = {
         ("gram_kernel_skips_a_program", {}),
         ("gram_kernel_reads_one_chunk", {}),
         ("gram_kernel_forgets_a_part_of_y", {}),
+        ("gram_kernel_forgets_the_norms", {"kernel": "own"}),
     ],
 )
 def test_a_fault_is_noticed(fault: str, changes: dict[str, Any]) -> None:

@@ -133,6 +133,10 @@ def _counts() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
 
 
 FAMILIES = {
+    "pointwise": {
+        name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        for name, main, kernel, plan in gram_sums.own_launches()
+    },
     "counts": {
         name: Configuration(name, counts_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
         for name, main, plan in _counts()

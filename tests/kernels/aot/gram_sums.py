@@ -18,6 +18,7 @@ from lamina_kernels.gram.sums.forward import sums_kernel
 from lamina_kernels.gram.sums.launch import Terms
 from lamina_kernels.gram.sums.softmax import softmax_kernel
 from lamina_kernels.tiles.launch import Launch
+from tests.kernels.own_functions import TANIMOTO
 
 N = 8192
 GAUSSIAN = RBF(1.0)
@@ -55,6 +56,18 @@ def sums(
         return launch.softmax_plan(p, operands, v, None, target)
     terms = Terms(torch.zeros(N), None) if "softmax" in which else None
     return backward_launch.gradients_plan(p, operands, v, terms, v.float(), 0, target, parameters=True)
+
+
+def own_launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:
+    """Name the launches with a function of a user's own, likewise."""
+    yield "bf16 d64 own", True, sums_kernel, partial(sums, width=64, kernel=TANIMOTO)
+    tree = GAUSSIAN * TANIMOTO
+    yield (
+        "fp32 d64 own times rbf softmax",
+        False,
+        softmax_kernel,
+        partial(sums, width=64, kernel=tree, dtype=torch.float32, which="softmax"),
+    )
 
 
 def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:

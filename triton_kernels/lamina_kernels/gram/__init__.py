@@ -15,6 +15,7 @@ from lamina_kernels.gram.differences import difference_moments
 from lamina_kernels.gram.discrepancy import Discrepancy, mmd
 from lamina_kernels.gram.kernels import ArcCosine, Cosine, Kernel, Linear, Polynomial, Product, Sum
 from lamina_kernels.gram.paired.api import HsicSums, hsic_sums
+from lamina_kernels.gram.pointwise import Pointwise
 from lamina_kernels.gram.prototypes import Harmonic, harmonic
 from lamina_kernels.gram.radial import (
     RBF,
@@ -44,6 +45,7 @@ __all__ = [
     "Linear",
     "Matern",
     "Nearest",
+    "Pointwise",
     "Polynomial",
     "Product",
     "RationalQuadratic",

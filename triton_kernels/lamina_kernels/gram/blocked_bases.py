@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.pointwise import reference_of
 from lamina_kernels.gram.terms import Leaf, middle
 
 Index = slice | Tensor
@@ -175,11 +176,34 @@ class Minkowski(Dot):
         self._add(into, columns, of_x, of_y)
 
 
+class Own(Dot):
+    """w f(<x_i, y_j>, |x_i|², |y_j|²) with a function of a user's own, which torch differentiates."""
+
+    def __init__(self, leaf: Leaf, p: Pairs, dtype: torch.dtype, memory: Tensor) -> None:
+        super().__init__(leaf, p, dtype, memory)
+        self._function = reference_of(leaf.degree)
+
+    def tile(self, columns: Index) -> Tensor:
+        """Return the tile."""
+        x, y = self.left, self._rows(self.y, columns)
+        found = self._function(torch.mm(x, y.T), squares(x), squares(y).T)
+        return torch.mul(found, self.weight, out=self._room(len(y)))
+
+    def pull(self, columns: Index, u: Tensor, g: Tensor, into: Gradients) -> None:
+        """Add what the gradient of the tile makes of the rows' and the weight's."""
+        into.parameters += torch.dot(g.flatten(), u.flatten()) / self.weight
+        x, y = self.left, self._rows(self.y, columns)
+        # Inside an operator, torch records nothing for `autograd.grad`.
+        pull = torch.func.vjp(self._function, torch.mm(x, y.T), squares(x), squares(y).T)[1]
+        of_dot, of_x, of_y = pull(g * self.weight)
+        self._add(into, columns, of_dot @ y + 2 * of_x * x, of_dot.T @ x + 2 * of_y.T * y)
+
+
 def base_of(leaf: Leaf, p: Pairs, dtype: torch.dtype, memory: Tensor) -> Dot:
     """Return the base of a leaf."""
     if leaf.base == "norm":
         return (Euclidean if leaf.norm == 2 else Minkowski)(leaf, p, dtype, memory)
-    return (Square if leaf.base == "square" else Dot)(leaf, p, dtype, memory)
+    return {"dot": Dot, "square": Square, "own": Own}[leaf.base](leaf, p, dtype, memory)
 
 
 def squares(rows: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ from typing import Literal
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.gram.support import NO_KERNEL, refuse
+from lamina_kernels.gram.pointwise import function_of
+from lamina_kernels.gram.support import NO_FUNCTION, NO_KERNEL, refuse
+from lamina_kernels.gram.terms import leaves
 
 FORMS = ("reference", "blocked", "triton")
 Impl = Literal["reference", "blocked", "triton"]
@@ -24,12 +26,15 @@ def choose(op: str, p: Pairs, impl: str | None, *, triton: bool = False, shortcu
         triton: Whether the op has that form.
         shortcut: Whether "blocked" has one that no kernel beats.
     """
-    default = triton and not shortcut and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
+    written = all(leaf.base != "own" or function_of(leaf.degree) is not None for leaf in leaves(p.tree))
+    default = triton and written and not shortcut and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
     form = dispatch.choose(op, FORMS, impl, default="triton" if default else "blocked")
     if form == "triton":
         dispatch.demand_triton(op, p.x)
         if not triton:
             refuse(op, NO_KERNEL)
+        if not written:
+            refuse(op, NO_FUNCTION)
     form = "reference" if 0 in (p.n, p.m) else form
     dispatch.log(op, form)
     return form

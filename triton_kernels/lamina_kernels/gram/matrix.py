@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lamina_kernels.gram.functions import FUNCTIONS
 from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.pointwise import reference_of
 from lamina_kernels.gram.terms import Leaf, Node, middle
 
 
@@ -47,6 +48,8 @@ def base(leaf: Leaf, x: Tensor, y: Tensor, itself: Tensor | None) -> Tensor:
     """Return t(x_i, y_j) of a leaf's columns: distances of "norm" from differences, [n, m, width] numbers."""
     if leaf.base == "dot":
         return x @ y.T
+    if leaf.base == "own":
+        return reference_of(leaf.degree)(x @ y.T, x.square().sum(1)[:, None], y.square().sum(1))
     if leaf.base == "square":
         shift = middle(y).to(y.dtype)
         x, y = x - shift, y - shift

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.pointwise import function_of
 from lamina_kernels.gram.terms import Branch, Leaf, Node, middle
 from lamina_kernels.tiles.rounding import round_to_tf32
 from lamina_kernels.tiles.target import accurate
@@ -30,6 +31,7 @@ class Base(NamedTuple):
         y_row: As of x.
         y_column: As of x.
         width: Columns.
+        function: What is made of products and norms, of "own"; else None.
     """
 
     x: Any
@@ -41,6 +43,7 @@ class Base(NamedTuple):
     y_row: Any
     y_column: Any
     width: Any
+    function: Any = None
 
 
 class Operands(NamedTuple):
@@ -49,7 +52,7 @@ class Operands(NamedTuple):
     Attributes:
         bases: The bases.
         code: The tree.
-        kinds: Of each base, its kind and its norm.
+        kinds: Of each base, its kind and its norm, or the number of its function.
         columns: Of each base, where its columns start and stop in the rows of the pairs.
         products: How rows are multiplied: "half", or the precision of float32.
     """
@@ -71,7 +74,8 @@ class Operands(NamedTuple):
     def swapped(self) -> Operands:
         """Return the same with x and y in each other's place: every base is symmetric."""
         turned = (
-            Base(b.y, b.x, b.y_norms, b.x_norms, b.y_row, b.y_column, b.x_row, b.x_column, b.width) for b in self.bases
+            Base(b.y, b.x, b.y_norms, b.x_norms, b.y_row, b.y_column, b.x_row, b.x_column, b.width, b.function)
+            for b in self.bases
         )
         return self._replace(bases=tuple(turned))
 
@@ -90,7 +94,10 @@ def prepare(p: Pairs, products: str) -> Operands:
     kinds = tuple((_base_kind(leaves), key[1]) for key, leaves in members.items())
     columns = tuple((start, stop) for *_, start, stop in members)
     made = tuple(
-        _base(p, kind, span, rounds=products == "tf32") for (kind, _), span in zip(kinds, columns, strict=True)
+        _base(p, kind, span, rounds=products == "tf32")._replace(
+            function=function_of(int(number)) if kind == "own" else None
+        )
+        for (kind, number), span in zip(kinds, columns, strict=True)
     )
     return Operands(made, _encoded(p.tree, numbers), kinds, columns, products)
 
@@ -111,7 +118,8 @@ def _kind(leaf: Leaf) -> str:
 def _key(leaf: Leaf) -> tuple[str, float, int, int]:
     """Return what leaves that share a base have in common: squared distances serve roots too."""
     kind = _kind(leaf)
-    return "square" if kind == "root" else kind, leaf.norm if kind == "norm" else 0.0, leaf.start, leaf.stop
+    number = leaf.norm if kind == "norm" else float(leaf.degree) if kind == "own" else 0.0
+    return "square" if kind == "root" else kind, number, leaf.start, leaf.stop
 
 
 def _base_kind(leaves: list[Leaf]) -> str:
@@ -141,7 +149,7 @@ def _base(p: Pairs, kind: str, columns: tuple[int, int], *, rounds: bool) -> Bas
         x_rows = x.T.contiguous().T
         y_rows = x_rows if y is x else y.T.contiguous().T
         return _named(x_rows, y_rows, None, None)
-    if kind != "dot":
+    if kind not in ("dot", "own"):
         x, y = moved(x, y)
     if rounds and x.dtype == torch.float32:
         same = y is x

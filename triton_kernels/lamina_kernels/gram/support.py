@@ -27,10 +27,15 @@ NO_KERNEL = Refusal(
 BY_L1 = Refusal(
     "selection or counting by l1", ("triton",), "it takes no matrix product; impl='blocked' computes it on a GPU too"
 )
+NO_FUNCTION = Refusal(
+    "a Pointwise kernel without a function",
+    ("triton",),
+    "only its reference in torch was given; impl='blocked' runs that",
+)
 THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
 TWICE = Refusal("a second derivative of HSIC", ("blocked",), "only impl='reference' is differentiated by torch itself")
 
-REFUSALS = (NO_KERNEL, BY_L1, THRICE, TWICE)
+REFUSALS = (NO_KERNEL, BY_L1, NO_FUNCTION, THRICE, TWICE)
 
 
 def refuse(op: str, refusal: Refusal) -> NoReturn:

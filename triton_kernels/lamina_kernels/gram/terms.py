@@ -14,7 +14,7 @@ import torch
 from lamina_kernels.tiles.rows import accumulation_dtype
 
 Hyperparameter = float | torch.Tensor
-Base = Literal["dot", "square", "norm"]
+Base = Literal["dot", "square", "norm", "own"]
 
 PARAMETERS = 2
 """Numbers of a leaf that have gradients: its weight w and its shape a."""
@@ -24,10 +24,10 @@ class Leaf(NamedTuple):
     """f(w t(x_i, y_j); a), with w and a in its row of the parameters, [leaves, PARAMETERS].
 
     Attributes:
-        base: t: "dot" is <x, y>; "square" is |x - y|²; "norm" is |x - y|_p.
+        base: t: "dot" is <x, y>; "square" is |x - y|²; "norm" is |x - y|_p; "own" is a function of a user's own.
         norm: p, at least 1, of "norm"; else 0.
         function: The name of f in `functions.FUNCTIONS`.
-        degree: The whole number in f, if there is one.
+        degree: The whole number in f, if there is one; of "own", the number of its function, see `pointwise`.
         start: The first of the leaf's columns of x and y.
         stop: The column behind the last.
         place: The leaf's row of the parameters.

@@ -69,7 +69,7 @@ def rows_of(bases, rows, rows_valid, BASES: tl.constexpr):
 
 @triton.jit
 def products_of(bases, left, at, itself, BASES: tl.constexpr, PRECISION: tl.constexpr):
-    """Return a tile of each base: products of rows, squared distances ("root"), or distances ("norm")."""
+    """Return a tile of each base: products of rows, squared distances ("root"), distances ("norm"), values ("own")."""
     products = ()
     for number in tl.static_range(tree.bases(BASES)):  # pyright: ignore[reportGeneralTypeIssues]
         tile = _product(bases[number], left[number], at, itself, number, BASES, PRECISION)
@@ -180,6 +180,11 @@ def _product(
             )  # fmt: skip
         if tree.base_kind(BASES, NUMBER) == "root":
             return _squared_distances(tile, base, at, itself)
+        elif tree.base_kind(BASES, NUMBER) == "own":
+            x_norms, y_norms = _norms(base, at)  # pyright: ignore[reportGeneralTypeIssues]
+            found = base.function(tile, x_norms[:, None], y_norms[None, :])
+            # A function may be infinite of no rows at all, and infinity times 0 is NaN.
+            return tl.where(at.rows_valid[:, None] & at.columns_valid[None, :], found, 0.0)
         else:
             return tile
 

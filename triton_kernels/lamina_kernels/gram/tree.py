@@ -35,7 +35,7 @@ def right(code):
 
 @triton.constexpr_function
 def kind(leaf):
-    """Return what a leaf makes of its base: "dot", "square", "root" or "norm"."""
+    """Return what a leaf makes of its base: "dot", "square", "root", "norm" or "own"."""
     return leaf.split(":")[0]
 
 
@@ -89,7 +89,7 @@ def bases(code):
 
 @triton.constexpr_function
 def base_kind(code, number):
-    """Return "dot", "square" (both are products of rows), "root" (a squared distance), or "norm" (a distance)."""
+    """Return "dot", "square" (both are products of rows), "root" (a squared distance), "norm" (a distance), "own"."""
     return code.split()[number].split(":")[0]
 
 

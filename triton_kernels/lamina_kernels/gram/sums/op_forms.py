@@ -36,6 +36,10 @@ def form(name: str, p: Pairs) -> Form:
 def has_gradients(p: Pairs) -> bool:
     """Return whether the kernel of gradients has an advantage: of products of rows that are not too wide.
 
-    The gradient of a distance that is a sum of absolute differences is no matrix product.
+    The gradient of a distance that is a sum of absolute differences is no matrix product, and that of a function of a
+    user's own is torch's.
     """
-    return all((leaf.base != "norm" or leaf.norm == 2) and leaf.stop - leaf.start <= WIDEST for leaf in leaves(p.tree))
+    return all(
+        (leaf.base in ("dot", "square") or leaf.norm == 2) and leaf.stop - leaf.start <= WIDEST
+        for leaf in leaves(p.tree)
+    )
