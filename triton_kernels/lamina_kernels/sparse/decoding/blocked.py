@@ -1,0 +1,84 @@
+"""Sums and products of gathered rows in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from lamina_kernels.sparse.decoding.units import Runs, add_pieces, rows_of
+from lamina_kernels.tiles.rows import accumulation_dtype
+
+
+def sums(values: Tensor, ids: Tensor, offsets: Tensor, table: Tensor, bias: Tensor | None) -> Tensor:
+    """Return bias + the sum of value_e table[id_e] over the entries of each list, [lists, d].
+
+    Args:
+        values: [nnz], in the dtype of the table.
+        ids: [nnz].
+        offsets: [lists + 1] int64.
+        table: [M, d].
+        bias: [d].
+    """
+    if ids.is_cuda:
+        known = (ids >= 0) & (ids < len(table))
+        values, ids = torch.where(known, values, torch.nan), torch.where(known, ids, 0)
+    # It gathers and adds without a copy of what it gathers, in float32 also for half precision.
+    out = embedding_bag(
+        ids,
+        table.contiguous(),
+        offsets.to(ids.dtype),
+        mode="sum",
+        per_sample_weights=values,
+        include_last_offset=True,
+    )
+    return out if bias is None else out.add_(bias)
+
+
+def products(g: Tensor, ids: Tensor, offsets: Tensor, table: Tensor) -> Tensor:
+    """Return <g_i, table[id_e]> of each entry e of list i, [nnz], in the dtype that sums are kept in.
+
+    Args:
+        g: [lists, d], in the dtype of the table.
+        ids: [nnz].
+        offsets: [lists + 1] int64.
+        table: [M, d].
+    """
+    known = (ids >= 0) & (ids < len(table))
+    ids = torch.where(known, ids, 0) if ids.is_cuda else ids
+    lists = rows_of(ids, offsets)
+    # What torch's autograd itself calls for the weights of `embedding_bag`: it multiplies rows where they stand.
+    found = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        g.contiguous(), table.contiguous(), ids, offsets[:-1].to(ids.dtype), lists, 0
+    ).to(accumulation_dtype(table.dtype))
+    return found.masked_fill_(~known, torch.nan) if ids.is_cuda else found
+
+
+def by_unit(values: Tensor, r: Runs, layers: Sequence[Tensor]) -> list[Tensor]:
+    """Return the sum of value_e g[row_e] over the entries of each unit, [M, d], for each g [n, d].
+
+    Args:
+        values: [nnz], in the order of the rows.
+        r: The entries by unit.
+        layers: Rows, in the dtype of the values.
+    """
+    values = values[r.order]
+    lengths = r.ends - r.starts
+    pieces = r.piece_ends - r.piece_starts
+    if not bool(pieces.any()):
+        return [sums(values, r.rows, _offsets(lengths), g, None) for g in layers]
+    whole = torch.cat([lengths > 0, lengths.new_zeros(1).bool()])[r.units]
+    found = []
+    for g in layers:
+        out = sums(values[whole], r.rows[whole], _offsets(lengths), g, None)
+        dtype = accumulation_dtype(g.dtype)
+        parts = sums(values[~whole].to(dtype), r.rows[~whole], _offsets(pieces), g.to(dtype), None)
+        add_pieces(out, parts, r.owners)
+        found.append(out)
+    return found
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])

@@ -1,0 +1,43 @@
+"""Codes as all passes over them take them: entries that stand one after the other, in lists."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.sparse.codes import Codes
+
+
+class Entries(NamedTuple):
+    """The entries of codes, a list for each row.
+
+    Attributes:
+        values: [nnz].
+        ids: [nnz], int32 or int64.
+        offsets: [n + 1] int64: list i are the entries from `offsets[i]` to `offsets[i + 1]`.
+    """
+
+    values: Tensor
+    ids: Tensor
+    offsets: Tensor
+
+
+def entries(codes: Codes) -> Entries:
+    """Return the entries of codes, differentiable in the values."""
+    ids = codes.ids if codes.ids.dtype in (torch.int32, torch.int64) else codes.ids.int()
+    if codes.indptr is not None:
+        return Entries(codes.values.contiguous(), ids.contiguous(), codes.indptr)
+    n, k = codes.values.shape
+    offsets = torch.arange(n + 1, device=ids.device) * k
+    return Entries(codes.values.contiguous().view(-1), ids.contiguous().view(-1), offsets)
+
+
+def demand_in_range(ids: Tensor, units: int) -> None:
+    """Raise ValueError for an id without an atom, on a CPU; on a GPU, where looking waits, such entries become NaN."""
+    if ids.is_cuda or ids.numel() == 0:
+        return
+    least, most = (int(x) for x in ids.aminmax())
+    if least < 0 or most >= units:
+        raise ValueError(f"decode: ids go from {least} to {most}, expected from 0 to {units - 1}")
