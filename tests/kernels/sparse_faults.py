@@ -28,3 +28,128 @@ def codes_forget_where_rows_begin(patch: pytest.MonkeyPatch) -> None:
         return Codes(self.values[: found.nnz], self.ids[: found.nnz], self.width, found.indptr)
 
     patch.setattr(Codes, "rows", forget)
+
+
+@fault
+def encoding_forgets_the_first_of_equals(patch: pytest.MonkeyPatch) -> None:
+    """Of equal numbers those are kept that torch finds."""
+    from lamina_kernels.sparse.encoding import best, blocked
+
+    def largest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        places = values.flip(1).topk(k, dim=1).indices.sub(values.shape[1] - 1).neg().sort(dim=1).values
+        return values.gather(1, places), places
+
+    patch.setattr(best, "largest", largest)
+    patch.setattr(blocked, "largest_of", largest)
+
+
+@fault
+def encoding_has_no_room(patch: pytest.MonkeyPatch) -> None:
+    """What comes when a list is full is lost."""
+    from lamina_kernels.sparse.encoding.best import Best
+
+    whole = Best._take
+
+    def take(self: Best, row: torch.Tensor, ids: torch.Tensor, values: torch.Tensor, carried: Any) -> None:
+        fits = self._fill[row] < 1
+        whole(self, row[fits], ids[fits], values[fits], None if carried is None else carried[fits])
+
+    patch.setattr(Best, "_take", take)
+
+
+@fault
+def encoding_begins_too_high(patch: pytest.MonkeyPatch) -> None:
+    """The first tile's limit lets only the largest number pass, and tiles are small."""
+    from lamina_kernels.sparse.encoding import best, walk
+
+    whole = best._limit
+    patch.setattr(best, "_limit", lambda tile, k: whole(tile, 1))
+    patch.setattr(walk, "COLUMNS", 64)
+
+
+@fault
+def encoding_forgets_the_last_units(patch: pytest.MonkeyPatch) -> None:
+    """Whole tiles of units only."""
+    from lamina_kernels.sparse.encoding import blocked
+
+    whole = blocked.tiles
+    patch.setattr(blocked, "tiles", lambda rows, block: (s for s in whole(rows, block) if s.stop - s.start == block))
+
+
+@fault
+def encoding_takes_what_equals_the_limit(patch: pytest.MonkeyPatch) -> None:
+    """Thresholds are reached by what equals them."""
+    patch.setattr(torch.Tensor, "__gt__", lambda self, other: self >= other)
+
+
+@fault
+def encoding_boosts_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Pre-activations are compared as they are."""
+    from lamina_kernels.sparse.encoding import blocked
+
+    patch.setattr(blocked, "_scores", lambda tile, rule, cut: tile)
+
+
+@fault
+def encoding_weighs_negative_mass(patch: pytest.MonkeyPatch) -> None:
+    """Negative pre-activations take from the sum of a row."""
+    from lamina_kernels.sparse.encoding import blocked
+
+    def add(out: Any, block: slice, tile: torch.Tensor) -> None:
+        if len(out.mass):
+            out.mass[block] += tile.sum(1)
+
+    patch.setattr(blocked, "_add_mass", add)
+
+
+@fault
+def encoding_takes_broken_rows_for_zeros(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is put in place of what was kept of a row that is not finite."""
+    from lamina_kernels.sparse.encoding import blocked
+
+    patch.setattr(blocked, "poisoned", lambda p, rule, kept, lost: kept)
+
+
+@fault
+def encoding_expects_no_overflow(patch: pytest.MonkeyPatch) -> None:
+    """Finite rows are taken to have finite pre-activations."""
+    from lamina_kernels.sparse.encoding import walk
+
+    whole = walk.survey
+    patch.setattr(walk, "survey", lambda p: (whole(p)[0], False))
+
+
+@fault
+def encoding_counts_what_was_kept(patch: pytest.MonkeyPatch) -> None:
+    """Only the first block of rows is counted."""
+    from lamina_kernels.sparse.encoding.walk import Walk
+
+    whole = Walk.tiles
+
+    def tiles(self: Walk, blocks: list[slice], cuts: Any) -> Any:
+        before = self.positive.clone()
+        yield from whole(self, blocks, cuts)
+        if blocks[0].start:
+            self.positive.copy_(before)
+
+    patch.setattr(Walk, "tiles", tiles)
+
+
+@fault
+def encoding_knows_no_mean(patch: pytest.MonkeyPatch) -> None:
+    """The deviation of a row is that of its units without their bias."""
+    from dataclasses import replace
+
+    from lamina_kernels.sparse.encoding import hard_ash
+
+    whole = hard_ash.moments
+    patch.setattr(hard_ash, "moments", lambda p: whole(replace(p, x=p.x / 2)))
+
+
+@fault
+def encoding_forgets_the_gradient_of_units(patch: pytest.MonkeyPatch) -> None:
+    """The weight's gradient is that of half of the entries."""
+    from lamina_kernels.sparse.encoding import op
+
+    whole = op.decoding.by_unit
+    patch.setattr(op.decoding, "by_unit", lambda e, *rest: whole(e._replace(values=e.values / 2), *rest))

@@ -1,0 +1,231 @@
+"""What holds for `encode` in every form: integers against a stable sort, selections against their dense formulas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina_kernels.sparse import (
+    BatchTopK,
+    Encoded,
+    Gated,
+    GroupTopK,
+    HardASH,
+    JumpReLU,
+    KWinners,
+    MassShare,
+    ReLU,
+    TopK,
+)
+from tests.kernels import sparse_faults  # noqa: F401  # where the interpreter runs too
+from tests.kernels.hsic_checks import normal, poisoned
+
+Encode = Callable[..., Encoded]
+
+
+def integers(*shape: int, most: int = 2, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-most, most + 1, shape, generator=generator, device="cpu").to(torch.get_default_device())
+
+
+def whole_problem(n: int = 60, d: int = 6, m: int = 96) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return x, weight and bias of integers, and their pre-activations, among which there are many ties."""
+    x, weight, bias = integers(n, d, seed=0), integers(m, d, seed=1), integers(m, seed=2)
+    return x.float(), weight.float(), bias.float(), (x.cpu() @ weight.cpu().T + bias.cpu()).to(x.device)
+
+
+def first_of_the_largest(pre: Tensor, k: int) -> Tensor:
+    """Return which numbers of each row a stable sort puts first."""
+    order = pre.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return torch.zeros_like(pre, dtype=torch.bool).scatter(1, order, True)
+
+
+def same(encoded: Encoded, kept: Tensor, values: Tensor) -> None:
+    """Assert that exactly these entries are kept, in ascending ids, with these values."""
+    codes = encoded.codes.csr()
+    rows, ids = kept.nonzero().unbind(1)
+    assert torch.equal(codes.row_ids(), rows)
+    assert torch.equal(codes.ids, ids.int())
+    assert torch.equal(codes.values.double(), values[kept].double())
+
+
+def ties_are_decided_by_the_id(encode: Encode) -> None:
+    """The same entries as a stable sort of the integers, in every dtype, whatever the sizes of tiles."""
+    x, weight, bias, pre = whole_problem()
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        arguments = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        for k in (7, 50) if dtype != torch.float32 else (1, 7, 50, 96):
+            with poisoned():
+                encoded = encode(*arguments, select=TopK(k))
+            same(encoded, first_of_the_largest(pre, k), pre.relu())
+            assert encoded.codes.indptr is None
+    for k in (1, 5, 96):
+        flat = first_of_the_largest(pre.view(1, -1), 60 * k).view_as(pre)
+        same(encode(x, weight, bias, select=BatchTopK(k, relu=False)), flat, pre)
+    for k, groups in ((1, 48), (3, 4), (8, 12), (48, 2)):
+        runs = first_of_the_largest(pre.view(60 * groups, -1), k).view_as(pre)
+        same(encode(x, weight, bias, select=GroupTopK(k, groups)), runs, pre.relu())
+    same(encode(x, weight, None, select=TopK(7, relu=False)), first_of_the_largest(pre - bias.long(), 7), pre - bias)
+
+
+def thresholds_are_not_reached_by_what_equals_them(encode: Encode) -> None:
+    x, weight, bias, pre = whole_problem()
+    same(encode(x, weight, bias, select=ReLU()), pre > 0, pre)
+    limits = integers(96, seed=3).double()
+    same(encode(x, weight, bias, select=JumpReLU(limits)), pre > limits, pre)
+    same(encode(x, weight, bias, select=JumpReLU(2)), pre > 2, pre)
+    scale, shift = integers(96, seed=4).float(), integers(96, seed=5).float()
+    encoded = encode(x, weight, bias, select=Gated(scale * math.log(2), shift))
+    magnitude = (2**scale * (pre - bias) + shift).relu()
+    torch.testing.assert_close(encoded.codes.dense(), magnitude.where(pre > 0, 0), rtol=1e-5, atol=0)
+
+
+def rare_winners_are_helped(encode: Encode) -> None:
+    """Boosts that are powers of two keep integers exact; what is compared is not what is returned."""
+    x, weight, bias, pre = whole_problem()
+    duty = 7 / 96 - integers(96, seed=6) * math.log(2)
+    boost = 2.0 ** integers(96, seed=6)
+    select = KWinners(7, duty.float(), strength=1.0)
+    scores = pre * boost
+    encoded = encode(x, weight, bias, select=select)
+    kept = encoded.codes.dense() != 0
+    # Boosts are exponentials, off by their rounding: scores that differ are in order nevertheless.
+    worst = scores.masked_fill(~first_of_the_largest(scores, 7), 10**6).amin(1, keepdim=True)
+    assert bool((scores.masked_fill(~kept, 10**6) >= worst).all())
+    assert torch.equal(encoded.codes.values, pre.gather(1, encoded.codes.ids.long()).float())
+    same(encode(x, weight, bias, select=KWinners(7)), first_of_the_largest(pre, 7), pre)
+    wins = select.updated(encoded.codes, period=4).duty
+    share = torch.zeros(96).index_add(0, encoded.codes.ids.flatten(), torch.ones(60 * 7)) / 60
+    assert wins is not None
+    torch.testing.assert_close(wins, (0.75 * duty + 0.25 * share).float())
+
+
+def a_share_of_the_mass(encode: Encode) -> None:
+    x, weight, bias, pre = whole_problem()
+    positive = pre.clamp(min=0)
+    order = positive.sort(dim=1, descending=True, stable=True)
+    for share, most in ((0.5, 96), (1.0, 96), (0.8, 5)):
+        before = order.values.cumsum(1) - order.values
+        ranks = (2 * before < round(2 * share * 100) / 100 * positive.sum(1, keepdim=True)) & (order.values > 0)
+        ranks[:, most:] = False
+        same(
+            encode(x, weight, bias, select=MassShare(share, most)),
+            torch.zeros_like(ranks).scatter(1, order.indices, ranks),
+            pre,
+        )
+
+
+def the_normal_tail(encode: Encode) -> None:
+    """Of normal pre-activations Hard ASH keeps the normal tail above its gate's zero point (S026)."""
+    x, weight = normal(200, 256, seed=0), normal(3000, 256, seed=1)
+    bias = 0.3 * normal(3000, seed=2)
+    for share, alpha in ((0.05, 2.0), (0.2, 0.7)):
+        encoded = encode(x / 16, weight, bias, select=HardASH(share, alpha))
+        deviation = (weight.var(0, correction=0).sum() / 256 + 0.09).sqrt().item()
+        zero = NormalDist().inv_cdf(1 - share) - 3 / alpha / deviation
+        density = encoded.l0().double().mean().item() / 3000
+        assert abs(density - (1 - NormalDist().cdf(zero))) < 0.01
+
+
+def what_is_not_finite_shows(encode: Encode) -> None:
+    """Of the rows that meet it all values are NaN; the others are as they were."""
+    x, weight, bias = normal(9, 4, seed=0), normal(80, 4, seed=1), normal(80, seed=2)
+    each = [
+        TopK(3),
+        GroupTopK(1, 4),
+        KWinners(3, torch.rand(80)),
+        MassShare(0.9, 9),
+        ReLU(),
+        JumpReLU(0.1),
+        HardASH(0.1),
+    ]
+    for bad in (math.nan, -math.inf):
+        broken = x.clone()
+        broken[4, 2] = bad
+        for select in each:
+            expected = encode(x, weight, bias, select=select)
+            found = encode(broken, weight, bias, select=select).codes.csr()
+            lost = found.row_ids() == 4
+            assert bool(lost.any())
+            assert bool(found.values[lost].isnan().all())
+            others = torch.tensor([0, 1, 2, 3, 5, 6, 7, 8])
+            rest, whole = found.rows(others), expected.codes.csr().rows(others)
+            assert torch.equal(rest.ids, whole.ids)
+            assert torch.equal(rest.values, whole.values)
+            assert (
+                encode(x, weight.clone().index_fill_(0, torch.tensor([70]), bad), bias, select=select)
+                .codes.values.isnan()
+                .all()
+            )
+            assert (
+                encode(x, weight, bias.clone().index_fill_(0, torch.tensor([70]), bad), select=select)
+                .codes.values.isnan()
+                .all()
+            )
+        together = encode(broken, weight, bias, select=BatchTopK(2)).codes
+        assert together.values.isnan().all()
+        assert together.nnz == 18
+    huge = torch.full((2, 4), 1e20)
+    huge[0] = 1.0
+    for sign in (1, -1):
+        codes = encode(huge, sign * torch.full((80, 4), 1e20), None, select=TopK(2)).codes
+        assert codes.values.isnan().any(1).tolist() == [False, True]
+
+
+def statistics_are_those_of_the_dense_matrix(encode: Encode) -> None:
+    x, weight, bias, pre = whole_problem()
+    for select in (TopK(9), BatchTopK(4), ReLU()):
+        told = encode(x, weight, bias, select=select, statistics=("counts", "sums", "positive"))
+        dense, statistics = told.codes.dense(), told.statistics
+        assert statistics.rows == 60
+        assert statistics.counts is not None
+        assert torch.equal(statistics.counts, (dense != 0).sum(0))
+        assert statistics.sums is not None
+        assert torch.equal(statistics.sums, dense.double().sum(0))
+        assert statistics.positive is not None
+        assert torch.equal(statistics.positive, (pre > 0).sum(0))
+        assert torch.equal(told.l0(), (dense != 0).sum(1))
+        torch.testing.assert_close(told.l1(), dense.sum(1))
+
+
+def nothing_to_encode(encode: Encode) -> None:
+    for n, d, m in ((0, 3, 9), (4, 0, 9), (1, 1, 9)):
+        x, weight, bias = torch.zeros(n, d), torch.zeros(m, d), torch.arange(float(m))
+        for select in (
+            TopK(2),
+            GroupTopK(1, 3),
+            BatchTopK(2),
+            MassShare(0.5, 3),
+            ReLU(),
+            JumpReLU(3.0),
+            HardASH(0.2),
+            KWinners(2),
+        ):
+            encoded = encode(x, weight, bias, select=select, statistics=("counts", "positive"))
+            assert len(encoded.codes) == n
+            assert bool((encoded.codes.values >= 0).all())
+    # A row of zeros stands out nowhere, and has no mass.
+    zeros = torch.zeros(3, 4), torch.zeros(9, 4)
+    assert encode(*zeros, select=HardASH(0.2)).codes.nnz == encode(*zeros, select=MassShare(0.5, 3)).codes.nnz == 0
+    assert encode(*zeros, select=TopK(2)).codes.ids.tolist() == [[0, 1]] * 3
+    assert encode(torch.ones(2, 3), torch.ones(0, 3), select=ReLU()).codes.shape == (2, 0)
+
+
+def gradients(encode: Encode, select: Callable[[], Any], extra: list[Tensor]) -> list[Tensor]:
+    """Return values and gradients of a loss of the values, by x, weight, bias and what the selection holds."""
+    x, weight, bias = (normal(*s, seed=i, dtype=torch.float64) for i, s in enumerate(((33, 5), (90, 5), (90,))))
+    leaves = [t.requires_grad_() for t in (x, weight, bias, *extra)]
+    chosen = select()
+    encoded = encode(x, weight, bias, select=chosen)
+    codes = encoded.codes
+    weights = (codes.ids.flatten() * 0.7 + codes.row_ids()).cos()
+    loss = (codes.values.flatten() * weights).sum() + (encoded.pre.flatten() * weights.sin()).square().sum()
+    if isinstance(chosen, JumpReLU):
+        loss = loss + (chosen.l0(encoded) * torch.arange(33)).sum()
+    found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+    return [codes.dense().detach(), *found]
