@@ -14,7 +14,7 @@ MB = 10**6
 SETUP = """
     import torch
     from lamina_kernels.sparse import BatchTopK, TopK, encode
-    encode(torch.ones(300, 8), torch.ones(5000, 8), torch.ones(5000))
+    encode(torch.rand(300, 8), torch.rand(5000, 8), torch.rand(5000))
 """
 
 
@@ -33,7 +33,8 @@ def encoding(n: int, m: int, d: int, selections: tuple[str, ...]) -> tuple[int, 
 
 
 def test_the_meter_sees_a_tensor() -> None:
-    assert 400 * MB <= peak_bytes(f"{SETUP}\n    torch.ones(10**8)") - without() < 440 * MB
+    # It takes the place of what the first call held.
+    assert 370 * MB < peak_bytes(f"{SETUP}\n    torch.ones(10**8)") - without() < 430 * MB
 
 
 def test_no_matrix_of_pre_activations_is_held() -> None:
