@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from lamina_kernels.sparse.codebooks.learning import Codebook, CodeStatistics, code_statistics
+from lamina_kernels.sparse.codebooks.quantize import Quantized, ResidualQuantized, quantize, residual_quantize
+from lamina_kernels.sparse.codebooks.scalars import (
+    FiniteScalars,
+    Scalars,
+    finite_scalars,
+    finite_scalars_of,
+    nearest_scalars,
+)
 from lamina_kernels.sparse.codes import Codes
 from lamina_kernels.sparse.decoding.api import decode
 from lamina_kernels.sparse.encoding.api import Encoded, UnitStatistics, encode
@@ -13,27 +22,43 @@ from lamina_kernels.sparse.encoding.k_winners import KWinners
 from lamina_kernels.sparse.encoding.relu import ReLU
 from lamina_kernels.sparse.encoding.topk import GroupTopK, MassShare, TopK
 from lamina_kernels.sparse.interchange import from_dense, from_scipy, from_topk, from_torch, to_scipy, to_torch
+from lamina_kernels.sparse.losses.api import Reconstruction, auxiliary_loss, reconstruction
 
 __all__ = [
     "BatchTopK",
+    "CodeStatistics",
+    "Codebook",
     "Codes",
     "Encoded",
+    "FiniteScalars",
     "Gated",
     "GroupTopK",
     "HardASH",
     "JumpReLU",
     "KWinners",
     "MassShare",
+    "Quantized",
     "ReLU",
+    "Reconstruction",
+    "ResidualQuantized",
     "RunningThreshold",
+    "Scalars",
     "TopK",
     "UnitStatistics",
+    "auxiliary_loss",
+    "code_statistics",
     "decode",
     "encode",
+    "finite_scalars",
+    "finite_scalars_of",
     "from_dense",
     "from_scipy",
     "from_topk",
     "from_torch",
+    "nearest_scalars",
+    "quantize",
+    "reconstruction",
+    "residual_quantize",
     "to_scipy",
     "to_torch",
 ]

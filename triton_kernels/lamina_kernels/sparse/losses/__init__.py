@@ -1,0 +1,1 @@
+"""How well codes and a dictionary reconstruct rows: losses that hold no second copy of the rows."""
