@@ -27,7 +27,7 @@ ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.spl
 VALUES = {"int": "<i8", "float": "<f8", "bool": "?", "time": "<i8"}
 CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE, REPLACE = range(14)
 DROP, DISCARD = 15, 17
-KNOWN = {"coded-chunks", "discard", "pieces"}
+KNOWN = {"coded-chunks", "discard", "pieces", "sparse"}
 
 
 class BrokenError(Exception):
@@ -54,6 +54,7 @@ class Recorded:
     commits: list[dict[int, Any]]
     frames: dict[str, list[list[Any]]] = field(default_factory=dict)
     sites: dict[int, tuple[str, str, tuple[int, ...]]] = field(default_factory=dict)
+    sparse: set[int] = field(default_factory=set)
     columns: dict[int, tuple[str, str, int]] = field(default_factory=dict)
     writers: dict[int, dict[str, Any]] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
@@ -176,6 +177,7 @@ def declare(run: Recorded, number: int, record: dict[int, Any]) -> None:
     if number == SITE:
         declared = (record[1], record[2], tuple(record[3]))
         check(run.sites.setdefault(record[0], declared) == declared, f"two sites {record[0]}", "commits")
+        run.sparse |= {record[0]} if record.get(4) else set()
     elif number == COLUMN:
         column = (record[1], record[2], record[3])
         check(run.columns.setdefault(record[0], column) == column, f"two columns {record[0]}", "commits")
@@ -270,24 +272,43 @@ def unplaned(stored: bytes, width: int, length: int) -> bytes:
     return (rotated >> 1 | rotated << (8 * width - 1)).tobytes()
 
 
+def dense(ends: np.ndarray, ids: np.ndarray, values: np.ndarray, width: int, file: str) -> np.ndarray:
+    """Sparse codes as rows."""
+    check(ends[0] == 0 and ends[-1] == len(ids) == len(values), "row pointers that lead elsewhere", file)
+    found = np.zeros((len(ends) - 1, width), values.dtype)
+    for row, (start, end) in enumerate(pairwise(ends.tolist())):
+        of_row = ids[start:end].astype(np.int64)
+        check(start <= end and bool((np.diff(of_row, append=width) > 0).all()), "ids do not ascend", file)
+        found[row, of_row] = values[start:end]
+    return found
+
+
 def read_group(run: Recorded, folder: Path, writer: int, record: dict[int, Any]) -> Group:
     rows, sites, pieces = record[6], {}, {}
     names = np.arange(record[5], record[5] + rows)
     check(record[3] % 4096 == 0 and record[4] % 4096 == 0, "not aligned", record[0], record[3])
+    codes: dict[int, dict[int, np.ndarray]] = {}
     for part in record[7]:
+        name, dtype, shape = run.sites[part[1]] if part[0] in {0, 6, 7} else ("", "u8", ())
+        kind = np.dtype(ELEMENTS[{6: "u32", 7: "u16" if np.prod(shape) <= 2**16 else "u32"}.get(part[0], dtype)])
         if 6 in part:
-            kind = np.dtype(ELEMENTS[run.sites[part[1]][1]])
-            data = coded(folder, record[0], part, rows * kind.itemsize * int(np.prod(run.sites[part[1]][2])), kind)
+            elements = part[7] if 7 in part else rows * int(np.prod(shape))
+            data = coded(folder, record[0], part, kind.itemsize * elements, kind)
         else:
             data = block(folder, record[0], part[2], part[3], part[4])
-        if part[0] == 0:
-            name, dtype, shape = run.sites[part[1]]
+        if part[0] in {0, 6, 7} and part[1] in run.sparse:
+            codes.setdefault(part[1], {})[part[0]] = np.frombuffer(data, kind)
+            check(len(codes[part[1]][part[0]]) == part.get(7, rows + 1), "wrong length", record[0], part[2])
+        elif part[0] == 0:
             sites[name] = np.frombuffer(data, ELEMENTS[dtype]).reshape(rows, *shape)
         elif part[0] == 5:
             names = np.frombuffer(data, "<i8")
             check((names.min(), names.max()) == (record[5], record[10]), "wrong names", record[0], part[2])
         else:
             pieces[part[1], part[0]] = data
+    for number, parts in codes.items():
+        name, _, (width,) = run.sites[number]
+        sites[name] = dense(parts[6], parts[7], parts[0], width, record[0])
     constants = {constant[0]: constant.get(1) for constant in record[8]}
     columns = {}
     for number, (name, kind, table) in run.columns.items():

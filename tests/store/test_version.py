@@ -67,10 +67,10 @@ def test_needs_of_a_commit_are_refused_by_name(small_run: Path, opener: Callable
 def test_needs_are_refused_though_the_commit_holds_unknown_operations(small_run: Path) -> None:
     def change(number: int, body: dict[int, Any]) -> None:
         if number == 2:
-            body[5], body[6] = ["sparse"], [[42, {0: {"any": ["thing"]}}]]
+            body[5], body[6] = ["something-new"], [[42, {0: {"any": ["thing"]}}]]
 
     forge.rewrite_commits(small_run, change)
-    with pytest.raises(FormatError, match="sparse"):
+    with pytest.raises(FormatError, match="something-new"):
         lamina.open(small_run)
 
 

@@ -4,8 +4,8 @@ use crate::checksum;
 use crate::dtype::ColumnType;
 use crate::error::{Error, Result};
 use crate::names;
-use crate::record::{Block, Group, Role, Table};
-use crate::segment::{ALIGN, Declared, MOST_ROWS};
+use crate::record::{Block, Group, Role, Site, Table};
+use crate::segment::{ALIGN, Declared, MOST_ACTIVE, MOST_ROWS};
 use std::collections::HashSet;
 
 /// Refuses a record whose numbers contradict each other or the declarations: what passes can be read without
@@ -37,7 +37,10 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
         if !seen.insert((block.role, block.id)) {
             return wrong("has a block twice");
         }
-        let size = declared.sites.get(&block.id).map_or(1, |site| site.dtype.size());
+        let size = declared.sites.get(&block.id).map_or(1, |site| match block.role {
+            Role::Ids => site.id_dtype().size(),
+            _ => site.dtype.size(),
+        });
         let Some(raw) = expected(group, block, declared).filter(|&raw| fits(block, raw, size)) else {
             return wrong("has a block that does not fit its rows");
         };
@@ -52,6 +55,9 @@ pub fn group(group: &Group, declared: &Declared) -> Result<()> {
         return wrong("has a length that does not fit its blocks");
     }
     let sites = group.blocks.iter().filter(|block| block.role == Role::Site).count();
+    if !codes_are_whole(group, declared) {
+        return wrong("has sparse codes without a block, or blocks of codes that disagree");
+    }
     if (group.table != Table::Examples) != (sites > 0) {
         return wrong("has sites where it must not, or none where it must");
     }
@@ -77,15 +83,38 @@ fn fits(block: &Block, raw: u64, size: u64) -> bool {
     // a table of lengths, and each plane as it is, or shorter: who reads a piece needs no more memory than this
     let possible = 5 * size..=4 * size + checksum::PIECE as u64;
     let sum = pieces.try_fold(0, |sum: u64, length| possible.contains(&length).then(|| sum + length));
-    block.role == Role::Site && whole && sum == Some(block.length)
+    matches!(block.role, Role::Site | Role::Ids) && whole && sum == Some(block.length)
+}
+
+/// Whether of each sparse site there are row pointers, ids and values, and as many ids as values.
+fn codes_are_whole(group: &Group, declared: &Declared) -> bool {
+    let of = |role| group.blocks.iter().filter(move |block| block.role == role);
+    let sparse = |block: &&Block| declared.sites.get(&block.id).is_some_and(Site::is_sparse);
+    let mut values = of(Role::Site).filter(sparse);
+    let count = values.clone().count();
+    let whole = values.all(|value| {
+        let ids = of(Role::Ids).find(|block| block.id == value.id);
+        let indptr = of(Role::Indptr).any(|block| block.id == value.id);
+        indptr && ids.is_some_and(|ids| ids.active == value.active)
+    });
+    whole && of(Role::Ids).count() == count && of(Role::Indptr).count() == count
 }
 
 /// The length that the declarations give a block; None if it is of nothing declared.
 fn expected(group: &Group, block: &Block, declared: &Declared) -> Option<u64> {
-    match block.role {
-        Role::Site => return group.rows.checked_mul(declared.sites.get(&block.id)?.row_bytes()),
-        Role::Names => return (block.id == 0).then_some(8 * group.rows),
-        _ => {}
+    if block.role.is_site() {
+        let site = declared.sites.get(&block.id)?;
+        let active = || block.active.filter(|&active| active <= MOST_ACTIVE.min(group.rows * site.width()));
+        return match (block.role, site.is_sparse()) {
+            (Role::Site, false) if block.active.is_none() => group.rows.checked_mul(site.row_bytes()),
+            (Role::Site, true) => Some(active()? * site.dtype.size()),
+            (Role::Ids, true) => Some(active()? * site.id_dtype().size()),
+            (Role::Indptr, true) if block.active.is_none() => Some(4 * (group.rows + 1)),
+            _ => None,
+        };
+    }
+    if block.role == Role::Names {
+        return (block.id == 0).then_some(8 * group.rows);
     }
     let kind = declared.columns.get(&block.id).filter(|column| column.table == group.table)?.kind;
     match (block.role, kind) {
@@ -101,16 +130,24 @@ fn expected(group: &Group, block: &Block, declared: &Declared) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::dtype::DType;
-    use crate::record::{Constant, Op, Site};
+    use crate::record::{Constant, Op};
     use crate::value::Value;
 
     fn example() -> (Declared, Group) {
         let mut declared = Declared::default();
         declared
-            .apply(&Op::Site(Site { id: 0, name: "x".to_owned(), dtype: DType::F32, shape: vec![2] }))
+            .apply(&Op::Site(Site { id: 0, name: "x".to_owned(), dtype: DType::F32, shape: vec![2], sparse: None }))
             .expect("possible");
-        let block =
-            Block { role: Role::Site, id: 0, offset: 4096, length: 24, crcs: vec![0; 4], non_finite: 0, pieces: None };
+        let block = Block {
+            role: Role::Site,
+            id: 0,
+            offset: 4096,
+            length: 24,
+            crcs: vec![0; 4],
+            non_finite: 0,
+            pieces: None,
+            active: None,
+        };
         let group = Group {
             file: "segments/a.safetensors".to_owned(),
             number: 0,
@@ -159,9 +196,68 @@ mod tests {
     }
 
     #[test]
+    fn sparse_codes_have_three_blocks_that_agree() {
+        let blocks = |active: u64| {
+            let block = |role, offset, length, active| Block {
+                role,
+                id: 1,
+                offset,
+                length,
+                crcs: vec![0; 4],
+                non_finite: 0,
+                pieces: None,
+                active,
+            };
+            let values = block(Role::Site, 4096 + 16, 2 * active, Some(active));
+            vec![
+                block(Role::Indptr, 4096, 16, None),
+                values,
+                block(Role::Ids, 4096 + 16 + 2 * active, 2 * active, Some(active)),
+            ]
+        };
+        let sparse = |active: u64| {
+            let (mut declared, mut record) = example();
+            let site = Site { id: 1, name: "sae".to_owned(), dtype: DType::F16, shape: vec![4], sparse: Some(true) };
+            declared.apply(&Op::Site(site)).expect("possible");
+            record.blocks = blocks(active);
+            (declared, record)
+        };
+        let (declared, honest) = sparse(12);
+        assert_eq!(group(&honest, &declared), Ok(()));
+        let (declared, full) = sparse(13);
+        assert!(group(&full, &declared).is_err(), "more units than rows and features allow");
+        let lies: [fn(&mut Group); 11] = [
+            |g| g.blocks[1].active = None,
+            |g| g.blocks[1].active = Some(5),
+            |g| g.blocks[2].active = Some(5),
+            |g| (g.blocks[2].active, g.blocks[2].length) = (Some(5), 10),
+            |g| g.blocks[2].active = Some(u64::MAX),
+            |g| g.blocks[0].active = Some(4),
+            |g| g.blocks[0].length = 12,
+            |g| drop(g.blocks.remove(0)),
+            |g| drop(g.blocks.remove(1)),
+            |g| drop(g.blocks.remove(2)),
+            |g| g.blocks.iter_mut().for_each(|block| block.id = 0),
+        ];
+        for (index, lie) in lies.iter().enumerate() {
+            let (declared, mut record) = sparse(6);
+            lie(&mut record);
+            assert!(group(&record, &declared).is_err(), "lie {index}");
+        }
+    }
+
+    #[test]
     fn names_of_rows_stand_in_a_block_or_follow_the_first() {
-        let names =
-            Block { role: Role::Names, id: 0, offset: 4120, length: 24, crcs: vec![0; 4], non_finite: 0, pieces: None };
+        let names = Block {
+            role: Role::Names,
+            id: 0,
+            offset: 4120,
+            length: 24,
+            crcs: vec![0; 4],
+            non_finite: 0,
+            pieces: None,
+            active: None,
+        };
         let named = || {
             let (declared, mut record) = example();
             (record.last, record.table) = (Some(9), Table::Attached);
@@ -208,7 +304,7 @@ mod tests {
     #[test]
     fn declarations_that_cannot_be_true_or_disagree_are_not_taken_up() {
         let site = |id, name: &str, shape: &[u64]| {
-            Op::Site(Site { id, name: name.to_owned(), dtype: DType::F32, shape: shape.to_vec() })
+            Op::Site(Site { id, name: name.to_owned(), dtype: DType::F32, shape: shape.to_vec(), sparse: None })
         };
         let (mut declared, _) = example();
         assert!(declared.apply(&site(0, "x", &[2])).is_ok(), "the same again");

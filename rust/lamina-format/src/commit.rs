@@ -21,8 +21,10 @@ pub const CODED_CHUNKS: &str = "coded-chunks";
 pub const DISCARD: &str = "discard";
 /// The feature of runs with checkpoints whose tensors lie in pieces.
 pub const PIECES: &str = "pieces";
+/// What a commit that declares a site of sparse codes needs.
+pub const SPARSE: &str = "sparse";
 /// Features that this implementation knows; a commit or run that needs another is refused by name.
-pub const KNOWN_NEEDS: &[&str] = &[CODED_CHUNKS, DISCARD, PIECES];
+pub const KNOWN_NEEDS: &[&str] = &[CODED_CHUNKS, DISCARD, PIECES, SPARSE];
 
 /// One commit.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
@@ -154,10 +156,10 @@ mod tests {
 
     #[test]
     fn an_unknown_need_is_refused_by_name() {
-        let (bytes, _) = encode(&example(&["sparse-codes"])).expect("short");
+        let (bytes, _) = encode(&example(&["something-new"])).expect("short");
         let error = decode(&bytes, 4).expect_err("unknown");
         assert_eq!(error.kind, ErrorKind::Format);
-        assert!(error.message.contains("sparse-codes"));
+        assert!(error.message.contains("something-new"));
     }
 
     #[test]

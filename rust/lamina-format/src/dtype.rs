@@ -116,6 +116,11 @@ impl DType {
         !matches!(self, Self::U64 | Self::U32 | Self::U16 | Self::C64 | Self::C128)
     }
 
+    /// Whether values of sparse codes may have it.
+    pub fn is_for_codes(self) -> bool {
+        matches!(self, Self::F16 | Self::Bf16 | Self::F32)
+    }
+
     /// The name that the safetensors header uses, or None where that format has none.
     pub fn safetensors(self) -> Option<&'static str> {
         Some(match self {

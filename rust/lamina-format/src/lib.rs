@@ -17,6 +17,7 @@ pub mod names;
 pub mod record;
 pub mod runfile;
 pub mod segment;
+pub mod sparse;
 pub mod value;
 pub mod whole;
 

@@ -128,9 +128,12 @@ pub struct Site {
     /// Element type.
     #[n(2)]
     pub dtype: DType,
-    /// Shape of one row's item; empty for a scalar.
+    /// Shape of one row's item; empty for a scalar. Of sparse codes: the number of features alone.
     #[n(3)]
     pub shape: Vec<u64>,
+    /// Whether its rows are sparse codes; absent stands for no.
+    #[n(4)]
+    pub sparse: Option<bool>,
 }
 
 impl Site {
@@ -139,9 +142,32 @@ impl Site {
         self.shape.iter().fold(1, |width: u64, &length| width.saturating_mul(length))
     }
 
-    /// Bytes a row, likewise.
+    /// Bytes a row of a dense site, likewise.
     pub fn row_bytes(&self) -> u64 {
         self.width().saturating_mul(self.dtype.size())
+    }
+
+    /// Whether its rows are sparse codes.
+    pub fn is_sparse(&self) -> bool {
+        self.sparse == Some(true)
+    }
+
+    /// The type in which feature ids of its codes are stored.
+    pub fn id_dtype(&self) -> DType {
+        if self.width() <= 1 << 16 { DType::U16 } else { DType::U32 }
+    }
+
+    /// Bytes that an active unit of its codes takes.
+    pub fn unit_bytes(&self) -> u64 {
+        self.id_dtype().size() + self.dtype.size()
+    }
+
+    /// What its rows are, in words.
+    pub fn described(&self) -> String {
+        match self.is_sparse() {
+            true => format!("sparse {} codes of {} features", self.dtype.name(), self.width()),
+            false => format!("{} {:?}", self.dtype.name(), self.shape),
+        }
     }
 }
 
@@ -233,7 +259,7 @@ impl Group {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Role {
-    /// Rows of a site.
+    /// Rows of a site; of sparse codes the values of the active units.
     #[n(0)]
     Site,
     /// Values of an int (i64), float (f64) or bool (u8) column.
@@ -251,6 +277,19 @@ pub enum Role {
     /// Names of the rows, i64 each.
     #[n(5)]
     Names,
+    /// Of sparse codes: u32 each, rows + 1 of them; row i has the active units from the i-th to before the next.
+    #[n(6)]
+    Indptr,
+    /// Of sparse codes: the feature of each active unit, ascending in a row; u16 up to 65,536 features, else u32.
+    #[n(7)]
+    Ids,
+}
+
+impl Role {
+    /// Whether a block of it is a site's.
+    pub fn is_site(self) -> bool {
+        matches!(self, Self::Site | Self::Indptr | Self::Ids)
+    }
 }
 
 /// A contiguous array in a group.
@@ -280,10 +319,13 @@ pub struct Block {
     /// planes, and the checksums are those of what lies in the file.
     #[n(6)]
     pub pieces: Option<ByteVec>,
+    /// Of ids and values of sparse codes: how many units are active.
+    #[n(7)]
+    pub active: Option<u64>,
 }
 
 impl Block {
-    /// The site whose rows it holds.
+    /// The site whose rows, or whose values, it holds.
     pub fn site(&self) -> Option<u32> {
         (self.role == Role::Site).then_some(self.id)
     }
@@ -309,7 +351,7 @@ impl Block {
 
     /// The column that it is a part of.
     pub fn column(&self) -> Option<u32> {
-        (!matches!(self.role, Role::Site | Role::Names)).then_some(self.id)
+        (!self.role.is_site() && self.role != Role::Names).then_some(self.id)
     }
 }
 

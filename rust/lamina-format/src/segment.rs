@@ -2,7 +2,7 @@
 
 use crate::cbor;
 use crate::checksum::hash;
-use crate::dtype::ColumnType;
+use crate::dtype::{ColumnType, DType};
 use crate::error::{Error, Result};
 use crate::names;
 use crate::record::{Block, Column, Group, Op, Role, Site};
@@ -20,6 +20,8 @@ pub const MOST_TENSORS: usize = 10_000;
 
 /// Rows at which a group is cut, however narrow they are.
 pub const MOST_ROWS: u64 = 1 << 20;
+/// Active units that the sparse codes of a group may have: row pointers count them.
+pub const MOST_ACTIVE: u64 = u32::MAX as u64;
 /// Elements that a row of a site may have.
 pub const WIDEST: u64 = i32::MAX as u64;
 
@@ -44,7 +46,8 @@ impl Declared {
         match op {
             Op::Site(site) => {
                 names::check_site(&site.name)?;
-                if site.width() == 0 || site.width() > WIDEST || !site.dtype.is_for_rows() {
+                let codes = !site.is_sparse() || site.shape.len() == 1 && site.dtype.is_for_codes();
+                if site.width() == 0 || site.width() > WIDEST || !site.dtype.is_for_rows() || !codes {
                     return Err(Error::damaged(format!("site {:?} has an impossible shape or dtype", site.name)));
                 }
                 let alike = |other: &&Site| other.id == site.id || other.name == site.name;
@@ -66,11 +69,21 @@ impl Declared {
     fn tensor(&self, group: &Group, block: &Block) -> Result<(String, &'static str, Vec<u64>)> {
         let prefix = format!("g{:06}", group.number);
         let unknown = || Error::damaged(format!("a block of group {} belongs to nothing declared", group.number));
-        if block.role == Role::Site {
+        if block.role.is_site() {
             let site = self.sites.get(&block.id).ok_or_else(unknown)?;
-            let dtype = site.dtype.safetensors().ok_or_else(unknown)?;
+            let (part, dtype) = match block.role {
+                Role::Indptr => ("/.indptr", DType::U32),
+                Role::Ids => ("/.ids", site.id_dtype()),
+                _ if site.is_sparse() => ("/.values", site.dtype),
+                _ => ("", site.dtype),
+            };
             if block.pieces.is_some() {
-                return Ok((format!("{prefix}/{}/.planes", site.name), "U8", vec![block.length]));
+                return Ok((format!("{prefix}/{}{part}/.planes", site.name), "U8", vec![block.length]));
+            }
+            let dtype = dtype.safetensors().ok_or_else(unknown)?;
+            if site.is_sparse() {
+                let rows = block.active.unwrap_or(group.rows + 1);
+                return Ok((format!("{prefix}/{}{part}", site.name), dtype, vec![rows]));
             }
             let shape = [&[group.rows], site.shape.as_slice()].concat();
             return Ok((format!("{prefix}/{}", site.name), dtype, shape));
@@ -179,13 +192,14 @@ pub fn header_cost(declared: &Declared, group: &Group) -> Result<(u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
     use crate::record::Table;
 
     fn group() -> (Declared, Group) {
         let mut declared = Declared::default();
         let name = "blocks.0 \"quoted\"/sae".to_owned();
-        declared.apply(&Op::Site(Site { id: 3, name, dtype: DType::F16, shape: vec![2, 5] })).expect("possible");
+        declared
+            .apply(&Op::Site(Site { id: 3, name, dtype: DType::F16, shape: vec![2, 5], sparse: None }))
+            .expect("possible");
         let block = Block {
             role: Role::Site,
             id: 3,
@@ -194,6 +208,7 @@ mod tests {
             crcs: vec![0; 4],
             non_finite: 0,
             pieces: None,
+            active: None,
         };
         let group = Group {
             file: "segments/000000-000000.safetensors".to_owned(),

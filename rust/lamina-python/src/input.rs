@@ -79,7 +79,7 @@ impl SiteArgument<'_> {
 impl HeldSite {
     pub fn input(&self) -> SiteInput<'_> {
         let (bytes, lent) = (self.bytes.as_slice(), self.lent.clone());
-        SiteInput { name: &self.name, dtype: self.dtype, shape: self.shape.clone(), bytes, lent }
+        SiteInput { name: &self.name, dtype: self.dtype, shape: self.shape.clone(), bytes, lent, codes: None }
     }
 }
 

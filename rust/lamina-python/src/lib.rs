@@ -3,6 +3,7 @@
 mod arrow;
 mod buffer;
 mod coded;
+mod codes;
 mod committers;
 mod errors;
 mod hash;
@@ -65,6 +66,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(wide::in_order_of_writing, module)?)?;
     module.add_function(wrap_pyfunction!(wide::hiding_groups, module)?)?;
     module.add_function(wrap_pyfunction!(wide::group_table, module)?)?;
+    module.add_function(wrap_pyfunction!(codes::codes_at, module)?)?;
     module.add_class::<mapped::Mapped>()?;
     module.add_class::<arrow::ArrowArray>()?;
     module.add_class::<coded::Coded>()?;

@@ -5,7 +5,7 @@ use crate::errors::raise;
 use crate::snapshot::Snapshot;
 use lamina_format::Error;
 use lamina_format::record::Table;
-use lamina_store::reader::{Described, Part, Selection, Wanted};
+use lamina_store::reader::{Columns, Described, Part, Selection, Wanted};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyIterator};
 use std::ops::Range;
@@ -105,6 +105,25 @@ impl SiteRows {
         let end = start.checked_add((out.len() / self.0.row_bytes().max(1)) as u64);
         let end = end.ok_or_else(|| raise(Error::schema(format!("there is no row {start}"))))?;
         py.detach(|| self.0.gather(&Wanted::Span(start..end), out, threads)).map_err(raise)
+    }
+
+    /// Fills `out`, zeros, with the values of features of sparse codes.
+    fn gather_codes(
+        &self,
+        py: Python<'_>,
+        positions: &Bound<'_, PyAny>,
+        features: &Bound<'_, PyAny>,
+        out: &Bound<'_, PyAny>,
+        threads: usize,
+    ) -> PyResult<()> {
+        let (positions, features) = (Bytes::get(positions)?.as_i64s(), Bytes::get(features)?.as_i64s());
+        let mut out = BytesMut::get(out)?;
+        let out = out.as_mut_slice();
+        py.detach(|| {
+            let columns = Columns::new(&features, self.0.site().width())?;
+            self.0.gather_codes(&Wanted::At(&positions), &columns, out, threads)
+        })
+        .map_err(raise)
     }
 
     fn will_need(&self, py: Python<'_>, spans: Vec<(u64, u64)>) -> PyResult<()> {

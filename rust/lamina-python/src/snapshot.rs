@@ -22,7 +22,7 @@ use std::sync::Arc;
 #[pyclass(frozen, module = "lamina._core")]
 pub struct Snapshot(pub Arc<lamina_store::Snapshot>);
 
-type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64);
+type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64, bool);
 type GroupRow<'py> = (usize, i64, u64, Bound<'py, PyTuple>, Option<i64>, Option<i64>, &'static str, i64);
 type TensorRow = (String, &'static str, Vec<u64>, u64);
 type PartRow = (i64, String, usize, Vec<(usize, u64)>);
@@ -133,7 +133,8 @@ impl Snapshot {
 
     fn sites(&self) -> Vec<SiteRow> {
         let describe = |info: lamina_store::reader::SiteInfo| {
-            (info.site.name, info.site.dtype.name(), info.site.shape, info.rows, info.bytes, info.non_finite)
+            let sparse = info.site.is_sparse();
+            (info.site.name, info.site.dtype.name(), info.site.shape, info.rows, info.bytes, info.non_finite, sparse)
         };
         self.0.sites().into_iter().map(describe).collect()
     }

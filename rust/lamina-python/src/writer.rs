@@ -1,6 +1,7 @@
 //! `lamina._core.Writer`.
 
 use crate::buffer::Bytes;
+use crate::codes::CodesArgument;
 use crate::committers;
 use crate::errors::raise;
 use crate::input::{ColumnArgument, HeldColumn, HeldSet, SetArgument};
@@ -10,7 +11,7 @@ use crate::ticket::Ticket;
 use lamina_format::record::TensorSpec;
 use lamina_format::{DType, Error};
 use lamina_store::storage::{Files, Storage};
-use lamina_store::writer::{Durability, Full, Lent, Options, PartInput, RowSet, TensorBytes};
+use lamina_store::writer::{Durability, Full, Lent, Options, PartInput, RowSet, SiteInput, TensorBytes};
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,6 +136,35 @@ impl Writer {
         });
         let sets: Vec<_> = set.collect();
         py.detach(|| self.inner.append_sets(self.storage.as_ref(), &sets)).map(Ticket).map_err(raise)
+    }
+
+    /// Stages sparse codes: of rows with these columns, or of rows that exist.
+    #[pyo3(signature = (name, width, rows, codes, columns, names, *, summed))]
+    #[expect(clippy::too_many_arguments, reason = "they are what codes and their rows consist of")]
+    fn features(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        width: u64,
+        rows: u64,
+        codes: CodesArgument<'_>,
+        columns: Vec<ColumnArgument<'_>>,
+        names: Option<Bound<'_, PyAny>>,
+        summed: bool,
+    ) -> PyResult<Ticket> {
+        let held = codes.hold()?;
+        let columns: Vec<HeldColumn> = columns.into_iter().map(ColumnArgument::hold).collect::<PyResult<_>>()?;
+        let columns: Vec<_> = columns.iter().map(HeldColumn::input).collect();
+        let names = names.map(|names| Ok::<_, PyErr>(Bytes::get(&names)?.as_i64s())).transpose()?;
+        py.detach(|| {
+            let codes = held.codes(rows, width, summed)?;
+            let (dtype, shape, codes) = (held.dtype, vec![width], Some(&codes));
+            let sites = [SiteInput { name, dtype, shape, bytes: &[], lent: None, codes }];
+            let set = RowSet { rows, sites: &sites, columns: &columns, names: names.as_deref() };
+            self.inner.append_sets(self.storage.as_ref(), &[set])
+        })
+        .map(Ticket)
+        .map_err(raise)
     }
 
     /// Rows that this handle dropped: in all, and of each site.

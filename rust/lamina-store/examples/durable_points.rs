@@ -49,7 +49,14 @@ fn write(storage: &Arc<dyn Storage>, points: i64) -> Result<()> {
     let rows: Vec<u8> = (0..ROWS as u32 * 8).flat_map(|at| (at as f32).to_le_bytes()).collect();
     let examples: Vec<u8> = (0..ROWS as i64).flat_map(i64::to_le_bytes).collect();
     for step in 0..points {
-        let site = SiteInput { name: "blocks.0.output", dtype: DType::F32, shape: vec![8], bytes: &rows, lent: None };
+        let site = SiteInput {
+            name: "blocks.0.output",
+            dtype: DType::F32,
+            shape: vec![8],
+            bytes: &rows,
+            lent: None,
+            codes: None,
+        };
         let column = |name, kind, values| ColumnInput { name, kind, values, valid: None };
         let columns = [
             column("step", ColumnType::Int, Values::Constant(Value::Int(step))),

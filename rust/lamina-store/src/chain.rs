@@ -6,7 +6,7 @@ use lamina_format::commit::{self, Commit, Parent};
 use lamina_format::record::Op;
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, frame, names};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What the readable commits say.
 pub struct Chain {
@@ -109,8 +109,13 @@ impl Chain {
         // a clock that was set back must not make a commit older than what it builds on
         let time = self.commits.iter().map(|(commit, _)| commit.time).fold(clock::now(), i64::max);
         // an operation that older readers do not know: they are to refuse the run, not to lose their way in it
-        let needs = ops.iter().any(|op| matches!(op, Op::Discard(_))).then(|| commit::DISCARD.to_owned());
-        Commit { n, parent, skipped, writer, time, needs: needs.into_iter().collect(), ops }
+        let need = |op: &Op| match op {
+            Op::Discard(_) => Some(commit::DISCARD),
+            Op::Site(site) if site.is_sparse() => Some(commit::SPARSE),
+            _ => None,
+        };
+        let needs: BTreeSet<&str> = ops.iter().filter_map(need).collect();
+        Commit { n, parent, skipped, writer, time, needs: needs.into_iter().map(str::to_owned).collect(), ops }
     }
 }
 

@@ -27,7 +27,8 @@ fn run() -> (tempfile::TempDir, PathBuf) {
         for rows in [20, 50] {
             let bytes: Vec<u8> = (number..number + rows).flat_map(|row| row.to_le_bytes().repeat(1536)).collect();
             number += rows;
-            let site = SiteInput { name: "x", dtype: DType::I32, shape: vec![1536], bytes: &bytes, lent: None };
+            let site =
+                SiteInput { name: "x", dtype: DType::I32, shape: vec![1536], bytes: &bytes, lent: None, codes: None };
             writer.append(storage(&path).as_ref(), u64::from(rows), &[site], &[]).unwrap();
             common::wait(&writer.flush()).unwrap();
         }
@@ -183,7 +184,8 @@ fn a_segment_that_grows_is_mapped_again() {
     let mut first = None;
     for step in 0..4i32 {
         let bytes = step.to_le_bytes().repeat(1536 * 40);
-        let site = SiteInput { name: "x", dtype: DType::I32, shape: vec![1536], bytes: &bytes, lent: None };
+        let site =
+            SiteInput { name: "x", dtype: DType::I32, shape: vec![1536], bytes: &bytes, lent: None, codes: None };
         writer.append(storage(&path).as_ref(), 40, &[site], &[]).unwrap();
         common::wait(&writer.flush()).unwrap();
         let rows = all(&open(Files::new(&path), (Io::Mmap, Verify::First)));

@@ -51,7 +51,7 @@ fn a_large_append_is_cut_into_groups_and_rows_keep_their_order() {
     // 80 MiB of rows of 4 KiB, each holding its number
     let rows = 20_480u32;
     let bytes: Vec<u8> = (0..rows).flat_map(|row| row.to_le_bytes().repeat(1024)).collect();
-    let site = SiteInput { name: "wide", dtype: DType::I32, shape: vec![1024], bytes: &bytes, lent: None };
+    let site = SiteInput { name: "wide", dtype: DType::I32, shape: vec![1024], bytes: &bytes, lent: None, codes: None };
     let ticket = writer.append(store.as_ref(), u64::from(rows), &[site], &[]).unwrap();
     assert!(wait(&ticket).unwrap());
     writer.close(None).unwrap();
@@ -72,7 +72,14 @@ fn writers_that_disagree_find_out() {
     let (_folder, path) = run();
     let store = storage(&path);
     let (first, second) = (Writer::open(storage(&path), None).unwrap(), Writer::open(storage(&path), None).unwrap());
-    let wide = |width: u64, bytes| SiteInput { name: "x", dtype: DType::F32, shape: vec![width], bytes, lent: None };
+    let wide = |width: u64, bytes| SiteInput {
+        name: "x",
+        dtype: DType::F32,
+        shape: vec![width],
+        bytes,
+        lent: None,
+        codes: None,
+    };
     first.append(store.as_ref(), 1, &[wide(2, &[0; 8])], &[]).unwrap();
     let error = second.append(store.as_ref(), 1, &[wide(3, &[0; 12])], &[]).map(drop).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Schema);

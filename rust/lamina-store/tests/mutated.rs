@@ -8,6 +8,7 @@ use common::{append, storage, wait};
 use lamina_format::record::{LayoutContent, Op, Table, TensorSpec};
 use lamina_format::runfile::RunFile;
 use lamina_format::segment::Declared;
+use lamina_format::sparse::Codes;
 use lamina_format::{DType, cbor, check, checksum, commit, frame, names, segment};
 use lamina_store::hide::{Deletion, delete, rewind};
 use lamina_store::keep::{GRACE, Progress, compact, gc, verify};
@@ -89,9 +90,14 @@ fn real() -> &'static Real {
         let (store, cold) = (storage(&path), ["x".to_owned()]);
         let writer = Writer::open(storage(&path), None).unwrap();
         let bytes = 7f32.to_le_bytes();
-        let site = SiteInput { name: "code", dtype: DType::F32, shape: vec![1], bytes: &bytes, lent: None };
+        let site =
+            SiteInput { name: "code", dtype: DType::F32, shape: vec![1], bytes: &bytes, lent: None, codes: None };
+        let codes = Codes { indptr: vec![0, 2], ids: vec![3, 70], values: [bytes, bytes].concat() };
+        let sparse = SiteInput { name: "sae", shape: vec![90], bytes: &[], codes: Some(&codes), ..site };
+        let site =
+            SiteInput { name: "code", dtype: DType::F32, shape: vec![1], bytes: &bytes, lent: None, codes: None };
         writer
-            .append_sets(store.as_ref(), &[RowSet { rows: 1, sites: &[site], columns: &[], names: Some(&[1]) }])
+            .append_sets(store.as_ref(), &[RowSet { rows: 1, sites: &[site, sparse], columns: &[], names: Some(&[1]) }])
             .unwrap();
         writer.close(None).unwrap();
         compact(&store, &cold, &Progress::default()).unwrap();
@@ -223,6 +229,7 @@ fn examine(path: &Path) {
     let Ok(snapshot) = Snapshot::open(storage(path), Opening::default()) else { return };
     for (index, group) in snapshot.groups().iter().enumerate() {
         for site in group.sites.iter().filter_map(|id| snapshot.site_by_id(*id)) {
+            let _ = snapshot.codes(index, site).and_then(|codes| codes.all());
             if snapshot.rows_of(index, site).is_ok() {
                 let mut out = vec![0; (group.rows * site.row_bytes()) as usize];
                 let _ = snapshot.read(index, site, &mut out);

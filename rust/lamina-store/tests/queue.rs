@@ -39,8 +39,9 @@ fn stalled(full: Full) -> Stalled {
 /// Appends so many rows of a MiB and, in a set of its own, as many of a byte: all or nothing.
 fn wide(writer: &Writer, store: &dyn Storage, rows: u64) -> Result<Ticket> {
     let (large, small) = (vec![7; (rows << 20) as usize], vec![7; rows as usize]);
-    let large = SiteInput { name: "large", dtype: DType::U8, shape: vec![1 << 20], bytes: &large, lent: None };
-    let small = SiteInput { name: "small", dtype: DType::U8, shape: vec![], bytes: &small, lent: None };
+    let large =
+        SiteInput { name: "large", dtype: DType::U8, shape: vec![1 << 20], bytes: &large, lent: None, codes: None };
+    let small = SiteInput { name: "small", dtype: DType::U8, shape: vec![], bytes: &small, lent: None, codes: None };
     let set = |sites| RowSet { rows, sites, columns: &[], names: None };
     writer.append_sets(store, &[set(&[large]), set(&[small])])
 }

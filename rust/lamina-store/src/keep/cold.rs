@@ -10,7 +10,9 @@ use std::collections::HashSet;
 /// Codes the blocks of these sites. Rows that do not shrink are coded too: they grow by a table of a few bytes a piece,
 /// and nobody tries them again.
 pub fn chill(cut: &mut Cut, sites: &HashSet<u32>, planes: &mut Planes) -> Result<()> {
-    for block in cut.blocks.iter_mut().filter(|block| block.role == Role::Site && sites.contains(&block.id)) {
+    for block in
+        cut.blocks.iter_mut().filter(|block| matches!(block.role, Role::Site | Role::Ids) && sites.contains(&block.id))
+    {
         let Some(dtype) = block.dtype else { continue };
         let (mut lengths, mut coded) = (Vec::new(), Vec::new());
         let bytes = block.bytes.whole();

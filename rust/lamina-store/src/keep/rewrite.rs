@@ -5,17 +5,18 @@ use super::plan::Batch;
 use crate::Snapshot;
 use crate::reader::{ColumnData, Mask, StoredGroup};
 use crate::writer::column::ColumnStage;
-use crate::writer::group::{Cut, OpenGroup};
+use crate::writer::group::{Cut, OpenGroup, SiteRows};
 use crate::writer::{ColumnInput, Values};
 use lamina_format::codec::Planes;
-use lamina_format::record::{Block, Column, Table};
-use lamina_format::{DType, Error, Result, Value};
+use lamina_format::record::{Block, Column, Site, Table};
+use lamina_format::sparse::Codes;
+use lamina_format::{Error, Result, Value};
 use std::collections::{BTreeMap, HashSet};
 
 /// Rows that show the same sites.
 struct Output {
     table: Table,
-    sites: Vec<(u32, DType, Vec<u8>)>,
+    sites: Vec<(Site, SiteRows)>,
     columns: BTreeMap<u32, ColumnStage>,
     names: Vec<i64>,
 }
@@ -82,7 +83,11 @@ fn shown(group: &StoredGroup) -> Vec<(Vec<u32>, Option<Vec<usize>>)> {
 impl Output {
     fn new(snapshot: &Snapshot, table: Table, sites: &[u32]) -> Result<Self> {
         let unknown = || Error::damaged("a row group holds a site that is not declared");
-        let stage = |&id: &u32| Ok((id, snapshot.site_by_id(id).ok_or_else(unknown)?.dtype, Vec::new()));
+        let stage = |&id: &u32| {
+            let site = snapshot.site_by_id(id).ok_or_else(unknown)?.clone();
+            let empty = if site.is_sparse() { SiteRows::Sparse(Codes::default()) } else { SiteRows::Dense(Vec::new()) };
+            Ok((site, empty))
+        };
         let sites = sites.iter().map(stage).collect::<Result<_>>()?;
         Ok(Self { table, sites, columns: BTreeMap::new(), names: Vec::new() })
     }
@@ -96,12 +101,29 @@ impl Output {
             Some(rows) => self.names.extend(rows.iter().map(|&row| names[row])),
         }
         let more = self.names.len() - before;
-        for (id, _, out) in &mut self.sites {
-            let bytes = snapshot.site_of(group, *id)?;
-            let item = bytes.len() / all;
-            match rows {
-                None => out.extend_from_slice(&bytes),
-                Some(rows) => rows.iter().for_each(|&row| out.extend_from_slice(&bytes[row * item..(row + 1) * item])),
+        for (site, out) in &mut self.sites {
+            match out {
+                SiteRows::Sparse(out) => {
+                    let codes = snapshot.codes_of(group, site)?.all()?;
+                    let size = site.dtype.size() as usize;
+                    let whole = match rows {
+                        None => out.extend(&codes, 0..codes.rows(), size),
+                        Some(rows) => out.extend(&codes, rows.iter().copied(), size),
+                    };
+                    let many =
+                        || Error::damaged("row groups have 2^32 active units or more").in_file(&group.record.file);
+                    whole.ok_or_else(many)?;
+                }
+                SiteRows::Dense(out) => {
+                    let bytes = snapshot.site_of(group, site.id)?;
+                    let item = bytes.len() / all;
+                    match rows {
+                        None => out.extend_from_slice(&bytes),
+                        Some(rows) => {
+                            rows.iter().for_each(|&row| out.extend_from_slice(&bytes[row * item..(row + 1) * item]));
+                        }
+                    }
+                }
             }
         }
         let has = |id: u32| {

@@ -8,7 +8,7 @@ use crate::{Opening, Snapshot};
 use lamina_format::checksum::{self, PIECE};
 use lamina_format::chunk::Key;
 use lamina_format::codec::Coder;
-use lamina_format::record::{Block, Chunk, Group, Role, Seal};
+use lamina_format::record::{Block, Chunk, Group, Role, Seal, Site};
 use lamina_format::segment::{self, Declared, LARGEST_RESERVE};
 use lamina_format::{DType, Error, Result, Value, chunk};
 use std::collections::HashMap;
@@ -158,7 +158,10 @@ fn check_block(files: &Files, declared: &Declared, group: &Group, block: &Block,
 /// Whose bytes these are: a site's rows, or a column over the whole group; and of which steps.
 fn affected(declared: &Declared, group: &Group, block: &Block, start: u64, length: u64) -> String {
     let last = group.first + group.rows as i64 - 1;
-    let mut text = if block.role == Role::Site {
+    let mut text = if block.role.is_site() && declared.sites.get(&block.id).is_some_and(Site::is_sparse) {
+        let name = declared.sites.get(&block.id).map_or("?", |site| site.name.as_str());
+        format!("site {name:?}, rows {} to {last}", group.first)
+    } else if block.role == Role::Site {
         let item = declared.sites.get(&block.id).map_or(1, |site| site.row_bytes().max(1));
         let (from, to) = (group.first + (start / item) as i64, group.first + ((start + length - 1) / item) as i64);
         let name = declared.sites.get(&block.id).map_or("?", |site| site.name.as_str());

@@ -54,7 +54,7 @@ impl Blobs {
             return Err(error.in_file(file).at(block.offset).hint(HINT));
         }
         let wanted = match self.access.io {
-            _ if block.role != Role::Site || block.length == 0 => false,
+            _ if !block.role.is_site() || block.length == 0 => false,
             Io::Auto => !ranges.is_remote(),
             Io::Mmap => true,
             Io::Pread => false,
@@ -80,7 +80,7 @@ impl Blobs {
     }
 
     pub fn count(&self, role: Role, bytes: usize) {
-        let counter = if role == Role::Site { &self.site_bytes } else { &self.metadata_bytes };
+        let counter = if role.is_site() { &self.site_bytes } else { &self.metadata_bytes };
         counter.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

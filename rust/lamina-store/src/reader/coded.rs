@@ -3,7 +3,7 @@
 use super::block::BlockReader;
 use lamina_format::checksum::PIECE;
 use lamina_format::codec::Planes;
-use lamina_format::record::{Block, Site};
+use lamina_format::record::{Block, Role, Site};
 use lamina_format::{DType, Result};
 
 /// How the pieces of a block are coded, and where each lies.
@@ -16,12 +16,14 @@ pub struct Coding {
 }
 
 impl Coding {
-    /// That of a block of `rows` rows of a site; None if the rows lie there as they are.
+    /// That of a site's block in a group of `rows` rows; None if it lies there as it is.
     pub fn of(block: &Block, site: &Site, rows: u64) -> Option<Self> {
         block.pieces.as_ref()?;
+        let dtype = if block.role == Role::Ids { site.id_dtype() } else { site.dtype };
+        let raw = block.active.map_or(rows * site.row_bytes(), |active| active * dtype.size());
         let mut starts: Vec<u64> = block.spans().into_iter().map(|(start, _)| start).collect();
         starts.push(block.length);
-        Some(Self { dtype: site.dtype, raw: (rows * site.row_bytes()) as usize, starts })
+        Some(Self { dtype, raw: raw as usize, starts })
     }
 
     /// Bytes of the rows.

@@ -43,7 +43,7 @@ pub enum Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::At(positions) => positions.len() as u64,
             Self::Span(span) => span.end.saturating_sub(span.start),
@@ -133,7 +133,17 @@ impl SiteRows {
         &self.selection
     }
 
-    /// Bytes of a row.
+    /// The site.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Where the rows lie.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Bytes of a row, if they are dense.
     pub fn row_bytes(&self) -> usize {
         self.site.row_bytes() as usize
     }
@@ -217,7 +227,7 @@ impl SiteRows {
         Ok(())
     }
 
-    fn check(&self, wanted: &Wanted) -> Result<()> {
+    pub(super) fn check(&self, wanted: &Wanted) -> Result<()> {
         let rows = self.selection.len();
         let outside = match wanted {
             Wanted::At(positions) => positions.iter().copied().find(|&at| at < 0 || at as u64 >= rows),

@@ -4,6 +4,7 @@ mod access;
 mod block;
 pub(crate) mod checkpoint;
 mod coded;
+mod codes;
 mod column;
 mod gather;
 mod group;
@@ -19,6 +20,7 @@ mod zones;
 
 pub use access::{Access, Io, Verify};
 pub use checkpoint::{Mapping, Region, SavedPart, SavedTensor, Stretch};
+pub use codes::{Columns, GroupCodes};
 pub use column::ColumnData;
 pub use gather::{SiteRows, Wanted};
 pub use group::{GroupInfo, Kind};
@@ -66,7 +68,7 @@ pub struct SiteInfo {
     pub site: Site,
     /// Rows.
     pub rows: u64,
-    /// Bytes of its blocks.
+    /// Bytes of its rows when they are not coded; of sparse codes those of hidden rows too, likewise.
     pub bytes: u64,
     /// Elements that are NaN or infinite, in hidden rows too as long as others of their group are shown.
     pub non_finite: u64,
@@ -254,7 +256,10 @@ impl Snapshot {
                     non_finite: 0,
                 });
                 info.rows += shown;
-                info.bytes += shown * site.row_bytes();
+                info.bytes += match block.active {
+                    Some(active) => active * site.unit_bytes() + 4 * group.record.rows,
+                    None => shown * site.row_bytes(),
+                };
                 info.non_finite += block.non_finite;
             }
         }

@@ -107,6 +107,10 @@ impl Snapshot {
     /// The group, its block of the site, and the file that the block lies in.
     pub(super) fn open_site(&self, index: usize, site: &Site) -> Result<(&StoredGroup, usize, OpenFile)> {
         let group = self.group(Table::Rows, index)?;
+        if site.is_sparse() {
+            let text = format!("site {:?} holds sparse codes", site.name);
+            return Err(Error::schema(text).hint("run.features(name) reads them"));
+        }
         let absent = || Error::new(ErrorKind::NotFound, format!("row group {index} does not hold {:?}", site.name));
         let is_site = |block: &Block| block.site() == Some(site.id);
         let shown = group.record.blocks.iter().position(is_site).filter(|_| group.hidden.of_site(site.id) != Mask::All);

@@ -47,7 +47,16 @@ mod tests {
 
     fn verified(length: usize, pieces: usize) -> Verified {
         let (length, crcs) = (length as u64, vec![0; 4 * pieces]);
-        Verified::new(&Block { role: Role::Site, id: 0, offset: 0, length, crcs, non_finite: 0, pieces: None })
+        Verified::new(&Block {
+            role: Role::Site,
+            id: 0,
+            offset: 0,
+            length,
+            crcs,
+            non_finite: 0,
+            pieces: None,
+            active: None,
+        })
     }
 
     #[test]

@@ -99,24 +99,18 @@ fn missing(
         let Some(site) = numbers.get(input.name).and_then(|id| declared.sites.get(id)) else {
             names::check_site(input.name)?;
             check_clash("site", input.name, "column", find_column(declared, table, input.name).is_some())?;
-            if !input.dtype.is_for_rows() {
+            let declared = input.declared(0);
+            if !input.dtype.is_for_rows() || declared.is_sparse() && !input.dtype.is_for_codes() {
                 let text = format!("site {:?} cannot be {}", input.name, input.dtype.name());
                 return Err(Error::schema(text).hint("convert it; complex numbers as two sites or as pairs"));
             }
-            let shape = input.shape.clone();
             let Some(id) = site_ids.next() else { continue };
-            ops.push(Op::Site(Site { id, name: input.name.to_owned(), dtype: input.dtype, shape }));
+            ops.push(Op::Site(Site { id, ..declared }));
             continue;
         };
-        if (site.dtype, &site.shape) != (input.dtype, &input.shape) {
-            let text = format!(
-                "site {:?} holds {} {:?}, now given {} {:?}",
-                site.name,
-                site.dtype.name(),
-                site.shape,
-                input.dtype.name(),
-                input.shape
-            );
+        if (site.dtype, &site.shape, site.is_sparse()) != (input.dtype, &input.shape, input.codes.is_some()) {
+            let (name, held, given) = (&site.name, site.described(), input.declared(0).described());
+            let text = format!("site {name:?} holds {held}, now given {given}");
             return Err(Error::schema(text).hint("a site keeps its dtype and item shape; record it under another name"));
         }
     }

@@ -4,14 +4,30 @@ use super::column::{ColumnInput, ColumnStage, Values};
 use super::declare::Ids;
 use super::rows::Rows;
 use super::{RowSet, SiteInput};
-use lamina_format::record::{Constant, Role, Table, Zone};
+use lamina_format::record::{Constant, Role, Site, Table, Zone};
+use lamina_format::sparse::Codes;
 use lamina_format::{ColumnType, DType};
 
 struct SiteStage {
     id: u32,
     dtype: DType,
     item: usize,
+    /// Rows, or the values of codes.
     bytes: Rows,
+    codes: Option<CodeStage>,
+}
+
+/// What of codes stands beside their values.
+struct CodeStage {
+    dtype: DType,
+    indptr: Vec<u32>,
+    ids: Rows,
+}
+
+/// Rows of a site that are written as they are.
+pub enum SiteRows {
+    Dense(Vec<u8>),
+    Sparse(Codes),
 }
 
 /// Rows that share their sites and columns.
@@ -21,7 +37,8 @@ pub struct OpenGroup {
     /// Names of the rows, i64 each, where they are those of rows that exist.
     names: Option<Vec<u8>>,
     row_bytes: usize,
-    text_bytes: usize,
+    /// Bytes of texts and of active units.
+    ragged_bytes: usize,
     /// Rows that a whole group has about.
     room: usize,
     sites: Vec<SiteStage>,
@@ -38,6 +55,8 @@ pub struct CutBlock {
     pub dtype: Option<DType>,
     /// Of a site's rows that are coded.
     pub pieces: Option<Pieces>,
+    /// Of ids and values of sparse codes: how many units are active.
+    pub active: Option<u64>,
 }
 
 /// What the record says of coded rows.
@@ -59,33 +78,64 @@ pub struct Cut {
     pub zones: Vec<Zone>,
 }
 
+impl SiteStage {
+    /// Bytes of an active unit.
+    fn unit_bytes(&self) -> usize {
+        (self.dtype.size() + self.codes.as_ref().map_or(0, |codes| codes.dtype.size())) as usize
+    }
+}
+
+impl CodeStage {
+    fn new(site: &Site) -> Self {
+        Self { dtype: site.id_dtype(), indptr: vec![0], ids: Rows::default() }
+    }
+}
+
 impl OpenGroup {
     /// An empty group that is to hold `target` bytes of rows.
     pub fn new(table: Table, set: &RowSet, ids: &Ids, target: usize) -> Self {
-        let item = |site: &SiteInput| (site.shape.iter().product::<u64>() * site.dtype.size()) as usize;
+        let item = |site: &SiteInput| match site.codes {
+            Some(_) => size_of::<u32>(),
+            None => (site.shape.iter().product::<u64>() * site.dtype.size()) as usize,
+        };
         let words = set.columns.len() + usize::from(set.names.is_some());
         let row_bytes = set.sites.iter().map(item).sum::<usize>() + 8 * words;
         let room = (target / row_bytes.max(1)).max(1);
         let sites = set.sites.iter().zip(&ids.sites);
-        let sites =
-            sites.map(|(site, &id)| SiteStage { id, dtype: site.dtype, item: item(site), bytes: Rows::default() });
+        let sites = sites.map(|(site, &id)| SiteStage {
+            id,
+            dtype: site.dtype,
+            item: item(site),
+            bytes: Rows::default(),
+            codes: site.codes.map(|_| CodeStage::new(&site.declared(id))),
+        });
         let columns = set.columns.iter().zip(&ids.columns).map(|(column, &id)| ColumnStage::new(id, column.kind));
         let names = set.names.map(|_| Vec::new());
         let (sites, columns) = (sites.collect(), columns.collect());
-        Self { table, rows: 0, names, row_bytes, text_bytes: 0, room, sites, columns }
+        Self { table, rows: 0, names, row_bytes, ragged_bytes: 0, room, sites, columns }
     }
 
-    /// A group that is written as it is: names if they do not follow each other, of each site its number, dtype and rows.
+    /// A group that is written as it is: names if they do not follow each other, and of each site its rows.
     pub fn whole(
         table: Table,
         rows: u64,
         names: Option<Vec<u8>>,
-        sites: Vec<(u32, DType, Vec<u8>)>,
+        sites: Vec<(Site, SiteRows)>,
         columns: Vec<ColumnStage>,
     ) -> Self {
-        let site = |(id, dtype, bytes): (_, _, Vec<u8>)| SiteStage { id, dtype, item: 0, bytes: bytes.into() };
-        let sites = sites.into_iter().map(site).collect();
-        Self { table, rows, names, row_bytes: 0, text_bytes: 0, room: 0, sites, columns }
+        let stage = |(site, rows): (Site, SiteRows)| {
+            let (bytes, codes) = match rows {
+                SiteRows::Dense(bytes) => (bytes, None),
+                SiteRows::Sparse(codes) => {
+                    let (dtype, count) = (site.id_dtype(), codes.ids.len());
+                    let ids = codes.stored_ids(dtype, 0, count).into();
+                    (codes.values, Some(CodeStage { dtype, indptr: codes.indptr, ids }))
+                }
+            };
+            SiteStage { id: site.id, dtype: site.dtype, item: 0, bytes: bytes.into(), codes }
+        };
+        let sites = sites.into_iter().map(stage).collect();
+        Self { table, rows, names, row_bytes: 0, ragged_bytes: 0, room: 0, sites, columns }
     }
 
     /// Whether it takes rows of these sites and columns, in this order.
@@ -100,17 +150,17 @@ impl OpenGroup {
         self.rows
     }
 
-    /// Bytes a row takes, texts not counted.
+    /// Bytes a row takes, texts and active units not counted.
     pub fn row_bytes(&self) -> usize {
         self.row_bytes
     }
 
     /// Bytes so far.
     pub fn bytes(&self) -> usize {
-        self.rows as usize * self.row_bytes + self.text_bytes
+        self.rows as usize * self.row_bytes + self.ragged_bytes
     }
 
-    /// Adds the rows `from..to`, or fewer if their texts reach `target` bytes; returns how many. What is not lent is
+    /// Adds the rows `from..to`, or fewer if their texts and active units reach `target` bytes; returns how many. What is not lent is
     /// copied, into buffers of so many bytes from `take`.
     pub fn push(
         &mut self,
@@ -130,16 +180,31 @@ impl OpenGroup {
             };
             columns.iter().map(length).sum()
         };
-        if columns.iter().any(|column| column.kind == ColumnType::Str) {
-            let (start, mut texts, mut row) = (self.bytes(), 0, from);
-            while row < to && (row == from || start + texts + (row - from) * self.row_bytes < target) {
-                texts += text(row);
+        let codes = self.sites.iter().zip(sites).filter_map(|(stage, site)| Some((site.codes?, stage.unit_bytes())));
+        let codes: Vec<(&Codes, usize)> = codes.collect();
+        let units = |row: usize| -> usize { codes.iter().map(|(codes, bytes)| codes.ids_of(row).len() * bytes).sum() };
+        let room = target.saturating_sub(self.bytes());
+        if columns.iter().any(|column| column.kind == ColumnType::Str) || !codes.is_empty() {
+            let (start, mut ragged, mut row) = (self.bytes(), 0, from);
+            while row < to && (row == from || start + ragged + (row - from) * self.row_bytes < target) {
+                ragged += text(row) + units(row);
                 row += 1;
             }
             to = row;
-            self.text_bytes += texts;
+            self.ragged_bytes += ragged;
         }
         for (stage, site) in self.sites.iter_mut().zip(sites) {
+            if let (Some(here), Some(codes)) = (&mut stage.codes, site.codes) {
+                let size = stage.dtype.size() as usize;
+                let (first, last) = (codes.indptr[from] as usize, codes.indptr[to] as usize);
+                let ids = codes.stored_ids(here.dtype, first, last);
+                let units = (room / (size + here.dtype.size() as usize)).max(last - first);
+                here.ids.copy(&ids, || take(units * here.dtype.size() as usize));
+                stage.bytes.copy(&codes.values[first * size..last * size], || take(units * size));
+                let start = here.indptr.last().copied().unwrap_or(0);
+                here.indptr.extend(codes.indptr[from + 1..=to].iter().map(|&end| end - first as u32 + start));
+                continue;
+            }
             let range = from * stage.item..to * stage.item;
             match &site.lent {
                 Some(memory) => stage.bytes.lend(memory, range),
@@ -163,11 +228,20 @@ impl OpenGroup {
     pub fn cut(self) -> Cut {
         let (mut blocks, mut constants, mut zones) = (Vec::new(), Vec::new(), Vec::new());
         for site in self.sites {
-            let (element, dtype) = (site.dtype.size(), Some(site.dtype));
-            blocks.push(CutBlock { role: Role::Site, id: site.id, element, bytes: site.bytes, dtype, pieces: None });
+            let active = site.codes.as_ref().map(|_| site.bytes.len() as u64 / site.dtype.size());
+            let block = |role, dtype: DType, bytes, active| {
+                let (id, element, dtype) = (site.id, dtype.size(), Some(dtype));
+                CutBlock { role, id, element, bytes, dtype, pieces: None, active }
+            };
+            if let Some(codes) = site.codes {
+                let indptr: Vec<u8> = codes.indptr.iter().flat_map(|end| end.to_le_bytes()).collect();
+                blocks.push(block(Role::Indptr, DType::U32, indptr.into(), None));
+                blocks.push(block(Role::Ids, codes.dtype, codes.ids, active));
+            }
+            blocks.push(block(Role::Site, site.dtype, site.bytes, active));
         }
         let mut block = |role, id, element, bytes: Vec<u8>| {
-            blocks.push(CutBlock { role, id, element, bytes: bytes.into(), dtype: None, pieces: None });
+            blocks.push(CutBlock { role, id, element, bytes: bytes.into(), dtype: None, pieces: None, active: None });
         };
         let span = self.names.as_ref().and_then(|names| {
             let names = names.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes));

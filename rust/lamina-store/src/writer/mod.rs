@@ -4,6 +4,7 @@
 //! writes them, and makes durable points: data, sync, frame, sync, acknowledge.
 
 mod attach;
+mod codes;
 pub(crate) mod column;
 pub(crate) mod committer;
 mod declare;
@@ -25,6 +26,7 @@ mod stream;
 mod ticket;
 mod worker;
 
+pub use codes::{Bounds, Entries, Twice};
 pub use column::{ColumnInput, Values};
 pub use options::{Durability, Full, Options};
 pub use rows::Lent;
@@ -36,8 +38,9 @@ pub use ticket::{Callback, State, Ticket};
 use crate::clock;
 use crate::storage::Storage;
 use committer::Committer;
-use lamina_format::record::{Table, TensorSpec};
+use lamina_format::record::{Site, Table, TensorSpec};
 use lamina_format::segment::WIDEST;
+use lamina_format::sparse::Codes;
 use lamina_format::{DType, Error, ErrorKind, Result};
 use stage::{Job, Stage};
 use std::collections::BTreeMap;
@@ -51,12 +54,26 @@ pub struct SiteInput<'a> {
     pub name: &'a str,
     /// Element type.
     pub dtype: DType,
-    /// Shape of one row's item.
+    /// Shape of one row's item; of sparse codes the number of features alone.
     pub shape: Vec<u64>,
-    /// The rows.
+    /// The rows, if they are dense.
     pub bytes: &'a [u8],
     /// The memory that `bytes` is all of, if the writer may keep it until it is written, instead of a copy.
     pub lent: Option<Lent>,
+    /// The rows, if they are sparse codes: as [`Entries::codes`] makes them.
+    pub codes: Option<&'a Codes>,
+}
+
+impl SiteInput<'_> {
+    /// What a declaration must say of it.
+    fn declared(&self, id: u32) -> Site {
+        let (name, shape) = (self.name.to_owned(), self.shape.clone());
+        Site { id, name, dtype: self.dtype, shape, sparse: self.codes.map(|_| true) }
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len() + self.codes.map_or(0, |codes| codes.values.len() + 4 * codes.ids.len() + 4 * codes.rows())
+    }
 }
 
 /// Rows that share their metadata columns.
@@ -75,6 +92,12 @@ impl RowSet<'_> {
     /// Refuses what contradicts itself.
     fn check(&self) -> Result<()> {
         for site in self.sites {
+            if let Some(codes) = site.codes {
+                if codes.rows() as u64 != self.rows || site.shape.len() != 1 || !site.bytes.is_empty() {
+                    return Err(Error::schema(format!("the codes of {:?} have {} rows", site.name, codes.rows())));
+                }
+                continue;
+            }
             let width = site.shape.iter().try_fold(1u64, |width, &length| width.checked_mul(length));
             let Some(item) = width.filter(|&width| width <= WIDEST).map(|width| width * site.dtype.size()) else {
                 let text = format!("site {:?} has rows of more than {WIDEST} elements", site.name);
@@ -102,7 +125,7 @@ impl RowSet<'_> {
     }
 
     fn bytes(&self) -> usize {
-        self.sites.iter().map(|site| site.bytes.len()).sum::<usize>() + 8 * self.columns.len() * self.rows as usize
+        self.sites.iter().map(SiteInput::size).sum::<usize>() + 8 * self.columns.len() * self.rows as usize
     }
 }
 

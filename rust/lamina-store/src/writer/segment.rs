@@ -73,6 +73,7 @@ impl SegmentWriter {
                 crcs: vec![],
                 non_finite: 0,
                 pieces: None,
+                active: block.active,
             });
         }
         group.length = segment::aligned(group.length);

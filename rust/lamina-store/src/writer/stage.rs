@@ -166,14 +166,15 @@ impl Stage {
         let (group, pool) = (&mut self.open[at], &mut self.pool);
         let room = (GROUP.saturating_sub(group.bytes()) / group.row_bytes().max(1)) as u64;
         let taken = (set.rows - from).min(room.max(1)).min(MOST_ROWS - group.rows());
+        let before = group.bytes();
         let taken = group.push(from, from + taken, set, GROUP, |capacity| take_from(pool, capacity));
-        let row_bytes = group.row_bytes() as u64;
+        let bytes = (group.bytes() - before) as u64;
         if group.bytes() + group.row_bytes() > GROUP || group.rows() >= MOST_ROWS {
             let full = self.open.swap_remove(at);
             self.queued += full.bytes();
             self.queue.push_back(Job::Group(full));
         }
-        self.note(taken, taken * row_bytes);
+        self.note(taken, bytes);
         taken
     }
 

@@ -26,7 +26,7 @@ pub fn append(
     rows: u64,
 ) -> lamina_format::Result<lamina_store::Ticket> {
     let bytes: Vec<u8> = (0..rows * 4).flat_map(|_| (step as f32).to_le_bytes()).collect();
-    let site = SiteInput { name: "x", dtype: DType::F32, shape: vec![4], bytes: &bytes, lent: None };
+    let site = SiteInput { name: "x", dtype: DType::F32, shape: vec![4], bytes: &bytes, lent: None, codes: None };
     let names = (0..rows).map(|row| (row % 2 == 0).then(|| format!("row {row}"))).collect();
     let columns = [
         ColumnInput { name: "step", kind: ColumnType::Int, values: Values::Constant(Value::Int(step)), valid: None },

@@ -103,7 +103,15 @@ impl Actor {
     fn attach(&mut self, tag: i64, site: &str, rows: &[(i64, (i64, i64))]) -> lamina_format::Result<Ticket> {
         let names: Vec<i64> = rows.iter().map(|(name, _)| *name).collect();
         let bytes: Vec<u8> = (0..rows.len()).flat_map(|at| history::bytes(tag + at as i64, site, ATTACHED)).collect();
-        let sites = [SiteInput { name: site, dtype: DType::U8, shape: vec![ATTACHED], bytes: &bytes, lent: None }];
+        let codes = history::is_codes(site).then(|| history::codes(&bytes, ATTACHED as usize / 2));
+        let input =
+            SiteInput { name: site, dtype: DType::U8, shape: vec![ATTACHED], bytes: &bytes, lent: None, codes: None };
+        let sites = [match &codes {
+            None => input,
+            codes => {
+                SiteInput { dtype: DType::F16, shape: vec![ATTACHED / 2], bytes: &[], codes: codes.as_ref(), ..input }
+            }
+        }];
         self.attached.extend(&names);
         let set = RowSet { rows: names.len() as u64, sites: &sites, columns: &[], names: Some(&names) };
         self.writer.append_sets(self.storage.as_ref(), &[set])
@@ -123,17 +131,20 @@ impl Actor {
             .into_iter()
             .map(|(name, dtype, shape)| {
                 let item = shape.iter().product::<u64>() * dtype.size();
-                (history::bytes(tag, &name, rows * item), name, dtype, shape)
+                let bytes = history::bytes(tag, &name, rows * item);
+                let codes = history::is_codes(&name).then(|| history::codes(&bytes, shape[0] as usize));
+                (if codes.is_some() { Vec::new() } else { bytes }, codes, name, dtype, shape)
             })
             .collect();
         let sites: Vec<SiteInput> = data
             .iter()
-            .map(|(bytes, name, dtype, shape)| SiteInput {
+            .map(|(bytes, codes, name, dtype, shape)| SiteInput {
                 name,
                 dtype: *dtype,
                 shape: shape.clone(),
                 bytes,
                 lent: None,
+                codes: codes.as_ref(),
             })
             .collect();
         with_columns(&history::columns(tag, set, rows), |columns| {

@@ -4,8 +4,9 @@ use super::disk::{Event, mix};
 use super::hide::{Hide, What};
 use super::view::{self, View};
 use lamina_format::record::TensorSpec;
+use lamina_format::sparse::Codes;
 use lamina_format::{ColumnType, DType, Value};
-use lamina_store::writer::Values;
+use lamina_store::writer::{Bounds, Entries, Twice, Values};
 use std::sync::Arc;
 
 /// What was known to the caller, written between the calls that reached the disk.
@@ -175,9 +176,41 @@ pub fn attached_by(site: &str) -> Option<usize> {
 }
 
 pub fn bytes(tag: i64, name: &str, count: u64) -> Vec<u8> {
-    let name = name.bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let hash = name.bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     // no two rows are alike, nor two sectors
-    (0..count.div_ceil(8)).flat_map(|at| mix(tag as u64, name, at).to_le_bytes()).take(count as usize).collect()
+    let mut bytes: Vec<u8> =
+        (0..count.div_ceil(8)).flat_map(|at| mix(tag as u64, hash, at).to_le_bytes()).take(count as usize).collect();
+    if is_codes(name) {
+        // a third is active; a zero has no sign
+        let inactive = |unit: &[u8; 2]| !unit[0].is_multiple_of(3) || unit[1] & 0x7f == 0 && unit[0] == 0;
+        bytes.as_chunks_mut().0.iter_mut().filter(|unit| inactive(unit)).for_each(|unit| *unit = [0; 2]);
+    }
+    bytes
+}
+
+/// Whether a site's rows are sparse codes: halves, of which most are zero.
+pub fn is_codes(site: &str) -> bool {
+    site == "sae" || attached_by(site).is_some_and(|slot| slot % 2 == 1)
+}
+
+/// Rows of `width` halves as codes.
+pub fn codes(rows: &[u8], width: usize) -> Codes {
+    let ids: Vec<u8> = (0..rows.len() / 2).flat_map(|at| ((at % width) as i32).to_le_bytes()).collect();
+    let bounds = Bounds::Each(width);
+    let entries = Entries { bounds, id_dtype: DType::I32, ids: &ids, dtype: DType::F16, values: rows };
+    entries.codes(rows.len() / 2 / width, width as u64, Twice::Refused).unwrap()
+}
+
+/// The reverse.
+pub fn dense(codes: &Codes, width: usize) -> Vec<u8> {
+    let mut rows = vec![0; 2 * codes.rows() * width];
+    for row in 0..codes.rows() {
+        for (at, &id) in (codes.indptr[row] as usize..).zip(codes.ids_of(row)) {
+            let to = 2 * (row * width + id as usize);
+            rows[to..to + 2].copy_from_slice(&codes.values[2 * at..2 * at + 2]);
+        }
+    }
+    rows
 }
 
 /// A site's name, type and item shape.
@@ -185,7 +218,9 @@ pub fn sites(set: Set) -> Vec<(String, DType, Vec<u64>)> {
     let site = |name: &str, dtype, shape: &[u64]| (name.to_owned(), dtype, shape.to_vec());
     match set {
         Set::Plain => vec![site("x", DType::F32, &[4])],
-        Set::Mixed => vec![site("x", DType::F32, &[4]), site("blocks.0.output", DType::F16, &[3])],
+        Set::Mixed => {
+            vec![site("x", DType::F32, &[4]), site("blocks.0.output", DType::F16, &[3]), site("sae", DType::F16, &[40])]
+        }
         Set::Scalar => vec![site("loss", DType::F64, &[])],
         Set::After => vec![site("after", DType::I16, &[2]), site("x", DType::F32, &[4])],
         Set::Wide => (0..110).map(|at| (format!("{at:0500}"), DType::U8, vec![])).collect(),

@@ -35,7 +35,14 @@ impl Planted {
     fn append(&mut self, rows: u8) -> Ticket {
         let bytes: Vec<u8> = (self.rows..self.rows + rows).flat_map(|row| [row; WIDTH]).collect();
         self.rows += rows;
-        let site = SiteInput { name: "x", dtype: DType::U8, shape: vec![WIDTH as u64], bytes: &bytes, lent: None };
+        let site = SiteInput {
+            name: "x",
+            dtype: DType::U8,
+            shape: vec![WIDTH as u64],
+            bytes: &bytes,
+            lent: None,
+            codes: None,
+        };
         self.writer.append(storage(&self.fs).as_ref(), u64::from(rows), &[site], &[]).unwrap()
     }
 

@@ -124,7 +124,11 @@ fn values(snapshot: &Snapshot, index: usize, sites: &[u32], rows: u64) -> Result
         let site = snapshot.site_by_id(*id).ok_or_else(|| format!("site {id} is not declared"))?;
         let item = site.row_bytes() as usize;
         let mut bytes = vec![0; rows as usize * item];
-        snapshot.read(index, site, &mut bytes).map_err(text)?;
+        if history::is_codes(&site.name) {
+            bytes = history::dense(&snapshot.codes(index, site).and_then(|codes| codes.all()).map_err(text)?, item / 2);
+        } else {
+            snapshot.read(index, site, &mut bytes).map_err(text)?;
+        }
         let hidden = snapshot.hidden(index, Some(site)).map_err(text)?;
         for (row, value) in bytes.chunks(item).enumerate().filter(|(row, _)| !hides(&hidden, *row)) {
             all[row].push((site.name.clone(), brief(value)));

@@ -41,7 +41,7 @@ impl Move<'_> {
 
     fn blocks(&self, group: &StoredGroup) -> Result<Vec<CutBlock>> {
         let read = |block: &lamina_format::record::Block| {
-            let site = block.site().and_then(|id| self.snapshot.site_by_id(id));
+            let dtype = block.site().and_then(|id| self.snapshot.site_by_id(id)).map(|site| site.dtype);
             let pieces = block.pieces.as_ref();
             Ok(CutBlock {
                 role: block.role,
@@ -49,8 +49,9 @@ impl Move<'_> {
                 // they are in order already
                 element: 0,
                 bytes: self.snapshot.block_of(group, block)?.into(),
-                dtype: site.map(|site| site.dtype),
+                dtype,
                 pieces: pieces.map(|lengths| Pieces { lengths: lengths.to_vec(), non_finite: block.non_finite }),
+                active: block.active,
             })
         };
         group.record.blocks.iter().map(read).collect()
@@ -70,7 +71,7 @@ impl Move<'_> {
         for block in &mut cut.blocks {
             match block.role {
                 Role::Names => self.rename_rows(block.bytes.whole(), cut.span)?,
-                role => number(role == Role::Site, &mut block.id)?,
+                role => number(role.is_site(), &mut block.id)?,
             }
         }
         cut.span = cut.span.map(|(least, greatest)| (least + self.shift, greatest + self.shift));

@@ -45,9 +45,9 @@ impl Union {
     fn site(&mut self, run: &Merged, id: u32) -> Result<Option<u32>> {
         let Some(site) = run.snapshot.declared().sites.get(&id) else { return Ok(None) };
         if let Some(other) = self.declared.sites.values().find(|other| other.name == site.name) {
-            if (other.dtype, &other.shape) != (site.dtype, &site.shape) {
+            if (other.dtype, &other.shape, other.is_sparse()) != (site.dtype, &site.shape, site.is_sparse()) {
                 let (first, name) = (self.first(true, other.id), &site.name);
-                let (a, b) = (describe(other), describe(site));
+                let (a, b) = (other.described(), site.described());
                 return Err(Error::schema(format!("site {name:?} holds {a} in {first:?} and {b} in {:?}", run.name)));
             }
             return Ok(Some(other.id));
@@ -90,10 +90,6 @@ impl Union {
     fn first(&self, is_site: bool, id: u32) -> &str {
         self.found.get(&(is_site, id)).map_or("?", String::as_str)
     }
-}
-
-fn describe(site: &Site) -> String {
-    format!("{} {:?}", site.dtype.name(), site.shape)
 }
 
 fn in_use(snapshot: &Snapshot) -> BTreeSet<(bool, u32)> {

@@ -1,0 +1,212 @@
+//! Reading sparse codes: of some rows of a group, and as dense blocks of some features.
+
+use super::Snapshot;
+use super::block::OpenFile;
+use super::coded::{Coding, Scratch};
+use super::gather::{SiteRows, Wanted};
+use super::group::StoredGroup;
+use super::hidden::Mask;
+use super::selection::Place;
+use super::verified::Verified;
+use crate::crew;
+use lamina_format::record::{Block, Role, Site, Table};
+use lamina_format::sparse::{Codes, Flaw};
+use lamina_format::{Error, ErrorKind, Result};
+use std::sync::{Mutex, PoisonError};
+
+/// Active units that a thread reads before it asks for more work.
+const SHARE: usize = 1 << 16;
+
+/// The sparse codes of a group, of which the row pointers were read.
+pub struct GroupCodes<'a> {
+    snapshot: &'a Snapshot,
+    group: &'a StoredGroup,
+    site: &'a Site,
+    indptr: Vec<u32>,
+    ids: Part<'a>,
+    values: Part<'a>,
+}
+
+/// A block and the file that it lies in.
+struct Part<'a> {
+    block: &'a Block,
+    verified: &'a Verified,
+    open: OpenFile,
+}
+
+impl Snapshot {
+    /// The codes of a group that shows some of the site, those of hidden rows included.
+    pub fn codes<'a>(&'a self, index: usize, site: &'a Site) -> Result<GroupCodes<'a>> {
+        let group = self.group(Table::Rows, index)?;
+        if group.find(Role::Site, site.id).is_none() || group.hidden.of_site(site.id) == Mask::All {
+            let text = format!("row group {index} does not hold {:?}", site.name);
+            return Err(Error::new(ErrorKind::NotFound, text));
+        }
+        self.codes_of(group, site)
+    }
+
+    pub(crate) fn codes_of<'a>(&'a self, group: &'a StoredGroup, site: &'a Site) -> Result<GroupCodes<'a>> {
+        if !site.is_sparse() {
+            let text = format!("site {:?} holds {}, which are no sparse codes", site.name, site.described());
+            return Err(Error::schema(text).hint("run.activations(name) and run.rows(name) read it"));
+        }
+        let part = |role| {
+            let absent = || Error::damaged("sparse codes lack a block").in_file(&group.record.file);
+            let (block, verified) = group.find(role, site.id).ok_or_else(absent)?;
+            let mut open = self.blobs.open(self.storage.as_ref(), &group.record.file, block)?;
+            open.coding = Coding::of(block, site, group.record.rows);
+            Ok::<_, Error>(Part { block, verified, open })
+        };
+        let ends = part(Role::Indptr)?;
+        let bytes = self.reader(group, &ends.open, (ends.block, ends.verified)).all()?;
+        let indptr: Vec<u32> = bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect();
+        let codes =
+            GroupCodes { snapshot: self, group, site, indptr, ids: part(Role::Ids)?, values: part(Role::Site)? };
+        match lamina_format::sparse::check_indptr(&codes.indptr, codes.ids.block.active.unwrap_or(0)) {
+            Ok(()) => Ok(codes),
+            Err(flaw) => Err(codes.damaged(&flaw, ends.block)),
+        }
+    }
+}
+
+impl GroupCodes<'_> {
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.indptr.len() - 1
+    }
+
+    /// Active units of the rows from `from` to before `to`.
+    pub fn units(&self, from: usize, to: usize) -> usize {
+        (self.indptr[to] - self.indptr[from]) as usize
+    }
+
+    /// The codes of all rows.
+    pub fn all(&self) -> Result<Codes> {
+        self.read(0, self.rows())
+    }
+
+    /// The codes of the rows from `from` to before `to`.
+    pub fn read(&self, from: usize, to: usize) -> Result<Codes> {
+        let (first, count) = (self.indptr[from], self.units(from, to));
+        let indptr = self.indptr[from..=to].iter().map(|end| end - first).collect();
+        let part = |part: &Part, size: u64| {
+            let (start, length) = (first as usize * size as usize, count * size as usize);
+            let reader = self.snapshot.reader(self.group, &part.open, (part.block, part.verified));
+            let mut bytes = Vec::new();
+            // coded rows may be many times longer than the file
+            if bytes.try_reserve_exact(length).is_err() {
+                return Err(reader.damaged("the codes are longer than memory", 0));
+            }
+            bytes.resize(length, 0);
+            reader.read(start, &mut bytes, &mut Scratch::default()).map(|()| bytes)
+        };
+        let ids = part(&self.ids, self.site.id_dtype().size())?;
+        let values = part(&self.values, self.site.dtype.size())?;
+        Codes::parse(self.site, indptr, &ids, values).map_err(|mut flaw| {
+            flaw.at += first as usize * self.site.id_dtype().size() as usize;
+            self.damaged(&flaw, self.ids.block)
+        })
+    }
+
+    fn damaged(&self, flaw: &Flaw, block: &Block) -> Error {
+        // of what is coded it is known where it begins
+        let at = block.offset + if block.pieces.is_none() { flaw.at as u64 } else { 0 };
+        let error = Error::damaged(format!("codes of {:?}: {}", self.site.name, flaw.text));
+        error.in_file(&self.group.record.file).at(at).hint("the other rows are readable")
+    }
+}
+
+/// Where each feature that is wanted comes out; `u32::MAX` stands for nowhere.
+pub struct Columns {
+    places: Vec<u32>,
+    count: usize,
+}
+
+impl Columns {
+    /// These features, each once, in this order.
+    pub fn new(features: &[i64], width: u64) -> Result<Self> {
+        let wrong = |feature: i64| {
+            let text = format!("feature {feature} is chosen twice, or is none of {width}");
+            Error::new(ErrorKind::Outside, text)
+        };
+        let longest = features.iter().copied().max().unwrap_or(-1);
+        if let Some(&beyond) = features.iter().find(|&&feature| !(0..width as i64).contains(&feature)) {
+            return Err(wrong(beyond));
+        }
+        let mut places = vec![u32::MAX; (longest + 1) as usize];
+        for (column, &feature) in features.iter().enumerate() {
+            if std::mem::replace(&mut places[feature as usize], column as u32) != u32::MAX {
+                return Err(wrong(feature));
+            }
+        }
+        Ok(Self { places, count: features.len() })
+    }
+}
+
+impl SiteRows {
+    /// Fills `out`, which is zero, with the rows that are wanted: one after another the values of `columns`.
+    pub fn gather_codes(&self, wanted: &Wanted, columns: &Columns, out: &mut [u8], threads: usize) -> Result<()> {
+        self.check(wanted)?;
+        let item = columns.count * self.site().dtype.size() as usize;
+        if wanted.len().checked_mul(item as u64) != Some(out.len() as u64) {
+            let text = format!("{} rows of {item} bytes do not fit {} bytes", wanted.len(), out.len());
+            return Err(Error::schema(text));
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<Place> = match wanted {
+            Wanted::At(positions) => self.selection().places(positions).collect(),
+            Wanted::Span(span) => self.selection().runs(span.clone()).collect(),
+        };
+        let mut work = Vec::new();
+        let mut rest = out;
+        for place in places {
+            let (mut here, behind) = std::mem::take(&mut rest).split_at_mut(place.rows as usize * item);
+            rest = behind;
+            let (mut row, end) = (place.row, place.row + place.rows);
+            while row < end {
+                let rows = (end - row).min((SHARE / 64) as u64);
+                let (now, later) = std::mem::take(&mut here).split_at_mut(rows as usize * item);
+                work.push((place.part, row, rows, now));
+                (here, row) = (later, row + rows);
+            }
+        }
+        work.sort_by_key(|(part, row, ..)| (*part, *row));
+        let shares: Vec<_> = work.chunk_by_mut(|a, b| a.0 == b.0).collect();
+        let work = Mutex::new(shares.into_iter());
+        let failed: Mutex<Option<Error>> = Mutex::new(None);
+        let run = || {
+            loop {
+                let Some(share) = work.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+                if let Err(error) = self.fill_codes(share, columns) {
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    return;
+                }
+            }
+        };
+        crew::together(threads.max(1) - 1, &run);
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Rows of one part.
+    fn fill_codes(&self, share: &mut [(usize, u64, u64, &mut [u8])], columns: &Columns) -> Result<()> {
+        let Some((part, ..)) = share.first() else { return Ok(()) };
+        let (site, size) = (self.site(), self.site().dtype.size() as usize);
+        let held = self.snapshot().codes(self.selection().parts()[*part].group, site)?;
+        for (_, first, rows, out) in share {
+            let codes = held.read(*first as usize, (*first + *rows) as usize)?;
+            for (row, out) in out.chunks_mut(columns.count * size).enumerate() {
+                let start = codes.indptr[row] as usize;
+                for (at, &id) in (start..).zip(codes.ids_of(row)) {
+                    let Some(&column) = columns.places.get(id as usize).filter(|&&column| column != u32::MAX) else {
+                        continue;
+                    };
+                    let column = column as usize * size;
+                    out[column..column + size].copy_from_slice(&codes.values[at * size..(at + 1) * size]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
