@@ -167,6 +167,33 @@ def scan_ignores_the_number_of_rows(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def features_are_counted_from_one(patch: pytest.MonkeyPatch) -> None:
+    """A term over features alone picks their neighbors."""
+    import numpy as np
+
+    from lamina.runs.scan import Features
+
+    whole = Features._passing
+
+    def shifted(self: Features, terms: list[Any]) -> Any:
+        mask = whole(self, terms)
+        return None if mask is None else np.roll(mask, 1)
+
+    patch.setattr(Features, "_passing", shifted)
+
+
+@fault
+def features_forget_their_rows(patch: pytest.MonkeyPatch) -> None:
+    """Units of a batch have the metadata of the rows before theirs."""
+    from lamina.runs.scan import Features
+
+    whole = Features._batch
+    patch.setattr(
+        Features, "_batch", lambda self, units, metadata, cells: whole(self, units, metadata.reverse(), cells)
+    )
+
+
+@fault
 def ties_are_cut(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint stores every name's tensor apart."""
     from lamina.runs import tree

@@ -214,6 +214,21 @@ class Writer:
         """Stage sets of rows, all or none: for each the number of rows, the sites, and the metadata columns that they
         share; or no columns, and the names (i64) of rows that exist, to which the sites are attached."""
 
+    def features(
+        self,
+        name: str,
+        width: int,
+        rows: int,
+        codes: tuple[int | Buffer, tuple[DType, Buffer], tuple[DType, Buffer]],
+        columns: Sequence[Column],
+        names: Buffer | None,
+        *,
+        summed: bool,
+    ) -> Ticket:
+        """Stage sparse codes of `width` features: how many entries each row has, or row pointers (i64); ids and values,
+        each with its dtype. Of rows with these columns, or of rows with these names (i64) that exist. A feature that
+        stands twice in a row is an error unless values are `summed`."""
+
     def dropped(self) -> tuple[int, dict[str, int]]:
         """Rows that this handle dropped because the queue was full: in all, and by site."""
 
@@ -315,8 +330,8 @@ class Snapshot:
         (rows by site), and state: `finished`, `failed` (closed with an error), `running` (not closed; its process may
         live) or `abandoned`."""
 
-    def sites(self) -> list[tuple[str, DType, tuple[int, ...], int, int, int]]:
-        """Name, dtype, item shape, rows, bytes, non-finite values."""
+    def sites(self) -> list[tuple[str, DType, tuple[int, ...], int, int, int, bool]]:
+        """Name, dtype, item shape, rows, bytes, non-finite values, and whether they are sparse codes."""
 
     def columns(self, table: Literal["rows", "examples"] = "rows") -> list[tuple[str, ColumnType]]:
         """Declared columns; `row` is not among them."""
@@ -399,6 +414,13 @@ def vectors_at(snapshot: Snapshot, site: str, groups: Buffer, positions: Buffer,
     """Rows of a site wherever they lie, as `Snapshot.vectors` has them: for each its group (i64; negative: it has
     none and is null) and its position there (i64)."""
 
+def codes_at(
+    snapshot: Snapshot, site: str, groups: Buffer, positions: Buffer, wanted: Buffer | None, most: int
+) -> tuple[int, ArrowArray]:
+    """Active units of rows of sparse codes, for each row its group and position there (i64). `wanted` has a byte a
+    feature, 0 for those that are left out. Ends once there are `most` units: how many rows were looked at, and a record
+    batch: at (which of the rows), feature, value."""
+
 def in_order_of_writing(snapshot: Snapshot, groups: Sequence[int]) -> list[int]:
     """These groups by writer, and those of one writer as they follow each other."""
 
@@ -441,6 +463,9 @@ class SiteRows:
 
     def gather(self, positions: Buffer, out: Buffer, threads: int) -> None:
         """The rows at these positions (i64), in their order, into a writable buffer of just the right size."""
+
+    def gather_codes(self, positions: Buffer, features: Buffer, out: Buffer, threads: int) -> None:
+        """Of sparse codes at these positions the values of these features (i64), row after row, into zeros."""
 
     def read(self, start: int, out: Buffer, threads: int) -> None:
         """The rows from `start` on, as many as fill `out`."""

@@ -106,6 +106,23 @@ class Runs:
         _check_widths(frames)
         return _concatenate(frames)
 
+    def features(self, site: str) -> pl.LazyFrame:
+        """`Run.features` of every run; a run without the site is left out.
+
+        Raises:
+            NotFoundError: All are left out.
+            SchemaError: The site holds no sparse codes in some run.
+        """
+        frames, missing = {}, None
+        for name, run in self.items():
+            try:
+                frames[name] = run.features(site)
+            except NotFoundError as error:
+                missing = error
+        if not frames and missing is not None:
+            raise missing
+        return _concatenate(frames)
+
     def _together(self, ask: Callable[[Run], pl.LazyFrame]) -> pl.LazyFrame:
         return _concatenate({name: ask(run) for name, run in self.items()})
 

@@ -29,8 +29,8 @@ _KINDS = ("input", "output", "grad")
 def sites(snapshot: Snapshot, steps_of: Callable[[list[str]], set[int]]) -> pl.DataFrame:
     """One row a site; `steps_of` gives the steps of the rows that have one of some sites."""
     rows = [
-        (name, _kind(name), dtype, list(shape), rows, len(steps_of([name])), size, non_finite)
-        for name, dtype, shape, rows, size, non_finite in snapshot.sites()
+        (name, "sparse" if sparse else _kind(name), dtype, list(shape), rows, len(steps_of([name])), size, non_finite)
+        for name, dtype, shape, rows, size, non_finite, sparse in snapshot.sites()
     ]
     return pl.DataFrame(rows, schema=_SITES, orient="row")
 

@@ -92,15 +92,35 @@ def attached(sites: Mapping[str, Any], row: Any, *, staging: Staging | None = No
     Raises:
         SchemaError: Names that are no integers, or not as many as a site has rows.
     """
-    names = np.array(row) if isinstance(row, list | tuple) else as_values("row", row)
-    if not isinstance(names, np.ndarray) or (names.size and names.dtype.kind not in "iu"):
-        raise SchemaError(f"row= is given as {type(row).__name__}", hint="give names of rows, such as run.rows(…).ids")
-    names = np.ascontiguousarray(names.reshape(-1), dtype=np.int64)
+    names = row_names(row)
     sets = row_sets(sites, {}, staging=staging)
     for rows, members, _, _ in sets:
         if rows != names.size:
             raise SchemaError(f"site {members[0][0]!r} has {rows} rows, row= names {names.size}")
     return [RowSet(rows, members, [], names.view(np.uint8)) for rows, members, _, _ in sets]
+
+
+def row_names(row: Any) -> np.ndarray:
+    """Names of rows, int64.
+
+    Raises:
+        SchemaError: They are no integers.
+    """
+    names = np.array(row) if isinstance(row, list | tuple) else as_values("row", row)
+    if not isinstance(names, np.ndarray) or (names.size and names.dtype.kind not in "iu"):
+        raise SchemaError(f"row= is given as {type(row).__name__}", hint="give names of rows, such as run.rows(…).ids")
+    return np.ascontiguousarray(names.reshape(-1), dtype=np.int64)
+
+
+def rows_of(lead: tuple[int, ...], metadata: Mapping[str, Any]) -> RowSet:
+    """Rows [B] or [B, T] with metadata, for sites to come.
+
+    Raises:
+        SchemaError: A ragged column, or one of another shape.
+    """
+    given = {name: as_values(name, value) for name, value in metadata.items()}
+    _check_fits(given, [lead])
+    return _row_set(lead, [], given, None, None)
 
 
 def _check_fits(given: Mapping[str, Any], leads: Collection[tuple[int, ...]]) -> None:

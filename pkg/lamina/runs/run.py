@@ -26,19 +26,21 @@ from lamina.runs import (
 from lamina.runs.checkpointed import Checkpointed
 from lamina.runs.conditions import check_condition
 from lamina.runs.config import to_json
+from lamina.runs.featured import Featured
 from lamina.runs.nearest import nearest_names, nearest_runs
 from lamina.runs.scan import Scan
 from lamina.runs.separable import is_separable
 from lamina.runs.spans import spans_of_rows, spans_of_steps
 from lamina.runs.steps import Steps, plain_step
 from lamina.runs.stored import StoredRows
+from lamina.runs.stored_codes import StoredCodes, chosen
 from lamina.runs.writer import Writer
 
 if TYPE_CHECKING:
     from lamina.rows import Rows
 
 
-class Run(Checkpointed):
+class Run(Checkpointed, Featured):
     """A run as it was when it was opened; `refresh()` sees what was written since.
 
     Made by `Run.create(path)` or `lamina.open(path)`. Pickles by its path; unpickling opens it again.
@@ -307,8 +309,8 @@ class Run(Checkpointed):
             NotFoundError: No site matches, or there are no rows of that step or source; the hint lists the nearest.
         """
         if step is None and source is None and (sites is None or isinstance(sites, str)):
-            return self._wide.whole(sites, self._select, bits=bits)
-        scan, conditions = self._wide.scan(self._select(sites), step, source, bits=bits)
+            return self._wide.whole(sites, self._select_dense, bits=bits)
+        scan, conditions = self._wide.scan(self._select_dense(sites), step, source, bits=bits)
         return _filtered(scan, conditions)
 
     def rows(
@@ -318,6 +320,7 @@ class Run(Checkpointed):
         step: Steps = None,
         source: str | None = None,
         where: pl.Expr | None = None,
+        features: Sequence[int] | None = None,
     ) -> Rows:
         """The rows of one site as an (n, d) matrix, lazily.
 
@@ -328,11 +331,14 @@ class Run(Checkpointed):
             site: The site's name.
             step: A step, several, or a slice of steps.
             source: Which source; needed where the rows come from several.
-            where: A Polars expression over the metadata columns, or over the site itself, which is then read.
+            where: A Polars expression over the metadata columns, or over the site itself, which is then read. Sparse
+                codes are no column: of them it knows the metadata alone.
+            features: Of sparse codes: which features come out, in this order; by default all of them. Blocks are dense.
 
         Raises:
             NotFoundError: There is no such site, step, or column in `where`; the hint lists the nearest.
-            SchemaError: The rows come from several sources and none was chosen, or `where` is no condition.
+            SchemaError: The rows come from several sources and none was chosen, `where` is no condition, or `features`
+                are none of the site's.
         """
         known = [name for name, *_ in self._snapshot.sites()]
         if site not in known:
@@ -343,7 +349,12 @@ class Run(Checkpointed):
                 return saved if where is None else saved.where(where)
             raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, known))
         scan, conditions = self._scan([site], step, source)
-        schema = pl.Schema({"row": pl.Int64, **self._wide.columns, **self._wide.types([site])})
+        sparse = site in self._wide.sparse
+        if features is not None and not sparse:
+            raise SchemaError(
+                f"features= for {site!r}, which holds no sparse codes", hint="choose columns of its blocks"
+            )
+        schema = pl.Schema({"row": pl.Int64, **self._wide.columns, **({} if sparse else self._wide.types([site]))})
         if where is not None:
             check_condition(where, schema)
             if not is_separable(where, schema):
@@ -361,9 +372,11 @@ class Run(Checkpointed):
         # joined by `&`, which is taken apart again, so that zones speak of each condition
         selection = scan.selection(reduce(and_, conditions) if conditions else None)
         parts = ((group, None if at is None else at.view(np.uint8)) for group, at in selection)
-        return self._stored(site, _core.SiteRows(self._snapshot, site, parts), conditions)
+        return self._stored(site, _core.SiteRows(self._snapshot, site, parts), conditions, features)
 
-    def _stored(self, site: str, rows: _core.SiteRows, conditions: list[pl.Expr]) -> Rows:
+    def _stored(
+        self, site: str, rows: _core.SiteRows, conditions: list[pl.Expr], features: Sequence[int] | None
+    ) -> Rows:
         """Selected rows of a site; the conditions are those that their metadata satisfy."""
         from lamina.rows import Rows
 
@@ -372,15 +385,18 @@ class Run(Checkpointed):
         def frame() -> pl.LazyFrame:
             return _filtered(self._scan([site], None, None)[0], conditions)
 
-        columns = ["row", *self._wide.columns, site]
-        in_shuffled_order = preshuffled.is_preshuffled(self.config, site)
-        stored = StoredRows(
-            self._snapshot, rows, dtype, math.prod(shape), frame, columns, preshuffled=in_shuffled_order
-        )
+        columns = ["row", *self._wide.columns]
+        if site in self._wide.sparse:
+            stored = StoredCodes(chosen(features, shape[0]), self._snapshot, rows, dtype, shape[0], frame, columns)
+        else:
+            in_shuffled_order = preshuffled.is_preshuffled(self.config, site)
+            made = (self._snapshot, rows, dtype, math.prod(shape), frame, [*columns, site])
+            stored = StoredRows(*made, preshuffled=in_shuffled_order)
         path = str(self.path.resolve())
 
         def reopen(source: Any) -> tuple[Any, ...]:
-            return _reopen_rows, (path, self._options, site, conditions, source.state())
+            numbers = source.features.tolist() if isinstance(source, StoredCodes) else None
+            return _reopen_rows, (path, self._options, site, conditions, source.state(), numbers)
 
         return Rows(stored, stored=path, reopen=reopen)
 
@@ -416,9 +432,24 @@ class Run(Checkpointed):
         """
         return preshuffled.write(self, path, site, self.rows(site, step=step, source=source, where=where), seed)
 
-    def _restored(self, site: str, conditions: list[pl.Expr], state: list[tuple[str, int, int, bytes]]) -> Rows:
+    def _restored(
+        self,
+        site: str,
+        conditions: list[pl.Expr],
+        state: list[tuple[str, int, int, bytes]],
+        features: list[int] | None,
+    ) -> Rows:
         """Rows that another process selected."""
-        return self._stored(site, _core.SiteRows.restore(self._snapshot, site, state), conditions)
+        return self._stored(site, _core.SiteRows.restore(self._snapshot, site, state), conditions, features)
+
+    def _select_dense(self, sites: str | Sequence[str] | None) -> set[str]:
+        """The sites whose rows are vectors."""
+        chosen = self._select(sites)
+        dense = chosen - self._wide.sparse
+        if sites is not None and chosen and not dense:
+            names = ", ".join(sorted(chosen))
+            raise SchemaError(f"{names}: sparse codes are no column", hint="run.features(name) shows them")
+        return dense
 
     def _select(self, sites: str | Sequence[str] | None) -> set[str]:
         known = [name for name, *_ in self._snapshot.sites()]
@@ -473,6 +504,11 @@ def _reopen(path: str, options: dict[str, Any]) -> Run:
 
 
 def _reopen_rows(
-    path: str, options: dict[str, Any], site: str, conditions: list[pl.Expr], state: list[tuple[str, int, int, bytes]]
+    path: str,
+    options: dict[str, Any],
+    site: str,
+    conditions: list[pl.Expr],
+    state: list[tuple[str, int, int, bytes]],
+    features: list[int] | None = None,
 ) -> Rows:
-    return Run(path, **options)._restored(site, conditions, state)
+    return Run(path, **options)._restored(site, conditions, state, features)

@@ -96,14 +96,16 @@ class StoredRows:
 
     def narrow(self, positions: np.ndarray | range) -> StoredRows:
         """Some of the rows."""
-        if isinstance(positions, range) and positions.step == 1:
-            rows = self._rows.narrow_span(positions.start, max(positions.start, positions.stop))
-        else:
-            rows = self._rows.narrow(np.ascontiguousarray(positions, dtype=np.int64).view(np.uint8))
+        rows = self._narrowed(positions)
         # what is taken by position may come in any order
         preshuffled = self.preshuffled and isinstance(positions, range)
         made = (self._snapshot, rows, self._dtype, self.shape[1], self._frame, self._own)
         return StoredRows(*made, preshuffled=preshuffled)
+
+    def _narrowed(self, positions: np.ndarray | range) -> SiteRows:
+        if isinstance(positions, range) and positions.step == 1:
+            return self._rows.narrow_span(positions.start, max(positions.start, positions.stop))
+        return self._rows.narrow(np.ascontiguousarray(positions, dtype=np.int64).view(np.uint8))
 
     def will_need(self, spans: Sequence[tuple[int, int]]) -> None:
         """Starts to read rows that will be asked for soon: from the first to before the second position of spans."""
@@ -132,6 +134,15 @@ class StoredRows:
         if not found["row"].equals(ids):
             found = ids.to_frame().join(found, on="row", how="left", maintain_order="left")
         return found.select(columns)
+
+
+def with_examples(snapshot: Snapshot, frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame of rows with what the run's examples have beside."""
+    names = [name for name, _ in snapshot.columns("examples") if name not in frame.columns]
+    keys = [name for name in ("example", "position") if name in frame.columns]
+    if not names or "example" not in keys:
+        return frame
+    return _look_up(frame.lazy(), frames.examples(snapshot), keys, names).collect().select(*frame.columns, *names)
 
 
 def available_threads() -> int:

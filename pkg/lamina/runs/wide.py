@@ -13,7 +13,7 @@ from lamina.errors import NotFoundError
 from lamina.runs.columns import RESERVED_ORDER
 from lamina.runs.group_table import GroupTable
 from lamina.runs.nearest import nearest_names
-from lamina.runs.scan import COLUMN_TYPES, Cells, Group, Scan, site_type
+from lamina.runs.scan import COLUMN_TYPES, Cells, Features, Group, Scan, site_type
 from lamina.runs.steps import Steps, check_steps, plain_steps, step_condition
 
 if TYPE_CHECKING:
@@ -82,6 +82,17 @@ class Wide:
         sites = set(sites)
         declared = self._snapshot.sites()
         return {name: site_type(dtype, shape, bits=bits) for name, dtype, shape, *_ in declared if name in sites}
+
+    @cached_property
+    def sparse(self) -> frozenset[str]:
+        """The sites of sparse codes."""
+        return frozenset(name for name, *_, sparse in self._snapshot.sites() if sparse)
+
+    def features(self, site: str) -> Features:
+        """The long frame of a site of sparse codes."""
+        dtype, (width,) = next((dtype, shape) for name, dtype, shape, *_ in self._snapshot.sites() if name == site)
+        scan = Scan(self._cells, self.types([site]), self.columns, self._all)
+        return Features(self._snapshot, scan, site, site_type(dtype, ()), width, self.columns)
 
     def scan(
         self, sites: Iterable[str], step: Steps, source: str | Sequence[str] | None, *, bits: bool = False

@@ -15,6 +15,7 @@ import polars as pl
 from lamina import _core
 from lamina.errors import LaminaError, LaminaWarning, SchemaError
 from lamina.runs import checkpoints
+from lamina.runs.codes import entries, row_set
 from lamina.runs.columns import as_values, columns
 from lamina.runs.device_log import DeviceLog
 from lamina.runs.layout import attached, row_sets
@@ -119,9 +120,7 @@ class Writer:
         """
         self._core.check()
         if row is not None:
-            if step is not None or mask is not None or metadata:
-                given = "step" if step is not None else "mask" if mask is not None else next(iter(metadata))
-                raise SchemaError(f"{given!r} is given beside row=", hint="rows that exist have their metadata")
+            _check_alone(step, mask, metadata)
             if not sites:
                 raise SchemaError("an append needs at least one site")
             return self._core.append(attached(sites, row, staging=self._staging))
@@ -129,6 +128,74 @@ class Writer:
         if not sites:
             raise SchemaError("an append needs at least one site")
         return self._core.append(row_sets(sites, metadata, mask, staging=self._staging))
+
+    def features(
+        self,
+        name: str,
+        codes: Any,
+        /,
+        *,
+        step: int | None = None,
+        row: Any = None,
+        width: int | None = None,
+        threshold: float | None = None,
+        duplicates: Literal["raise", "sum"] = "raise",
+        **metadata: Any,
+    ) -> Ticket:
+        """Appends sparse codes: of each row the features that are active, and their values.
+
+        A value of zero, of either sign, is no activity and is left out; NaN is stored. Ids may come in any order.
+
+        Args:
+            name: The site. It keeps its number of features and the dtype of its values.
+            codes: A SciPy sparse matrix [n, width], a torch sparse tensor (CSR or COO), codes of `lamina_kernels`, or
+                `(values, indices)` as `torch.topk` returns them, [n, k] or [B, T, k], where an index below 0 stands for
+                nothing; with `threshold` a dense tensor [n, width] or [B, T, width]. Values are f16, bf16 or f32.
+            step: As in `append`.
+            row: Names of rows that the run holds: the codes are attached to them, as in `append`. They may be those of
+                activations that were recorded months ago.
+            width: The number of features, where `codes` does not tell.
+            threshold: Units of a dense tensor are active whose absolute value is above it.
+            duplicates: Whether a feature that stands twice in a row is an error, or its values are added (in f32).
+            **metadata: Columns, as in `append`.
+
+        Returns:
+            A ticket, as of `append`.
+
+        Raises:
+            SchemaError: Features beyond the width, a feature twice in a row, another width or dtype than declared, or
+                as `append` does.
+            WriterError: The writer is closed, has failed, or comes from before a fork.
+            QueueFullError: As of `append`.
+
+        Cost:
+            One pass over the entries on the caller's thread, which sorts those of each row unless they ascend. Stored
+            are 2 bytes an id up to 65,536 features (else 4), the value, and 4 bytes a row.
+
+        Example:
+            >>> import lamina, tempfile, torch
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> with run.writer() as writer:
+            ...     top = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 5.0]]).topk(2)
+            ...     ticket = writer.features("mlp.output/sae", top, width=3, step=0, example=[7, 8])
+            >>> run.refresh().features("mlp.output/sae").select("example", "feature", "value").collect().rows()
+            [(7, 1, 3.0), (7, 2, 1.0), (8, 0, 2.0), (8, 2, 5.0)]
+        """
+        self._core.check()
+        if not isinstance(name, str):
+            raise SchemaError(f"the site {name!r} is a {type(name).__name__}", hint="the names of sites are texts")
+        if duplicates not in ("raise", "sum"):
+            raise SchemaError(f"duplicates is {duplicates!r}", hint='choose "raise" or "sum"')
+        if row is None:
+            metadata = {"step": plain_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
+        else:
+            _check_alone(step, None, metadata)
+        found = entries(name, codes, width, threshold, self._staging)
+        rows = row_set(found.lead, row, metadata)
+        taken = (found.bounds, found.ids, found.values)
+        return self._core.features(
+            name, found.width, rows.rows, taken, rows.columns, rows.names, summed=duplicates == "sum"
+        )
 
     def examples(self, frame: pl.DataFrame | Mapping[str, Any]) -> Ticket:
         """Records what is known of the examples: labels, texts, topics, keyed by `example` (and `position`).
@@ -247,3 +314,9 @@ class Writer:
         except LaminaError as failure:
             # the exception that is under way tells more; the failure goes with it
             error.add_note(f"the writer could not be closed either: {failure}")
+
+
+def _check_alone(step: Any, mask: Any, metadata: Mapping[str, Any]) -> None:
+    if step is not None or mask is not None or metadata:
+        given = "step" if step is not None else "mask" if mask is not None else next(iter(metadata))
+        raise SchemaError(f"{given!r} is given beside row=", hint="rows that exist have their metadata")

@@ -114,6 +114,18 @@ class Scan:
                     whole = inside.size == rows[number] and bool((np.diff(inside) == 1).all())
                     yield number, None if whole else np.ascontiguousarray(inside)
 
+    def places(
+        self, predicate: pl.Expr | None, cells: Sequence[str]
+    ) -> Iterator[tuple[pl.DataFrame, np.ndarray, np.ndarray]]:
+        """Where the values of the frame's one site lie, of the rows that pass a predicate over metadata alone.
+
+        In row order: some columns of the rows, and of each its group and its position there.
+        """
+        (site,) = self._sites
+        for span, at, metadata in self._surviving(self._plan(predicate), cells):
+            groups, positions = self._values.places(span, site, at)
+            yield metadata, groups, positions
+
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Generator[pl.DataFrame, None, None]:
