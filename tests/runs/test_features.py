@@ -15,6 +15,7 @@ import torch
 
 import lamina
 from lamina.errors import NotFoundError, SchemaError
+from lamina_kernels.sparse import Codes
 from tests.faults import broken
 from tests.store import reader
 
@@ -54,6 +55,11 @@ def fixed(dense: np.ndarray) -> SimpleNamespace:
     return SimpleNamespace(values=values * (abs(values) > 1e-20), ids=ids.int(), width=dense.shape[1], indptr=None)
 
 
+def kernels(dense: np.ndarray) -> Codes:
+    matrix = fixed(dense)
+    return Codes(matrix.values.requires_grad_(), matrix.ids, matrix.width)
+
+
 def ragged(dense: np.ndarray) -> SimpleNamespace:
     matrix = scipy.sparse.csr_array(dense)
     ids, values = (torch.from_numpy(part) for part in (matrix.indices, matrix.data))
@@ -67,6 +73,8 @@ FORMS = {
     "torch_coo": lambda dense: (torch.from_numpy(dense.T.copy()).to_sparse().t(), {}),
     "pair": lambda dense: (padded(dense), {"width": dense.shape[1]}),
     "fixed": lambda dense: (fixed(dense), {}),
+    "kernels": lambda dense: (kernels(dense), {}),
+    "kernels_ragged": lambda dense: (kernels(dense).csr(), {}),
     "ragged": lambda dense: (ragged(dense), {}),
     "dense": lambda dense: (torch.from_numpy(dense).requires_grad_(), {"threshold": 0}),
     "array": lambda dense: (dense, {"threshold": 0.0}),

@@ -77,9 +77,9 @@ class Featured(Opened):
 
         Columns: rank (1 is the strongest), offset (positions from the strongest row), value (of this feature; 0 where
         it is not active), the metadata columns, and those of the run's examples, such as texts. Rows of equal value
-        rank by their names, NaN last. Rows around are those of the same example, step, source and further reserved columns, at
-        most `context` positions away, as far as they have codes; a row stands there once for each activation that it
-        is near.
+        rank by their names, NaN last. Rows around are those of the same example, step, source and further reserved
+        columns, at most `context` positions away, as far as they have codes; a row stands there once for each
+        activation that it is near.
 
         Args:
             site: The site's name.
