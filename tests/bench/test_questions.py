@@ -44,6 +44,7 @@ ANSWERS = {
     "cka_grid": ["lamina, in one go: feature products", "lamina, call by call"],
     "cka_matrix": ["4 passes of row_sums", "its 3 matrix products", "cka_matrix"],
     "gram_cpu": ["scikit-learn, in blocks", "blocked"],
+    "sparse_step": ["lamina", "torch topk + dense"],
     "sweep_cached": ["the pairs' lines, read and parsed as JSON", "all same-step pairs"],
     "open_run": ["open, warm", "sites(), first, warm"],
 }

@@ -153,3 +153,17 @@ def encoding_forgets_the_gradient_of_units(patch: pytest.MonkeyPatch) -> None:
 
     whole = op.decoding.by_unit
     patch.setattr(op.decoding, "by_unit", lambda e, *rest: whole(e._replace(values=e.values / 2), *rest))
+
+
+@fault
+def statistics_forget_a_batch(patch: pytest.MonkeyPatch) -> None:
+    """Of a batch the last entry is lost."""
+    from lamina_kernels.sparse.statistics import activity, pairs, quantiles, top_rows
+    from lamina_kernels.sparse.statistics.observed import Observed, observed
+
+    def lossy(*given: Any) -> Observed:
+        seen = observed(*given)
+        return Observed(seen.rows, seen.row[:-1], seen.unit[:-1], seen.value[:-1])
+
+    for module in (activity, pairs, quantiles, top_rows):
+        patch.setattr(module, "observed", lossy)

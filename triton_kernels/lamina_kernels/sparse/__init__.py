@@ -23,9 +23,15 @@ from lamina_kernels.sparse.encoding.relu import ReLU
 from lamina_kernels.sparse.encoding.topk import GroupTopK, MassShare, TopK
 from lamina_kernels.sparse.interchange import from_dense, from_scipy, from_topk, from_torch, to_scipy, to_torch
 from lamina_kernels.sparse.losses.api import Reconstruction, auxiliary_loss, reconstruction
+from lamina_kernels.sparse.statistics.activity import UnitActivity, UnitMoments
+from lamina_kernels.sparse.statistics.pairs import Coactivated, Coactivation
+from lamina_kernels.sparse.statistics.quantiles import QuantileSketch
+from lamina_kernels.sparse.statistics.top_rows import Rows, TopRows
 
 __all__ = [
     "BatchTopK",
+    "Coactivated",
+    "Coactivation",
     "CodeStatistics",
     "Codebook",
     "Codes",
@@ -37,13 +43,18 @@ __all__ = [
     "JumpReLU",
     "KWinners",
     "MassShare",
+    "QuantileSketch",
     "Quantized",
     "ReLU",
     "Reconstruction",
     "ResidualQuantized",
+    "Rows",
     "RunningThreshold",
     "Scalars",
     "TopK",
+    "TopRows",
+    "UnitActivity",
+    "UnitMoments",
     "UnitStatistics",
     "auxiliary_loss",
     "code_statistics",
