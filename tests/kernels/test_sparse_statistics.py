@@ -36,7 +36,7 @@ def in_pieces(state: Callable[[], Any], x: Tensor, cut: tuple[int, ...], *others
         for half in zip(*(batch.chunk(2) for batch in batches), strict=True):
             matrix, name, *rest = half
             codes = [from_dense(matrix), *(from_dense(other) for other in rest)]
-            mine.update(*codes, *([name] if isinstance(mine, TopRows) else []))
+            mine.update(*codes, *([name] if issubclass(type(mine), TopRows) else []))
         states.append(mine)
     whole = states.pop()
     for other in reversed(states):
