@@ -15,6 +15,9 @@ import torch
 
 import lamina
 from lamina.errors import NotFoundError, SchemaError
+from lamina.interchange.leaving import leaving
+from lamina.report.choice import vector_sites
+from lamina.sweeps.subjects import subjects
 from lamina_kernels.sparse import Codes
 from tests.faults import broken
 from tests.store import reader
@@ -315,3 +318,20 @@ def test_a_second_value_of_a_row_is_refused(run: lamina.Run) -> None:
         writer.features(SITE, planted(2, 3), threshold=0, row=[0, 1])
         with pytest.raises(SchemaError, match="already"):
             writer.features(SITE, planted(1, 3), threshold=0, row=[1])
+
+
+def test_what_takes_vectors_leaves_codes_out(run: lamina.Run, tmp_path: Path) -> None:
+    with run.writer() as writer:
+        writer.append({"x": np.ones((3, 2), np.float32)}, step=0, example=np.arange(3)).wait()
+        writer.features(SITE, planted(3, 4), threshold=0, row=[0, 1, 2])
+    run.refresh()
+    assert vector_sites(run)["site"].to_list() == ["x"]
+    assert [member.site for member in leaving(run, None, None, None, None)] == ["x"]
+    assert [member.site for member in leaving(run, "**", None, None, None)] == ["x"]
+    assert [subject.site for subject in subjects({"run": run}, None, None)] == ["x"]
+    with pytest.raises(NotFoundError):
+        subjects({"run": run}, SITE, None)
+    with pytest.raises(SchemaError, match="sparse codes"):
+        leaving(run, SITE, None, None, None)
+    with pytest.raises(SchemaError, match="cannot be preshuffled"):
+        run.preshuffle(tmp_path / "shuffled", SITE, seed=0)

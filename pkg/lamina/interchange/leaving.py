@@ -99,14 +99,16 @@ def leaving(
     Raises:
         NotFoundError: No site matches, or none has rows at that step.
     """
-    known = {name: (dtype, tuple(shape)) for name, dtype, shape in run.sites().select("site", "dtype", "shape").rows()}
-    if not known:
-        raise NotFoundError(f"{run.path} holds no site to export")
-    names = list(known) if sites is None else globs.select(sites, known)
+    recorded = run.sites()
+    dense = recorded.filter(pl.col("kind") != "sparse").select("site", "dtype", "shape")
+    known = {name: (dtype, tuple(shape)) for name, dtype, shape in dense.rows()}
+    if not known and sites is None:
+        raise NotFoundError(f"{run.path} holds no site to export", hint="sparse codes: run.features(name) shows them")
+    names = list(known) if sites is None else globs.select(sites, recorded["site"].to_list())
     frame = run.activations(names, step=step, source=source)  # names a step or a source that is not there
     columns = tuple(name for name in frame.collect_schema() if name not in known)
     found = []
-    for name in names:
+    for name in (name for name in names if name in known):
         try:
             parts = _parts(run, name, step, source, where)
         except NotFoundError:

@@ -23,9 +23,9 @@ MODULE = pl.col("site").str.replace(r"\.?[^.]+$", "")
 def vector_sites(run: Run) -> pl.DataFrame:
     """Return the rows of `run.sites()` whose items are vectors of floating-point numbers, in the order declared.
 
-    Without statistics of attention, whose items are numbers of heads.
+    Without statistics of attention, whose items are numbers of heads, and without sparse codes.
     """
-    vectors = (pl.col("shape").list.len() > 0) & pl.col("dtype").str.contains("^(f|bf)")
+    vectors = (pl.col("shape").list.len() > 0) & pl.col("dtype").str.contains("^(f|bf)") & (pl.col("kind") != "sparse")
     return run.sites().filter(vectors, ~_STATISTIC.is_in(list(STATISTICS)))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from lamina.errors import SchemaError
 from lamina.progress import track
 from lamina.rows.epochs import Plan
 from lamina.runs.buffers import flatten
@@ -24,6 +25,8 @@ _COPIED = 64 << 20
 
 def write(run: Run, path: str | Path, site: str, rows: Rows, seed: int) -> Run:
     """Write the rows into a new run, in the exact order of epoch 0 of the seed."""
+    if site in run._wide.sparse:
+        raise SchemaError(f"site {site!r} holds sparse codes", hint="they cannot be preshuffled")
     size = max(1, _COPIED // max(1, rows.width * rows.dtype.itemsize))
     plan = Plan.of(rows, size, seed=seed, order="exact", drop_last=False)
     shape = next(shape for name, _, shape, *_ in run._snapshot.sites() if name == site)

@@ -96,7 +96,8 @@ def subjects(
     """Return what sites, or tensors of checkpoints, hold at the steps of runs: by run, site, step.
 
     A glob that matches no site is matched with the tensors of the checkpoints' models, which are read if their
-    `contents` shall tell them from others.
+    `contents` shall tell them from others. Sites of sparse codes, which are as wide as they have features, are
+    no subjects.
 
     Raises:
         NotFoundError: A glob matches nothing in any run, or no rows are left at any step, or at one that was named.
@@ -104,7 +105,7 @@ def subjects(
     """
     patterns = ["**"] if sites is None else [sites] if isinstance(sites, str) else list(sites)
     wanted = plain_steps(steps)
-    recorded = {name: [site for site, *_ in run._snapshot.sites()] for name, run in runs.items()}
+    recorded = {name: [site for site, *_, sparse in run._snapshot.sites() if not sparse] for name, run in runs.items()}
     saved = {name: _tensors(run) for name, run in runs.items()}
     of_sites, of_tensors = _divided(patterns, recorded, saved)
     found: list[Subject] = []

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _UNITS = 1 << 21
 """Units of a batch, about: 80 MB where all metadata are asked for."""
+_ROWS = 1 << 18
+"""Rows that are looked at together."""
 _MOST_FEATURES = 1 << 24
 """Beyond this many, terms over `feature` are evaluated on the units."""
 
@@ -82,7 +84,7 @@ class Features:
             start = 0
             while start < groups.size:
                 most = min(_UNITS, batch_size or _UNITS, _UNITS if left is None or late else left)
-                lies = groups[start:].astype(np.int64).view(np.uint8), positions[start:].astype(np.int64).view(np.uint8)
+                lies = (part[start : start + _ROWS].astype(np.int64).view(np.uint8) for part in (groups, positions))
                 count, units = _core.codes_at(self._snapshot, self._site, *lies, mask, most)
                 batch = self._batch(pl.DataFrame(units), metadata.slice(start, count), cells)
                 start += count
