@@ -128,15 +128,3 @@ def decode_kernel_takes_broken_ids(patch: pytest.MonkeyPatch) -> None:
 
     for room in (forward, products):
         patch.setattr(room, "NO_ATOM", tl.constexpr(0.0))
-
-
-@fault
-def decode_kernel_counts_in_32_bits(patch: pytest.MonkeyPatch) -> None:
-    """Addresses overflow."""
-    import triton.language as tl
-
-    from lamina_kernels.sparse.decoding import forward, products
-    from lamina_kernels.tiles import load
-
-    for room in (forward, products, load):
-        patch.setattr(room, "INDEX", tl.constexpr(tl.int32))

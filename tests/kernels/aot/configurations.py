@@ -20,7 +20,7 @@ from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.selection import launch as nearest
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
 from lamina_kernels.tiles.launch import Launch
-from tests.kernels.aot import attention, attention_backward, attention_divergence, gram_sums
+from tests.kernels.aot import attention, attention_backward, attention_divergence, gram_sums, sparse_decode
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
 
@@ -35,6 +35,7 @@ class Configuration(NamedTuple):
         main: Whether `make test` compiles it; `make test-aot` compiles all.
         scores: The names of the arguments whose product is the number of scores of a tile.
         matrix: Whether it must run on matrix units; NVIDIA's do not multiply float32 without rounding.
+        loads: Whether the loop that matters is the one that loads most.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Configuration(NamedTuple):
     main: bool
     scores: tuple[str, str]
     matrix: bool
+    loads: bool = False
 
 
 def hsic_launch(
@@ -133,6 +135,10 @@ def _counts() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
 
 
 FAMILIES = {
+    "sparse_decode": {
+        name: Configuration(name, kernel, plan, main, ("TOGETHER", "COLUMNS"), matrix=False, loads=True)
+        for name, main, kernel, plan in sparse_decode.launches()
+    },
     "pointwise": {
         name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
         for name, main, kernel, plan in gram_sums.own_launches()

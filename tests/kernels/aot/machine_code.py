@@ -28,6 +28,7 @@ _JUMP = re.compile(r"BRA|CALL|s_c?branch")
 _END = re.compile(r"EXIT|RET|s_endpgm")
 _LABEL = re.compile(r"\.L\w+")
 _MATRIX = re.compile(r"HMMA|HGMMA|UTC[A-Z]*MMA|v_mfma")
+LOADS = re.compile(r"LDG|(?:global|buffer|flat)_load")
 _SPILL = re.compile(r"STL|LDL|scratch_")
 
 
@@ -53,8 +54,8 @@ class MachineCode:
     instructions: int
 
 
-def read(kernel: CompiledKernel) -> MachineCode:
-    """Disassemble a kernel and count."""
+def read(kernel: CompiledKernel, work: re.Pattern[str] = _MATRIX) -> MachineCode:
+    """Disassemble a kernel and count; `work` are the instructions whose loops matter."""
     if "cubin" in kernel.asm:
         registers, text = _nvidia(kernel.asm["cubin"])
         code = _instructions(text.splitlines(), _NVIDIA)
@@ -62,7 +63,7 @@ def read(kernel: CompiledKernel) -> MachineCode:
         text = kernel.asm["amdgcn"]
         registers = _number(r"\.vgpr_count:\s+(\d+)", text)
         code = _instructions(text.splitlines(), _AMD)
-    return count(code, registers, kernel.metadata.shared)
+    return count(code, registers, kernel.metadata.shared, work)
 
 
 def _nvidia(cubin: bytes) -> tuple[int, str]:
@@ -98,18 +99,19 @@ def _instructions(lines: Iterable[str], syntax: re.Pattern[str]) -> list[Instruc
     return code
 
 
-def count(code: list[Instruction], registers: int, shared: int) -> MachineCode:
-    """Count what matters in the code of one kernel."""
-    matrix = {place: found[0] for place, i in enumerate(code) if (found := _MATRIX.match(i.name))}
+def count(code: list[Instruction], registers: int, shared: int, work: re.Pattern[str] = _MATRIX) -> MachineCode:
+    """Count what matters in the code of one kernel: in loops with matrix instructions, or with others, named `work`."""
+    matrix = {found[0] for i in code if (found := _MATRIX.match(i.name))}
+    marked = {place for place, i in enumerate(code) if work.match(i.name)}
     spills = {place for place, i in enumerate(code) if _SPILL.match(i.name)}
-    with_matrix = [loop for loop in loops(code) if not loop.isdisjoint(matrix)]
-    innermost = [loop for loop in with_matrix if not any(other < loop for other in with_matrix)]
-    outermost = [loop for loop in with_matrix if not any(loop < other for other in with_matrix)]
+    with_work = [loop for loop in loops(code) if not loop.isdisjoint(marked)]
+    innermost = [loop for loop in with_work if not any(other < loop for other in with_work)]
+    outermost = [loop for loop in with_work if not any(loop < other for other in with_work)]
     return MachineCode(
         registers=registers,
         shared=shared,
         spills=len(spills),
         spills_in_loop=len(spills.intersection(*[frozenset().union(*innermost)])),
-        matrix="+".join(sorted(set(matrix.values()))) or "none",
-        instructions=min((-len(loop & set(matrix)), len(loop)) for loop in outermost)[1] if outermost else 0,
+        matrix="+".join(sorted(matrix)) or "none",
+        instructions=min((-len(loop & marked), len(loop)) for loop in outermost)[1] if outermost else 0,
     )

@@ -17,7 +17,7 @@ from triton.compiler import CompiledKernel
 
 from tests.kernels.aot.compiling import TARGETS, compile_for
 from tests.kernels.aot.configurations import FAMILIES
-from tests.kernels.aot.machine_code import read
+from tests.kernels.aot.machine_code import LOADS, read
 
 SHARED_LIMIT = {"cuda:80": 166_912, "cuda:90": 232_448, "cuda:100": 232_448, "hip:gfx942": 65_536}
 MATRIX = {"cuda:80": "HMMA", "cuda:90": "HGMMA", "cuda:100": "UTCHMMA", "hip:gfx942": "v_mfma"}
@@ -39,7 +39,8 @@ class Row(NamedTuple):
         spills_in_loop: Those of them in an innermost loop with matrix instructions.
         matrix: The matrix instructions.
         instructions: Instructions a score: of the outermost loop with the most matrix instructions, in which inner
-            loops over the width of the rows count once, by all threads, over the scores of a tile.
+            loops over the width of the rows count once, by all threads, over the scores of a tile. Of kernels that
+            gather rows: of the loop with the most loads, over the numbers that it loads.
     """
 
     triton: str
@@ -73,14 +74,14 @@ def compiled(family: str, name: str, target: str) -> tuple[CompiledKernel, Row]:
     configuration = FAMILIES[family][name]
     launch = configuration.plan(target)
     kernel = compile_for(target, configuration.kernel, launch.arguments, launch.options)
-    code = read(kernel)
+    code = read(kernel, LOADS) if configuration.loads else read(kernel)
     threads = launch.options["num_warps"] * TARGETS[target].warp_size
     rows, columns = (launch.arguments[name] for name in configuration.scores)
     return kernel, Row(
         triton=triton.__version__,
         target=target,
         configuration=name,
-        precision=launch.arguments["PRECISION"],
+        precision=launch.arguments.get("PRECISION", ""),
         warps=str(launch.options["num_warps"]),
         stages=str(launch.options["num_stages"]),
         registers=str(code.registers),

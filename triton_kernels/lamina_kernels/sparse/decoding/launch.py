@@ -18,7 +18,7 @@ COLUMNS = 1024
 WIDEST = 4096
 """The widest row that a program of products holds as a whole."""
 TOGETHER = 8
-"""Entries in flight."""
+"""The most entries in flight; the sum does not depend on it."""
 
 
 def sums(values: Tensor, ids: Tensor, offsets: Tensor, table: Tensor, bias: Tensor | None) -> Tensor:
@@ -75,7 +75,8 @@ def sums_plan(
         "width": width,
         "table_stride": table.stride(0),
         "COLUMNS": columns,
-        "TOGETHER": TOGETHER,
+        # Short lists, such as those of most units, would load what they do not have.
+        "TOGETHER": min(TOGETHER, 1 << max(0, values.numel() // max(1, lists) - 1).bit_length()),
     }
     return Launch((lists * ceil_div(width, columns),), arguments, _options(columns))
 
