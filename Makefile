@@ -10,7 +10,7 @@ OLDEST := .venv-oldest
 POLARS := .venv-polars
 PEERS := .venv-peers
 QUESTIONS := machine store_append durable blocking open_run query gather scan epoch recording_overhead emitting transformer_step \
-	probing capturing norms hsic_sums cka nearest twonn neural_collapse ksg saving small_saves training_with_saves \
+	probing capturing norms hsic_sums cka nearest sparse_decode twonn neural_collapse ksg saving small_saves training_with_saves \
 	loading slicing planes checkpoint_bytes sweep_cached cka_grid cka_matrix gram_cpu attention attention_predicted \
 	sparse_step
 AGES := oldest pinned newest

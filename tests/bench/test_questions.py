@@ -28,6 +28,7 @@ ANSWERS = {
     "query": ["lamina", "memmap + Polars in memory"],
     "cka": ["dense float64", "lamina"],
     "nearest": ["lamina", "scikit-learn", "torch in blocks"],
+    "sparse_decode": ["lamina", "embedding_bag", "CSR", "gather, scatter", "dense"],
     "twonn": ["lamina", "cdist in blocks"],
     "ksg": ["lamina", "scipy's trees alone"],
     "neural_collapse": ["read + product alone", "lamina", "by hand in torch, no errors"],
