@@ -417,7 +417,7 @@ def test_torch_finds_the_operator_in_order_and_compiles_it_whole() -> None:
         )
         rows, parameters, *rest = op._flat(made)
         held = [[each.detach().requires_grad_() for each in some] for some in (rows, parameters)]
-        torch.library.opcheck(op._sums, (*held, *rest), test_utils=("test_schema", "test_faketensor"))
+        torch.library.opcheck(op._sums, (*held, *rest, "blocked"), test_utils=("test_schema", "test_faketensor"))
 
     def loss(x: Tensor, y: Tensor, b: Tensor) -> Tensor:
         return cka_matrix([x, y], kernel=RBF(b)).value[0, 1] + distance_covariance(x, y)

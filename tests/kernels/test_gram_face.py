@@ -25,7 +25,6 @@ from lamina_kernels.gram import (
     row_sums,
     softmax_product,
 )
-from lamina_kernels.gram.forms import choose
 from lamina_kernels.gram.pairs import build, flat
 from lamina_kernels.gram.sums import op
 from lamina_kernels.gram.support import REFUSALS
@@ -115,10 +114,6 @@ def test_what_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RuntimeError, match="impl='triton' cannot run: the tensors are on cpu"):
         row_sums(X, kernel=RBF(1.0), impl="triton")
     monkeypatch.setattr("lamina_kernels.dispatch.demand_triton", lambda *given: None)
-    with pytest.raises(
-        NotImplementedError, match="than sums, softmax, selections and counts is not supported: it has no kernel yet"
-    ):
-        choose("another", build("another", X, None, RBF(1.0)), "triton")
     with pytest.raises(NotImplementedError, match="a Pointwise kernel without a function is not supported"):
         row_sums(X, kernel=RBF(1.0) + Pointwise(torch.addcmul), impl="triton")
     x = normal(5, seed=0).requires_grad_()

@@ -14,13 +14,14 @@ from lamina_kernels.attention.top import attention_top_kernel
 from lamina_kernels.gram import RBF, Linear, distances
 from lamina_kernels.gram.counting import launch as counts
 from lamina_kernels.gram.counting.forward import counts_kernel
+from lamina_kernels.gram.dependence.forward import layers_kernel
 from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.paired import launch, problem
 from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.selection import launch as nearest
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
 from lamina_kernels.tiles.launch import Launch
-from tests.kernels.aot import attention, attention_backward, attention_divergence, gram_sums, sparse_decode
+from tests.kernels.aot import attention, attention_backward, attention_divergence, gram_sums, layers, sparse_decode
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
 
@@ -138,6 +139,10 @@ FAMILIES = {
     "sparse_decode": {
         name: Configuration(name, kernel, plan, main, ("TOGETHER", "COLUMNS"), matrix=False, loads=True)
         for name, main, kernel, plan in sparse_decode.launches()
+    },
+    "layers": {
+        name: Configuration(name, layers_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=name not in layers.OTHERWISE)
+        for name, main, plan in layers.launches()
     },
     "pointwise": {
         name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)

@@ -77,7 +77,7 @@ def difference_moments(
         _weights("weights_x", weights_x, x, p.dtype),
         _weights("weights_y", weights_y, x if y is None else y, p.dtype),
     )
-    form = choose("difference_moments", p, impl, triton=True)
+    form = choose("difference_moments", p, impl)
     summed = reference.sums if form == "reference" else partial(op.sums, name=form)
     shift = middle(x if y is None else y).to(p.dtype)
     rows = x.to(p.dtype) - shift

@@ -92,7 +92,7 @@ def mmd(
     members = torch.cat([of_x[None], drawn]).T.to(torch.float64)
     columns = torch.cat([members, torch.ones_like(members[:, :1])], 1)
     p = build("mmd", rows, None, kernel, ids, precision)
-    form = choose("mmd", p, impl, triton=True)
+    form = choose("mmd", p, impl)
     sums = (reference.sums(p, columns) if form == "reference" else op.sums(p, columns, form)).double()
     within, every = sums[:, :-1], sums[:, -1:]
     values = _discrepancies(members, within, every, ids)

@@ -7,14 +7,14 @@ from typing import Literal
 from lamina_kernels import dispatch
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.pointwise import function_of
-from lamina_kernels.gram.support import NO_FUNCTION, NO_KERNEL, refuse
+from lamina_kernels.gram.support import NO_FUNCTION, refuse
 from lamina_kernels.gram.terms import leaves
 
 FORMS = ("reference", "blocked", "triton")
 Impl = Literal["reference", "blocked", "triton"]
 
 
-def choose(op: str, p: Pairs, impl: str | None, *, triton: bool = False, shortcut: bool = False) -> str:
+def choose(op: str, p: Pairs, impl: str | None, *, triton: bool = True) -> str:
     """Return the form that runs, and log its name.
 
     Pairs of no rows are nobody's work: the form `reference` answers them.
@@ -23,18 +23,19 @@ def choose(op: str, p: Pairs, impl: str | None, *, triton: bool = False, shortcu
         op: The op's public name.
         p: The pairs.
         impl: What was asked for; None for "triton" on a GPU that it can run on, and else "blocked".
-        triton: Whether the op has that form.
-        shortcut: Whether "blocked" has one that no kernel beats.
+        triton: Whether "triton" is what runs on a GPU: "blocked" may have a shortcut that no kernel beats.
     """
-    written = all(leaf.base != "own" or function_of(leaf.degree) is not None for leaf in leaves(p.tree))
-    default = triton and written and not shortcut and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
+    default = triton and is_written(p) and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
     form = dispatch.choose(op, FORMS, impl, default="triton" if default else "blocked")
     if form == "triton":
         dispatch.demand_triton(op, p.x)
-        if not triton:
-            refuse(op, NO_KERNEL)
-        if not written:
+        if not is_written(p):
             refuse(op, NO_FUNCTION)
     form = "reference" if 0 in (p.n, p.m) else form
     dispatch.log(op, form)
     return form
+
+
+def is_written(p: Pairs) -> bool:
+    """Return whether all functions of a user's own that the kernel is made of are there in Triton."""
+    return all(leaf.base != "own" or function_of(leaf.degree) is not None for leaf in leaves(p.tree))

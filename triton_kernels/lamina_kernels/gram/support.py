@@ -19,11 +19,6 @@ class Refusal(NamedTuple):
     reason: str
 
 
-NO_KERNEL = Refusal(
-    "another reduction than sums, softmax, selections and counts",
-    ("triton",),
-    "it has no kernel yet; impl='blocked' computes it on a GPU too",
-)
 BY_L1 = Refusal(
     "selection or counting by l1", ("triton",), "it takes no matrix product; impl='blocked' computes it on a GPU too"
 )
@@ -32,10 +27,15 @@ NO_FUNCTION = Refusal(
     ("triton",),
     "only its reference in torch was given; impl='blocked' runs that",
 )
+LARGE_GROUPS = Refusal(
+    "HSIC of rows in groups of more than 64",
+    ("triton",),
+    "a tile of its kernel holds whole groups; impl='blocked' takes them on a GPU too",
+)
 THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
 TWICE = Refusal("a second derivative of HSIC", ("blocked",), "only impl='reference' is differentiated by torch itself")
 
-REFUSALS = (NO_KERNEL, BY_L1, NO_FUNCTION, THRICE, TWICE)
+REFUSALS = (BY_L1, NO_FUNCTION, LARGE_GROUPS, THRICE, TWICE)
 
 
 def refuse(op: str, refusal: Refusal) -> NoReturn:

@@ -120,3 +120,15 @@ def middle(code):
         if missing == 0:
             return index
     raise ValueError(f"{code!r} is no tree")
+
+
+@triton.constexpr_function
+def parts(codes):
+    """Return how many codes are written one behind the other."""
+    return len(codes.split(";"))
+
+
+@triton.constexpr_function
+def part(codes, number):
+    """Return one of them."""
+    return codes.split(";")[number]

@@ -8,6 +8,7 @@ away before anything is summed, so that sums of large numbers do not hide small 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,15 +68,16 @@ class Panel(NamedTuple):
         return self.u if self.ids is None else self.u[self.ids]
 
 
-def centers(layers: Layers) -> Tensor:
-    """Return what is taken away from the values of each row and of each column, [k, n]."""
+def centers(layers: Layers, sums: Callable[[Pairs, Tensor], Tensor] = plain.sums) -> Tensor:
+    """Return what is taken away from the values of each row and of each column, [k, n], from sums of any form."""
     step = max(1, layers.n // SAMPLE)
-    return torch.stack([_center(p, p.x[::step][:SAMPLE], slice(0, step * SAMPLE, step)) for p in layers.pairs])
+    places = slice(0, step * SAMPLE, step)
+    return torch.stack([_center(p, sums, p.x[::step][:SAMPLE], places) for p in layers.pairs])
 
 
-def _center(p: Pairs, sample: Tensor, places: slice) -> Tensor:
-    some = Pairs(p.x, sample, p.parameters, p.code)
-    means = plain.sums(some, torch.ones(len(sample), 1, dtype=p.dtype, device=p.x.device))[:, 0] / len(sample)
+def _center(p: Pairs, sums: Callable[[Pairs, Tensor], Tensor], sample: Tensor, places: slice) -> Tensor:
+    some = Pairs(p.x, sample, p.parameters, p.code, precision=p.precision)
+    means = sums(some, torch.ones(len(sample), 1, dtype=p.dtype, device=p.x.device))[:, 0] / len(sample)
     return means - means[places].mean() / 2
 
 
@@ -202,19 +204,25 @@ def panels(layers: Layers) -> list[Panel]:
     ones = torch.ones(layers.n, dtype=layers.dtype, device=first.x.device)
     if sizes is None:
         return [Panel(rows, None, ones[rows], ones[:0]) for rows in tiles(layers.n, block)]
-    found, start, group = [], 0, 0
-    of_groups = sizes.tolist()
-    while group < len(of_groups):
-        last, stop = group + 1, start + of_groups[group]
-        while last < len(of_groups) and stop + of_groups[last] - start <= block:
-            stop += of_groups[last]
-            last += 1
-        here = sizes[group:last]
-        ids = torch.arange(last - group, device=here.device).repeat_interleave(here)
-        members = torch.nn.functional.one_hot(ids, last - group).to(layers.dtype)
-        found.append(Panel(slice(start, stop), ids, here.to(layers.dtype), members))
-        start, group = stop, last
+    found = []
+    for rows, groups in whole_groups(sizes.tolist(), block):
+        here = sizes[groups]
+        ids = torch.arange(len(here), device=here.device).repeat_interleave(here)
+        members = torch.nn.functional.one_hot(ids, len(here)).to(layers.dtype)
+        found.append(Panel(rows, ids, here.to(layers.dtype), members))
     return found
+
+
+def whole_groups(sizes: Sequence[int], block: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and the groups of as many whole groups as a block of rows holds, one at least."""
+    start = group = 0
+    while group < len(sizes):
+        last, stop = group + 1, start + sizes[group]
+        while last < len(sizes) and stop + sizes[last] - start <= block:
+            stop += sizes[last]
+            last += 1
+        yield slice(start, stop), slice(group, last)
+        start, group = stop, last
 
 
 def shapes(layers: Layers) -> list[tuple[int, ...]]:

@@ -13,6 +13,9 @@ from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.pairs import Pairs, build, group_ids
 from lamina_kernels.gram.terms import Leaf, middle
 
+TILE = 64
+"""Rows of a tile of the Triton kernel, which holds whole groups."""
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -102,6 +105,11 @@ def gather(
     if _by_features(layers):
         return replace(layers, features=True)
     return replace(layers, pairs=tuple(map(centered, pairs)))
+
+
+def fits(layers: Layers) -> bool:
+    """Return whether each group fits into a tile of the Triton kernel."""
+    return layers.sizes is None or (layers.size or int(layers.sizes.max())) <= TILE
 
 
 def _sorted(ids: Tensor) -> tuple[Tensor, int, Tensor]:

@@ -20,9 +20,9 @@ _SCHEMA = "Tensor[] x, Tensor[] parameters, Tensor? sizes, str codes, int[] flag
 _FOUND = ", ".join(f"Tensor {name}" for name in Found._fields)
 
 
-def hsic(layers: Layers) -> Tensor:
-    """Return HSIC of any two representations, [k, k] float64."""
-    *found, _ = _sums(*_flat(layers))
+def hsic(layers: Layers, form: str) -> Tensor:
+    """Return HSIC of any two representations, [k, k] float64. The form is "blocked" or "triton"."""
+    *found, _ = _sums(*_flat(layers), form)
     pairs, rows, weighted, triples, cells = found
     if layers.diagonal:
         return biased_matrix(pairs, rows)
@@ -61,19 +61,27 @@ def _unflat(arguments: Sequence[Any]) -> Layers:
     return Layers(pairs, left, bool(own), bool(diagonal), sizes, size, bool(by_features))
 
 
-@torch.library.custom_op("lamina_kernels::gram_layers", mutates_args=(), schema=f"({_SCHEMA}) -> {tensors(6)}")
+@torch.library.custom_op(
+    "lamina_kernels::gram_layers", mutates_args=(), schema=f"({_SCHEMA}, str form) -> {tensors(6)}"
+)
 def _sums(*arguments: Any) -> tuple[Tensor, ...]:
-    layers = _unflat(arguments)
+    layers = _unflat(arguments[:-1])
     with plainly(layers.pairs[0].x):
         if layers.features:
             return *features.sums(layers), layers.pairs[0].x.new_empty(0)
+        if arguments[-1] == "triton":
+            from lamina_kernels.gram.dependence import launch
+            from lamina_kernels.gram.sums.launch import sums
+
+            centers = blocked.centers(layers, sums)
+            return *launch.sums(layers, centers), centers
         centers = blocked.centers(layers)
         return *blocked.sums(layers, centers), centers
 
 
 @_sums.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    layers = _unflat(arguments)
+    layers = _unflat(arguments[:-1])
     x = layers.pairs[0].x
     found = [x.new_empty(shape, dtype=torch.float64) for shape in blocked.shapes(layers)]
     centers = x.new_empty(0) if layers.features else x.new_empty(len(layers), layers.n, dtype=layers.dtype)
@@ -102,7 +110,7 @@ def _(*arguments: Any) -> list[Tensor]:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows, parameters, sizes, *ctx.rest = inputs
+    rows, parameters, sizes, *ctx.rest, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*rows, *parameters, sizes, *output)
 
@@ -113,7 +121,7 @@ def _gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
     found = pairs, rows, weighted, triples, cells
     g = [torch.zeros_like(x) if each is None else each for x, each in zip(found, given[:5], strict=True)]
     made = _backward(both[:count], both[count:], sizes, *ctx.rest, centers, *g)
-    return made[:count], made[count:], None, None, None, None
+    return made[:count], made[count:], None, None, None, None, None
 
 
 def _refuse(ctx: Any, *given: Any) -> Any:

@@ -224,7 +224,7 @@ def softmax_product(
 
 
 def _sums(name: str, p: Pairs, v: torch.Tensor, impl: Impl | None) -> torch.Tensor:
-    form = choose(name, p, impl, triton=True, shortcut=linear.cheaper(p, v))
+    form = choose(name, p, impl, triton=not linear.cheaper(p, v))
     if form == "reference":
         return reference.sums(p, v)
     return linear.product(p, v) if form == "blocked" and linear.cheaper(p, v) else op.sums(p, v, form)
@@ -233,7 +233,7 @@ def _sums(name: str, p: Pairs, v: torch.Tensor, impl: Impl | None) -> torch.Tens
 def _softmax(
     name: str, p: Pairs, v: torch.Tensor, log_weights: torch.Tensor | None, impl: Impl | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    form = choose(name, p, impl, triton=True)
+    form = choose(name, p, impl)
     return reference.softmax(p, v, log_weights) if form == "reference" else op.softmax(p, v, log_weights, form)
 
 

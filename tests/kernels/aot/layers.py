@@ -1,0 +1,44 @@
+"""The launches of sums for any two of many kernels that are compiled ahead of time.
+
+The product of 32 layers with each other is too small for the newest matrix instructions: those stand beside older ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import torch
+
+from lamina_kernels.gram import RBF, Kernel, Laplace, Linear
+from lamina_kernels.gram.dependence.launch import plan
+from lamina_kernels.gram.dependence.layers import gather
+from lamina_kernels.tiles.launch import Launch
+
+# Roots run on the older matrix instruction of Blackwell.
+OTHERWISE = ("fp32 d64 linear laplace",)
+
+
+def launch(
+    target: str,
+    width: int,
+    kernels: Sequence[Kernel],
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    groups: torch.Tensor | None = None,
+) -> Launch:
+    """Return the launch over 1024 rows that nobody ever computes with."""
+    rows = {str(number): torch.zeros(1024, width, dtype=dtype) for number in range(len(kernels))}
+    layers = gather("", rows, kernels, left=len(rows), own=True, groups=groups, biased=False, precision=None)
+    return plan(layers, torch.zeros(len(layers), 1024), target)[0]
+
+
+def launches() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
+    """Name the launches; the second value says whether `make test` compiles it."""
+    many = [RBF(1.0)] * 32
+    yield "bf16 d768 rbf 32 layers", True, partial(launch, width=768, kernels=many)
+    groups = (torch.arange(1024) ** 2 // 8192) % 100
+    yield "bf16 d64 rbf 32 layers groups", False, partial(launch, width=64, kernels=many, groups=groups)
+    yield "fp32 d64 rbf 8 layers", False, partial(launch, width=64, kernels=many[:8], dtype=torch.float32)
+    mixed = [Linear(), Laplace(1.0)]
+    yield "fp32 d64 linear laplace", False, partial(launch, width=64, kernels=mixed, dtype=torch.float32)

@@ -1,0 +1,88 @@
+"""The rows of many representations side by side, as the Triton kernel of their sums takes them, in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from lamina_kernels.gram.dependence.layers import Layers
+from lamina_kernels.gram.operands import Base, Operands, prepare
+from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.tiles.rows import ceil_div
+from lamina_kernels.tiles.target import accurate
+
+ALIGNED = 16
+"""Columns of a representation are padded to a multiple of this: rows are then loaded 16 bytes at a time."""
+
+
+class Packed(NamedTuple):
+    """All representations, those that run the same code behind each other.
+
+    Attributes:
+        kinds: Of each code, the fields of `forward.Kind`.
+        codes: Their trees, with ";" between them, see `tree`.
+        bases: Their bases, likewise.
+        products: How each multiplies rows, likewise.
+        order: The number of each representation among `Layers.pairs`.
+    """
+
+    kinds: tuple[tuple[Any, ...], ...]
+    codes: str
+    bases: str
+    products: str
+    order: list[int]
+
+
+def pack(layers: Layers, target: str) -> Packed:
+    """Return the rows of all representations."""
+    members: dict[tuple[Any, ...], list[tuple[int, Operands]]] = {}
+    for place, p in enumerate(layers.pairs):
+        products = "half" if p.x.dtype != torch.float32 else p.precision or accurate(target)
+        made = prepare(p, products)
+        key = made.code, made.base_code(0), products, *(base.function for base in made.bases)
+        members.setdefault(key, []).append((place, made))
+    kinds, order = [], []
+    for same in members.values():
+        kinds.append(_kind(layers.pairs, same, len(order)))
+        order += [place for place, _ in same]
+    codes, bases, products = (";".join(key[part] for key in members) for part in range(3))
+    return Packed(tuple(kinds), codes, bases, products, order)
+
+
+def _kind(pairs: Sequence[Pairs], members: Sequence[tuple[int, Operands]], first: int) -> tuple[Any, ...]:
+    made = [operands for _, operands in members]
+    parameters = torch.stack([pairs[place].parameters for place, _ in members]).float()
+    # Of distances by differences, single columns are loaded: they stand without gaps, as rows do elsewhere.
+    beside = [
+        _beside([each.bases[number] for each in made], by_columns=kind == "norm")
+        for number, (kind, _) in enumerate(made[0].kinds)
+    ]
+    spans = torch.tensor([columns for _, columns in beside], device=parameters.device).transpose(0, 1).contiguous()
+    return tuple(base for base, _ in beside), spans, parameters, first, len(made)
+
+
+def _beside(bases: Sequence[Base], *, by_columns: bool) -> tuple[Base, list[tuple[int, int]]]:
+    """Return the same base of several representations as one, and the columns of each."""
+    widths = [ceil_div(base.width, ALIGNED) * ALIGNED for base in bases]
+    starts = [sum(widths[:place]) for place in range(len(widths))]
+    shape = (sum(widths), len(bases[0].x)) if by_columns else (len(bases[0].x), sum(widths))
+    rows = bases[0].x.new_zeros(shape)
+    rows = rows.T if by_columns else rows
+    for base, start in zip(bases, starts, strict=True):
+        rows[:, start : start + base.width] = base.x
+    norms = None if bases[0].x_norms is None else torch.stack([base.x_norms for base in bases])
+    step = rows.stride(0), rows.stride(1)
+    one = Base(rows, rows, norms, norms, *step, *step, rows.shape[1], bases[0].function)
+    return one, list(zip(starts, widths, strict=True))
+
+
+def room_of(layers: Layers, target: str) -> tuple[torch.dtype, str]:
+    """Return what tiles are kept in, and how they are multiplied.
+
+    Values of bfloat16 rows are kept in bfloat16. Those of float16 rows are not rounded: it might not hold them.
+    """
+    if {p.x.dtype for p in layers.pairs} == {torch.bfloat16}:
+        return torch.bfloat16, "half"
+    return torch.float32, layers.pairs[0].precision or accurate(target)
