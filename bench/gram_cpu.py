@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from bench import limits, paths
+from bench import limits
 from bench.agreement import Within
 from bench.command import parser
-from bench.harness import TIMES, Contender, cells, compare, peaks, speeds
-from bench.peers import Worker
+from bench.harness import TIMES, Contender, Question, answers, peers_of, speeds
 from bench.table import Table
 from lamina_kernels import gram
 
@@ -43,42 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     quick, most = given.quick, given.rows
     size = 128 if quick else None
     machine = [limits.gemm("fp32", "cpu", size), limits.gemm("fp64", "cpu", size), limits.exp()]
-    rows, samples, versions = [], {}, {}
-    # A smoke run makes do without the peers' environment.
-    peers = None if quick and not paths.PEERS.exists() else Worker(paths.PEERS)
-    try:
-        for n in (300,) if quick else (most // 5, most):
-            arrays = drawn(n)
-            needs = {"GEMM fp32": 2.0 * n * n * D, "exp fp32": 1.0 * n * n}
-            contenders = [
-                Contender("scikit-learn, in blocks", "bench.gram_cpu:by_sklearn", needs=needs),
-                Contender("blocked", "bench.gram_cpu:blocked", needs={name: each / 2 for name, each in needs.items()}),
-            ]
-            if peers is not None:
-                contenders.insert(0, Contender("KeOps", "bench.peer_calls.keops:product", peer=True, needs=needs))
-            what = f"n = {n:,}"
-            seconds = compare(
-                contenders,
-                arrays,
-                {"out": truth(**arrays)},
-                rule=RULE,
-                limits=machine,
-                repetitions=1 if quick else REPETITIONS[n == most],
-                device="cpu",
-                peers=peers,
-                description=what,
-            )
-            samples[what] = seconds
-            added = {} if quick else peaks(contenders, arrays, device="cpu", description=what)
-            for contender in contenders:
-                row = {"n": n, "by": contender.name} | cells(contender, machine, seconds)
-                row["peak, MiB"] = added[contender.name] / 2**20 if added else None
-                rows.append(row)
-        if peers is not None:
-            versions = peers.ask("versions", packages=["pykeops"])
-    finally:
-        if peers is not None:
-            peers.close()
+    with peers_of(quick) as peers:
+        asked = questions([300] if quick else [most // 5, most], with_peers=peers is not None, quick=quick)
+        rows, samples = answers(asked, rule=RULE, limits=machine, device="cpu", peers=peers, quick=quick)
+        versions = {} if peers is None else peers.ask("versions", packages=["pykeops"])
     Table(
         question="How fast is a product with an RBF kernel's matrix on a CPU, and in how much memory?",
         columns=["n", "by", *TIMES, "peak, MiB"],
@@ -99,6 +66,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         versions=versions,
         samples=samples,
     ).publish("gram_cpu", quick=quick)
+
+
+def questions(sizes: Sequence[int], *, with_peers: bool, quick: bool) -> Iterator[Question]:
+    """Yield what is asked of each size; the largest comes last."""
+    for n in sizes:
+        arrays = drawn(n)
+        needs = {"GEMM fp32": 2.0 * n * n * D, "exp fp32": 1.0 * n * n}
+        contenders = [
+            Contender("scikit-learn, in blocks", "bench.gram_cpu:by_sklearn", needs=needs),
+            Contender("blocked", "bench.gram_cpu:blocked", needs={name: each / 2 for name, each in needs.items()}),
+        ]
+        if with_peers:
+            contenders.insert(0, Contender("KeOps", "bench.peer_calls.keops:product", peer=True, needs=needs))
+        repetitions = 1 if quick else REPETITIONS[n == sizes[-1]]
+        yield Question({"n": n}, arrays, contenders, {"out": truth(**arrays)}, repetitions)
 
 
 def drawn(n: int) -> dict[str, np.ndarray]:

@@ -7,16 +7,16 @@ does the work once and gives its result as named parts. It may stand in this env
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from bench import clock
+from bench import clock, paths
 from bench.agreement import Within
 from bench.limits import Limit
-from bench.paths import OURS, PEERS
 from bench.peers import Worker
 from bench.table import spread
 from bench.worker import resolve
@@ -92,10 +92,80 @@ def peaks(contenders: Iterable[Contender], arrays: Arrays, *, device: str, descr
     """Return the bytes that each contender's first call adds, in a fresh process that already holds the arrays."""
     added = {}
     for contender in track(list(contenders), f"{description}: memory"):
-        with Worker(PEERS if contender.peer else OURS) as worker:
+        with Worker(paths.PEERS if contender.peer else paths.OURS) as worker:
             worker.prepare(contender.name, contender.call, arrays, device, contender.options)
             added[contender.name] = worker.ask("added", case=contender.name)
     return added
+
+
+@dataclass(frozen=True)
+class Question:
+    """What several contenders are asked.
+
+    Attributes:
+        cells: What tells its rows from those of others, by column.
+        arrays: Of what.
+        contenders: Whom.
+        expected: The true answer.
+        repetitions: How often each is timed.
+    """
+
+    cells: Mapping[str, Any]
+    arrays: Arrays
+    contenders: Sequence[Contender]
+    expected: Mapping[str, Any]
+    repetitions: int
+
+    def __str__(self) -> str:
+        """Name the question in words."""
+        return ", ".join(value if isinstance(value, str) else f"{key} = {value:,}" for key, value in self.cells.items())
+
+
+def answers(
+    questions: Iterable[Question],
+    *,
+    rule: Within,
+    limits: Sequence[Limit],
+    device: str,
+    peers: Worker | None,
+    quick: bool,
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, list[float]]]]:
+    """Compare and time the contenders of each question, and measure what each adds to memory, unless it is quick.
+
+    Returns:
+        A row a contender: the question's cells, `by`, those of `cells`, and `peak, MiB`; and the seconds by question.
+    """
+    rows: list[dict[str, Any]] = []
+    samples = {}
+    for question in questions:
+        arrays, contenders, description = question.arrays, question.contenders, str(question)
+        seconds = compare(
+            contenders,
+            arrays,
+            question.expected,
+            rule=rule,
+            limits=limits,
+            repetitions=question.repetitions,
+            device=device,
+            peers=peers,
+            description=description,
+        )
+        samples[description] = seconds
+        added = {} if quick else peaks(contenders, arrays, device=device, description=description)
+        for contender in contenders:
+            row = {**question.cells, "by": contender.name} | cells(contender, limits, seconds)
+            rows.append(row | {"peak, MiB": added[contender.name] / 2**20 if added else None})
+    return rows, samples
+
+
+@contextmanager
+def peers_of(quick: bool) -> Iterator[Worker | None]:
+    """Open the peers' environment; a smoke run makes do without."""
+    if quick and not paths.PEERS.exists():
+        yield None
+    else:
+        with Worker(paths.PEERS) as worker:
+            yield worker
 
 
 PAUSE = 0.01

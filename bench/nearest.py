@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 
-from bench import limits, paths
+from bench import limits
 from bench.agreement import Within
 from bench.command import best_device, is_quick
-from bench.harness import TIMES, Contender, cells, compare, peaks, speeds
-from bench.peers import Worker
+from bench.harness import TIMES, Contender, Question, answers, peers_of, speeds
 from bench.table import Table
 from lamina_kernels import gram
 
@@ -44,33 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = best_device()
     size = 128 if quick else None
     machine = [limits.gemm("fp32", device, size), *([limits.gemm("bf16", device, size)] if device == "cuda" else [])]
-    rows, samples, versions = [], {}, {}
-    # A smoke run makes do without the peers' environment.
-    peers = None if device != "cpu" or (quick and not paths.PEERS.exists()) else Worker(paths.PEERS)
-    try:
-        for what, arrays, contenders, expected in questions(device, quick=quick, with_peers=peers is not None):
-            seconds = compare(
-                contenders,
-                arrays,
-                expected,
-                rule=RULE,
-                limits=machine,
-                repetitions=1 if quick else REPETITIONS[device],
-                device=device,
-                peers=peers,
-                description=what,
-            )
-            samples[what] = seconds
-            added = {} if quick else peaks(contenders, arrays, device=device, description=what)
-            for contender in contenders:
-                row = {"what": what, "by": contender.name} | cells(contender, machine, seconds)
-                row["peak, MiB"] = added[contender.name] / 2**20 if added else None
-                rows.append(row)
-        if peers is not None:
-            versions = peers.ask("versions", packages=["faiss-cpu"])
-    finally:
-        if peers is not None:
-            peers.close()
+    with peers_of(quick) if device == "cpu" else nullcontext() as peers:
+        asked = questions(device, quick=quick, with_peers=peers is not None)
+        rows, samples = answers(asked, rule=RULE, limits=machine, device=device, peers=peers, quick=quick)
+        versions = {} if peers is None else peers.ask("versions", packages=["faiss-cpu"])
     Table(
         question="How fast are the nearest rows, and in how much memory?",
         columns=["what", "by", *TIMES, "peak, MiB"],
@@ -92,10 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     ).publish("nearest", device=device, quick=quick)
 
 
-def questions(
-    device: str, *, quick: bool, with_peers: bool
-) -> Iterator[tuple[str, dict[str, np.ndarray], list[Contender], Result]]:
-    """Yield what is asked, of what arrays, of whom, and the true answer for the first rows."""
+def questions(device: str, *, quick: bool, with_peers: bool) -> Iterator[Question]:
+    """Yield what is asked; the true answer is that of the first rows."""
+    repetitions = 1 if quick else REPETITIONS[device]
     for n, d in [(400, 8)] if quick else NEAREST[device]:
         arrays = {"x": normal(n, d, seed=n)}
         options, needs = {"k": K, "first": FIRST}, {"GEMM fp32": 2.0 * n * n * d}
@@ -109,7 +85,8 @@ def questions(
             contenders.append(Contender("FAISS flat", call, options, peer=True, needs=needs))
         far = differences(arrays["x"][:FIRST], arrays["x"])
         expected = np.sort(far, axis=1)[:, 1 : K + 1]
-        yield f"k = {K}, n = {n}, d = {d}", arrays, contenders, {"distances": expected}
+        what = {"what": f"k = {K}, n = {n}, d = {d}"}
+        yield Question(what, arrays, contenders, {"distances": expected}, repetitions)
     for n, m, d in [(400, 30, 8)] if quick else CODES[device]:
         arrays = {"x": normal(n, d, seed=n), "codes": normal(m, d, seed=m + 1)}
         options, needs = {"first": FIRST}, {"GEMM fp32": 2.0 * n * m * d}
@@ -118,7 +95,8 @@ def questions(
             Contender("torch in blocks", "bench.nearest:codes_by_argmin", options, needs=needs),
         ]
         expected = differences(arrays["x"][:FIRST], arrays["codes"]).min(1)
-        yield f"argmin, n = {n}, {m} codes, d = {d}", arrays, contenders, {"distances": expected}
+        what = {"what": f"argmin, n = {n}, {m} codes, d = {d}"}
+        yield Question(what, arrays, contenders, {"distances": expected}, repetitions)
 
 
 def normal(n: int, d: int, *, seed: int) -> np.ndarray:
