@@ -1,25 +1,17 @@
 """How fast would attention be on an H100, by the instructions that its compiled kernels have?
 
-Nothing is measured here: no GPU was at hand. The counts are those of the committed tables of compiled code, the speeds
-those of the chip (132 multiprocessors at 1.83 GHz), and nothing is taken to overlap.
+Nothing is measured here: see `predicted`.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bench import paths
+from bench import predicted
 from bench.command import is_quick
+from bench.predicted import EXPONENTIALS, HERTZ, INSTRUCTIONS, PROCESSORS, PRODUCTS
 from bench.table import Table
-
-TABLES = paths.ROOT / "tests" / "kernels" / "aot"
-TARGET = "cuda:90"
-
-# Of one multiprocessor, a clock: operations of half precision, exponentials, other instructions of a thread.
-PRODUCTS, EXPONENTIALS, INSTRUCTIONS = 4096, 16, 128
-PROCESSORS, HERTZ = 132, 1.83e9
 
 
 class Kernel(NamedTuple):
@@ -62,7 +54,9 @@ PASSES = [
     Pass("without values: lse, max, entropy", 128, [Kernel(FORWARD, "bf16 d128 entropy without values", 1)], 1),
     Pass("forward: these, argmax, sum p2, distance", 128, [Kernel(FORWARD, "bf16 d128 distance", 2)], 2),
     Pass("forward: these, causal", 128, [Kernel(FORWARD, "bf16 d128 distance causal", 2)], 2),
+    Pass("forward: lse, max", 64, [Kernel(FORWARD, "bf16 d64", 2)], 2),
     Pass("forward: lse, max, entropy", 64, [Kernel(FORWARD, "bf16 d64 entropy", 2)], 2),
+    Pass("forward: these, argmax, sum p2, distance", 64, [Kernel(FORWARD, "bf16 d64 distance", 2)], 2),
     Pass("forward: these, argmax, sum p2, distance, causal", 64, [Kernel(FORWARD, "bf16 d64 distance causal", 2)], 2),
     Pass("forward: lse, max, entropy, causal", 256, [Kernel(FORWARD, "bf16 d256 entropy causal", 2)], 2),
     Pass(
@@ -104,18 +98,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns=["pass", "D", "instructions a score", "clocks a score", "TFLOP/s", "x forward"],
         rows=rows,
         notes=[
-            "a prediction: nothing here was measured",
+            *predicted.NOTES,
             f"clocks of a multiprocessor a score, one after the other: 2 D operations a product at {PRODUCTS}, "
             f"exponentials (two of KL and of JS, one of any other kernel) at {EXPONENTIALS}, all counted instructions "
             f"at {INSTRUCTIONS}",
-            f"{PROCESSORS} multiprocessors at {HERTZ / 1e9} GHz; bfloat16; counts of {TARGET} in tests/kernels/aot",
-            "TFLOP/s by convention: 2 products forward, 1 without values, 7 forward and backward, where the two "
+            "bfloat16; TFLOP/s by convention: 2 products forward, 1 without values, 7 forward and backward, where both "
             "kernels of the backward pass execute 7 by themselves; of causal attention the tiles that are visited",
             "left out: the edges of windows, launches, and whatever the kernels wait for; the same formula gives 660 "
             "TFLOP/s for products and exponentials alone at D = 128, where FlashAttention-3's authors measured 648",
-            "goals: 420 forward with entropy at D = 128, which adds at most 5 %; with argmax, sum of squares and "
-            "distance at most 15 %; with received at most 1.7 times the forward pass; both passes 300; a divergence at "
-            "most 2.2 times the forward pass",
+            "goals: 420 forward with entropy at D = 128, which adds at most 5 % (7 % at D = 64); with argmax, sum of "
+            "squares and distance at most 15 % (20 %); with received at most 1.7 times the forward pass; both passes "
+            "300; a divergence at most 2.2 times the forward pass",
             "JS and TV whose log-sum-exps are not known walk over the keys twice, of which the tables count one: they "
             "are left out",
         ],
@@ -127,22 +120,10 @@ def clocks(one: Pass) -> tuple[float, float]:
     """Return the clocks and the instructions of a multiprocessor a score."""
     took = counted = 0.0
     for family, row, products, exponentials in one.kernels:
-        instructions = counts(family)[row]
-        took += products * 2 * one.dim / PRODUCTS + exponentials / EXPONENTIALS + instructions / INSTRUCTIONS
+        instructions = predicted.counts(family)[row]
+        took += predicted.clocks(products * 2 * one.dim, exponentials, instructions)
         counted += instructions
     return took, counted
-
-
-def counts(family: str) -> dict[str, float]:
-    """Return the instructions a score of each compiled configuration, by the newest Triton of the table."""
-    with (TABLES / f"{family}.tsv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["target"] == TARGET]
-    newest = max(tuple(map(int, row["triton"].split("."))) for row in rows)
-    return {
-        row["configuration"]: float(row["instructions"])
-        for row in rows
-        if tuple(map(int, row["triton"].split("."))) == newest
-    }
 
 
 if __name__ == "__main__":

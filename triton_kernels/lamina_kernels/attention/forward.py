@@ -116,84 +116,111 @@ def attention_forward_kernel(
     first, second = none, none
     ahead = tl.zeros([ROWS], tl.float32)
     behind = tl.zeros([ROWS], tl.float32)
+    # Those of the keys behind alone, see below.
+    m_behind, l_behind, energy_behind, about_behind, first_behind, second_behind = m, none, none, about, none, none
     means = tl.zeros([ROWS, COLUMN_COUNT], tl.float32)
     for EDGE in tl.static_range(0, 2):
-        # First the tiles that every query sees whole.
-        for turn in range(turns(walk, EDGE, COLUMNS)):
-            tile = place_at(walk, turn, EDGE, COLUMNS)
-            start = first_of(sight, tile, BLOCK)
-            s = scores_at(scoring, start, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH)
-            these = start + tl.arange(0, COLUMNS)
-            if EDGE:
-                s = tl.where(
-                    visible(sight, tile, rows[:, None], positions, these[None, :], LEFT, RIGHT, BLOCK), s, UNSEEN
-                )
-
-            largest = tl.max(s, 1)
-            if TIER >= 2:
-                rises = largest > m
+        # First the tiles that every query sees whole; of those on both sides, the ones behind all queries.
+        for AHEAD in tl.static_range(0, 2 if BOTH and not EDGE else 1):
+            first_turn, last_turn = 0, turns(walk, EDGE, COLUMNS)
+            if BOTH and not EDGE:
+                turns_behind = (walk.cross_low - walk.full_low) // COLUMNS
+                if AHEAD:
+                    first_turn = turns_behind
+                else:
+                    last_turn = turns_behind
+            for turn in range(first_turn, last_turn):
+                tile = place_at(walk, turn, EDGE, COLUMNS)
+                start = first_of(sight, tile, BLOCK)
+                s = scores_at(scoring, start, PLAIN, CAPPED, PRECISION, DESCRIPTORS, COLUMNS, WIDTH)
+                these = start + tl.arange(0, COLUMNS)
                 if EDGE:
-                    rises |= (largest == m) & (start < where) & (m > UNSEEN)
-                where = tl.where(rises, start, where)
-            m_new = tl.maximum(m, largest)
-            if SIGMOID:
-                p = 1 / (1 + tl.exp2(-s * to_log2))
+                    s = tl.where(
+                        visible(sight, tile, rows[:, None], positions, these[None, :], LEFT, RIGHT, BLOCK), s, UNSEEN
+                    )
+
+                largest = tl.max(s, 1)
                 if TIER >= 2:
-                    squares += tl.sum(p * p, 1)
-            else:
-                z = under(s, m_new[:, None], to_log2)
-                p = tl.exp2(z)
-                rescale = fall(m, m_new, to_log2)
-                lower = (m - m_new) * to_log2
+                    rises = largest > m
+                    if EDGE:
+                        rises |= (largest == m) & (start < where) & (m > UNSEEN)
+                    where = tl.where(rises, start, where)
+                m_new = tl.maximum(m, largest)
+                if SIGMOID:
+                    p = 1 / (1 + tl.exp2(-s * to_log2))
+                    if TIER >= 2:
+                        squares += tl.sum(p * p, 1)
+                else:
+                    z = under(s, m_new[:, None], to_log2)
+                    p = tl.exp2(z)
+                    rescale = fall(m, m_new, to_log2)
+                    lower = (m - m_new) * to_log2
+                    if VALUE_WIDTH:
+                        acc *= rescale[:, None]
+                    means *= rescale[:, None]
+                    if MOMENTS:
+                        row_rescale, rescale, lower = rescale, rescale[:, None], lower[:, None]
+                        p_in_parts = in_parts(p, PARTS)
+                        # Where the tile starts.
+                        begin = (start - at.shift - rows).to(tl.float32)
+                        if EDGE:
+                            # A window may leave few keys of a tile.
+                            side = p * (begin[:, None] + tl.arange(0, COLUMNS).to(tl.float32)[None, :])
+                            if BOTH:
+                                tile_ahead = tl.sum(tl.maximum(side, 0.0), 1)
+                                tile_behind = -tl.sum(tl.minimum(side, 0.0), 1)
+                                moment = tile_ahead - tile_behind
+                            else:
+                                moment = tl.sum(side, 1)
+                            here = moment / tl.maximum(tl.sum(p, 1), 1e-37)
+                        else:
+                            here = begin + (COLUMNS - PARTS) / 2
+                        about_new = tl.where(rises, here, about)
+                        first, second = moved(l, first, second, about_new - about)
+                        about = about_new
+                        if EDGE:
+                            weights, tile_first, tile_second = moments(p_in_parts, begin - about)
+                        else:
+                            weights, tile_first, tile_second = moments_of_full(p_in_parts)
+                        if BOTH and EDGE:
+                            ahead, behind = row_rescale * ahead + tile_ahead, row_rescale * behind + tile_behind
+                        if not EDGE:
+                            tile_first, tile_second = moved(weights, tile_first, tile_second, about - here)
+                        first, second = rescale * first + tile_first, rescale * second + tile_second
+                        squares = rescale * rescale * squares + sums(p * p, PARTS)
+                    before = l * rescale
+                    if TIER >= 1:
+                        energy = rescale * energy + lower * before + sums(p * z, PARTS if MOMENTS else 0)
+                    l = before + (weights if MOMENTS else tl.sum(p, 1))  # noqa: E741
+                m = m_new
+                if TIER >= 3:
+                    functions = load_rows(
+                        columns_from, these, columns_row, these < at.keys, 0, column_count, COLUMN_COUNT
+                    )
+                    means = dot(p, functions, means, "bf16x3" if PRECISION == "half" else PRECISION)
                 if VALUE_WIDTH:
-                    acc *= rescale[:, None]
-                means *= rescale[:, None]
-                if MOMENTS:
-                    row_rescale, rescale, lower = rescale, rescale[:, None], lower[:, None]
-                    p_in_parts = in_parts(p, PARTS)
-                    # Where the tile starts.
-                    begin = (start - at.shift - rows).to(tl.float32)
-                    if EDGE:
-                        # A window may leave few keys of a tile.
-                        side = p * (begin[:, None] + tl.arange(0, COLUMNS).to(tl.float32)[None, :])
-                        moment = tl.sum(side, 1)
-                        here = moment / tl.maximum(tl.sum(p, 1), 1e-37)
-                        if BOTH:
-                            tile_ahead = tl.sum(tl.maximum(side, 0.0), 1)
-                            tile_behind = tl.maximum(tile_ahead - moment, 0.0)
-                    else:
-                        here = begin + (COLUMNS - PARTS) / 2
-                    about_new = tl.where(rises, here, about)
-                    first, second = moved(l, first, second, about_new - about)
-                    about = about_new
-                    if EDGE:
-                        weights, tile_first, tile_second = moments(p_in_parts, begin - about)
-                    else:
-                        weights, tile_first, tile_second = moments_of_full(p_in_parts)
-                        if BOTH:
-                            # All keys of the tile are on one side of all queries.
-                            moment = tl.sum(tile_first + (here[:, None] + tl.arange(0, PARTS)[None, :]) * weights, 1)
-                            tile_ahead, tile_behind = tl.maximum(moment, 0.0), tl.maximum(-moment, 0.0)
-                    if BOTH:
-                        ahead, behind = row_rescale * ahead + tile_ahead, row_rescale * behind + tile_behind
-                    if not EDGE:
-                        tile_first, tile_second = moved(weights, tile_first, tile_second, about - here)
-                    first, second = rescale * first + tile_first, rescale * second + tile_second
-                    squares = rescale * rescale * squares + sums(p * p, PARTS)
-                before = l * rescale
-                if TIER >= 1:
-                    energy = rescale * energy + lower * before + sums(p * z, PARTS if MOMENTS else 0)
-                l = before + (weights if MOMENTS else tl.sum(p, 1))  # noqa: E741
-            m = m_new
-            if TIER >= 3:
-                functions = load_rows(columns_from, these, columns_row, these < at.keys, 0, column_count, COLUMN_COUNT)
-                means = dot(p, functions, means, "bf16x3" if PRECISION == "half" else PRECISION)
-            if VALUE_WIDTH:
-                v_tile = load_tile(
-                    v_from, start, these < at.keys, at.part, key_head, v_row, value_width,
-                    DESCRIPTORS, COLUMNS, VALUE_WIDTH,
-                )  # fmt: skip
-                acc = dot(weights_as(p, v_tile), v_tile, acc, PRECISION)
+                    v_tile = load_tile(
+                        v_from, start, these < at.keys, at.part, key_head, v_row, value_width,
+                        DESCRIPTORS, COLUMNS, VALUE_WIDTH,
+                    )  # fmt: skip
+                    acc = dot(weights_as(p, v_tile), v_tile, acc, PRECISION)
+            if BOTH and not EDGE:
+                # What is summed so far is on one side of all queries.
+                moment = tl.sum(first + (about[:, None] + tl.arange(0, PARTS)[None, :]) * l, 1)
+                if AHEAD:
+                    ahead = tl.maximum(moment, 0.0)
+                    first_behind, second_behind = moved(l_behind, first_behind, second_behind, about - about_behind)
+                    fallen = fall(m_behind, m, to_log2)
+                    behind, fallen = behind * fallen, fallen[:, None]
+                    before, lower = l_behind * fallen, ((m_behind - m) * to_log2)[:, None]
+                    energy += fallen * energy_behind + lower * before
+                    l += before  # noqa: E741
+                    first, second = first + fallen * first_behind, second + fallen * second_behind
+                else:
+                    behind = tl.maximum(-moment, 0.0)
+                    m_behind, l_behind, energy_behind, about_behind = m, l, energy, about
+                    first_behind, second_behind = first, second
+                    l, energy, first, second = none, none, none, none  # noqa: E741
 
     if MOMENTS:
         key_mean, variance = mean_and_variance(l, first, second)

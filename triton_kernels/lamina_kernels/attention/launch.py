@@ -50,7 +50,8 @@ def forward_plan(problem: Problem, target: str) -> Launch:
     width, value_width = power_of_2(problem.q.shape[3]), power_of_2(problem.v.shape[3])
     columns = problem.columns if problem.tier >= 3 else None
     tier = min(problem.tier, 2) if columns is None else 3
-    tiles = fitted(tiling.forward(target, products, max(width, value_width), tier), problem)
+    bare = operands.is_plain(problem) and problem.mask is None
+    tiles = fitted(tiling.forward(target, products, max(width, value_width), tier, bare), problem)
     shared, programs = _shared(problem, products, tiles)
     written = (shared["splits"], *problem.q.shape[:3])
     new = problem.q.new_empty

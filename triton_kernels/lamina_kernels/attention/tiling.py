@@ -66,7 +66,7 @@ _SINGLE = {
 }
 
 
-def forward(target: str, products: str, width: int, tier: int) -> Tiling:
+def forward(target: str, products: str, width: int, tier: int, bare: bool) -> Tiling:
     """Return the tiles of the forward pass.
 
     Args:
@@ -74,9 +74,13 @@ def forward(target: str, products: str, width: int, tier: int) -> Tiling:
         products: "half", or how float32 is multiplied.
         width: The larger of the widths of keys and values, as a power of 2.
         tier: Which statistics; see `Problem`.
+        bare: Whether scores are products times a scale, without a block mask.
     """
     if products != "half":
         return _SINGLE[kind(target)]
+    if kind(target) == "blackwell" and bare and tier == 2 and width <= 64:
+        # What makes more of a score takes registers that this has not; with two tiles in flight they spill as well.
+        return Tiling(128, 64, 8, 3)
     return next(tiles for widest, highest, tiles in _HALF[kind(target)] if width <= widest and tier <= highest)
 
 
