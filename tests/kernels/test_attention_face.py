@@ -233,7 +233,7 @@ def test_without_a_gpu_triton_gives_way_to_nothing():
 
 
 def test_triton_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(dispatch, "_triton_is_installed", lambda: False)
+    monkeypatch.setattr(dispatch, "_TRITON_IS_INSTALLED", False)
     with pytest.raises(RuntimeError, match="attend: impl='triton' cannot run: Triton is not installed"):
         attend(Q, K, V, impl="triton")
 

@@ -7,11 +7,13 @@ import importlib.util
 import logging
 import os
 from collections.abc import Collection
-from functools import cache
 
 import torch
 
 _logger = logging.getLogger("lamina_kernels")
+
+# Looked up here: the compiler of torch 2.11 does not trace the search for a module.
+_TRITON_IS_INSTALLED = importlib.util.find_spec("triton") is not None
 
 
 def choose(op: str, forms: Collection[str], impl: str | None, *, default: str) -> str:
@@ -52,16 +54,11 @@ def triton_obstacle(tensor: torch.Tensor) -> str | None:
     """
     if tensor.dtype == torch.float64:
         return "float64 has the forms 'reference' and 'blocked' alone"
-    if not _triton_is_installed():
+    if not _TRITON_IS_INSTALLED:
         return "Triton is not installed"
     if tensor.device.type == "cuda" or interpreted():
         return None
     return f"the tensors are on {tensor.device}, a Triton kernel needs a GPU (or TRITON_INTERPRET=1, for tests)"
-
-
-@cache
-def _triton_is_installed() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 def demand_triton(op: str, tensor: torch.Tensor) -> None:
