@@ -9,10 +9,11 @@ import triton
 import triton.language as tl
 
 from lamina_kernels.gram import tree
+from lamina_kernels.gram.sums.program import block_of_rows, tile_of
 from lamina_kernels.gram.sums.weights import hidden, weighed
-from lamina_kernels.gram.tile import At, argument, numbers_of, products_of, rows_of, values
+from lamina_kernels.gram.tile import argument, values
 from lamina_kernels.gram.tile_functions import by_shape, has_shape, slope, value
-from lamina_kernels.gram.walk import tile_at, turns, walk_of
+from lamina_kernels.gram.walk import turns
 from lamina_kernels.tiles.dot import dot, dot_of_rows, rounded_for, weights_as
 from lamina_kernels.tiles.load import INDEX, load_rows
 
@@ -71,16 +72,10 @@ def gradients_kernel(
     The gradient of a kernel value is <g_i, v_j>, times the value if it is WEIGHTED (of its exponential). The grid is
     one-dimensional: blocks of rows run fastest, then parts of y, then blocks of columns.
     """
-    blocks = tl.cdiv(n, ROWS)
-    block = tl.program_id(0) % blocks
-    split = tl.program_id(0) // blocks % splits
-    first = tl.program_id(0) // blocks // splits * WIDTH
-
-    rows = block * ROWS + tl.arange(0, ROWS)
-    rows_valid = rows < n
-    numbers = numbers_of(parameters, CODE)
-    left = rows_of(bases, rows, rows_valid, BASES)
-    walk = walk_of(block, split, splits, m, SAME, ROWS, COLUMNS)
+    block, split, part, rows, rows_valid, numbers, left, walk = block_of_rows(  # pyright: ignore[reportGeneralTypeIssues]
+        bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
+    )
+    first = part * WIDTH
     MOVES: tl.constexpr = tree.base_kind(BASES, OF) != "dot"
     pulled = tl.zeros([ROWS, WIDTH], tl.float32)
     own = tl.zeros([ROWS], tl.float32)
@@ -89,13 +84,10 @@ def gradients_kernel(
         of_parameters = of_parameters + (tl.zeros([ROWS], ACROSS_TILES),)  # noqa: RUF005
     for EDGE in tl.static_range(0, 2):
         for turn in range(turns(walk, EDGE)):
-            columns = tile_at(walk, turn, EDGE) * COLUMNS + tl.arange(0, COLUMNS)
-            columns_valid = columns < m
-            at = At(rows, rows_valid, columns, columns_valid)
-            itself = None
-            if SAME and EDGE:
-                itself = rows[:, None] == columns[None, :]
-            products = products_of(bases, left, at, itself, BASES, PRECISION)
+            at, itself, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
+                bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS
+            )
+            columns, columns_valid = at.columns, at.columns_valid
             if G_CHUNK == 1:
                 of_row = tl.load(g + rows.to(INDEX) * g_row, mask=rows_valid, other=0.0)
                 of_column = tl.load(v + columns.to(INDEX) * v_row, mask=columns_valid, other=0.0)
@@ -151,7 +143,7 @@ def gradients_kernel(
         if first == 0:
             for number in tl.static_range(2 * tree.leaves(CODE)):
                 total = tl.sum(of_parameters[number], 0)
-                tl.store(by_leaf + (number * splits + split) * blocks + block, total)
+                tl.store(by_leaf + (number * splits + split) * tl.cdiv(n, ROWS) + block, total)
 
 
 @triton.jit

@@ -5,9 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from lamina_kernels.gram.sums.program import block_of_rows, tile_of
 from lamina_kernels.gram.sums.weights import hidden, weighed
-from lamina_kernels.gram.tile import At, numbers_of, products_of, rows_of, values
-from lamina_kernels.gram.walk import tile_at, turns, walk_of
+from lamina_kernels.gram.tile import values
+from lamina_kernels.gram.walk import turns
 from lamina_kernels.tiles.dot import dot, rounded_for, weights_as
 from lamina_kernels.tiles.load import INDEX, load_rows
 
@@ -37,16 +38,10 @@ def sums_kernel(
     The grid is one-dimensional: blocks of rows run fastest, then parts of y, then blocks of columns of v. Nobody else
     writes where a program writes.
     """
-    blocks = tl.cdiv(n, ROWS)
-    block = tl.program_id(0) % blocks
-    split = tl.program_id(0) // blocks % splits
-    first_value = tl.program_id(0) // blocks // splits * VALUES
-
-    rows = block * ROWS + tl.arange(0, ROWS)
-    rows_valid = rows < n
-    numbers = numbers_of(parameters, CODE)
-    left = rows_of(bases, rows, rows_valid, BASES)
-    walk = walk_of(block, split, splits, m, SAME, ROWS, COLUMNS)
+    _, split, part_of_v, rows, rows_valid, numbers, left, walk = block_of_rows(  # pyright: ignore[reportGeneralTypeIssues]
+        bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
+    )
+    first_value = part_of_v * VALUES
     if VALUES == 1:
         total = tl.zeros([ROWS], tl.float32)
     else:
@@ -54,13 +49,10 @@ def sums_kernel(
     lost = total
     for EDGE in tl.static_range(0, 2):
         for turn in range(turns(walk, EDGE)):
-            columns = tile_at(walk, turn, EDGE) * COLUMNS + tl.arange(0, COLUMNS)
-            columns_valid = columns < m
-            at = At(rows, rows_valid, columns, columns_valid)
-            itself = None
-            if SAME and EDGE:
-                itself = rows[:, None] == columns[None, :]
-            products = products_of(bases, left, at, itself, BASES, PRECISION)
+            at, itself, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
+                bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS
+            )
+            columns, columns_valid = at.columns, at.columns_valid
             k = values(products, bases, numbers, at, itself, CODE, BASES)
             if WEIGHTED:
                 k = weighed(k, x_term, y_term, at)

@@ -6,10 +6,11 @@ import triton
 import triton.language as tl
 
 from lamina_kernels.gram.sums.forward import added
+from lamina_kernels.gram.sums.program import block_of_rows, tile_of
 from lamina_kernels.gram.sums.weights import hidden
-from lamina_kernels.gram.tile import At, numbers_of, products_of, rows_of, values
+from lamina_kernels.gram.tile import values
 from lamina_kernels.gram.tile_functions import exp
-from lamina_kernels.gram.walk import tile_at, turns, walk_of
+from lamina_kernels.gram.walk import turns
 from lamina_kernels.tiles.dot import dot, rounded_for, weights_as
 from lamina_kernels.tiles.load import INDEX, load_rows
 
@@ -34,16 +35,9 @@ def softmax_kernel(
 
     Sums are relative to the largest value so far, and shrink when it rises. The grid is that of `sums_kernel`.
     """
-    blocks = tl.cdiv(n, ROWS)
-    block = tl.program_id(0) % blocks
-    split = tl.program_id(0) // blocks % splits
-    part = tl.program_id(0) // blocks // splits
-
-    rows = block * ROWS + tl.arange(0, ROWS)
-    rows_valid = rows < n
-    numbers = numbers_of(parameters, CODE)
-    left = rows_of(bases, rows, rows_valid, BASES)
-    walk = walk_of(block, split, splits, m, SAME, ROWS, COLUMNS)
+    _, split, part, rows, rows_valid, numbers, left, walk = block_of_rows(  # pyright: ignore[reportGeneralTypeIssues]
+        bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
+    )
     top = tl.full([ROWS], NOTHING, tl.float32)
     mass = tl.zeros([ROWS], tl.float32)
     mass_lost = tl.zeros([ROWS], tl.float32)
@@ -54,13 +48,10 @@ def softmax_kernel(
     lost = total
     for EDGE in tl.static_range(0, 2):
         for turn in range(turns(walk, EDGE)):
-            columns = tile_at(walk, turn, EDGE) * COLUMNS + tl.arange(0, COLUMNS)
-            columns_valid = columns < m
-            at = At(rows, rows_valid, columns, columns_valid)
-            itself = None
-            if SAME and EDGE:
-                itself = rows[:, None] == columns[None, :]
-            products = products_of(bases, left, at, itself, BASES, PRECISION)
+            at, itself, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
+                bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS
+            )
+            columns, columns_valid = at.columns, at.columns_valid
             s = values(products, bases, numbers, at, itself, CODE, BASES)
             if y_term is not None:
                 term = tl.load(y_term + columns.to(INDEX), mask=columns_valid, other=0.0)
