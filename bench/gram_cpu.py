@@ -78,7 +78,8 @@ def questions(sizes: Sequence[int], *, with_peers: bool, quick: bool) -> Iterato
             Contender("blocked", "bench.gram_cpu:blocked", needs={name: each / 2 for name, each in needs.items()}),
         ]
         if with_peers:
-            contenders.insert(0, Contender("KeOps", "bench.peer_calls.keops:product", peer=True, needs=needs))
+            call = "bench.peer_calls.keops:product"
+            contenders.insert(0, Contender("KeOps", call, {"checked": CHECKED}, peer=True, needs=needs))
         repetitions = 1 if quick else REPETITIONS[n == sizes[-1]]
         yield Question({"n": n}, arrays, contenders, {"out": truth(**arrays)}, repetitions)
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from pykeops.torch import LazyTensor  # pyright: ignore[reportMissingImports]
 
-CHECKED = 1000
-"""Rows of the result that are compared, as in bench/gram_cpu.py."""
 
+def product(x: np.ndarray, v: np.ndarray, *, device: str, checked: int) -> Callable[[], dict[str, torch.Tensor]]:
+    """The RBF kernel of bandwidth sqrt(d) as a symbolic matrix, times the values; compiled before it returns.
 
-def product(x: np.ndarray, v: np.ndarray, *, device: str) -> Callable[[], dict[str, torch.Tensor]]:
-    """The RBF kernel of bandwidth sqrt(d) as a symbolic matrix, times the values; compiled before it returns."""
+    Of the result, about `checked` rows are returned.
+    """
     rows, values = torch.from_numpy(x).to(device), torch.from_numpy(v).to(device)
     scale = 0.5 / x.shape[1]
 
@@ -22,4 +22,4 @@ def product(x: np.ndarray, v: np.ndarray, *, device: str) -> Callable[[], dict[s
         return (-scale * distances).exp() @ values
 
     times(rows[:10])
-    return lambda: {"out": times(rows)[:: max(1, len(x) // CHECKED)]}
+    return lambda: {"out": times(rows)[:: max(1, len(x) // checked)]}

@@ -44,6 +44,8 @@ ANSWERS = {
     "training_with_saves": ["no saves", "lamina, save"],
     "cka_grid": ["lamina, in one go: feature products", "lamina, call by call"],
     "cka_matrix": ["4 passes of row_sums", "its 3 matrix products", "cka_matrix"],
+    "gram_sums": ["lamina, bf16x3", "by products", "by distances"],
+    "gram_predicted": ["RBF row sums", "Laplace product, 16 columns"],
     "gram_cpu": ["scikit-learn, in blocks", "blocked"],
     "sparse_step": ["lamina", "torch topk + dense"],
     "sweep_cached": ["the pairs' lines, read and parsed as JSON", "all same-step pairs"],
