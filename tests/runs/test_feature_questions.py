@@ -12,6 +12,8 @@ import pytest
 
 import lamina
 from lamina.errors import NotFoundError, SchemaError
+from lamina.runs import feature_stats
+from lamina.runs.scan import features
 from tests.faults import broken
 
 SITE = "mlp.output/sae"
@@ -83,6 +85,18 @@ def test_the_strongest_activations_with_their_neighbors(
         found = run.top_examples(SITE, feature, k=k, context=context)
         assert found.columns == ["rank", "offset", "value", "row", "step", "example", "position", "token"]
         assert found.rows() == wanted
+
+
+def test_batches_of_any_size_say_the_same(case: tuple[lamina.Run, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    run, dense = case
+    whole = run.features(SITE).collect()
+    monkeypatch.setattr(feature_stats, "_MERGED", 1)
+    for units, rows in ((1, 1 << 18), (7, 3), (1 << 21, 5)):
+        monkeypatch.setattr(features, "_UNITS", units)
+        monkeypatch.setattr(features, "_ROWS", rows)
+        assert run.features(SITE).collect().equals(whole)
+        assert run.features(SITE).head(11).collect().equals(whole.head(11))
+        test_stats_are_those_of_the_dense_codes((run, dense))
 
 
 def test_wrong_neighbors_would_be_noticed(case: tuple[lamina.Run, np.ndarray]) -> None:

@@ -57,7 +57,7 @@ class Featured(Opened):
             SchemaError: The site holds no sparse codes.
 
         Cost:
-            Two passes over the codes; memory for the histogram, whatever the number of rows.
+            A pass over the codes; memory for the bins of the histogram that have values, whatever the number of rows.
 
         Example:
             >>> import lamina, tempfile, torch
@@ -70,7 +70,7 @@ class Featured(Opened):
             [(0, 0, 0.0, None, None, True), (1, 1, 0.5, 3.0, 4, False), (2, 2, 1.0, 3.0, 4, False)]
         """
         width, rows = self._check_sparse(site)
-        return feature_stats(self._wide.features(site).frame(), width, rows)
+        return feature_stats(self._wide.features(site), width, rows)
 
     def top_examples(self, site: str, feature: int, *, k: int = 20, context: int = 8) -> pl.DataFrame:
         """Where a feature of sparse codes is most active, with the rows around it in the same example.

@@ -7,7 +7,7 @@ predicate.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import TYPE_CHECKING
@@ -63,6 +63,10 @@ class Features:
     def frame(self) -> pl.LazyFrame:
         """The LazyFrame; nothing is read before it is collected."""
         return register_io_source(self._batches, schema=pl.Schema(self._columns | self._units), is_pure=True)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """These columns, as far as there are such, batch by batch."""
+        return self._batches([name for name in columns if name in self._columns | self._units], None, None, None)
 
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
