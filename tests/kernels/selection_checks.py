@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lamina_kernels.gram import Assigned, Nearest
 from tests.kernels import selection_faults  # noqa: F401  # where the interpreter runs too
+from tests.kernels.covering import pairwise
 from tests.kernels.hsic_checks import normal, poisoned
 
 Search = Callable[..., Nearest]
@@ -51,12 +52,12 @@ def neighbors_on_a_lattice(nearest: Search) -> None:
     axis = torch.arange(5.0, device="cpu")
     lattice = torch.cartesian_prod(axis, axis, axis) - 2
     lattice = lattice[torch.randperm(125, generator=torch.Generator().manual_seed(0), device="cpu")]
-    for distance in of_integers(nearest):
+    dtypes = [torch.float32, torch.float16]
+    for case in pairwise({"distance": of_integers(nearest), "k": [1, 7, 64], "dtype": dtypes}):
+        distance, k, dtype = case.values()
         values, places = whole(lattice, lattice, distance).sort(dim=1, stable=True)
-        for k in (1, 7, 64):
-            for dtype in (torch.float32, torch.float16):
-                found = nearest(on(lattice).to(dtype), None, k, distance=distance)
-                equal(found, values[:, :k], places[:, :k])
+        found = nearest(on(lattice).to(dtype), None, k, distance=distance)
+        equal(found, values[:, :k], places[:, :k])
 
 
 def on(x: Tensor) -> Tensor:
