@@ -119,8 +119,8 @@ def attend(
 
     Cost:
         4 B H N M D operations forward and about 10 backward, half if causal; memory O(N D). Without values, 2 and about
-        6. `received`, `block_mass` and `share` together 2 B H N M D more. `block_mass` holds N M / 16384 numbers a
-        head.
+        6. `received`, `block_mass` and `share` together 2 B H N M D more, and in Triton `topk`, which has a kernel of
+        its own, as many again. `block_mass` holds N M / 16384 numbers a head.
 
     Source:
         The online softmax of Milakov and Gimelshein (2018) and FlashAttention (Dao et al., 2022); entropy relative to
