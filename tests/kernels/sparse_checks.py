@@ -45,6 +45,11 @@ def first_of_the_largest(pre: Tensor, k: int) -> Tensor:
     return torch.zeros_like(pre, dtype=torch.bool).scatter(1, order, True)
 
 
+def impl_of(encode: Any) -> str:
+    """Return which form a check was given."""
+    return encode.keywords["impl"]
+
+
 def same(encoded: Encoded, kept: Tensor, values: Tensor) -> None:
     """Assert that exactly these entries are kept, in ascending ids, with these values."""
     codes = encoded.codes.csr()
@@ -54,23 +59,58 @@ def same(encoded: Encoded, kept: Tensor, values: Tensor) -> None:
     assert torch.equal(codes.values.double(), values[kept].double())
 
 
-def ties_are_decided_by_the_id(encode: Encode) -> None:
+def the_largest_of_each_row(encode: Encode) -> None:
     """The same entries as a stable sort of the integers, in every dtype, whatever the sizes of tiles."""
     x, weight, bias, pre = whole_problem()
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+    single = (torch.float16, torch.bfloat16, torch.float32)
+    for dtype in single if impl_of(encode) == "triton" else (*single, torch.float64):
         arguments = x.to(dtype), weight.to(dtype), bias.to(dtype)
         for k in (7, 50) if dtype != torch.float32 else (1, 7, 50, 96):
             with poisoned():
                 encoded = encode(*arguments, select=TopK(k))
             same(encoded, first_of_the_largest(pre, k), pre.relu())
             assert encoded.codes.indptr is None
+    same(encode(x, weight, None, select=TopK(7, relu=False)), first_of_the_largest(pre - bias.long(), 7), pre - bias)
+    # Rows and units with strides.
+    wide = torch.stack([x.T, x.T]).permute(2, 1, 0)[..., 0]
+    same(encode(wide, weight.T.contiguous().T, bias, select=TopK(9)), first_of_the_largest(pre, 9), pre.relu())
+
+
+def ties_are_decided_by_the_id(encode: Encode) -> None:
+    """What is chosen from all rows together, or from each run of units."""
+    x, weight, bias, pre = whole_problem()
     for k in (1, 5, 96):
         flat = first_of_the_largest(pre.view(1, -1), 60 * k).view_as(pre)
         same(encode(x, weight, bias, select=BatchTopK(k, relu=False)), flat, pre)
     for k, groups in ((1, 48), (3, 4), (8, 12), (48, 2)):
         runs = first_of_the_largest(pre.view(60 * groups, -1), k).view_as(pre)
         same(encode(x, weight, bias, select=GroupTopK(k, groups)), runs, pre.relu())
-    same(encode(x, weight, None, select=TopK(7, relu=False)), first_of_the_largest(pre - bias.long(), 7), pre - bias)
+
+
+def units_that_a_sample_does_not_tell_of(encode: Encode) -> None:
+    """Every eighth unit is far larger, or far smaller, than the others: too few, or too many, reach the sample's."""
+    x, weight = integers(20, 6, seed=0).abs().float(), integers(800, 6, seed=1).float()
+    for factor in (100, 0):
+        planted = weight.clone()
+        planted[::8] = factor * planted[::8].abs()
+        pre = (x.double() @ planted.double().T).long()
+        for k in (3, 30):
+            same(encode(x, planted, None, select=TopK(k)), first_of_the_largest(pre, k), pre.relu())
+
+
+def broken_rows_show(encode: Encode) -> None:
+    """Of a row that is not finite, or that overflows, all values are NaN; the others are as they were."""
+    x, weight = normal(9, 4, seed=0), normal(80, 4, seed=1)
+    expected = encode(x, weight, select=TopK(3)).codes
+    for bad in (math.nan, math.inf, 1e38):
+        broken = x.clone()
+        broken[4] = bad
+        with poisoned():
+            found = encode(broken, 10 * weight if bad == 1e38 else weight, select=TopK(3)).codes
+        assert found.values.isnan().all(1).tolist() == [row == 4 for row in range(9)]
+        others = torch.tensor([0, 1, 2, 3, 5, 6, 7, 8])
+        assert torch.equal(found.ids[others], expected.ids[others])
+    assert encode(x, weight.index_fill(0, torch.tensor([70]), math.nan), select=TopK(3)).codes.values.isnan().all()
 
 
 def thresholds_are_not_reached_by_what_equals_them(encode: Encode) -> None:
@@ -214,6 +254,35 @@ def nothing_to_encode(encode: Encode) -> None:
     assert encode(*zeros, select=HardASH(0.2)).codes.nnz == encode(*zeros, select=MassShare(0.5, 3)).codes.nnz == 0
     assert encode(*zeros, select=TopK(2)).codes.ids.tolist() == [[0, 1]] * 3
     assert encode(torch.ones(2, 3), torch.ones(0, 3), select=ReLU()).codes.shape == (2, 0)
+
+
+def rows_of_any_shape(encode: Encode) -> None:
+    """Values and gradients against float64, within twice the error of plain torch, for shapes that fill no tile."""
+    half, single = torch.float16, torch.float32
+    for n, d, m, k, dtype in ((1, 1, 40, 3, single), (67, 33, 700, 32, single), (40, 70, 300, 5, half)):
+        x, weight, bias = (normal(*s, seed=i, dtype=dtype) for i, s in enumerate(((n, d), (m, d), (m,))))
+        g = normal(n, k, seed=3, dtype=dtype)
+
+        def of(x: Tensor, weight: Tensor, bias: Tensor, ids: Tensor | None, k: int = k, g: Tensor = g) -> list[Tensor]:
+            leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+            if ids is None:
+                found = encode(*leaves, select=TopK(k, relu=False))
+                assert found.impl == impl_of(encode)
+                values, ids = found.codes.values, found.codes.ids.long()
+            else:
+                values = (leaves[0] @ leaves[1].T + leaves[2]).gather(1, ids)
+            return [ids, values, *torch.autograd.grad(values, leaves, g.to(x.dtype))]
+
+        ids, *found = of(x, weight, bias, None)
+        _, *plain = of(x, weight, bias, ids)
+        _, *exact = of(x.double(), weight.double(), bias.double(), ids)
+        pre = x.double() @ weight.double().T + bias.double()
+        least = pre.gather(1, ids).amin(1)
+        # What is left out is not larger than what is kept, but for rounding.
+        assert bool((pre.scatter(1, ids, -torch.inf).amax(1) <= least + 1e-5 * pre.abs().max()).all())
+        for ours, theirs, truth in zip(found, plain, exact, strict=True):
+            rounding = torch.finfo(dtype).eps * truth.abs().max()
+            assert (ours - truth).abs().max() <= 2 * (theirs - truth).abs().max() + rounding
 
 
 def gradients(encode: Encode, select: Callable[[], Any], extra: list[Tensor]) -> list[Tensor]:

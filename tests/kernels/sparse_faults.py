@@ -167,3 +167,49 @@ def statistics_forget_a_batch(patch: pytest.MonkeyPatch) -> None:
 
     for module in (activity, pairs, quantiles, top_rows):
         patch.setattr(module, "observed", lossy)
+
+
+def _encode_launch(patch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Replace arguments of the Triton kernel behind `encode`."""
+    from lamina_kernels.sparse.encoding import launch
+
+    whole = launch.plan
+    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(arguments=p.arguments | changes))
+
+
+@fault
+def encode_kernel_forgets_the_bias(patch: pytest.MonkeyPatch) -> None:
+    """Pre-activations are products alone."""
+    _encode_launch(patch, bias=None)
+
+
+@fault
+def encode_kernel_leaves_units_out(patch: pytest.MonkeyPatch) -> None:
+    """The last units are not there."""
+    _encode_launch(patch, m=70)
+
+
+@fault
+def encode_kernel_trusts_its_sample(patch: pytest.MonkeyPatch) -> None:
+    """No row is encoded a second time."""
+    from lamina_kernels.sparse.encoding import launch
+
+    whole = launch._of_piece
+
+    def trusting(*given: Any) -> Any:
+        values, ids, open_ = whole(*given)
+        return values, ids, torch.zeros_like(open_)
+
+    patch.setattr(launch, "_of_piece", trusting)
+
+
+@fault
+def encode_kernel_is_not_launched(patch: pytest.MonkeyPatch) -> None:
+    """What is stored is what stood in memory."""
+    from lamina_kernels.sparse.encoding import launch
+
+    def nothing(kernel: Any, planned: Any, like: torch.Tensor) -> None:
+        planned.arguments["counts"].fill_(1)
+        planned.arguments["values"].normal_()
+
+    patch.setattr(launch, "run", nothing)

@@ -20,8 +20,17 @@ from lamina_kernels.gram.paired import launch, problem
 from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.selection import launch as nearest
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
+from lamina_kernels.sparse.encoding.forward import groups_above_kernel
 from lamina_kernels.tiles.launch import Launch
-from tests.kernels.aot import attention, attention_backward, attention_divergence, gram_sums, layers, sparse_decode
+from tests.kernels.aot import (
+    attention,
+    attention_backward,
+    attention_divergence,
+    gram_sums,
+    layers,
+    sparse_decode,
+    sparse_encode,
+)
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
 
@@ -143,6 +152,10 @@ FAMILIES = {
     "layers": {
         name: Configuration(name, layers_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=name not in layers.OTHERWISE)
         for name, main, plan in layers.launches()
+    },
+    "sparse_encode": {
+        name: Configuration(name, groups_above_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        for name, main, plan in sparse_encode.launches()
     },
     "pointwise": {
         name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)

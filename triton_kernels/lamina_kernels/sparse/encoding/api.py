@@ -12,11 +12,11 @@ from torch import Tensor
 from lamina_kernels import dispatch
 from lamina_kernels.sparse.codes import Codes
 from lamina_kernels.sparse.encoding import op, reference
-from lamina_kernels.sparse.encoding.problem import problem
+from lamina_kernels.sparse.encoding.problem import Largest, Problem, Rule, problem
 from lamina_kernels.sparse.encoding.selection import Selection
 from lamina_kernels.sparse.encoding.topk import TopK
 
-Impl = Literal["reference", "blocked"]
+Impl = Literal["reference", "blocked", "triton"]
 Statistic = Literal["counts", "sums", "positive"]
 _STATISTICS = ("counts", "sums", "positive")
 
@@ -88,8 +88,10 @@ def encode(
         bias: [M], likewise, or None.
         select: `TopK`, `GroupTopK`, `MassShare`, `BatchTopK`, `JumpReLU`, `ReLU`, `Gated`, `KWinners` or `HardASH`.
         statistics: What to tell of each unit: `"counts"`, `"sums"`, `"positive"`.
-        impl: `"reference"` holds all pre-activations and is differentiated by torch; `"blocked"`, the default, holds a
-            tile. Gradients of `"blocked"` come from what was kept alone, and are the same bits in every run.
+        impl: `"reference"` holds all pre-activations and is differentiated by torch; `"blocked"` holds a tile;
+            `"triton"` has `TopK` and `KWinners` without a boost, on a GPU (or with `TRITON_INTERPRET=1`), but not for
+            float64. None takes `"triton"` on a GPU where it can, else `"blocked"`. Gradients of both come from what was
+            kept alone, and are the same bits in every run.
 
     Returns:
         Codes with ascending ids, their pre-activations, statistics, and the form that ran. A row with a pre-activation
@@ -99,6 +101,8 @@ def encode(
     Raises:
         ValueError: Shapes, dtypes or devices that do not fit; a k above M; a statistic or a form that there is not.
         TypeError: `select` is no selection.
+        NotImplementedError: `impl="triton"` for another selection, or for the statistic `"positive"`.
+        RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
         2 n M d operations and one or two looks at each of the n M products; memory of what is kept, of M, and a tile of
@@ -118,8 +122,8 @@ def encode(
         raise ValueError(f"encode: statistics is {statistics!r}, expected some of {', '.join(map(repr, _STATISTICS))}")
     p = problem("encode", x, weight, bias)
     rule = select.rule(p)
-    form = dispatch.choose("encode", ("reference", "blocked"), impl, default="blocked")
     positive = "positive" in statistics
+    form = _form(p, rule, positive, impl)
     kept = (
         reference.keep(p, rule, positive=positive) if form == "reference" else op.keep(p, rule, form, positive=positive)
     )
@@ -131,6 +135,23 @@ def encode(
         kept.positive if positive else None,
     )
     return Encoded(codes.to(dtype=x.dtype), pre, told, form)
+
+
+def _form(p: Problem, rule: Rule, positive: bool, impl: Impl | None) -> str:
+    """Return the form that runs."""
+    written = isinstance(rule, Largest) and rule.groups == 1 and rule.boost is None and not rule.mass and not positive
+    default = written and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
+    form = dispatch.choose(
+        "encode", ("reference", "blocked", "triton"), impl, default="triton" if default else "blocked"
+    )
+    if form == "triton":
+        dispatch.demand_triton("encode", p.x)
+        if not written:
+            raise NotImplementedError(
+                "encode: impl='triton' has a kernel for TopK alone, without the statistic 'positive'; impl='blocked' "
+                "computes the others, on a GPU too"
+            )
+    return form
 
 
 def _by_unit(codes: Codes, numbers: Tensor) -> Tensor:

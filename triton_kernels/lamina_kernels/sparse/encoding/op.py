@@ -34,6 +34,11 @@ def keep(p: Problem, rule: Rule, form: str, *, positive: bool = False) -> Kept:
 
 def _run(p: Problem, rule: Rule, positive: bool, form: str) -> Kept:
     with plainly(p.x), torch.no_grad():
+        if form == "triton":
+            from lamina_kernels.sparse.encoding import launch
+
+            assert isinstance(rule, Largest)
+            return launch.keep(p, rule)
         return blocked.keep(p, rule, positive=positive)
 
 

@@ -1,0 +1,28 @@
+"""What is compiled of encoders ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+
+from lamina_kernels.sparse.encoding import launch
+from lamina_kernels.sparse.encoding.problem import Problem
+from lamina_kernels.tiles.launch import Launch
+
+
+def encode_launch(target: str, dtype: torch.dtype, width: int, *, bias: bool = False) -> Launch:
+    """Return the launch of `encode` with `TopK(32)` of 2048 rows and 16,384 units that nobody ever computes with."""
+    x, weight = torch.zeros(2048, width, dtype=dtype), torch.zeros(16_384, width, dtype=dtype)
+    p = Problem(x, weight, torch.zeros(16_384, dtype=dtype) if bias else None)
+    return launch.plan(p, torch.zeros(2048), 128, target)
+
+
+def launches() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
+    """Yield names, whether `make test` compiles them, and plans."""
+    half, single = torch.bfloat16, torch.float32
+    yield "bf16 d1024 bias", True, partial(encode_launch, dtype=half, width=1024, bias=True)
+    yield "bf16 d1024", False, partial(encode_launch, dtype=half, width=1024)
+    yield "fp16 d64", False, partial(encode_launch, dtype=torch.float16, width=64)
+    yield "fp32 d768 bias", False, partial(encode_launch, dtype=single, width=768, bias=True)
