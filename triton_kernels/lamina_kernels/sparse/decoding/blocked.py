@@ -46,14 +46,14 @@ def products(g: Tensor, ids: Tensor, offsets: Tensor, table: Tensor) -> Tensor:
         offsets: [lists + 1] int64.
         table: [M, d].
     """
-    known = (ids >= 0) & (ids < len(table))
-    ids = torch.where(known, ids, 0) if ids.is_cuda else ids
+    known = (ids >= 0) & (ids < len(table)) if ids.is_cuda else None
+    ids = ids if known is None else torch.where(known, ids, 0)
     lists = rows_of(ids, offsets)
     # What torch's autograd itself calls for the weights of `embedding_bag`: it multiplies rows where they stand.
     found = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         g.contiguous(), table.contiguous(), ids, offsets[:-1].to(ids.dtype), lists, 0
     ).to(accumulation_dtype(table.dtype))
-    return found.masked_fill_(~known, torch.nan) if ids.is_cuda else found
+    return found if known is None else found.masked_fill_(~known, torch.nan)
 
 
 def by_unit(values: Tensor, r: Runs, layers: Sequence[Tensor]) -> list[Tensor]:

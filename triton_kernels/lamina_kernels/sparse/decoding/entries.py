@@ -27,6 +27,9 @@ class Entries(NamedTuple):
 def entries(codes: Codes) -> Entries:
     """Return the entries of codes, differentiable in the values."""
     ids = codes.ids if codes.ids.dtype in (torch.int32, torch.int64) else codes.ids.int()
+    if ids.numel() > torch.iinfo(torch.int32).max:
+        # Offsets take the dtype of the ids.
+        ids = ids.long()
     if codes.indptr is not None:
         return Entries(codes.values.contiguous(), ids.contiguous(), codes.indptr)
     n, k = codes.values.shape
