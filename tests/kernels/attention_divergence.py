@@ -117,11 +117,14 @@ def errs_at_most_twice_as_much_as_plain_torch(passes: Passes, case: dict[str, An
         allowed = blocked_divergence.divergence(first, second, case["kind"], known)
     with poisoned():
         got = forward(*problems, case["kind"], known)
+    # As of gradients: of a query with one key everything cancels but the rounding of its score.
+    size = max((p.scale * (p.q.abs().max() * p.k.abs().max()).item() * p.q.shape[3] ** 0.5) for p in problems)
+    more = 2 * torch.finfo(torch.float32).eps * size if case["keys"] == 1 else 0.0
     for name, wanted in exact._asdict().items():
         value = getattr(got, name)
         assert value.dtype == torch.float32, name
         assert value.shape == wanted.shape, name
-        attention_forward.errs_at_most(times, name, value, wanted, getattr(allowed, name))
+        attention_forward.errs_at_most(times, name, value, wanted, getattr(allowed, name), more)
     assert (got.value >= 0).all()
     assert got.value.isfinite().all()
 

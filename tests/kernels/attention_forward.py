@@ -183,7 +183,9 @@ def errs_at_most_twice_as_much_as_plain_torch(forward: Forward, case: dict[str, 
             errs_at_most(times, name, *plane)
 
 
-def errs_at_most(times: float, name: str, got: torch.Tensor, exact: torch.Tensor, baseline: torch.Tensor) -> None:
+def errs_at_most(
+    times: float, name: str, got: torch.Tensor, exact: torch.Tensor, baseline: torch.Tensor, more: float = 0.0
+) -> None:
     finite = exact.isfinite()
     assert torch.equal(got.double()[~finite], exact[~finite]), f"{name}: {got[~finite]}"
     got, exact, baseline = got[finite], exact[finite], baseline[finite]
@@ -191,7 +193,7 @@ def errs_at_most(times: float, name: str, got: torch.Tensor, exact: torch.Tensor
         return
     # Two units in the last place of the largest: of few numbers, plain torch may happen to round none.
     largest = exact.abs().max().to(got.dtype)
-    atol = 2 * (largest.nextafter(torch.tensor(torch.inf, dtype=got.dtype)) - largest).item()
+    atol = 2 * (largest.nextafter(torch.tensor(torch.inf, dtype=got.dtype)) - largest).item() + more
     error, allowed = (got.double() - exact).abs().max().item(), (baseline.double() - exact).abs().max().item()
     assert error <= times * allowed + atol, f"{name}: error {error:.3g}, plain torch {allowed:.3g}, ulp {atol:.3g}"
 
