@@ -95,9 +95,9 @@ def gram_drops_the_last_columns(patch: pytest.MonkeyPatch) -> None:
 @fault
 def gram_takes_the_same_rows_for_symmetric(patch: pytest.MonkeyPatch) -> None:
     """Tiles serve as their mirror images, whatever pairs are left out."""
-    from lamina_kernels.gram.sums import blocked
+    from lamina_kernels.gram.pairs import Pairs
 
-    patch.setattr(blocked, "_is_symmetric", lambda p: p.same)
+    patch.setattr(Pairs, "symmetric", property(lambda p: p.same))
 
 
 @fault

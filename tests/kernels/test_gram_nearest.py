@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kernels import gram_faults, selection_faults  # noqa: F401
 from tests.kernels import selection_checks as checks
-from tests.kernels import selection_faults  # noqa: F401
 from tests.kernels.selection_forms import ASSIGNING, FORMS
 
 FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -45,6 +45,7 @@ NOTICED = [
     ("tiles", "selection_is_always_certain", checks.duplicates_are_zeros_in_order, ()),
     ("tiles", "selection_is_always_certain", checks.what_products_cannot_tell_apart, ()),
     ("tiles", "selection_forgets_the_mirror_image", checks.rows_on_a_line, ()),
+    ("tiles", "gram_takes_the_same_rows_for_symmetric", checks.agrees_with_differences, checks.SHAPES[1]),
     ("tiles", "selection_forgets_the_last_columns", checks.agrees_with_differences, checks.SHAPES[1]),
     ("blocked", "selection_takes_the_last_of_equals", checks.neighbors_on_a_lattice, ()),
     ("tiles", "selection_meets_the_row_itself", checks.rows_on_a_line, ()),
