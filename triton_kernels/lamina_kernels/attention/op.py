@@ -21,7 +21,7 @@ from lamina_kernels.attention.op_arguments import (
 from lamina_kernels.attention.op_forms import form
 from lamina_kernels.attention.problem import Problem, Sums
 from lamina_kernels.attention.support import TWICE, refuse
-from lamina_kernels.operators import keep, kept, plainly, tensors
+from lamina_kernels.operators import keep, kept, operator, plainly, tensors
 
 _SUMS = len(Sums._fields)
 
@@ -32,16 +32,14 @@ def attend(p: Problem, name: str) -> Sums:
     return sums if sums.top_scores is None else sums._replace(top_scores=sums.top_scores.detach())
 
 
-@torch.library.custom_op(
-    "lamina_kernels::attend", mutates_args=(), schema=f"({schema()}, str form) -> {tensors(_SUMS)}"
-)
+@operator("attend", f"({schema()}, str form) -> {tensors(_SUMS)}")
 def _attend(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p = problem(arguments[:-1])
     with plainly(p.q):
         return packed(form(arguments[-1]).forward(p), p.q)
 
 
-@_attend.register_fake
+@torch.library.register_fake(_attend)
 def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p = problem(arguments[:-1])
     return packed(empty_sums(p), p.q)
@@ -50,11 +48,7 @@ def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
 _given = ", ".join(f"Tensor? {prefix}{name}" for prefix in ("found_", "gradient_") for name in Sums._fields)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::attend_backward",
-    mutates_args=(),
-    schema=f"({schema()}, {_given}, str form) -> {tensors(GRADIENTS)}",
-)
+@operator("attend_backward", f"({schema()}, {_given}, str form) -> {tensors(GRADIENTS)}")
 def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p, name = problem(arguments[:COUNT]), arguments[-1]
     found, gradients = (Sums(*unpacked(arguments[start : start + _SUMS])) for start in (COUNT, COUNT + _SUMS))
@@ -66,7 +60,7 @@ def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
         return packed(form(name).backward(p, found, gradients), p.q)
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p = problem(arguments[:COUNT])
     return packed(empty_gradients(p), p.q)
@@ -88,5 +82,5 @@ def once_only(ctx: Any, *gradients: torch.Tensor | None) -> Any:
     refuse("attend", TWICE)
 
 
-_attend.register_autograd(_differentiate, setup_context=keep)
-_backward.register_autograd(once_only)
+torch.library.register_autograd(_attend, _differentiate, setup_context=keep)
+torch.library.register_autograd(_backward, once_only)

@@ -20,7 +20,7 @@ from lamina_kernels.attention.op_arguments import (
 )
 from lamina_kernels.attention.op_forms import form
 from lamina_kernels.attention.problem import Divergences, Gradients, Known, Problem
-from lamina_kernels.operators import keep, kept, plainly, tensors
+from lamina_kernels.operators import keep, kept, operator, plainly, tensors
 
 _SUMS = len(Divergences._fields)
 _PROBLEMS = f"{schema()}, {schema('other_')}"
@@ -35,10 +35,8 @@ def divergence(first: Problem, second: Problem, kind: str, known: Known, name: s
     return _divergence(*flat(first), *flat(second), *(known or (None, None)), kind, name)[0]
 
 
-@torch.library.custom_op(
-    "lamina_kernels::attention_divergence",
-    mutates_args=(),
-    schema=f"({_PROBLEMS}, Tensor? lse, Tensor? other_lse, str kind, str form) -> {tensors(_SUMS)}",
+@operator(
+    "attention_divergence", f"({_PROBLEMS}, Tensor? lse, Tensor? other_lse, str kind, str form) -> {tensors(_SUMS)}"
 )
 def _divergence(*arguments: Any) -> tuple[torch.Tensor, ...]:
     first, second, (lse, other_lse, kind, name) = _split(arguments)
@@ -47,7 +45,7 @@ def _divergence(*arguments: Any) -> tuple[torch.Tensor, ...]:
         return packed(form(name).divergence(first, second, kind, known), first.q)
 
 
-@_divergence.register_fake
+@torch.library.register_fake(_divergence)
 def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     first = problem(arguments[:COUNT])
     return tuple(first.q.new_empty(first.q.shape[:3], dtype=first.dtype) for _ in range(_SUMS))
@@ -56,10 +54,9 @@ def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
 _given = ", ".join(f"Tensor found_{name}" for name in Divergences._fields)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::attention_divergence_backward",
-    mutates_args=(),
-    schema=f"({_PROBLEMS}, {_given}, Tensor gradient, bool by_first, bool by_second, str kind, str form)"
+@operator(
+    "attention_divergence_backward",
+    f"({_PROBLEMS}, {_given}, Tensor gradient, bool by_first, bool by_second, str kind, str form)"
     f" -> {tensors(2 * GRADIENTS)}",
 )
 def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
@@ -69,7 +66,7 @@ def _backward(*arguments: Any) -> tuple[torch.Tensor, ...]:
         return _packed(backward(first, second, kind, Divergences(*found), gradient, (by_first, by_second)), first.q)
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     first, second, (*_, by_first, by_second, _, _) = _split(arguments)
     both = [empty_gradients(p) if needed else None for p, needed in ((first, by_first), (second, by_second))]
@@ -94,5 +91,5 @@ def _differentiate(ctx: Any, *gradients: torch.Tensor | None) -> tuple[Any, ...]
     return *found[:GRADIENTS], *rest, *found[GRADIENTS:], *rest, None, None, None, None
 
 
-_divergence.register_autograd(_differentiate, setup_context=keep)
-_backward.register_autograd(once_only)
+torch.library.register_autograd(_divergence, _differentiate, setup_context=keep)
+torch.library.register_autograd(_backward, once_only)

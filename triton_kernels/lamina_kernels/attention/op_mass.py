@@ -16,7 +16,7 @@ from lamina_kernels.attention.op import attend, backward
 from lamina_kernels.attention.op_arguments import COUNT, GRADIENTS, flat, packed, problem, schema, unpacked
 from lamina_kernels.attention.op_forms import form
 from lamina_kernels.attention.problem import MASS_BLOCK, Masses, Problem, Sums, Wanted
-from lamina_kernels.operators import keep, kept, plainly, tensors
+from lamina_kernels.operators import keep, kept, operator, plainly, tensors
 from lamina_kernels.tiles.rows import ceil_div
 
 # What a pass takes at a time.
@@ -28,10 +28,8 @@ def mass(p: Problem, lse: torch.Tensor | None, wanted: Wanted, name: str) -> Mas
     return Masses(*unpacked(_mass(*flat(p), lse, *wanted, name)))
 
 
-@torch.library.custom_op(
-    "lamina_kernels::attention_mass",
-    mutates_args=(),
-    schema=f"({schema()}, Tensor? lse, bool received, bool blocks, float? share, str form) -> {tensors(3)}",
+@operator(
+    "attention_mass", f"({schema()}, Tensor? lse, bool received, bool blocks, float? share, str form) -> {tensors(3)}"
 )
 def _mass(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p, (lse, *wanted, name) = problem(arguments[:COUNT]), arguments[COUNT:]
@@ -39,7 +37,7 @@ def _mass(*arguments: Any) -> tuple[torch.Tensor, ...]:
         return packed(form(name).mass(p, lse, Wanted(*wanted)), p.q)
 
 
-@_mass.register_fake
+@torch.library.register_fake(_mass)
 def _(*arguments: Any) -> tuple[torch.Tensor, ...]:
     p, (_, received, blocks, share, _) = problem(arguments[:COUNT]), arguments[COUNT:]
     B, H, Nq, _ = p.q.shape
@@ -97,4 +95,4 @@ def _sum(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-_mass.register_autograd(_differentiate, setup_context=keep)
+torch.library.register_autograd(_mass, _differentiate, setup_context=keep)

@@ -10,7 +10,7 @@ from torch import Tensor
 from lamina_kernels.gram.counting import blocked
 from lamina_kernels.gram.counting.thresholds import Thresholds
 from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, unflat
-from lamina_kernels.operators import plainly
+from lamina_kernels.operators import operator, plainly
 
 _SCHEMA = f"({SCHEMA}, Tensor values, bool root, Tensor weight, bool strict, str form) -> Tensor"
 
@@ -25,27 +25,27 @@ def histogram(p: Pairs, edges: Thresholds, form: str) -> Tensor:
     return _histogram(*flat(p), *edges, form)
 
 
-@torch.library.custom_op("lamina_kernels::gram_count", mutates_args=(), schema=_SCHEMA)
+@operator("gram_count", _SCHEMA)
 def _count(*arguments: Any) -> Tensor:
     p, radii = unflat(arguments), Thresholds(*arguments[COUNT:-1])
     with plainly(p.x):
         return _form(arguments[-1]).count(p, radii)
 
 
-@_count.register_fake
+@torch.library.register_fake(_count)
 def _(*arguments: Any) -> Tensor:
     p = unflat(arguments)
     return p.x.new_empty(p.n, dtype=torch.int64)
 
 
-@torch.library.custom_op("lamina_kernels::gram_histogram", mutates_args=(), schema=_SCHEMA)
+@operator("gram_histogram", _SCHEMA)
 def _histogram(*arguments: Any) -> Tensor:
     p, edges = unflat(arguments), Thresholds(*arguments[COUNT:-1])
     with plainly(p.x):
         return _form(arguments[-1]).histogram(p, edges).clone()
 
 
-@_histogram.register_fake
+@torch.library.register_fake(_histogram)
 def _(*arguments: Any) -> Tensor:
     p, edges = unflat(arguments), Thresholds(*arguments[COUNT:-1])
     return p.x.new_empty(len(edges.values) - 1, dtype=torch.int64)

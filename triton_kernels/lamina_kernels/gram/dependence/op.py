@@ -14,7 +14,7 @@ from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debias
 from lamina_kernels.gram.dependence.layers import Layers
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.support import TWICE, refuse
-from lamina_kernels.operators import plainly, tensors
+from lamina_kernels.operators import operator, plainly, tensors
 
 _SCHEMA = "Tensor[] x, Tensor[] parameters, Tensor? sizes, str codes, int[] flags, str? precision"
 _FOUND = ", ".join(f"Tensor {name}" for name in Found._fields)
@@ -61,9 +61,7 @@ def _unflat(arguments: Sequence[Any]) -> Layers:
     return Layers(pairs, left, bool(own), bool(diagonal), sizes, size, bool(by_features))
 
 
-@torch.library.custom_op(
-    "lamina_kernels::gram_layers", mutates_args=(), schema=f"({_SCHEMA}, str form) -> {tensors(6)}"
-)
+@operator("gram_layers", f"({_SCHEMA}, str form) -> {tensors(6)}")
 def _sums(*arguments: Any) -> tuple[Tensor, ...]:
     layers = _unflat(arguments[:-1])
     with plainly(layers.pairs[0].x):
@@ -79,7 +77,7 @@ def _sums(*arguments: Any) -> tuple[Tensor, ...]:
         return *blocked.sums(layers, centers), centers
 
 
-@_sums.register_fake
+@torch.library.register_fake(_sums)
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     layers = _unflat(arguments[:-1])
     x = layers.pairs[0].x
@@ -88,11 +86,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     return *found, centers
 
 
-@torch.library.custom_op(
-    "lamina_kernels::gram_layers_backward",
-    mutates_args=(),
-    schema=f"({_SCHEMA}, Tensor centers, {_FOUND}) -> Tensor[]",
-)
+@operator("gram_layers_backward", f"({_SCHEMA}, Tensor centers, {_FOUND}) -> Tensor[]")
 def _backward(*arguments: Any) -> list[Tensor]:
     layers, (centers, *g) = _unflat(arguments[:6]), arguments[6:]
     with plainly(layers.pairs[0].x):
@@ -103,7 +97,7 @@ def _backward(*arguments: Any) -> list[Tensor]:
     return rows + [each.by_leaf for each in found]
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(*arguments: Any) -> list[Tensor]:
     rows, parameters = arguments[:2]
     return [each.new_empty(each.shape) for each in (*rows, *parameters)]
@@ -128,5 +122,5 @@ def _refuse(ctx: Any, *given: Any) -> Any:
     refuse("gram", TWICE)
 
 
-_sums.register_autograd(_gradients, setup_context=_keep)
-_backward.register_autograd(_refuse)
+torch.library.register_autograd(_sums, _gradients, setup_context=_keep)
+torch.library.register_autograd(_backward, _refuse)

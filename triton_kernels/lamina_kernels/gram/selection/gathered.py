@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina_kernels.operators import plainly, tensors
+from lamina_kernels.operators import operator, plainly, tensors
 from lamina_kernels.tiles.rows import tiles
 
 NUMBERS = {"cpu": 2**17, "cuda": 2**26}
@@ -61,14 +61,7 @@ def pull(base: str, x: Tensor, y: Tensor, places: Tensor, g: Tensor) -> tuple[Te
     return _pull(x, y, places, g, base)
 
 
-_PULL = "lamina_kernels::gram_pull_gathered"
-
-
-@torch.library.custom_op(
-    "lamina_kernels::gram_along_gathered",
-    mutates_args=(),
-    schema="(Tensor x, Tensor y, Tensor a, Tensor b, Tensor places, str base) -> Tensor",
-)
+@operator("gram_along_gathered", "(Tensor x, Tensor y, Tensor a, Tensor b, Tensor places, str base) -> Tensor")
 def _along(x: Tensor, y: Tensor, a: Tensor, b: Tensor, places: Tensor, base: str) -> Tensor:
     out = torch.empty(places.shape, dtype=torch.float64, device=x.device)
     with plainly(x):
@@ -83,9 +76,7 @@ def _along(x: Tensor, y: Tensor, a: Tensor, b: Tensor, places: Tensor, base: str
     return out.masked_fill_(places < 0, 0)
 
 
-@torch.library.custom_op(
-    _PULL, mutates_args=(), schema=f"(Tensor x, Tensor y, Tensor places, Tensor g, str base) -> {tensors(2)}"
-)
+@operator("gram_pull_gathered", f"(Tensor x, Tensor y, Tensor places, Tensor g, str base) -> {tensors(2)}")
 def _pull(x: Tensor, y: Tensor, places: Tensor, g: Tensor, base: str) -> tuple[Tensor, Tensor]:
     of_x, of_y = (torch.zeros(rows.shape, dtype=torch.float64, device=x.device) for rows in (x, y))
     with plainly(x):
@@ -105,12 +96,12 @@ def _pull(x: Tensor, y: Tensor, places: Tensor, g: Tensor, base: str) -> tuple[T
     return of_x.to(x.dtype), of_y.to(y.dtype)
 
 
-@_along.register_fake
+@torch.library.register_fake(_along)
 def _(x: Tensor, y: Tensor, a: Tensor, b: Tensor, places: Tensor, base: str) -> Tensor:
     return x.new_empty(places.shape, dtype=torch.float64)
 
 
-@_pull.register_fake
+@torch.library.register_fake(_pull)
 def _(x: Tensor, y: Tensor, places: Tensor, g: Tensor, base: str) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), y.new_empty(y.shape)
 
@@ -133,8 +124,8 @@ def _pull_gradients(ctx: Any, a: Tensor, b: Tensor) -> tuple[Any, ...]:
     return of_x, of_y, None, along(ctx.base, x, y, a, b, places).to(g.dtype), None
 
 
-_along.register_autograd(_along_gradients, setup_context=_keep)
-_pull.register_autograd(_pull_gradients, setup_context=_keep)
+torch.library.register_autograd(_along, _along_gradients, setup_context=_keep)
+torch.library.register_autograd(_pull, _pull_gradients, setup_context=_keep)
 
 
 def _slopes(base: str, differences: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from lamina_kernels.gram.distances import leaf_of
 from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, unflat
 from lamina_kernels.gram.selection import blocked, gathered
 from lamina_kernels.gram.selection.blocked import Found
-from lamina_kernels.operators import keep, kept, plainly, tensors
+from lamina_kernels.operators import keep, kept, operator, plainly, tensors
 
 
 def nearest(p: Pairs, k: int, form: str) -> Found:
@@ -19,9 +19,7 @@ def nearest(p: Pairs, k: int, form: str) -> Found:
     return Found(*_nearest(*flat(p), k, form))
 
 
-@torch.library.custom_op(
-    "lamina_kernels::gram_nearest", mutates_args=(), schema=f"({SCHEMA}, int k, str form) -> {tensors(3)}"
-)
+@operator("gram_nearest", f"({SCHEMA}, int k, str form) -> {tensors(3)}")
 def _nearest(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     p, (k, form) = unflat(arguments), arguments[COUNT:]
     with plainly(p.x):
@@ -34,7 +32,7 @@ def _nearest(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return distances, places, repaired
 
 
-@_nearest.register_fake
+@torch.library.register_fake(_nearest)
 def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     p, k = unflat(arguments), arguments[COUNT]
     distances = p.x.new_empty(p.n, k, dtype=torch.float64)
@@ -51,4 +49,4 @@ def _gradients(ctx: Any, g: Tensor | None, *others: None) -> tuple[Any, ...]:
     return x, y, *([None] * COUNT)
 
 
-_nearest.register_autograd(_gradients, setup_context=keep)
+torch.library.register_autograd(_nearest, _gradients, setup_context=keep)

@@ -16,7 +16,7 @@ from lamina_kernels.gram.sums import blocked_second
 from lamina_kernels.gram.sums.blocked import Weights
 from lamina_kernels.gram.sums.op_forms import form
 from lamina_kernels.gram.support import THRICE, refuse
-from lamina_kernels.operators import keep, kept, plainly, tensors
+from lamina_kernels.operators import keep, kept, operator, plainly, tensors
 
 _GRADIENTS = 5
 _REST = "Tensor v, Tensor? lse, Tensor? log_weights, Tensor g"
@@ -32,43 +32,33 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None, name: str) -> tuple
     return _softmax(*flat(p), v, log_weights, name)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::gram_sums", mutates_args=(), schema=f"({SCHEMA}, Tensor v, str form) -> Tensor"
-)
+@operator("gram_sums", f"({SCHEMA}, Tensor v, str form) -> Tensor")
 def _sums(*arguments: Any) -> Tensor:
     p, v = unflat(arguments), arguments[COUNT]
     with plainly(p.x):
         return form(arguments[-1], p).sums(p, v)
 
 
-@_sums.register_fake
+@torch.library.register_fake(_sums)
 def _(*arguments: Any) -> Tensor:
     p, v = unflat(arguments), arguments[COUNT]
     return v.new_empty(p.n, v.shape[1], dtype=p.dtype)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::gram_softmax",
-    mutates_args=(),
-    schema=f"({SCHEMA}, Tensor v, Tensor? log_weights, str form) -> {tensors(2)}",
-)
+@operator("gram_softmax", f"({SCHEMA}, Tensor v, Tensor? log_weights, str form) -> {tensors(2)}")
 def _softmax(*arguments: Any) -> tuple[Tensor, Tensor]:
     p, (v, log_weights, name) = unflat(arguments), arguments[COUNT:]
     with plainly(p.x):
         return form(name, p).softmax(p, v, log_weights)
 
 
-@_softmax.register_fake
+@torch.library.register_fake(_softmax)
 def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     p, v = unflat(arguments), arguments[COUNT]
     return v.new_empty(p.n, v.shape[1], dtype=p.dtype), v.new_empty(p.n, dtype=p.dtype)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::gram_sums_backward",
-    mutates_args=(),
-    schema=f"({SCHEMA}, {_REST}, str form) -> {tensors(_GRADIENTS)}",
-)
+@operator("gram_sums_backward", f"({SCHEMA}, {_REST}, str form) -> {tensors(_GRADIENTS)}")
 def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     p, (v, lse, log_weights, g, name) = unflat(arguments), arguments[COUNT:]
     with plainly(p.x):
@@ -76,7 +66,7 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     return tuple(v.new_empty(0) if x is None else x for x in found)
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     p, (v, _, log_weights, *_) = unflat(arguments), arguments[COUNT:]
     held = p.x, p.y, p.parameters, v, v.new_empty(0) if log_weights is None else log_weights
@@ -133,6 +123,6 @@ def _second_gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
     return x, y, parameters, *([None] * (COUNT - 3)), v, of_lse, of_weights, g, None
 
 
-_sums.register_autograd(_sums_gradients, setup_context=keep)
-_softmax.register_autograd(_softmax_gradients, setup_context=keep)
-_backward.register_autograd(_second_gradients, setup_context=keep)
+torch.library.register_autograd(_sums, _sums_gradients, setup_context=keep)
+torch.library.register_autograd(_softmax, _softmax_gradients, setup_context=keep)
+torch.library.register_autograd(_backward, _second_gradients, setup_context=keep)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina_kernels.operators import plainly
+from lamina_kernels.operators import operator, plainly
 from lamina_kernels.sparse.decoding.entries import Entries, demand_in_range
 from lamina_kernels.sparse.decoding.passes import passes
 from lamina_kernels.sparse.decoding.units import runs
@@ -33,10 +33,8 @@ def by_unit(e: Entries, g: Tensor, units: int, form: str) -> Tensor:
     return _by_unit(*e, g, units, form)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::sparse_decode",
-    mutates_args=(),
-    schema="(Tensor values, Tensor ids, Tensor offsets, Tensor dictionary, Tensor? bias, str form) -> Tensor",
+@operator(
+    "sparse_decode", "(Tensor values, Tensor ids, Tensor offsets, Tensor dictionary, Tensor? bias, str form) -> Tensor"
 )
 def _decode(values: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, bias: Tensor | None, form: str) -> Tensor:
     demand_in_range(ids, dictionary.shape[1])
@@ -50,16 +48,12 @@ def _decode(values: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, bi
         return layers[0][:, None] if len(layers) == 1 else torch.stack(layers, 1)
 
 
-@_decode.register_fake
+@torch.library.register_fake(_decode)
 def _(values: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, bias: Tensor | None, form: str) -> Tensor:
     return dictionary.new_empty(offsets.shape[0] - 1, dictionary.shape[0], dictionary.shape[2])
 
 
-@torch.library.custom_op(
-    "lamina_kernels::sparse_products",
-    mutates_args=(),
-    schema="(Tensor g, Tensor ids, Tensor offsets, Tensor dictionary, str form) -> Tensor",
-)
+@operator("sparse_products", "(Tensor g, Tensor ids, Tensor offsets, Tensor dictionary, str form) -> Tensor")
 def _products(g: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, form: str) -> Tensor:
     with plainly(g):
         run = passes(form)
@@ -72,16 +66,12 @@ def _products(g: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, form:
         return first.to(dictionary.dtype)
 
 
-@_products.register_fake
+@torch.library.register_fake(_products)
 def _(g: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, form: str) -> Tensor:
     return dictionary.new_empty(ids.shape[0])
 
 
-@torch.library.custom_op(
-    "lamina_kernels::sparse_by_unit",
-    mutates_args=(),
-    schema="(Tensor values, Tensor ids, Tensor offsets, Tensor g, SymInt units, str form) -> Tensor",
-)
+@operator("sparse_by_unit", "(Tensor values, Tensor ids, Tensor offsets, Tensor g, SymInt units, str form) -> Tensor")
 def _by_unit(values: Tensor, ids: Tensor, offsets: Tensor, g: Tensor, units: int, form: str) -> Tensor:
     with plainly(g):
         rows = [layer.contiguous() for layer in g.detach().unbind(1)]
@@ -89,7 +79,7 @@ def _by_unit(values: Tensor, ids: Tensor, offsets: Tensor, g: Tensor, units: int
         return layers[0][None] if len(layers) == 1 else torch.stack(layers)
 
 
-@_by_unit.register_fake
+@torch.library.register_fake(_by_unit)
 def _(values: Tensor, ids: Tensor, offsets: Tensor, g: Tensor, units: int, form: str) -> Tensor:
     return g.new_empty(g.shape[1], units, g.shape[2])
 
@@ -140,6 +130,6 @@ def _by_unit_gradients(ctx: Any, h: Tensor) -> tuple[Any, ...]:
     )
 
 
-_decode.register_autograd(_decode_gradients, setup_context=_keep)
-_products.register_autograd(_products_gradients, setup_context=_keep)
-_by_unit.register_autograd(_by_unit_gradients, setup_context=_keep)
+torch.library.register_autograd(_decode, _decode_gradients, setup_context=_keep)
+torch.library.register_autograd(_products, _products_gradients, setup_context=_keep)
+torch.library.register_autograd(_by_unit, _by_unit_gradients, setup_context=_keep)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lamina_kernels.operators import keep as keep_inputs
 from lamina_kernels.operators import kept as kept_inputs
-from lamina_kernels.operators import plainly, tensors
+from lamina_kernels.operators import operator, plainly, tensors
 from lamina_kernels.sparse.decoding import op as decoding
 from lamina_kernels.sparse.decoding.entries import Entries
 from lamina_kernels.sparse.encoding import blocked
@@ -42,10 +42,9 @@ def _run(p: Problem, rule: Rule, positive: bool, form: str) -> Kept:
         return blocked.keep(p, rule, positive=positive)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::sparse_largest",
-    mutates_args=(),
-    schema=f"({_PROBLEM}, int k, int groups, Tensor? boost, bool mass, bool positive, str form) -> {tensors(4)}",
+@operator(
+    "sparse_largest",
+    f"({_PROBLEM}, int k, int groups, Tensor? boost, bool mass, bool positive, str form) -> {tensors(4)}",
 )
 def _largest(
     x: Tensor,
@@ -62,7 +61,7 @@ def _largest(
     return kept.pre, kept.ids, kept.mass, kept.positive
 
 
-@_largest.register_fake
+@torch.library.register_fake(_largest)
 def _(
     x: Tensor,
     weight: Tensor,
@@ -79,28 +78,20 @@ def _(
     return pre, pre.new_empty(pre.shape, dtype=torch.int32), pre.new_empty(p.n if mass else 0), _counts(p, positive)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::sparse_together",
-    mutates_args=(),
-    schema=f"({_PROBLEM}, int k, bool positive, str form) -> {tensors(4)}",
-)
+@operator("sparse_together", f"({_PROBLEM}, int k, bool positive, str form) -> {tensors(4)}")
 def _together(x: Tensor, weight: Tensor, bias: Tensor | None, k: int, positive: bool, form: str) -> tuple[Tensor, ...]:
     kept = _run(Problem(x, weight, bias), Together(k), positive, form)
     assert kept.indptr is not None
     return kept.pre, kept.ids, kept.indptr, kept.positive
 
 
-@_together.register_fake
+@torch.library.register_fake(_together)
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, k: int, positive: bool, form: str) -> tuple[Tensor, ...]:
     p = Problem(x, weight, bias)
     return _entries(p, k * p.n, positive)
 
 
-@torch.library.custom_op(
-    "lamina_kernels::sparse_above",
-    mutates_args=(),
-    schema=f"({_PROBLEM}, Tensor? units, Tensor? rows, bool positive, str form) -> {tensors(4)}",
-)
+@operator("sparse_above", f"({_PROBLEM}, Tensor? units, Tensor? rows, bool positive, str form) -> {tensors(4)}")
 def _above(
     x: Tensor,
     weight: Tensor,
@@ -115,7 +106,7 @@ def _above(
     return kept.pre, kept.ids, kept.indptr, kept.positive
 
 
-@_above.register_fake
+@torch.library.register_fake(_above)
 def _(
     x: Tensor,
     weight: Tensor,
@@ -166,4 +157,4 @@ def _by_unit(e: Entries, x: Tensor, bias: Tensor, form: str) -> Tensor:
 
 
 for _operator in (_largest, _together, _above):
-    _operator.register_autograd(_gradients, setup_context=keep_inputs)
+    torch.library.register_autograd(_operator, _gradients, setup_context=keep_inputs)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina_kernels.operators import keep, kept, plainly, tensors
+from lamina_kernels.operators import keep, kept, operator, plainly, tensors
 from lamina_kernels.sparse.decoding.entries import Entries, demand_in_range
 from lamina_kernels.sparse.decoding.passes import passes
 from lamina_kernels.sparse.losses import blocked
@@ -33,9 +33,7 @@ def _problem(arguments: Any) -> Problem:
     return Problem(Entries(*entries), dictionary, target, bias, given, held[9])
 
 
-@torch.library.custom_op(
-    "lamina_kernels::sparse_squares", mutates_args=(), schema=f"({_SCHEMA}, str form) -> {tensors(2)}"
-)
+@operator("sparse_squares", f"({_SCHEMA}, str form) -> {tensors(2)}")
 def _squares(*arguments: Any) -> tuple[Tensor, Tensor]:
     p = _problem(arguments)
     demand_in_range(p.e.ids, len(p.dictionary))
@@ -45,18 +43,14 @@ def _squares(*arguments: Any) -> tuple[Tensor, Tensor]:
         return blocked.squares(p, passes(arguments[-1]))
 
 
-@_squares.register_fake
+@torch.library.register_fake(_squares)
 def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     target, prefixes = arguments[4], arguments[_COUNT - 1]
     found = target.new_empty(len(prefixes), dtype=torch.float64)
     return found, found.new_empty(())
 
 
-@torch.library.custom_op(
-    "lamina_kernels::sparse_squares_backward",
-    mutates_args=(),
-    schema=f"({_SCHEMA}, Tensor weights, bool[] wanted, str form) -> {tensors(4)}",
-)
+@operator("sparse_squares_backward", f"({_SCHEMA}, Tensor weights, bool[] wanted, str form) -> {tensors(4)}")
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     p, (weights, wanted, form) = _problem(arguments), arguments[_COUNT:]
     with plainly(p.target):
@@ -65,7 +59,7 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return values, dictionary, target, bias
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     values, _, _, dictionary, target, bias = arguments[:6]
     wanted = arguments[_COUNT + 1]
@@ -88,4 +82,9 @@ def _gradients(ctx: Any, g: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
     return tuple(gradients)
 
 
-_squares.register_autograd(_gradients, setup_context=keep)
+def _refuse(ctx: Any, *given: Any) -> Any:
+    raise NotImplementedError("sparse: losses have no gradients of gradients; those of decode have them")
+
+
+torch.library.register_autograd(_squares, _gradients, setup_context=keep)
+torch.library.register_autograd(_backward, _refuse)
