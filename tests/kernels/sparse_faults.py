@@ -174,7 +174,9 @@ def _encode_launch(patch: pytest.MonkeyPatch, **changes: Any) -> None:
     from lamina_kernels.sparse.encoding import launch
 
     whole = launch.plan
-    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(arguments=p.arguments | changes))
+    patch.setattr(
+        launch, "plan", lambda *given, **named: (p := whole(*given, **named))._replace(arguments=p.arguments | changes)
+    )
 
 
 @fault
@@ -190,17 +192,87 @@ def encode_kernel_leaves_units_out(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
-def encode_kernel_trusts_its_sample(patch: pytest.MonkeyPatch) -> None:
-    """No row is encoded a second time."""
+def encode_kernel_forgets_the_boost(patch: pytest.MonkeyPatch) -> None:
+    """Groups are compared as if no unit were helped."""
+    _encode_launch(patch, boost=None)
+
+
+@fault
+def encode_kernel_forgets_the_shift(patch: pytest.MonkeyPatch) -> None:
+    """Groups are compared with 0, whatever the limits of their units."""
+    _encode_launch(patch, shift=None)
+
+
+@fault
+def encode_kernel_skips_a_program(patch: pytest.MonkeyPatch) -> None:
+    """The last program never runs: its results are whatever the memory held."""
     from lamina_kernels.sparse.encoding import launch
 
-    whole = launch._of_piece
+    whole = launch.plan
+
+    def skipping(*given: Any, **named: Any) -> Any:
+        planned = whole(*given, **named)
+        planned.arguments["counts"].zero_()
+        return planned._replace(grid=(planned.grid[0] - 1,))
+
+    patch.setattr(launch, "plan", skipping)
+
+
+@fault
+def encode_kernel_counts_in_32_bits(patch: pytest.MonkeyPatch) -> None:
+    """Addresses of rows and units are those of small matrices."""
+    import triton.language as tl
+
+    from lamina_kernels.sparse.encoding import forward
+    from lamina_kernels.tiles import load
+
+    for room in (forward, load):
+        patch.setattr(room, "INDEX", tl.constexpr(tl.int32))
+
+
+@fault
+def encode_kernel_trusts_its_room(patch: pytest.MonkeyPatch) -> None:
+    """No list is taken to be full."""
+    from lamina_kernels.sparse.encoding.launch import Groups
+
+    patch.setattr(Groups, "full", lambda self: torch.zeros_like(self.counts[0], dtype=torch.bool))
+
+
+@fault
+def encode_kernel_drops_what_its_sample_does_not_tell_of(patch: pytest.MonkeyPatch) -> None:
+    """However many were chosen from all rows together, they are taken for the largest."""
+    from lamina_kernels.sparse.encoding import candidates
+
+    whole = candidates.blocked.keep
+
+    def keep(p: Any, rule: Any, **named: Any) -> Any:
+        found = whole(p, rule, **named)
+        return found._replace(pre=found.pre / 2) if isinstance(rule, candidates.Together) else found
+
+    patch.setattr(candidates.blocked, "keep", keep)
+
+
+@fault
+def encoding_takes_a_larger_one_for_the_last(patch: pytest.MonkeyPatch) -> None:
+    """What is chosen from all rows together begins too high."""
+    from lamina_kernels.sparse.encoding import pool
+
+    whole = pool.kth_largest
+    patch.setattr(pool, "kth_largest", lambda values, k: whole(values, k) + 1)
+
+
+@fault
+def encode_kernel_trusts_its_sample(patch: pytest.MonkeyPatch) -> None:
+    """No row is encoded a second time."""
+    from lamina_kernels.sparse.encoding import candidates
+
+    whole = candidates._largest_of
 
     def trusting(*given: Any) -> Any:
-        values, ids, open_ = whole(*given)
-        return values, ids, torch.zeros_like(open_)
+        values, ids, again = whole(*given)
+        return values, ids, torch.zeros_like(again)
 
-    patch.setattr(launch, "_of_piece", trusting)
+    patch.setattr(candidates, "_largest_of", trusting)
 
 
 @fault
@@ -209,7 +281,7 @@ def encode_kernel_is_not_launched(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.sparse.encoding import launch
 
     def nothing(kernel: Any, planned: Any, like: torch.Tensor) -> None:
-        planned.arguments["counts"].fill_(1)
-        planned.arguments["values"].normal_()
+        for name, value in (("counts", 1), ("groups", 0), ("highest", 9), ("values", 9)):
+            planned.arguments[name].fill_(value)
 
     patch.setattr(launch, "run", nothing)

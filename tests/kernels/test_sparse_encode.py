@@ -42,40 +42,33 @@ FORMS = {
     "blocked": Form(encode, "blocked"),
     "tiles": Form(encode, "blocked", TILES),
 }
-EVERYWHERE = [
-    checks.the_largest_of_each_row,
-    checks.units_that_a_sample_does_not_tell_of,
-    checks.broken_rows_show,
-    checks.rows_of_any_shape,
-]
-CHECKS = [
-    checks.ties_are_decided_by_the_id,
-    checks.thresholds_are_not_reached_by_what_equals_them,
-    checks.rare_winners_are_helped,
-    checks.a_share_of_the_mass,
-    checks.what_is_not_finite_shows,
-    checks.statistics_are_those_of_the_dense_matrix,
-    checks.nothing_to_encode,
-]
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_encode(check: Callable[..., None], form: str) -> None:
-    FORMS[form].run(check)
-
-
 # A program takes all units, or a tile of them; lists fill up in both.
+SHORT = {"lamina_kernels.sparse.support.SHORTEST": 1}
+LOOP = {
+    f"{_ENCODING}.launch.PROGRAMS": 1,
+    f"{_ENCODING}.candidates.PIECE": 40,
+    f"{_ENCODING}.candidates.SURE": 0.5,
+}
 TRITON = {
-    "triton": Form(encode, "triton", {}, "interpreter"),
-    "loop": Form(encode, "triton", {f"{_ENCODING}.launch.PROGRAMS": 1, f"{_ENCODING}.launch.PIECE": 40}, "interpreter"),
+    "triton": Form(encode, "triton", SHORT, "interpreter"),
+    "loop": Form(encode, "triton", SHORT | LOOP, "interpreter"),
 }
 
 
 @pytest.mark.parametrize("form", FORMS | TRITON)
-@pytest.mark.parametrize("check", EVERYWHERE, ids=lambda check: check.__name__)
-def test_the_largest(check: Callable[..., None], form: str) -> None:
+@pytest.mark.parametrize("check", checks.EVERYWHERE, ids=lambda check: check.__name__)
+def test_encode(check: Callable[..., None], form: str) -> None:
     (FORMS | TRITON)[form].run(check)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_share_of_the_mass(form: str) -> None:
+    FORMS[form].run(checks.a_share_of_the_mass)
+
+
+@pytest.mark.parametrize("check", checks.OF_KERNELS, ids=lambda check: check.__name__)
+def test_kernels(check: Callable[..., None]) -> None:
+    TRITON["triton"].run(check)
 
 
 def test_hard_ash_keeps_the_normal_tail() -> None:
@@ -91,7 +84,14 @@ def test_hard_ash_keeps_the_normal_tail() -> None:
         ("encode_kernel_trusts_its_sample", checks.units_that_a_sample_does_not_tell_of, "triton"),
         ("encode_kernel_forgets_the_bias", checks.the_largest_of_each_row, "triton"),
         ("encode_kernel_leaves_units_out", checks.the_largest_of_each_row, "loop"),
-        ("encode_kernel_is_not_launched", checks.the_largest_of_each_row, "triton"),
+        ("encode_kernel_forgets_the_boost", checks.rare_winners_are_helped, "triton"),
+        ("encode_kernel_forgets_the_shift", checks.thresholds_are_not_reached_by_what_equals_them, "triton"),
+        ("encode_kernel_trusts_its_room", checks.rows_that_keep_far_more_than_others, "loop"),
+        ("encode_kernel_drops_what_its_sample_does_not_tell_of", checks.units_that_a_sample_does_not_tell_of, "triton"),
+        ("encode_kernel_skips_a_program", checks.thresholds_are_not_reached_by_what_equals_them, "triton"),
+        ("encode_kernel_counts_in_32_bits", checks.addresses_take_64_bits, "triton"),
+        ("encoding_takes_a_larger_one_for_the_last", checks.ties_are_decided_by_the_id, "blocked"),
+        ("encode_kernel_is_not_launched", checks.thresholds_are_not_reached_by_what_equals_them, "triton"),
         ("encoding_forgets_the_gradient_of_units", checks.rows_of_any_shape, "triton"),
         ("encoding_forgets_the_last_units", checks.ties_are_decided_by_the_id, "tiles"),
         ("encoding_takes_what_equals_the_limit", checks.thresholds_are_not_reached_by_what_equals_them, "blocked"),

@@ -44,6 +44,7 @@ class MachineCode:
         matrix: The name of the matrix instructions, or "none".
         instructions: Instructions of the outermost loop with the most matrix instructions, of several the shortest (of
             tiles that are not masked); each loop inside counts once.
+        inner: Instructions of the innermost loop with the most matrix instructions.
     """
 
     registers: int
@@ -52,6 +53,7 @@ class MachineCode:
     spills_in_loop: int
     matrix: str
     instructions: int
+    inner: int
 
 
 def read(kernel: CompiledKernel, work: re.Pattern[str] = _MATRIX) -> MachineCode:
@@ -113,5 +115,11 @@ def count(code: list[Instruction], registers: int, shared: int, work: re.Pattern
         spills=len(spills),
         spills_in_loop=len(spills.intersection(*[frozenset().union(*innermost)])),
         matrix="+".join(sorted(matrix)) or "none",
-        instructions=min((-len(loop & marked), len(loop)) for loop in outermost)[1] if outermost else 0,
+        instructions=_most(outermost, marked),
+        inner=_most(innermost, marked),
     )
+
+
+def _most(some: list[frozenset[int]], marked: set[int]) -> int:
+    """Return the length of the loop with the most marked instructions, of several the shortest."""
+    return min((-len(loop & marked), len(loop)) for loop in some)[1] if some else 0

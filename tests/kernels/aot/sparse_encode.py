@@ -12,17 +12,28 @@ from lamina_kernels.sparse.encoding.problem import Problem
 from lamina_kernels.tiles.launch import Launch
 
 
-def encode_launch(target: str, dtype: torch.dtype, width: int, *, bias: bool = False) -> Launch:
-    """Return the launch of `encode` with `TopK(32)` of 2048 rows and 16,384 units that nobody ever computes with."""
+def encode_launch(target: str, dtype: torch.dtype, width: int, *, bias: bool = False, by: str | None = None) -> Launch:
+    """Return the launch of an encoder of 2048 rows and 16,384 units that nobody ever computes with.
+
+    Args:
+        target: What it is compiled for.
+        dtype: Of the rows.
+        width: Of the rows.
+        bias: Whether there is one.
+        by: "shift" for limits of units, "boost" for helped winners, None for one limit a row.
+    """
     x, weight = torch.zeros(2048, width, dtype=dtype), torch.zeros(16_384, width, dtype=dtype)
     p = Problem(x, weight, torch.zeros(16_384, dtype=dtype) if bias else None)
-    return launch.plan(p, torch.zeros(2048), 128, target)
+    return launch.plan(p, torch.zeros(2048), 128, target, **({} if by is None else {by: torch.zeros(16_384)}))
 
 
 def launches() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     """Yield names, whether `make test` compiles them, and plans."""
     half, single = torch.bfloat16, torch.float32
     yield "bf16 d1024 bias", True, partial(encode_launch, dtype=half, width=1024, bias=True)
+    yield "bf16 d1024 inner", False, partial(encode_launch, dtype=half, width=1024, bias=True)
     yield "bf16 d1024", False, partial(encode_launch, dtype=half, width=1024)
+    yield "bf16 d1024 bias shift", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="shift")
+    yield "bf16 d1024 bias boost", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="boost")
     yield "fp16 d64", False, partial(encode_launch, dtype=torch.float16, width=64)
     yield "fp32 d768 bias", False, partial(encode_launch, dtype=single, width=768, bias=True)

@@ -19,8 +19,9 @@ from lamina_kernels.attention.problem import Masses, Problem, Sums, Wanted
 from lamina_kernels.attention.scores import Dot, Score
 from lamina_kernels.attention.states import with_sink
 from lamina_kernels.attention.statistics import Distance, Statistics, checked_names, tier_of
-from lamina_kernels.attention.support import DROPOUT, refusal_of, refuse
+from lamina_kernels.attention.support import DROPOUT, refusal_of
 from lamina_kernels.attention.targets import Target, masses, resolve
+from lamina_kernels.refusals import refuse
 
 MOST_TOP_KEYS = 8
 FORMS = ("reference", "blocked", "triton")

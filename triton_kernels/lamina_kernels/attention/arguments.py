@@ -13,7 +13,8 @@ from lamina_kernels.attention.normalizers import Normalizer, Sigmoid, Softmax
 from lamina_kernels.attention.packed import Packing, packing
 from lamina_kernels.attention.problem import Problem
 from lamina_kernels.attention.scores import Cosine, Dot, Score, SquaredDistance, by_head, factors
-from lamina_kernels.attention.support import CAPPED_KEYS, PACKED_MASK, refuse
+from lamina_kernels.attention.support import CAPPED_KEYS, PACKED_MASK
+from lamina_kernels.refusals import refuse
 
 LARGEST_DIM = 256
 PRECISIONS = ("bf16x6", "tf32", "ieee")

@@ -20,8 +20,9 @@ from lamina_kernels.attention.op_arguments import (
 )
 from lamina_kernels.attention.op_forms import form
 from lamina_kernels.attention.problem import Problem, Sums
-from lamina_kernels.attention.support import TWICE, refuse
+from lamina_kernels.attention.support import TWICE
 from lamina_kernels.operators import keep, kept, operator, plainly, tensors
+from lamina_kernels.refusals import refuse
 
 _SUMS = len(Sums._fields)
 

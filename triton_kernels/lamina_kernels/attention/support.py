@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
 from lamina_kernels.attention.problem import Problem, Wanted
-
-
-class Refusal(NamedTuple):
-    """A combination that raises NotImplementedError.
-
-    Attributes:
-        what: The combination.
-        forms: The forms that refuse it.
-        reason: Why, and what to do instead.
-    """
-
-    what: str
-    forms: tuple[str, ...]
-    reason: str
-
+from lamina_kernels.refusals import Refusal
 
 ALL = ("reference", "blocked", "triton")
 
@@ -45,11 +29,6 @@ TWICE = Refusal(
 )
 
 REFUSALS = (DROPOUT, CAPPED_KEYS, PACKED_MASK, TABLE_GRADIENT, PACKED_BLOCKS, TWICE)
-
-
-def refuse(op: str, refusal: Refusal) -> None:
-    """Raise NotImplementedError for a combination."""
-    raise NotImplementedError(f"{op}: {refusal.what} is not supported: {refusal.reason}")
 
 
 def refusal_of(p: Problem, wanted: Wanted, form: str) -> Refusal | None:

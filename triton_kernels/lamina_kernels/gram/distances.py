@@ -11,8 +11,9 @@ from lamina_kernels.gram import forms
 from lamina_kernels.gram.forms import Impl
 from lamina_kernels.gram.kernels import Kernel, direction
 from lamina_kernels.gram.pairs import Exclude, Pairs, build
-from lamina_kernels.gram.support import BY_L1, refuse
+from lamina_kernels.gram.support import BY_L1
 from lamina_kernels.gram.terms import Builder, Leaf, Node
+from lamina_kernels.refusals import refuse
 
 Measure = Literal["squared", "euclidean", "cosine", "dot", "l1"]
 """|x - y|², |x - y|, 1 - cosine, -<x, y>, and the sum of absolute differences."""

@@ -7,8 +7,9 @@ from typing import Literal
 from lamina_kernels import dispatch
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.pointwise import function_of
-from lamina_kernels.gram.support import NO_FUNCTION, refuse
+from lamina_kernels.gram.support import NO_FUNCTION
 from lamina_kernels.gram.terms import leaves
+from lamina_kernels.refusals import refuse
 
 FORMS = ("reference", "blocked", "triton")
 Impl = Literal["reference", "blocked", "triton"]

@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, NoReturn
-
-
-class Refusal(NamedTuple):
-    """A combination that raises NotImplementedError.
-
-    Attributes:
-        what: The combination.
-        forms: The forms that refuse it.
-        reason: Why, and what to do instead.
-    """
-
-    what: str
-    forms: tuple[str, ...]
-    reason: str
-
+from lamina_kernels.refusals import Refusal
 
 BY_L1 = Refusal(
     "selection or counting by l1", ("triton",), "it takes no matrix product; impl='blocked' computes it on a GPU too"
@@ -36,8 +21,3 @@ THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is d
 TWICE = Refusal("a second derivative of HSIC", ("blocked",), "only impl='reference' is differentiated by torch itself")
 
 REFUSALS = (BY_L1, NO_FUNCTION, LARGE_GROUPS, THRICE, TWICE)
-
-
-def refuse(op: str, refusal: Refusal) -> NoReturn:
-    """Raise NotImplementedError for a combination."""
-    raise NotImplementedError(f"{op}: {refusal.what} is not supported: {refusal.reason}")

@@ -26,7 +26,7 @@ from lamina_kernels.sparse.losses.api import Reconstruction, auxiliary_loss, rec
 from lamina_kernels.sparse.statistics.activity import UnitActivity, UnitMoments
 from lamina_kernels.sparse.statistics.pairs import Coactivated, Coactivation
 from lamina_kernels.sparse.statistics.quantiles import QuantileSketch
-from lamina_kernels.sparse.statistics.top_rows import Rows, TopRows
+from lamina_kernels.sparse.statistics.top_rows import MostActive, TopRows
 
 __all__ = [
     "BatchTopK",
@@ -43,12 +43,12 @@ __all__ = [
     "JumpReLU",
     "KWinners",
     "MassShare",
+    "MostActive",
     "QuantileSketch",
     "Quantized",
     "ReLU",
     "Reconstruction",
     "ResidualQuantized",
-    "Rows",
     "RunningThreshold",
     "Scalars",
     "TopK",

@@ -188,8 +188,13 @@ class Codes:
             falls = self.indptr.diff() < 0
             if bool(falls.any()):
                 raise ValueError(f"Codes: indptr falls after row {int(falls.int().argmax())}, expected it to ascend")
-        if self.nnz:
-            # Some integers have no minimum in torch.
-            least, most = (int(x) for x in self.ids.long().aminmax())
-            if least < 0 or most >= self.width:
-                raise ValueError(f"Codes: ids go from {least} to {most}, expected from 0 to {self.width - 1}")
+        demand_in_range("Codes", self.ids, self.width)
+
+
+def demand_in_range(name: str, ids: Tensor, width: int) -> None:
+    """Raise ValueError for an id that is negative, or not below the width."""
+    # Torch compares not all integers, and short ones with what they do not reach.
+    ids = ids if ids.dtype in (torch.int32, torch.int64) else ids.long()
+    if bool(((ids < 0) | (ids > width - 1)).any()):
+        least, most = (int(x) for x in ids.long().aminmax())
+        raise ValueError(f"{name}: ids go from {least} to {most}, expected from 0 to {width - 1}")

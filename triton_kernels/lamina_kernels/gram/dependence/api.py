@@ -14,7 +14,8 @@ from lamina_kernels.gram.forms import Impl, choose, is_written
 from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.radial import Distance
 from lamina_kernels.gram.sums.api import Precision
-from lamina_kernels.gram.support import LARGE_GROUPS, refuse
+from lamina_kernels.gram.support import LARGE_GROUPS
+from lamina_kernels.refusals import refuse
 
 
 class CkaMatrix(NamedTuple):

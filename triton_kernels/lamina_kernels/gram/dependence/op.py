@@ -13,8 +13,9 @@ from lamina_kernels.gram.dependence.blocked import Found
 from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debiased_matrix
 from lamina_kernels.gram.dependence.layers import Layers
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.gram.support import TWICE, refuse
+from lamina_kernels.gram.support import TWICE
 from lamina_kernels.operators import operator, plainly, tensors
+from lamina_kernels.refusals import refuse
 
 _SCHEMA = "Tensor[] x, Tensor[] parameters, Tensor? sizes, str codes, int[] flags, str? precision"
 _FOUND = ", ".join(f"Tensor {name}" for name in Found._fields)

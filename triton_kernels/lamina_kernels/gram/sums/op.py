@@ -15,8 +15,9 @@ from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, unflat
 from lamina_kernels.gram.sums import blocked_second
 from lamina_kernels.gram.sums.blocked import Weights
 from lamina_kernels.gram.sums.op_forms import form
-from lamina_kernels.gram.support import THRICE, refuse
+from lamina_kernels.gram.support import THRICE
 from lamina_kernels.operators import keep, kept, operator, plainly, tensors
+from lamina_kernels.refusals import refuse
 
 _GRADIENTS = 5
 _REST = "Tensor v, Tensor? lse, Tensor? log_weights, Tensor g"

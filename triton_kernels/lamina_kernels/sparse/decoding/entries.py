@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lamina_kernels.sparse.codes import Codes
+from lamina_kernels.sparse.codes import Codes, demand_in_range
 
 
 class Entries(NamedTuple):
@@ -37,10 +37,7 @@ def entries(codes: Codes) -> Entries:
     return Entries(codes.values.contiguous().view(-1), ids.contiguous().view(-1), offsets)
 
 
-def demand_in_range(ids: Tensor, units: int) -> None:
+def demand_atoms(ids: Tensor, units: int) -> None:
     """Raise ValueError for an id without an atom, on a CPU; on a GPU, where looking waits, such entries become NaN."""
-    if ids.is_cuda or ids.numel() == 0:
-        return
-    least, most = (int(x) for x in ids.aminmax())
-    if least < 0 or most >= units:
-        raise ValueError(f"decode: ids go from {least} to {most}, expected from 0 to {units - 1}")
+    if not ids.is_cuda:
+        demand_in_range("decode", ids, units)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.operators import operator, plainly
-from lamina_kernels.sparse.decoding.entries import Entries, demand_in_range
+from lamina_kernels.sparse.decoding.entries import Entries, demand_atoms
 from lamina_kernels.sparse.decoding.passes import passes
 from lamina_kernels.sparse.decoding.units import runs
 from lamina_kernels.tiles.rows import accumulation_dtype
@@ -37,7 +37,7 @@ def by_unit(e: Entries, g: Tensor, units: int, form: str) -> Tensor:
     "sparse_decode", "(Tensor values, Tensor ids, Tensor offsets, Tensor dictionary, Tensor? bias, str form) -> Tensor"
 )
 def _decode(values: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, bias: Tensor | None, form: str) -> Tensor:
-    demand_in_range(ids, dictionary.shape[1])
+    demand_atoms(ids, dictionary.shape[1])
     with plainly(values):
         run = passes(form)
         biases = [None] * len(dictionary) if bias is None else bias.detach().contiguous()

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from lamina_kernels import dispatch
+from lamina_kernels.refusals import refuse
 from lamina_kernels.sparse.codes import Codes
 from lamina_kernels.sparse.encoding import op, reference
-from lamina_kernels.sparse.encoding.problem import Largest, Problem, Rule, problem
+from lamina_kernels.sparse.encoding.problem import Problem, Rule, problem
 from lamina_kernels.sparse.encoding.selection import Selection
 from lamina_kernels.sparse.encoding.topk import TopK
+from lamina_kernels.sparse.support import refusal_of
 
 Impl = Literal["reference", "blocked", "triton"]
 Statistic = Literal["counts", "sums", "positive"]
@@ -89,9 +91,9 @@ def encode(
         select: `TopK`, `GroupTopK`, `MassShare`, `BatchTopK`, `JumpReLU`, `ReLU`, `Gated`, `KWinners` or `HardASH`.
         statistics: What to tell of each unit: `"counts"`, `"sums"`, `"positive"`.
         impl: `"reference"` holds all pre-activations and is differentiated by torch; `"blocked"` holds a tile;
-            `"triton"` has `TopK` and `KWinners` without a boost, on a GPU (or with `TRITON_INTERPRET=1`), but not for
-            float64. None takes `"triton"` on a GPU where it can, else `"blocked"`. Gradients of both come from what was
-            kept alone, and are the same bits in every run.
+            `"triton"` needs a GPU (or `TRITON_INTERPRET=1`), and has no `MassShare`, no float64, and no runs of fewer
+            than 1,024 units. None takes `"triton"` on a GPU where it can, else `"blocked"`. Gradients of both come from
+            what was kept alone, and are the same bits in every run.
 
     Returns:
         Codes with ascending ids, their pre-activations, statistics, and the form that ran. A row with a pre-activation
@@ -101,7 +103,7 @@ def encode(
     Raises:
         ValueError: Shapes, dtypes or devices that do not fit; a k above M; a statistic or a form that there is not.
         TypeError: `select` is no selection.
-        NotImplementedError: `impl="triton"` for another selection, or for the statistic `"positive"`.
+        NotImplementedError: `impl="triton"` for what it has not, and for the statistic `"positive"`.
         RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
@@ -139,18 +141,15 @@ def encode(
 
 def _form(p: Problem, rule: Rule, positive: bool, impl: Impl | None) -> str:
     """Return the form that runs."""
-    written = isinstance(rule, Largest) and rule.groups == 1 and rule.boost is None and not rule.mass and not positive
-    default = written and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
+    refused = refusal_of(p, rule, positive)
+    default = refused is None and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
     form = dispatch.choose(
         "encode", ("reference", "blocked", "triton"), impl, default="triton" if default else "blocked"
     )
     if form == "triton":
         dispatch.demand_triton("encode", p.x)
-        if not written:
-            raise NotImplementedError(
-                "encode: impl='triton' has a kernel for TopK alone, without the statistic 'positive'; impl='blocked' "
-                "computes the others, on a GPU too"
-            )
+        if refused is not None:
+            refuse("encode", refused)
     return form
 
 

@@ -67,12 +67,16 @@ def _of_long_runs(p: Problem, rule: Largest, w: Walk) -> Kept:
 
 
 def _together(p: Problem, rule: Together, w: Walk) -> Kept:
-    pool = Pool(rule.k * p.n, torch.empty(0, dtype=p.dtype, device=p.x.device))
+    pool = Pool(rule.k * p.n, p.m, torch.empty(0, dtype=p.dtype, device=p.x.device))
+    offer_all(p, pool, torch.arange(p.n, device=p.x.device), w)
+    return in_rows(p, *pool.settle())
+
+
+def offer_all(p: Problem, pool: Pool, rows: Tensor, w: Walk) -> None:
+    """Offer all pre-activations to a pool, in which the rows of the problem have these numbers."""
     for blocks in w.together():
         for number, cut, tile in w.tiles(blocks, tiles(p.m, walk.COLUMNS)):
-            pool.offer(tile, blocks[number].start * p.m + cut.start, p.m)
-    pre, places = pool.settle()
-    return _csr(p, pre, places // max(p.m, 1), places % max(p.m, 1))
+            pool.offer(tile, rows[blocks[number]], cut.start)
 
 
 def _above(p: Problem, rule: Above, w: Walk) -> Kept:
@@ -90,7 +94,7 @@ def _above(p: Problem, rule: Above, w: Walk) -> Kept:
             order = rows.argsort(stable=True)
             found.append((pre[order], rows[order], ids[order]))
     pre, rows, ids = (torch.cat(some) for some in zip(*found, strict=True)) if found else _nothing(p)
-    return _csr(p, pre, rows, ids)
+    return in_rows(p, pre, rows, ids)
 
 
 def _nothing(p: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,8 +102,8 @@ def _nothing(p: Problem) -> tuple[Tensor, Tensor, Tensor]:
     return none.to(p.dtype), none, none.int()
 
 
-def _csr(p: Problem, pre: Tensor, rows: Tensor, ids: Tensor) -> Kept:
-    """Return entries in the order of their rows."""
+def in_rows(p: Problem, pre: Tensor, rows: Tensor, ids: Tensor) -> Kept:
+    """Return entries that stand in the order of their rows."""
     counts = rows.bincount(minlength=p.n)
     return Kept(pre, ids.int(), torch.cat([counts.new_zeros(1), counts.cumsum(0)]), pre.new_empty(0), pre.new_empty(0))
 

@@ -5,6 +5,7 @@ Gradients come from what was kept alone: sums of rows of the weight, and of rows
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,91 +33,64 @@ def keep(p: Problem, rule: Rule, form: str, *, positive: bool = False) -> Kept:
     return Kept(pre, ids, indptr, pre.new_empty(0), counts)
 
 
-def _run(p: Problem, rule: Rule, positive: bool, form: str) -> Kept:
+def _run(make: Callable[..., Rule], arguments: tuple[Any, ...]) -> Kept:
+    p, of_rule, positive = _parts(arguments)
+    rule = make(*of_rule)
     with plainly(p.x), torch.no_grad():
-        if form == "triton":
-            from lamina_kernels.sparse.encoding import launch
+        if arguments[-1] == "triton":
+            from lamina_kernels.sparse.encoding import candidates
 
-            assert isinstance(rule, Largest)
-            return launch.keep(p, rule)
+            return candidates.keep(p, rule)
         return blocked.keep(p, rule, positive=positive)
+
+
+def _parts(arguments: tuple[Any, ...]) -> tuple[Problem, list[Any], bool]:
+    """Return the problem, what its rule holds, and whether positive pre-activations are counted."""
+    x, weight, bias, *of_rule, positive, _ = arguments
+    return Problem(x, weight, bias), of_rule, positive
 
 
 @operator(
     "sparse_largest",
     f"({_PROBLEM}, int k, int groups, Tensor? boost, bool mass, bool positive, str form) -> {tensors(4)}",
 )
-def _largest(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    k: int,
-    groups: int,
-    boost: Tensor | None,
-    mass: bool,
-    positive: bool,
-    form: str,
-) -> tuple[Tensor, ...]:
-    kept = _run(Problem(x, weight, bias), Largest(k, groups, boost, mass), positive, form)
+def _largest(*arguments: Any) -> tuple[Tensor, ...]:
+    kept = _run(Largest, arguments)
     return kept.pre, kept.ids, kept.mass, kept.positive
 
 
 @torch.library.register_fake(_largest)
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    k: int,
-    groups: int,
-    boost: Tensor | None,
-    mass: bool,
-    positive: bool,
-    form: str,
-) -> tuple[Tensor, ...]:
-    p = Problem(x, weight, bias)
-    pre = x.new_empty(p.n, k * groups, dtype=p.dtype)
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    p, (k, groups, _, mass), positive = _parts(arguments)
+    pre = p.x.new_empty(p.n, k * groups, dtype=p.dtype)
     return pre, pre.new_empty(pre.shape, dtype=torch.int32), pre.new_empty(p.n if mass else 0), _counts(p, positive)
 
 
 @operator("sparse_together", f"({_PROBLEM}, int k, bool positive, str form) -> {tensors(4)}")
-def _together(x: Tensor, weight: Tensor, bias: Tensor | None, k: int, positive: bool, form: str) -> tuple[Tensor, ...]:
-    kept = _run(Problem(x, weight, bias), Together(k), positive, form)
-    assert kept.indptr is not None
-    return kept.pre, kept.ids, kept.indptr, kept.positive
+def _together(*arguments: Any) -> tuple[Tensor, ...]:
+    return _in_rows(_run(Together, arguments))
 
 
 @torch.library.register_fake(_together)
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, k: int, positive: bool, form: str) -> tuple[Tensor, ...]:
-    p = Problem(x, weight, bias)
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    p, (k,), positive = _parts(arguments)
     return _entries(p, k * p.n, positive)
 
 
 @operator("sparse_above", f"({_PROBLEM}, Tensor? units, Tensor? rows, bool positive, str form) -> {tensors(4)}")
-def _above(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    units: Tensor | None,
-    rows: Tensor | None,
-    positive: bool,
-    form: str,
-) -> tuple[Tensor, ...]:
-    kept = _run(Problem(x, weight, bias), Above(units, rows), positive, form)
-    assert kept.indptr is not None
-    return kept.pre, kept.ids, kept.indptr, kept.positive
+def _above(*arguments: Any) -> tuple[Tensor, ...]:
+    return _in_rows(_run(Above, arguments))
 
 
 @torch.library.register_fake(_above)
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    units: Tensor | None,
-    rows: Tensor | None,
-    positive: bool,
-    form: str,
-) -> tuple[Tensor, ...]:
-    return _entries(Problem(x, weight, bias), torch.library.get_ctx().new_dynamic_size(), positive)
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    p, _, positive = _parts(arguments)
+    return _entries(p, torch.library.get_ctx().new_dynamic_size(), positive)
+
+
+def _in_rows(kept: Kept) -> tuple[Tensor, ...]:
+    assert kept.indptr is not None
+    return kept.pre, kept.ids, kept.indptr, kept.positive
 
 
 def _entries(p: Problem, nnz: Any, positive: bool) -> tuple[Tensor, ...]:

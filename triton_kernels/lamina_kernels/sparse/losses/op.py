@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.operators import keep, kept, operator, plainly, tensors
-from lamina_kernels.sparse.decoding.entries import Entries, demand_in_range
+from lamina_kernels.refusals import refuse
+from lamina_kernels.sparse.decoding.entries import Entries, demand_atoms
 from lamina_kernels.sparse.decoding.passes import passes
 from lamina_kernels.sparse.losses import blocked
 from lamina_kernels.sparse.losses.blocked import Problem
+from lamina_kernels.sparse.support import TWICE
 
 _SCHEMA = (
     "Tensor values, Tensor ids, Tensor offsets, Tensor dictionary, Tensor target, Tensor? bias, "
@@ -36,9 +38,9 @@ def _problem(arguments: Any) -> Problem:
 @operator("sparse_squares", f"({_SCHEMA}, str form) -> {tensors(2)}")
 def _squares(*arguments: Any) -> tuple[Tensor, Tensor]:
     p = _problem(arguments)
-    demand_in_range(p.e.ids, len(p.dictionary))
+    demand_atoms(p.e.ids, len(p.dictionary))
     if p.given is not None:
-        demand_in_range(p.given.ids, len(p.dictionary))
+        demand_atoms(p.given.ids, len(p.dictionary))
     with plainly(p.target):
         return blocked.squares(p, passes(arguments[-1]))
 
@@ -83,7 +85,7 @@ def _gradients(ctx: Any, g: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
 
 
 def _refuse(ctx: Any, *given: Any) -> Any:
-    raise NotImplementedError("sparse: losses have no gradients of gradients; those of decode have them")
+    refuse("sparse", TWICE)
 
 
 torch.library.register_autograd(_squares, _gradients, setup_context=keep)

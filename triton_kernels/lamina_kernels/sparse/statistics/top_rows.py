@@ -11,7 +11,7 @@ from lamina_kernels.sparse.codes import Codes
 from lamina_kernels.sparse.statistics.observed import demand_like, observed
 
 
-class Rows(NamedTuple):
+class MostActive(NamedTuple):
     """What `TopRows` knows.
 
     Attributes:
@@ -73,14 +73,14 @@ class TopRows:
         self._seen += other._seen
         self._take(other._units, other._rows, other._values)
 
-    def result(self) -> Rows:
+    def result(self) -> MostActive:
         """Return values and rows."""
         values = self._values.new_zeros(self._width, self._most)
         rows = torch.full_like(values, -1, dtype=torch.int64)
         rank = self._ranks(self._units)
         values[self._units, rank] = self._values
         rows[self._units, rank] = self._rows
-        return Rows(values, rows)
+        return MostActive(values, rows)
 
     def _take(self, units: Tensor, rows: Tensor, values: Tensor) -> None:
         units, rows = torch.cat([self._units, units]), torch.cat([self._rows, rows])
