@@ -73,7 +73,7 @@ def test_codebooks_are_those_of_a_cpu(distance: Any, k: int) -> None:
     found = []
     for device in ("cpu", "cuda"):
         leaves = [t.to(device).requires_grad_() for t in (x, book)]
-        quantized = quantize(*leaves, k, distance=distance, gradient="rotation")
+        quantized = quantize(leaves[0], leaves[1], k, distance=distance, gradient="rotation")
         gradients = torch.autograd.grad((quantized.output + quantized.chosen), leaves, g.to(device))
         found.append([quantized.codes.ids.cpu(), quantized.output.cpu(), *(t.cpu() for t in gradients)])
     assert torch.equal(found[0][0], found[1][0])
