@@ -421,6 +421,31 @@ def codes_at(
     feature, 0 for those that are left out. Ends once there are `most` units: how many rows were looked at, and a record
     batch: at (which of the rows), feature, value."""
 
+def feature_indexes(
+    snapshot: Snapshot, site: str
+) -> list[tuple[str, int, int, Literal["ready", "missing", "open", "damaged", "newer", "stale"]]]:
+    """The segments that hold sparse codes of a site, in order: file, rows and active units (hidden ones included), and
+    how the segment's index by feature stands: `open` while the segment is being written, `stale` if it is of other
+    groups. What is damaged or newer is a problem of the snapshot from then on."""
+
+def build_feature_index(snapshot: Snapshot, site: str, file: str, threads: int) -> int:
+    """Build or replace the index of a segment's codes, wholly or not at all; return its bytes. SchemaError while the
+    segment is being written."""
+
+def indexed_units(snapshot: Snapshot, site: str, features: Buffer, threads: int) -> tuple[list[int], ArrowArray]:
+    """The groups that an index answers for, ascending, and of them all active units of these features (i64): a record
+    batch of group, position, feature, value in this order. What is hidden is left out, and so are values of attached
+    groups that do not count, because their row is not shown or has another value."""
+
+def top_units(snapshot: Snapshot, site: str, feature: int, k: int) -> tuple[list[int], ArrowArray]:
+    """Likewise the k strongest units of one feature: a record batch of group, position, row, value, NaN last, of equal
+    values the least row name first."""
+
+def feature_stats(snapshot: Snapshot, site: str, threads: int) -> ArrowArray:
+    """A record batch with a row a feature, in order: feature, count, mean, max, q10, q50, q90, q99, first_step,
+    last_step; all but the first two are null where there are no values. From indexes where they answer for whole
+    segments, else from the codes, with the same bins. Mean and max are NaN where a value is."""
+
 def in_order_of_writing(snapshot: Snapshot, groups: Sequence[int]) -> list[int]:
     """These groups by writer, and those of one writer as they follow each other."""
 

@@ -91,8 +91,24 @@ pub fn fence_end(writer: u32) -> String {
     format!("fences/{writer:06}.end")
 }
 
-/// The writer that a segment or pack belongs to.
+/// The index by feature of the codes that a segment holds of a site.
+pub fn feature_index(segment: &str, site: u32) -> Option<String> {
+    let stem = segment.strip_prefix("segments/")?.strip_suffix(".safetensors")?;
+    Some(format!("index/{stem}.{site}.features"))
+}
+
+/// The segment and the site in the name of an index.
+pub fn parse_feature_index(name: &str) -> Option<(String, u32)> {
+    let (stem, site) = name.strip_prefix("index/")?.strip_suffix(".features")?.rsplit_once('.')?;
+    let (segment, site) = (format!("segments/{stem}.safetensors"), site.parse().ok()?);
+    (feature_index(&segment, site)? == name && check_blob(&segment).is_ok()).then_some((segment, site))
+}
+
+/// The writer that a segment, a pack, or the index of a segment belongs to.
 pub fn owner(blob: &str) -> Option<u32> {
+    if let Some((segment, _)) = parse_feature_index(blob) {
+        return owner(&segment);
+    }
     let (writer, seq) = blob.split_once('/')?.1.split_once('.')?.0.split_once('-')?;
     let (writer, seq) = (writer.parse().ok()?, seq.parse().ok()?);
     [segment(writer, seq), pack(writer, seq)].iter().any(|name| name == blob).then_some(writer)
@@ -133,6 +149,22 @@ mod tests {
         for other in ["segments/12-3.safetensors", "segments/a.pack", "chunks/000001-000000.safetensors", "x"] {
             assert_eq!(owner(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn an_index_names_its_segment() {
+        let name = feature_index(&segment(12, 3), 7).expect("a segment");
+        assert_eq!((name.as_str(), owner(&name)), ("index/000012-000003.7.features", Some(12)));
+        assert_eq!(parse_feature_index(&name), Some((segment(12, 3), 7)));
+        for other in [
+            "index/000012-000003.07.features",
+            "index/000012-000003.+7.features",
+            "index/.x.7.features",
+            "index/a/b.7.features",
+        ] {
+            assert_eq!(parse_feature_index(other), None, "{other}");
+        }
+        assert_eq!(feature_index(&pack(1, 2), 0), None);
     }
 
     #[test]

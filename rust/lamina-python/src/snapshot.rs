@@ -86,7 +86,7 @@ impl Snapshot {
     #[getter]
     fn problems(&self) -> Vec<(String, String, Option<u64>)> {
         let place = |error: &Error| (error.message.clone(), error.file.clone().unwrap_or_default(), error.offset);
-        self.0.problems().iter().map(place).collect()
+        self.0.problems().iter().chain(&self.0.index_problems()).map(place).collect()
     }
 
     #[getter]

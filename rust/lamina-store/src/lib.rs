@@ -8,6 +8,7 @@ mod clock;
 mod create;
 pub mod crew;
 pub mod hide;
+pub mod index;
 pub mod keep;
 pub mod order;
 mod places;

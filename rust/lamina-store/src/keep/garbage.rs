@@ -72,6 +72,9 @@ impl<'a> Survey<'a> {
 
     /// Why a file stays; None if nothing needs it.
     pub fn stays(&self, file: &str) -> Option<Stays> {
+        // an index stays as long as its segment does
+        let segment = names::parse_feature_index(file).map(|(segment, _)| segment);
+        let file = segment.as_deref().unwrap_or(file);
         // a draft is nothing yet, and who makes one makes another if it is gone
         let writer = names::owner(file)?;
         let (inventory, doubtful) = (&self.inventory, |why| Some(Stays::Doubtful(why)));

@@ -146,8 +146,13 @@ fn remove(storage: &dyn Storage, done: &mut Collection, progress: &Progress) -> 
     let mut files: Vec<(String, u64)> = Vec::new();
     for file in storage.files()?.into_iter().filter(|file| dropped.contains(file)) {
         // a draft has no bytes to speak of
-        let length =
-            if names::owner(&file).is_some() { storage.open_blob(&file).and_then(|f| f.length()) } else { Ok(0) };
+        let length = match names::owner(&file) {
+            Some(_) if names::parse_feature_index(&file).is_some() => {
+                storage.open_index(&file).and_then(|index| index.map_or(Ok(0), |index| index.length()))
+            }
+            Some(_) => storage.open_blob(&file).and_then(|blob| blob.length()),
+            None => Ok(0),
+        };
         files.push((file, length.unwrap_or(0)));
     }
     progress.expect(files.iter().map(|(_, length)| length).sum());

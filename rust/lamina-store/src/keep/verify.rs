@@ -3,6 +3,7 @@
 use super::Progress;
 use super::inventory::Inventory;
 use crate::chain::Chain;
+use crate::index;
 use crate::storage::{Ranges, Storage};
 use crate::{Opening, Snapshot};
 use lamina_format::checksum::{self, PIECE};
@@ -10,7 +11,7 @@ use lamina_format::chunk::Key;
 use lamina_format::codec::Coder;
 use lamina_format::record::{Block, Chunk, Group, Role, Seal, Site};
 use lamina_format::segment::{self, Declared, LARGEST_RESERVE};
-use lamina_format::{DType, Error, Result, Value, chunk};
+use lamina_format::{DType, Error, ErrorKind, Result, Value, chunk, names};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +43,7 @@ enum Job<'a> {
     Block { group: &'a Group, block: &'a Block, piece: usize },
     Seal { seal: &'a Seal, groups: &'a [Group] },
     Chunk { pack: &'a str, chunk: &'a Chunk },
+    Index { file: &'a str, length: u64 },
 }
 
 /// Checks every hash of a run, with several threads and a few megabytes each.
@@ -50,7 +52,9 @@ pub fn verify(storage: &Arc<dyn Storage>, progress: &Progress) -> Result<Verific
     let snapshot = Snapshot::open(Arc::clone(storage), Opening::default())?;
     let known = snapshot.problems().iter().map(|error| Damage { error: error.clone(), affected: String::new() });
     let damages = Mutex::new(known.collect::<Vec<_>>());
-    let jobs = jobs(&inventory);
+    let indexes = indexes(storage.as_ref())?;
+    let mut jobs = jobs(&inventory);
+    jobs.extend(indexes.iter().map(|(file, length)| Job::Index { file, length: *length }));
     let bytes = jobs.iter().map(Job::bytes).sum::<u64>() + inventory.record_bytes;
     progress.expect(bytes);
     progress.add(inventory.record_bytes);
@@ -76,6 +80,17 @@ pub fn verify(storage: &Arc<dyn Storage>, progress: &Progress) -> Result<Verific
     damages.sort_by(|a, b| (&a.error.file, a.error.offset).cmp(&(&b.error.file, b.error.offset)));
     damages.dedup();
     Ok(Verification { files: (inventory.groups.len() + inventory.packs.len()) as u64, bytes, damages })
+}
+
+/// The indexes that there are, and their bytes.
+fn indexes(storage: &dyn Storage) -> Result<Vec<(String, u64)>> {
+    let files = storage.files()?.into_iter().filter(|file| names::parse_feature_index(file).is_some());
+    let length = |file: String| {
+        // one that cannot be opened is found damaged when it is checked
+        let length = storage.open_index(&file).ok().flatten().and_then(|index| index.length().ok());
+        (file, length.unwrap_or(0))
+    };
+    Ok(files.map(length).collect())
 }
 
 fn jobs(inventory: &Inventory) -> Vec<Job<'_>> {
@@ -105,6 +120,7 @@ impl Job<'_> {
             }
             Self::Seal { seal, groups } => groups.last().map_or(0, |last| seal.length.saturating_sub(end(last))),
             Self::Chunk { chunk, .. } => chunk.stored,
+            Self::Index { length, .. } => *length,
         }
     }
 
@@ -121,6 +137,12 @@ impl Job<'_> {
                 let found = check_chunk(files, inventory, pack, chunk).err();
                 let within = |error: Error| if error.file.is_none() { error.in_file(*pack) } else { error };
                 found.map(|error| Damage { error: within(error), affected }).into_iter().collect()
+            }
+            Self::Index { file, .. } => {
+                let affected =
+                    "no data: `lamina index RUN` rebuilds it; until then the codes themselves are read".to_owned();
+                let found = index::check(files.storage, file).err().filter(|error| error.kind != ErrorKind::Format);
+                found.map(|error| Damage { error: error.in_file(*file), affected }).into_iter().collect()
             }
         }
     }

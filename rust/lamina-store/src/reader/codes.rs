@@ -80,6 +80,20 @@ impl GroupCodes<'_> {
         (self.indptr[to] - self.indptr[from]) as usize
     }
 
+    /// The row pointers.
+    pub(crate) fn indptr(&self) -> &[u32] {
+        &self.indptr
+    }
+
+    /// Ids and values of all rows as they lie in memory, if they are mapped and need no check.
+    pub(crate) fn mapped(&self) -> Option<(&[u8], &[u8])> {
+        Some((self.trusted(&self.ids)?, self.trusted(&self.values)?))
+    }
+
+    fn trusted<'b>(&'b self, part: &'b Part<'_>) -> Option<&'b [u8]> {
+        self.snapshot.reader(self.group, &part.open, (part.block, part.verified)).trusted_whole()
+    }
+
     /// The codes of all rows.
     pub fn all(&self) -> Result<Codes> {
         self.read(0, self.rows())

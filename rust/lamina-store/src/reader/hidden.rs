@@ -77,11 +77,20 @@ impl Hidden {
 }
 
 impl Mask {
-    fn new(mask: Vec<u8>) -> Self {
+    pub(crate) fn new(mask: Vec<u8>) -> Self {
         match mask.iter().filter(|&&byte| byte != 0).count() {
             0 => Self::None,
             all if all == mask.len() => Self::All,
             _ => Self::Some(mask),
+        }
+    }
+
+    /// Whether a row is one of them.
+    pub(crate) fn hides(&self, row: usize) -> bool {
+        match self {
+            Self::None => false,
+            Self::Some(mask) => mask.get(row).is_some_and(|&byte| byte != 0),
+            Self::All => true,
         }
     }
 

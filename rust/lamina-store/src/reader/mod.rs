@@ -30,6 +30,7 @@ pub use selection::{Described, Part, Selection};
 pub use zones::ColumnZone;
 
 use crate::chain::Chain;
+use crate::index::Indexes;
 use crate::storage::Storage;
 use block::Blobs;
 use checkpoint::Checkpoints;
@@ -38,9 +39,9 @@ use hidden::Hiding;
 use lamina_format::record::{Close, Column, Dropped, Op, Open, Role, Site, Table};
 use lamina_format::runfile::RunFile;
 use lamina_format::segment::Declared;
-use lamina_format::{Error, ErrorKind, Result};
+use lamina_format::{Error, ErrorKind, Result, names};
 use reading::Reading;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -102,7 +103,9 @@ pub struct Snapshot {
     metrics: MetricColumns,
     checkpoints: Checkpoints,
     dead: HashMap<String, u64>,
+    sealed: HashSet<String>,
     blobs: Blobs,
+    indexes: Indexes,
 }
 
 impl Snapshot {
@@ -173,7 +176,9 @@ impl Snapshot {
             metrics: reading.metrics,
             checkpoints: reading.checkpoints,
             dead: reading.dead,
+            sealed: reading.sealed,
             blobs: Blobs::default(),
+            indexes: Indexes::default(),
         };
         snapshot.hide(&reading.hiding);
         Ok(snapshot)
@@ -226,6 +231,27 @@ impl Snapshot {
     /// The row groups of all tables that show something.
     pub(crate) fn shown(&self) -> impl Iterator<Item = &StoredGroup> {
         self.groups.iter().chain(&self.examples)
+    }
+
+    /// The row groups of the rows, in order, and those of them that are hidden wholly.
+    pub(crate) fn of_rows(&self) -> (&[StoredGroup], &[StoredGroup]) {
+        (&self.groups, &self.hidden)
+    }
+
+    /// What is known of the indexes of sparse codes.
+    pub(crate) fn indexes(&self) -> &Indexes {
+        &self.indexes
+    }
+
+    /// Where the run lies, and how it is read.
+    pub(crate) fn storage(&self) -> (&dyn Storage, Access) {
+        (self.storage.as_ref(), self.blobs.access)
+    }
+
+    /// Whether nothing will be written to a segment any more.
+    pub(crate) fn is_sealed(&self, file: &str) -> bool {
+        let alive = |owner: u32| self.writers.iter().any(|writer| writer.ordinal == owner && writer.alive);
+        self.sealed.contains(file) || !names::owner(file).is_some_and(alive)
     }
 
     /// The declarations.

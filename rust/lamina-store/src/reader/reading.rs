@@ -12,7 +12,7 @@ use lamina_format::record::{Close, Dropped, DroppedSite, Group, Op, Open, Replac
 use lamina_format::runfile::possible_time;
 use lamina_format::segment::Declared;
 use lamina_format::{Error, Result, check, frame, names};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What the logs say, while they are being read.
 #[derive(Default)]
@@ -30,6 +30,8 @@ pub(super) struct Reading {
     pub(super) copies: Vec<Replace>,
     /// Bytes of replaced groups, by file.
     pub(super) dead: HashMap<String, u64>,
+    /// Segments that were sealed.
+    pub(super) sealed: HashSet<String>,
 }
 
 impl Reading {
@@ -135,7 +137,8 @@ impl Reading {
                     }
                 }
                 Op::Replace(copy) => self.copies.push(copy),
-                Op::Create(_) | Op::Site(_) | Op::Column(_) | Op::Seal(_) => {}
+                Op::Seal(seal) => drop(self.sealed.insert(seal.file)),
+                Op::Create(_) | Op::Site(_) | Op::Column(_) => {}
                 Op::Rewind(_) | Op::Delete(_) | Op::Discard(_) | Op::Condemn(_) | Op::Drop(_) => {}
             }
         }

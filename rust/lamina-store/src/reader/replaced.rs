@@ -17,10 +17,13 @@ impl Reading {
         let copies = std::mem::take(&mut self.copies);
         let mut all: Vec<(u64, &Replace)> = copies.iter().filter_map(|copy| Some((lost(copy)?, copy))).collect();
         for (commit, _) in &chain.commits {
-            all.extend(commit.ops.iter().filter_map(|op| match op {
-                Op::Replace(replace) => Some((commit.n, replace)),
-                _ => None,
-            }));
+            for op in &commit.ops {
+                match op {
+                    Op::Replace(replace) => all.push((commit.n, replace)),
+                    Op::Seal(seal) => drop(self.sealed.insert(seal.file.clone())),
+                    _ => {}
+                }
+            }
         }
         let mut replaced: HashMap<&str, HashSet<u32>> = HashMap::new();
         for (n, replace) in all {

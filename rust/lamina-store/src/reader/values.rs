@@ -65,6 +65,18 @@ impl Snapshot {
         Ok(names)
     }
 
+    /// The name of a row of a group.
+    pub(crate) fn name_at(&self, group: &StoredGroup, row: usize) -> Result<i64> {
+        let (first, last) = group.record.span();
+        let Some(found) = group.find(Role::Names, 0) else { return Ok(first + row as i64) };
+        let open = self.blobs.open(self.storage.as_ref(), &group.record.file, found.0)?;
+        let mut name = [0; 8];
+        self.reader(group, &open, found).read(8 * row, &mut name, &mut Scratch::default())?;
+        let name = i64::from_le_bytes(name);
+        let wrong = || Error::damaged("a row's name is not what its group says").in_file(&group.record.file);
+        (first..=last).contains(&name).then_some(name).ok_or_else(wrong)
+    }
+
     /// Which rows of a group are hidden, or show no value of the site.
     pub fn hidden(&self, index: usize, site: Option<&Site>) -> Result<Mask> {
         let hidden = &self.group(Table::Rows, index)?.hidden;

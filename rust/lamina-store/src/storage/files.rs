@@ -38,7 +38,7 @@ pub(super) fn refused(error: &io::Error, doing: &str, file: &str) -> Error {
 
 fn is_draft(name: &str) -> bool {
     name.split_once('/').is_some_and(|(folder, name)| {
-        matches!(folder, "commits" | "fences")
+        matches!(folder, "commits" | "fences" | "index")
             && name.starts_with('.')
             && name[1..].bytes().all(|b| b.is_ascii_hexdigit())
     })
@@ -189,7 +189,7 @@ impl Storage for Files {
 
     fn files(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        for folder in ["segments", "chunks", "commits", "fences"] {
+        for folder in ["segments", "chunks", "commits", "fences", "index"] {
             if !self.fs.exists(&self.root.join(folder)) {
                 continue;
             }
@@ -238,6 +238,18 @@ impl Storage for Files {
         names::check_blob(name)?;
         let file = self.fs.open(&self.root.join(name)).map_err(|error| refused(&error, "cannot open", name))?;
         Ok(Box::new(OpenRanges { file, name: name.to_owned(), map: Mutex::default() }))
+    }
+
+    fn create_index(&self, name: &str) -> Result<Box<dyn Blob>> {
+        self.draft_index(name)
+    }
+
+    fn open_index(&self, name: &str) -> Result<Option<Box<dyn Ranges>>> {
+        let file = match self.fs.open(&self.root.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|error| refused(&error, "cannot open", name))?,
+        };
+        Ok(Some(Box::new(OpenRanges { file, name: name.to_owned(), map: Mutex::default() })))
     }
 }
 

@@ -8,6 +8,7 @@ mod draft;
 mod fence;
 mod files;
 mod fs;
+mod index;
 mod map;
 mod remote;
 mod stream;
@@ -48,7 +49,7 @@ pub trait Storage: Send + Sync {
     fn check_fence(&self, writer: u32) -> Result<()>;
     /// Whether a writer is fenced. A writer whose frame is durable looks here before it acknowledges.
     fn fenced(&self, writer: u32) -> Result<bool>;
-    /// Segments, packs, and drafts that somebody left behind.
+    /// Segments, packs, indexes, and drafts that somebody left behind.
     fn files(&self) -> Result<Vec<String>>;
     /// Removes one of these files; it need not be there any more.
     fn remove(&self, file: &str) -> Result<()>;
@@ -56,6 +57,11 @@ pub trait Storage: Send + Sync {
     fn create_blob(&self, name: &str) -> Result<Box<dyn Blob>>;
     /// Opens a file of blocks.
     fn open_blob(&self, name: &str) -> Result<Box<dyn Ranges>>;
+    /// Begins an index, which takes the place of an earlier one of its name when it is finished, all at once. One that is
+    /// dropped before leaves nothing.
+    fn create_index(&self, name: &str) -> Result<Box<dyn Blob>>;
+    /// Opens an index; None if there is none of this name.
+    fn open_index(&self, name: &str) -> Result<Option<Box<dyn Ranges>>>;
 }
 
 /// A log that this process owns.
