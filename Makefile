@@ -31,7 +31,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 .DELETE_ON_ERROR:
 .PHONY: demo test test-python test-rust test-slow test-power-cut test-aot test-gpu test-oldest test-polars lint format bench peers docs wheels clean help
 
-demo: $(CORE_STAMP)  ## record three small networks and a pretrained one, write a report, ask it three questions
+demo: $(CORE_STAMP)  ## record small networks and a pretrained one, learn its features, write a report, ask three questions
 	$(BIN)/lamina demo
 
 test: lint test-rust test-python docs  ## lint, cargo test, pytest, and the examples of the docs

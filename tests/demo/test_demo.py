@@ -60,10 +60,16 @@ def runs(finished: Finished) -> list[lamina.Run]:
 def test_there_is_a_run_a_seed_one_of_the_encoder_and_a_report(finished: Finished, runs: list[lamina.Run]) -> None:
     assert [run.name for run in runs] == ["seed-0", "seed-1"]
     encoder = lamina.open(finished.folder / "minilm")
-    assert all(run.status.state == "finished" and not run.problems for run in (*runs, encoder))
+    learnt = [lamina.open(finished.folder / f"autoencoder-{seed}") for seed in range(2)]
+    assert all(run.status.state == "finished" and not run.problems for run in (*runs, encoder, *learnt))
     text = (finished.folder / "report.html").read_text()
-    assert re.findall('<h2 class="chapter" id=".*?">(.*?)</h2>', text) == ["seed-0, seed-1", "minilm"]
-    assert len(re.findall("<h3>", text.split("<script")[0])) == 9 + 4
+    assert re.findall('<h2 class="chapter" id=".*?">(.*?)</h2>', text) == [
+        "seed-0, seed-1",
+        "minilm",
+        "autoencoder-0, autoencoder-1",
+    ]
+    assert len(re.findall("<h3>", text.split("<script")[0])) == 9 + 5 + 6
+    assert text.count("<h4>Feature ") == 20
     assert len(re.findall('<img src="data:image/png;base64', text)) == 24
 
 

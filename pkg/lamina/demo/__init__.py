@@ -1,4 +1,4 @@
-"""The demo: small networks that learn to read digits, with recording on, a report, and three questions."""
+"""The demo: networks that learn to read digits, features of a pretrained one, a report, and three questions."""
 
 from __future__ import annotations
 

@@ -17,6 +17,9 @@ from lamina.extras import need
 from lamina.progress import track
 from lamina.sweeps.executors import torch_threads
 
+AUTOENCODERS = 2
+"""Seeds of the autoencoder: with two one can ask what they agree about."""
+
 
 def demo(
     out: str | os.PathLike[str] = "runs/demo",
@@ -29,7 +32,8 @@ def demo(
     """Record networks that learn digits and a pretrained one that reads, write a report, and ask it three questions.
 
     The small networks learn to read handwritten digits. The pretrained one is MiniLM, a sentence encoder; it reads
-    the documentation that Python ships. Everything comes with the installed packages: no network is needed.
+    the documentation that Python ships, and sparse autoencoders learn what its middle layer is made of. All of it
+    comes with the installed packages: no network is needed.
 
     Args:
         out: Where the runs go; the next free number is appended, as in `runs/demo-001`.
@@ -39,13 +43,13 @@ def demo(
         progress: Whether to show bars on standard error.
 
     Returns:
-        The new folder: `seed-0`, `seed-1`, …, `minilm` and `report.html`.
+        The new folder: `seed-0`, `seed-1`, …, `minilm`, `autoencoder-0`, `autoencoder-1` and `report.html`.
 
     Raises:
         MissingExtraError: If one of the packages of `lamina[demo]` is not installed.
         StorageError: If the disk refuses.
 
-    Cost: with the defaults about two minutes on two cores, 3.2 GB of memory and 1.5 GB of disk.
+    Cost: with the defaults about two and a half minutes on two cores, 3.2 GB of memory and 1.7 GB of disk.
 
     Example:
         >>> from lamina.demo import demo
@@ -57,6 +61,7 @@ def demo(
     with console.status("Loading torch, transformers and the images") if progress else nullcontext():
         import lamina
         from lamina.demo.digits import load_digits
+        from lamina.demo.features import attach, explain, updates
         from lamina.demo.minilm import encode, load_minilm, texts
         from lamina.demo.training import stretches, train
 
@@ -72,10 +77,22 @@ def demo(
         total = seeds * len(stretches(steps))
         for _ in track(stages, f"Training {seeds} networks", total=total, progress=progress):
             pass
-    encode(encoder, texts(topics), folder / "minilm", progress=progress)
+    minilm = encode(encoder, texts(topics), folder / "minilm", progress=progress)
+    learnt = [folder / f"autoencoder-{seed}" for seed in range(AUTOENCODERS)]
+
+    def learn() -> Generator[None, None, None]:
+        for seed, place in enumerate(learnt):
+            yield from explain(minilm, place, seed=seed)
+
+    with closing(learn()) as stages:
+        total = AUTOENCODERS * updates(minilm)
+        for _ in track(stages, f"Training {AUTOENCODERS} sparse autoencoders", total=total, progress=progress):
+            pass
+    attach(minilm, lamina.open(learnt[0]))
     from lamina.report import report
 
-    recorded = [lamina.open(folder / name) for name in (*(f"seed-{seed}" for seed in range(seeds)), "minilm")]
+    places = [*(folder / f"seed-{seed}" for seed in range(seeds)), minilm.path, *learnt]
+    recorded = [lamina.open(place) for place in places]
     page = report(recorded, folder / "report.html", progress=progress)
     with console.status("Asking three questions") if progress else nullcontext():
         asked = questions(folder, last=steps)

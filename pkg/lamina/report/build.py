@@ -12,6 +12,7 @@ from lamina.errors import DamagedError, LaminaError, NotFoundError
 from lamina.extras import need
 from lamina.progress import track
 from lamina.report.choice import names_of
+from lamina.report.features import features_section
 from lamina.report.heads import heads_section
 from lamina.report.kinds import kinds_of
 from lamina.report.layers import layers_section
@@ -35,6 +36,7 @@ _SECTIONS: dict[str, Callable[[list[Run]], Section | None]] = {
     "metrics": metrics_section,
     "layers": principal_section,
     "heads": heads_section,
+    "features": features_section,
     "norms": norms_section,
     "weights": weights_section,
     "checkpoints": saved_section,
@@ -46,20 +48,22 @@ _MEASURED: dict[str, Callable[..., Section | None]] = {
     "similarity of layers": layers_section,
 }
 """Sections that measure for longer than a person waits, so that each has a bar of its own."""
-_ORDER = ["runs", "metrics", "layers", *_MEASURED, "heads", "norms", "weights", "checkpoints", "examples", "storage"]
+_ORDER = ["runs", "metrics", "layers", *_MEASURED, "heads", "features", "norms", "weights", "checkpoints"]
+_ORDER += ["examples", "storage"]
 
 
 def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, progress: bool = True) -> Path:
     """Write a page of pictures about one run or several: one HTML file that opens without a network.
 
-    A section appears when the runs hold what it shows: metrics over steps (mean and range over runs); the last
-    hidden layer on its two leading principal directions at four steps, colored by the examples' `label`; the
-    similarity (CKA) of layers to each other, to their own end, and across runs; what the attention heads look at, from
-    sites of `attention=` and the examples' column `token`; norms of activations and gradients;
-    the weights' change between checkpoints; what each checkpoint stored; the examples that were learnt last, from the
-    site `loss`; what was stored, and the metric `recording/percent` where a training logged it. The lead is
-    `config["description"]`, the units of metrics are `config["units"]`, for example `{"loss": "nats"}`, and the column
-    whose values are independent of each other is `config["groups"]`, by default the example.
+    A section appears when the runs hold what it shows: metrics over steps (mean and range over runs); the last hidden
+    layer on its two leading principal directions at four steps, colored by the examples' `label`; the similarity (CKA)
+    of layers to each other, to their own end, and across runs; what the attention heads look at, from sites of
+    `attention=` and the examples' column `token`; what the features of sparse codes fire on, by the same column, how
+    often they do, and how many are dead over training; norms of activations and gradients; the weights' change between
+    checkpoints; what each checkpoint stored; the examples that were learnt last, from the site `loss`; what was stored,
+    and the metric `recording/percent` where a training logged it. The lead is `config["description"]`, the units of
+    metrics are `config["units"]`, for example `{"loss": "nats"}`, and the column whose values are independent of each
+    other is `config["groups"]`, by default the example.
 
     Args:
         runs: A run or several; several are averaged where they share an axis. Runs that hold other sites are of
@@ -76,7 +80,8 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
         StorageError: If the file cannot be written; that is found before anything is measured.
 
     Cost: metadata of all rows; vectors of at most 1,000 rows at 48 steps a site, 64 MiB at a time; up to 40
-    checkpoints a run, three in memory at a time; about a minute a kind for the similarity of layers.
+    checkpoints a run, three in memory at a time; three passes over sparse codes, of which 8 million active units are in
+    memory at most; about a minute a kind for the similarity of layers.
 
     Example:
         >>> import lamina

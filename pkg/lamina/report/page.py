@@ -15,7 +15,8 @@ import polars as pl
 
 from lamina.errors import StorageError
 from lamina.extras import need
-from lamina.report.section import Chapter, Gallery, Picture, Section, Table
+from lamina.report.marked import MARKED_STYLE, marked_cards
+from lamina.report.section import Cards, Chapter, Gallery, Picture, Section, Table
 from lamina.text import cell
 
 # Only pictures that carry their own bytes: an address would need the network.
@@ -80,6 +81,7 @@ def write_page(path: Path, *, title: str, problems: Sequence[str], chapters: Seq
 <title>{html.escape(title)}</title>
 <style>
 {_STYLE}
+{MARKED_STYLE}
 </style>
 </head>
 <body>
@@ -150,14 +152,19 @@ def _section(section: Section, level: str, figures: _Figures) -> str:
     return f"<section>\n<{level}>{html.escape(section.title)}</{level}>\n{parts}\n</section>"
 
 
-def _part(part: Picture | Table | Gallery, figures: _Figures) -> str:
+def _part(part: Picture | Table | Gallery | Cards, figures: _Figures) -> str:
     if isinstance(part, Picture):
         inner = f'<div class="chart" id="{figures.add(part.chart)}"></div>'
     elif isinstance(part, Table):
         inner = _table(part)
+    elif isinstance(part, Cards):
+        inner = marked_cards(part)
     else:
         inner = _gallery(part)
-    return f"<figure>\n{inner}\n<figcaption>{html.escape(part.reading)}</figcaption>\n</figure>"
+    reading = f"<figcaption>{html.escape(part.reading)}</figcaption>"
+    # what fills pages is introduced, not explained behind
+    both = (reading, inner) if isinstance(part, Cards) else (inner, reading)
+    return "<figure>\n{}\n{}\n</figure>".format(*both)
 
 
 def _table(table: Table) -> str:

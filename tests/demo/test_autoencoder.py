@@ -1,0 +1,121 @@
+"""The demo's autoencoder finds what was planted, and its run says how it came to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+import lamina
+from lamina.demo import features
+from lamina.demo.autoencoder import Autoencoder, learn
+from lamina.rows import Rows
+from lamina.sweeps.executors import torch_threads
+from tests.faults import broken, fault
+
+DIRECTIONS, WIDTH, ACTIVE = 48, 24, 3
+
+
+@fault
+def atoms_are_not_learnt(patch: pytest.MonkeyPatch) -> None:
+    """What an update makes of the atoms is undone."""
+    patch.setattr(Autoencoder, "normalize", lambda self: self.atoms.data.copy_(self.encoder.data.new_zeros(1)))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Steps are small: threads that wait for each other on a busy machine take seconds for nothing."""
+    with torch_threads(1):
+        yield
+
+
+def superposed(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """More directions than there are dimensions, and rows that are sums of a few of them, around a common point."""
+    generator = torch.Generator().manual_seed(0)
+    directions = normalize(torch.randn(DIRECTIONS, WIDTH, generator=generator))
+    chosen = torch.rand(rows, DIRECTIONS, generator=generator).topk(ACTIVE, dim=1).indices
+    sizes = 0.5 + torch.rand(rows, ACTIVE, generator=generator)
+    return directions, (sizes[:, :, None] * directions[chosen]).sum(1) + 3 * torch.ones(WIDTH)
+
+
+def trained(steps: int, seed: int = 0) -> tuple[Autoencoder, list[float], torch.Tensor]:
+    directions, x = superposed(16_384)
+    model = Autoencoder(x[:1024], units=2 * DIRECTIONS, k=ACTIVE, seed=seed)
+    explained = [found.explained.item() for found in
+                 learn(model, Rows.of(x), steps=steps, batch=256, seed=seed, learning_rate=1e-2)]  # fmt: skip
+    return model, explained, directions
+
+
+def check_directions(steps: int = 150) -> None:
+    model, explained, directions = trained(steps)
+    atoms = model.atoms.detach()
+    assert (directions @ atoms.T).amax(1).mean() > 0.95
+    assert explained[-1] > 0.9 > explained[0]
+    torch.testing.assert_close(atoms.norm(dim=1), torch.ones(len(atoms)))
+
+
+def test_planted_directions_are_found() -> None:
+    check_directions()
+
+
+def test_atoms_that_do_not_learn_are_noticed() -> None:
+    with broken("atoms_are_not_learnt"), pytest.raises(AssertionError):
+        check_directions(20)
+
+
+def test_a_seed_gives_the_same_weights_again_and_another_one_others() -> None:
+    once, again, other = (trained(10, seed)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(once[name], again[name]) for name in once)
+    assert not torch.equal(once["atoms"], other["atoms"])
+
+
+def test_dead_units_learn_and_the_others_do_not() -> None:
+    _, x = superposed(64)
+    model = Autoencoder(x, units=20, k=ACTIVE, seed=0)
+    model.revived(model.codes(x), x, torch.arange(15, 20)).backward()
+    for weight in (model.atoms, model.encoder):
+        assert weight.grad is not None
+        assert weight.grad[15:].abs().sum() > 0 == weight.grad[:15].abs().sum()
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> lamina.Run:
+    """A run in which a layer of 40 windows was recorded."""
+    _, x = superposed(40 * 16)
+    run = lamina.Run.create(tmp_path / "read")
+    with run.writer() as writer:
+        writer.append({features.SITE: x.view(40, 16, WIDTH).numpy()}, step=0, example=np.arange(40))
+        writer.examples({"example": np.arange(40), "topic": ["a", "b"] * 20})
+    return run.refresh()
+
+
+def test_a_training_is_a_run_and_its_codes_join_the_layer(
+    read: lamina.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"UNITS": 32, "ACTIVE": 3, "BATCH": 64}.items():
+        monkeypatch.setattr(features, name, value)
+    steps = features.updates(read)
+    assert steps == features.PASSES * 9  # 35 windows of 16 rows, 64 at a time
+    assert len(list(features.explain(read, tmp_path / "learnt", seed=0))) == steps
+    training = lamina.open(tmp_path / "learnt")
+    assert training.status.state == "finished"
+    codes = training.features("sae.output")
+    kept = [0, 1, 2, 4, 8, 16, steps]
+    assert codes.select("step").unique().sort("step").collect()["step"].to_list() == kept
+    assert codes.select(pl.col("example").unique().sort()).collect()["example"].to_list() == [0, 8, 16, 24, 32]
+    logged = training.metrics().filter(name="validation/explained variance").sort("step").collect()["value"]
+    assert len(logged) == len(kept)
+    assert logged[-1] > logged[0]
+    features.attach(read, training)
+    joined = read.features(features.CODES)
+    assert read.rows(features.CODES).shape == (640, 32)
+    # what was attached are the codes of the weights that were kept last
+    keys = ["example", "position", "feature"]
+    last = codes.filter(step=steps).select(*keys, "value").sort(keys).collect()
+    same = joined.filter(features.HELD_OUT).select(*keys, "value").sort(keys).collect()
+    assert last.select(keys).equals(same.select(keys))
+    np.testing.assert_allclose(last["value"], same["value"], rtol=1e-5)
