@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -117,12 +118,19 @@ def selection_has_no_room(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Shortlist, "_take", take)
 
 
-def _launched(patch: pytest.MonkeyPatch, **changes: Any) -> None:
-    """Replace arguments and constants of the Triton kernel behind `nearest`."""
-    from lamina_kernels.gram.selection import launch
+def _planned(patch: pytest.MonkeyPatch, room: Any, change: Callable[[Any], Any]) -> None:
+    """Replace the launches that a module plans."""
+    whole = room.plan
+    patch.setattr(room, "plan", lambda *given: change(whole(*given)))
 
-    whole = launch.plan
-    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(arguments=p.arguments | changes))
+
+def _arguments(patch: pytest.MonkeyPatch, room: Any, **changes: Any) -> None:
+    """Replace arguments and constants of a kernel."""
+    _planned(patch, room, lambda made: made._replace(arguments=made.arguments | changes))
+
+
+def _skip_a_program(patch: pytest.MonkeyPatch, room: Any) -> None:
+    _planned(patch, room, lambda made: made._replace(grid=(made.grid[0] - 1,)))
 
 
 @fault
@@ -130,7 +138,7 @@ def nearest_kernel_meets_the_row_itself(patch: pytest.MonkeyPatch) -> None:
     """The row itself is found, in place of another."""
     from lamina_kernels.gram.selection import launch
 
-    _launched(patch, APART=False)
+    _arguments(patch, launch, APART=False)
     patch.setattr(launch, "_columns", _all_columns)
 
 
@@ -139,7 +147,7 @@ def nearest_kernel_forgets_the_groups(patch: pytest.MonkeyPatch) -> None:
     """Rows of one group meet each other."""
     from lamina_kernels.gram.selection import launch
 
-    _launched(patch, x_groups=None, y_groups=None)
+    _arguments(patch, launch, x_groups=None, y_groups=None)
     patch.setattr(launch, "_columns", _all_columns)
 
 
@@ -153,9 +161,9 @@ def nearest_kernel_forgets_the_edge(patch: pytest.MonkeyPatch) -> None:
     """Columns beyond the last row have a bound, and their groups take the place of others."""
     import triton.language as tl
 
-    from lamina_kernels.gram.selection import forward
+    from lamina_kernels.gram import bounds_tile
 
-    patch.setattr(forward, "FAR", tl.constexpr(-1e30))
+    patch.setattr(bounds_tile, "FAR", tl.constexpr(-1e30))
 
 
 @fault
@@ -163,14 +171,15 @@ def nearest_kernel_skips_a_program(patch: pytest.MonkeyPatch) -> None:
     """The last program never runs: its groups are whatever the memory held."""
     from lamina_kernels.gram.selection import launch
 
-    whole = launch.plan
-    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(grid=(p.grid[0] - 1,)))
+    _skip_a_program(patch, launch)
 
 
 @fault
 def nearest_kernel_reads_one_chunk(patch: pytest.MonkeyPatch) -> None:
     """Only the first columns of the rows are read."""
-    _launched(patch, WHOLE=True, CHUNK=16)
+    from lamina_kernels.gram.selection import launch
+
+    _arguments(patch, launch, WHOLE=True, CHUNK=16)
 
 
 @fault
@@ -185,7 +194,9 @@ def nearest_kernel_trusts_products(patch: pytest.MonkeyPatch) -> None:
 @fault
 def nearest_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
     """All rows of x are read where the first one is."""
-    _launched(patch, x_stride=0)
+    from lamina_kernels.gram.selection import launch
+
+    _arguments(patch, launch, x_stride=0)
 
 
 @fault
@@ -248,27 +259,16 @@ def histogram_drops_the_last_edge(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Thresholds, "below", lambda self, found: torch.bucketize(self.told(found), self.values, right=True))
 
 
-def _counted(patch: pytest.MonkeyPatch, **changes: Any) -> None:
-    """Replace arguments and constants of the Triton kernel of counts."""
-    from lamina_kernels.gram.counting import launch
-
-    whole = launch.plan
-    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(arguments=p.arguments | changes))
-
-
 @fault
 def counts_kernel_trusts_products(patch: pytest.MonkeyPatch) -> None:
     """Products are taken to be exact."""
     from lamina_kernels.gram.counting import launch
 
-    whole = launch.plan
+    def trusting(made: Any) -> Any:
+        none = {name: torch.zeros_like(made.arguments[name]) for name in ("x_slack", "y_slack")}
+        return made._replace(arguments=made.arguments | none | {"below": made.arguments["above"]})
 
-    def trusting(*given: Any) -> Any:
-        arguments = (made := whole(*given)).arguments
-        none = {name: torch.zeros_like(arguments[name]) for name in ("x_slack", "y_slack")}
-        return made._replace(arguments=arguments | none | {"below": arguments["above"]})
-
-    patch.setattr(launch, "plan", trusting)
+    _planned(patch, launch, trusting)
 
 
 @fault
@@ -284,19 +284,25 @@ def counts_kernel_measures_in_single(patch: pytest.MonkeyPatch) -> None:
 @fault
 def counts_kernel_keeps_the_diagonal(patch: pytest.MonkeyPatch) -> None:
     """Each row is paired with itself."""
-    _counted(patch, APART=False)
+    from lamina_kernels.gram.counting import launch
+
+    _arguments(patch, launch, APART=False)
 
 
 @fault
 def counts_kernel_forgets_the_groups(patch: pytest.MonkeyPatch) -> None:
     """Rows of a group are paired."""
-    _counted(patch, x_groups=None, y_groups=None)
+    from lamina_kernels.gram.counting import launch
+
+    _arguments(patch, launch, x_groups=None, y_groups=None)
 
 
 @fault
 def counts_kernel_reads_one_chunk(patch: pytest.MonkeyPatch) -> None:
     """Only the first columns of the rows are read."""
-    _counted(patch, WHOLE=True, CHUNK=16)
+    from lamina_kernels.gram.counting import launch
+
+    _arguments(patch, launch, WHOLE=True, CHUNK=16)
 
 
 @fault
@@ -304,8 +310,7 @@ def counts_kernel_skips_a_program(patch: pytest.MonkeyPatch) -> None:
     """The last program never runs: its counts are whatever the memory held."""
     from lamina_kernels.gram.counting import launch
 
-    whole = launch.plan
-    patch.setattr(launch, "plan", lambda *given: (p := whole(*given))._replace(grid=(p.grid[0] - 1,)))
+    _skip_a_program(patch, launch)
 
 
 @fault
@@ -313,11 +318,8 @@ def counts_kernel_meets_broken_rows(patch: pytest.MonkeyPatch) -> None:
     """Rows that are not finite are near others."""
     from lamina_kernels.gram.counting import launch
 
-    whole = launch.plan
-
-    def meeting(*given: Any) -> Any:
-        made = whole(*given)
+    def meeting(made: Any) -> Any:
         finite = {name: made.arguments[name].nan_to_num(posinf=0.0) for name in ("x_bias", "y_bias")}
         return made._replace(arguments=made.arguments | finite)
 
-    patch.setattr(launch, "plan", meeting)
+    _planned(patch, launch, meeting)

@@ -28,7 +28,8 @@ class Pointwise(Kernel):
         reference: f in torch, of tensors [R, C], [R, 1] and [1, C] of one dtype; differentiable twice where second
             derivatives are asked for. It knows nothing of which rows these are, and f(s, a, b) is f(s, b, a).
         function: The same as a function with `@triton.jit`, of float32 tiles with these shapes, whose value is one [R,
-            C] in float32; None for a kernel that has no form `"triton"`.
+            C] in float32; None for a kernel that has no form `"triton"`. Triton reads the source of its file: it stands
+            in a module (not in a prompt), which says `import triton.language as tl` even if the function names no `tl`.
 
     Raises:
         TypeError: `reference` is no function, or `function` is not one of Triton's.

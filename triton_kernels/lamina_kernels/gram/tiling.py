@@ -20,6 +20,7 @@ class Tiling(NamedTuple):
         whole: The widest rows of which a tile of x is loaded once, for all columns.
         warps: Warps of a program.
         stages: Tiles in flight.
+        width: Columns of rows that a program multiplies at a time (scores), or makes gradients of; sums need none.
     """
 
     rows: int
@@ -27,6 +28,7 @@ class Tiling(NamedTuple):
     whole: int
     warps: int
     stages: int
+    width: int = 0
 
 
 _SUMS = {
@@ -41,67 +43,25 @@ _SUMS = {
     ("amd", "single"): Tiling(64, 64, 32, 4, 2),
 }
 
-
-class ScoreTiling(NamedTuple):
-    """How the work of a program is cut that multiplies rows by itself, not by `tile`; see `Tiling`.
-
-    Attributes:
-        rows: Rows of a tile of scores.
-        columns: Its columns.
-        chunk: Columns of x that are multiplied at a time.
-        whole: The widest rows of which a tile of x is loaded once, for all columns.
-        warps: Warps of a program.
-        stages: Tiles in flight.
-    """
-
-    rows: int
-    columns: int
-    chunk: int
-    whole: int
-    warps: int
-    stages: int
-
-
 # The others are as those of sums, in chunks of 64 columns in half precision and of 32 in single.
 _SCORES = {
-    ("nvidia", "bf16x6"): ScoreTiling(128, 64, 16, 0, 8, 3),
-    ("amd", "bf16x6"): ScoreTiling(64, 64, 32, 0, 4, 2),
-    ("amd", "ieee"): ScoreTiling(128, 64, 32, 64, 8, 2),
+    ("nvidia", "bf16x6"): Tiling(128, 64, 0, 8, 3, 16),
+    ("amd", "bf16x6"): Tiling(64, 64, 0, 4, 2, 32),
+    ("amd", "ieee"): Tiling(128, 64, 64, 8, 2, 32),
     # Of any other.
-    ("", "tf32"): ScoreTiling(128, 64, 32, 64, 8, 2),
-    ("", "ieee"): ScoreTiling(64, 64, 16, 0, 8, 2),
+    ("", "tf32"): Tiling(128, 64, 64, 8, 2, 32),
+    ("", "ieee"): Tiling(64, 64, 0, 8, 2, 16),
 }
 
-
-class GradientTiling(NamedTuple):
-    """How the work of a program of the gradients is cut; see `Tiling`.
-
-    Attributes:
-        rows: Rows of a tile of kernel values.
-        columns: Its columns.
-        width: Columns of the gradients that a program makes.
-        whole: The widest rows of which a tile of x is loaded once, for all columns.
-        warps: Warps of a program.
-        stages: Tiles in flight.
-    """
-
-    rows: int
-    columns: int
-    width: int
-    whole: int
-    warps: int
-    stages: int
-
-
 _GRADIENTS = {
-    ("hopper", "half"): GradientTiling(128, 64, 128, 128, 8, 2),
-    ("hopper", "single"): GradientTiling(64, 32, 64, 0, 4, 2),
-    ("blackwell", "half"): GradientTiling(128, 64, 64, 0, 8, 2),
-    ("blackwell", "single"): GradientTiling(64, 32, 64, 0, 4, 2),
-    ("nvidia", "half"): GradientTiling(64, 64, 64, 64, 4, 2),
-    ("nvidia", "single"): GradientTiling(32, 32, 64, 0, 4, 2),
-    ("amd", "half"): GradientTiling(64, 32, 64, 64, 4, 1),
-    ("amd", "single"): GradientTiling(32, 32, 64, 0, 4, 1),
+    ("hopper", "half"): Tiling(128, 64, 128, 8, 2, 128),
+    ("hopper", "single"): Tiling(64, 32, 0, 4, 2, 64),
+    ("blackwell", "half"): Tiling(128, 64, 0, 8, 2, 64),
+    ("blackwell", "single"): Tiling(64, 32, 0, 4, 2, 64),
+    ("nvidia", "half"): Tiling(64, 64, 64, 4, 2, 64),
+    ("nvidia", "single"): Tiling(32, 32, 0, 4, 2, 64),
+    ("amd", "half"): Tiling(64, 32, 64, 4, 1, 64),
+    ("amd", "single"): Tiling(32, 32, 0, 4, 1, 64),
 }
 
 
@@ -114,6 +74,9 @@ def sums(target: str, products: str, kinds: Sequence[str]) -> Tiling:
         kinds: Of the tiles of products that there are at a time; see `operands.Operands`.
     """
     tiles = _SUMS[kind(target), "half" if products == "half" else "single"]
+    if list(kinds) == ["norm"]:
+        # Differences are added up in registers: the larger a thread's part, the fewer numbers are loaded for each.
+        return Tiling(128, 128, 0, 4, 1)
     if "root" in kinds and kind(target) == "blackwell":
         # The compiler fails at its own matrix instruction beside a branch that makes a tile; fewer rows take the older.
         return Tiling(32, 64, 0, 4, 2)
@@ -133,17 +96,17 @@ def softmax(target: str, products: str, kinds: Sequence[str]) -> Tiling:
     return tiles._replace(columns=32) if kind(target) == "blackwell" else tiles
 
 
-def gradients(target: str, products: str, kinds: Sequence[str]) -> GradientTiling:
+def gradients(target: str, products: str, kinds: Sequence[str]) -> Tiling:
     """Return the tiles of the gradients of sums; see `sums`."""
     tiles = _GRADIENTS[kind(target), "half" if products == "half" else "single"]
     if "root" in kinds and kind(target) == "blackwell":
-        return GradientTiling(32, 64, 64, 0, 4, 2)
+        return Tiling(32, 64, 0, 4, 2, 64)
     if len(kinds) > 1:
         tiles = tiles._replace(rows=tiles.rows // 2, whole=0, warps=4)
     return tiles
 
 
-def scores(target: str, products: str, group: int) -> ScoreTiling:
+def scores(target: str, products: str, group: int) -> Tiling:
     """Return the tiles of scores that are summed two at a time, or searched.
 
     Args:
@@ -155,6 +118,5 @@ def scores(target: str, products: str, group: int) -> ScoreTiling:
     chosen = _SCORES.get((gpu, products), _SCORES.get(("", products)))
     if chosen is None:
         half = products == "half"
-        rows, columns, whole, warps, stages = _SUMS[gpu, "half" if half else "single"]
-        chosen = ScoreTiling(rows, columns, 64 if half else 32, whole, warps, stages)
+        chosen = _SUMS[gpu, "half" if half else "single"]._replace(width=64 if half else 32)
     return chosen if group > 32 else chosen._replace(columns=32)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.tiles.dot import dot_of_rows, dot_rows
+from lamina_kernels.gram.bounds_tile import Side, block_of, bounds_of
 from lamina_kernels.tiles.load import INDEX, load_rows
 
-# Farther than any row: the bound of what lies beyond the edge, or is left out.
-FAR = tl.constexpr(float("inf"))
 # What pairs that bounds leave open are measured in.
 MEASURED = tl.constexpr(tl.float64)
 
@@ -45,13 +43,9 @@ def counts_kernel(
 
     rows = block * ROWS + tl.arange(0, ROWS)
     rows_valid = rows < n
-    # A chunk as wide as the rows is loaded once, for all columns.
-    if WHOLE:
-        x_tile = load_rows(x, rows, x_stride, rows_valid, 0, width, CHUNK)
-    bias = tl.load(x_bias + rows.to(INDEX), mask=rows_valid, other=FAR)
+    left, right = Side(x, x_bias, x_groups, x_stride), Side(y, y_bias, y_groups, y_stride)
+    own = block_of(left, rows, rows_valid, width, CHUNK, WHOLE)
     loose = tl.load(x_slack + rows.to(INDEX), mask=rows_valid, other=0.0)
-    if x_groups is not None:
-        mine = tl.load(x_groups + rows.to(INDEX), mask=rows_valid, other=0)
     if EDGES == 0:
         total = tl.zeros([ROWS], tl.int32)
         low = tl.load(below + rows.to(INDEX), mask=rows_valid, other=0.0)
@@ -66,18 +60,7 @@ def counts_kernel(
     for place in range(first, last, COLUMNS):
         columns = place + tl.arange(0, COLUMNS)
         valid = columns < last
-        if WHOLE:
-            y_tile = load_rows(y, columns, y_stride, valid, 0, width, CHUNK)
-            products = dot_rows(x_tile, y_tile, tl.zeros([ROWS, COLUMNS], tl.float32), PRECISION)
-        else:
-            products = dot_of_rows(x, rows, x_stride, rows_valid, y, columns, y_stride, valid, width, PRECISION, CHUNK)
-        other = tl.load(y_bias + columns.to(INDEX), mask=valid, other=FAR)
-        bounds = products * scale + (bias[:, None] + other[None, :])
-        if APART:
-            bounds = tl.where(rows[:, None] == columns[None, :], FAR, bounds)
-        if x_groups is not None:
-            theirs = tl.load(y_groups + columns.to(INDEX), mask=valid, other=0)
-            bounds = tl.where(mine[:, None] == theirs[None, :], FAR, bounds)
+        bounds = bounds_of(left, own, right, columns, valid, width, scale, APART, PRECISION, CHUNK, WHOLE)
         slack = loose + tl.max(tl.load(y_slack + columns.to(INDEX), mask=valid, other=0.0), 0)
         if EDGES == 0:
             total += _within(

@@ -12,7 +12,7 @@ from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.paired.groups import by_group
 from lamina_kernels.gram.paired.operands import Operands, prepare
 from lamina_kernels.gram.paired.problem import SUMS, Problem
-from lamina_kernels.gram.tiling import ScoreTiling
+from lamina_kernels.gram.tiling import Tiling
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import accurate
@@ -73,7 +73,7 @@ def _sorted_operands(problem: Problem, name: str, order: torch.Tensor | None, pr
     return prepare(kernel, others if problem.diagonal else rows, others, precision)
 
 
-def _side(name: str, operands: Operands, tiles: ScoreTiling) -> dict[str, Any]:
+def _side(name: str, operands: Operands, tiles: Tiling) -> dict[str, Any]:
     """Return the kernel's arguments for one kernel function."""
     width = operands.rows.shape[1]
     whole = width <= tiles.whole
@@ -88,6 +88,6 @@ def _side(name: str, operands: Operands, tiles: ScoreTiling) -> dict[str, Any]:
         f"{name}_scale": operands.scale,
         f"KERNEL_{name.upper()}": operands.kernel,
         # A matrix instruction takes at least 16 columns.
-        f"CHUNK_{name.upper()}": max(16, 1 << (width - 1).bit_length()) if whole else tiles.chunk,
+        f"CHUNK_{name.upper()}": max(16, 1 << (width - 1).bit_length()) if whole else tiles.width,
         f"WHOLE_{name.upper()}": whole,
     }

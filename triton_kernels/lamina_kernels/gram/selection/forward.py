@@ -5,17 +5,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.tiles.dot import dot_of_rows, dot_rows
-from lamina_kernels.tiles.load import INDEX, load_rows
-
-# Farther than any row: the bound of what lies beyond the edge, or is left out.
-FAR = tl.constexpr(float("inf"))
+from lamina_kernels.gram.bounds_tile import FAR, Side, block_of, bounds_of
+from lamina_kernels.tiles.load import INDEX
 
 
 @triton.jit(do_not_specialize=["n", "m", "splits"])
 def nearest_groups_kernel(
     x, y,  # [n, width], [m, width]: rows contiguous inside
-    x_bias, y_bias,  # [n], [m] float32, see below
+    x_bias, y_bias,  # [n], [m] float32, see `bounds_tile`
     x_groups, y_groups,  # [n], [m] int64: pairs of one group are left out; None for no groups
     values,  # [splits, n, TOP] float32
     places,  # [splits, n, TOP] int32, groups of columns; -1 for none
@@ -28,9 +25,9 @@ def nearest_groups_kernel(
 ):  # fmt: skip
     """Find the TOP groups of GROUP columns with the smallest bounds, for ROWS rows among one part of the columns.
 
-    A bound is scale <x_i, y_j> + x_bias_i + y_bias_j. A list of TOP groups a row, in no order, takes the smallest group
-    of a tile in place of its largest as long as some row has one that is smaller: of the first tiles often, of most
-    others never. APART leaves out pairs of a row with itself.
+    A list of TOP groups a row, in no order, takes the smallest group of a tile in place of its largest as long as some
+    row has one that is smaller: of the first tiles often, of most others never. APART leaves out pairs of a row with
+    itself.
     """
     blocks = tl.cdiv(n, ROWS)
     block = tl.program_id(0) % blocks
@@ -38,12 +35,8 @@ def nearest_groups_kernel(
 
     rows = block * ROWS + tl.arange(0, ROWS)
     rows_valid = rows < n
-    # A chunk as wide as the rows is loaded once, for all columns.
-    if WHOLE:
-        x_tile = load_rows(x, rows, x_stride, rows_valid, 0, width, CHUNK)
-    own = tl.load(x_bias + rows.to(INDEX), mask=rows_valid, other=0.0)
-    if x_groups is not None:
-        mine = tl.load(x_groups + rows.to(INDEX), mask=rows_valid, other=0)
+    left, right = Side(x, x_bias, x_groups, x_stride), Side(y, y_bias, y_groups, y_stride)
+    own = block_of(left, rows, rows_valid, width, CHUNK, WHOLE)
 
     share = tl.cdiv(tl.cdiv(m, COLUMNS), splits) * COLUMNS
     first = split * share
@@ -55,18 +48,7 @@ def nearest_groups_kernel(
     for place in range(first, last, COLUMNS):
         columns = place + tl.arange(0, COLUMNS)
         valid = columns < last
-        if WHOLE:
-            y_tile = load_rows(y, columns, y_stride, valid, 0, width, CHUNK)
-            products = dot_rows(x_tile, y_tile, tl.zeros([ROWS, COLUMNS], tl.float32), PRECISION)
-        else:
-            products = dot_of_rows(x, rows, x_stride, rows_valid, y, columns, y_stride, valid, width, PRECISION, CHUNK)
-        other = tl.load(y_bias + columns.to(INDEX), mask=valid, other=FAR)
-        bounds = products * scale + (own[:, None] + other[None, :])
-        if APART:
-            bounds = tl.where(rows[:, None] == columns[None, :], FAR, bounds)
-        if x_groups is not None:
-            theirs = tl.load(y_groups + columns.to(INDEX), mask=valid, other=0)
-            bounds = tl.where(mine[:, None] == theirs[None, :], FAR, bounds)
+        bounds = bounds_of(left, own, right, columns, valid, width, scale, APART, PRECISION, CHUNK, WHOLE)
         lowest = tl.min(tl.reshape(bounds, [ROWS, COLUMNS // GROUP, GROUP]), 2)
         least = tl.min(lowest, 1)
         enters = least < tl.max(best, 1)

@@ -56,7 +56,7 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
     tile = tiling.scores(target, "bf16x6" if products == "bf16x3" else products, p.m)
     # Lists of 32 groups and more leave registers for smaller tiles; those of 128, for k = 64, spill.
     if top >= 32 and products in ("half", "tf32"):
-        tile = tile._replace(rows=64, columns=128 if top == 32 else 64, chunk=min(tile.chunk, 32))
+        tile = tile._replace(rows=64, columns=128 if top == 32 else 64, width=min(tile.width, 32))
     elif top >= 64:
         tile = tile._replace(rows=64)
     blocks = ceil_div(p.n, tile.rows)
@@ -87,7 +87,7 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
         "GROUP": GROUP,
         "TOP": top,
         # A matrix instruction takes at least 16 columns.
-        "CHUNK": max(16, 1 << (width - 1).bit_length()) if whole else tile.chunk,
+        "CHUNK": max(16, 1 << (width - 1).bit_length()) if whole else tile.width,
         "WHOLE": whole,
     }
     options = {"num_warps": tile.warps, "num_stages": tile.stages}

@@ -123,6 +123,6 @@ def plan(
         "COLUMNS": tile.columns,
         "GROUP": GROUP,
         "ROOM": room,
-        "CHUNK": tile.chunk,
+        "CHUNK": tile.width,
     }
     return Launch((blocks * parts,), arguments, {"num_warps": tile.warps, "num_stages": tile.stages})

@@ -1,0 +1,87 @@
+"""A tile of lower bounds of distances, [R, C] float32, in Triton: scale <x_i, y_j> + bias_i + bias_j.
+
+`product_bounds` makes the rows and their biases.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from lamina_kernels.tiles.dot import dot_of_rows, dot_rows
+from lamina_kernels.tiles.load import INDEX, load_rows
+
+# Farther than any row: the bound of what lies beyond the edge, or is left out.
+FAR = tl.constexpr(float("inf"))
+
+
+class Side(NamedTuple):
+    """All rows of one side.
+
+    Attributes:
+        rows: [n, width], as they are multiplied, contiguous inside.
+        bias: [n] float32.
+        groups: [n] int64: pairs of one group are left out; None for no groups.
+        stride: Elements from one row to the next.
+    """
+
+    rows: Any
+    bias: Any
+    groups: Any
+    stride: Any
+
+
+class Block(NamedTuple):
+    """What is loaded once of some rows of x.
+
+    Attributes:
+        rows: [R], which rows.
+        valid: [R], whether they exist.
+        tile: [R, width], if they are multiplied whole; else anything.
+        bias: [R] float32.
+        groups: [R] int64, if there are groups; else anything.
+    """
+
+    rows: tl.tensor
+    valid: tl.tensor
+    tile: tl.tensor
+    bias: tl.tensor
+    groups: tl.tensor
+
+
+@triton.jit
+def block_of(x, rows, valid, width, CHUNK: tl.constexpr, WHOLE: tl.constexpr):
+    """Return some rows of x, loaded whole (in a chunk at least as wide) or not."""
+    tile, groups = rows, rows
+    if WHOLE:
+        tile = load_rows(x.rows, rows, x.stride, valid, 0, width, CHUNK)
+    if x.groups is not None:
+        groups = tl.load(x.groups + rows.to(INDEX), mask=valid, other=0)
+    return Block(rows, valid, tile, tl.load(x.bias + rows.to(INDEX), mask=valid, other=FAR), groups)
+
+
+@triton.jit
+def bounds_of(
+    x, block, y, columns, valid, width, scale,
+    APART: tl.constexpr, PRECISION: tl.constexpr, CHUNK: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Return the bounds of a block of rows of x and some rows of y; APART leaves out pairs of a row with itself."""
+    rows = block.rows
+    if WHOLE:
+        y_tile = load_rows(y.rows, columns, y.stride, valid, 0, width, CHUNK)
+        none = tl.zeros([rows.shape[0], columns.shape[0]], tl.float32)
+        products = dot_rows(block.tile, y_tile, none, PRECISION)
+    else:
+        products = dot_of_rows(
+            x.rows, rows, x.stride, block.valid, y.rows, columns, y.stride, valid, width, PRECISION, CHUNK
+        )
+    other = tl.load(y.bias + columns.to(INDEX), mask=valid, other=FAR)
+    bounds = products * scale + (block.bias[:, None] + other[None, :])
+    if APART:
+        bounds = tl.where(rows[:, None] == columns[None, :], FAR, bounds)
+    if x.groups is not None:
+        theirs = tl.load(y.groups + columns.to(INDEX), mask=valid, other=0)
+        bounds = tl.where(block.groups[:, None] == theirs[None, :], FAR, bounds)
+    return bounds
