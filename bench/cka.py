@@ -8,12 +8,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from bench import limits, paths
+from bench import limits
 from bench.agreement import Within
 from bench.command import is_quick
 from bench.dense_cka import truth
-from bench.harness import TIMES, Contender, cells, compare, peaks, speeds
-from bench.peers import Worker
+from bench.harness import TIMES, Contender, Question, answers, peers_of, speeds
 from bench.table import Table
 from lamina import similarity
 
@@ -40,48 +39,19 @@ EXPECTED = [
 
 def main(argv: Sequence[str] | None = None) -> None:
     quick = is_quick(__doc__, argv)
-    repetitions, d = (1, 8) if quick else (REPETITIONS, D)
-    size = 128 if quick else None
+    d, size = (8, 128) if quick else (D, None)
     machine = [limits.gemm("fp32", "cpu", size), limits.gemm("fp64", "cpu", size), limits.exp()]
     machine.append(limits.copy("cpu", 2**20 if quick else 2**28))
-    rows, samples, peer_versions = [], {}, {}
-    # A smoke run makes do without the peers' environment.
-    peers = None if quick and not paths.PEERS.exists() else Worker(paths.PEERS)
-    try:
-        for kernel in SIZES:
-            for n in (200,) if quick else SIZES[kernel]:
-                arrays = related(n, d)
-                options = {} if kernel == "linear" else bandwidths(**arrays)
-                contenders = list(takers(kernel, n, d, options, with_peers=peers is not None))
-                what = f"{kernel}, n = {n}"
-                seconds = compare(
-                    contenders,
-                    arrays,
-                    {"cka": truth(arrays["x"], arrays["y"], options or None)},
-                    rule=RULE,
-                    limits=machine,
-                    repetitions=repetitions,
-                    device="cpu",
-                    peers=peers,
-                    description=what,
-                )
-                samples[what] = seconds
-                added = {} if quick else peaks(contenders, arrays, device="cpu", description=what)
-                for contender in contenders:
-                    row = {"kernel": kernel, "n": n, "by": contender.name} | cells(contender, machine, seconds)
-                    row["peak, MiB"] = added[contender.name] / 2**20 if added else None
-                    rows.append(row)
-        if peers is not None:
-            peer_versions = peers.ask("versions", packages=["pytorch-cka", "ckatorch"])
-    finally:
-        if peers is not None:
-            peers.close()
+    with peers_of(quick) as peers:
+        asked = questions(d, quick=quick, with_peers=peers is not None)
+        rows, samples = answers(asked, rule=RULE, limits=machine, device="cpu", peers=peers, quick=quick)
+        versions = {} if peers is None else peers.ask("versions", packages=["pytorch-cka", "ckatorch"])
     Table(
         question="How fast is a debiased CKA, and in how much memory?",
         columns=["kernel", "n", "by", *TIMES, "peak, MiB"],
         rows=rows,
         notes=[
-            f"d = {d}, float32 rows that lie in memory, every row a group of its own; {repetitions} interleaved "
+            f"d = {d}, float32 rows that lie in memory, every row a group of its own; {REPETITIONS} interleaved "
             f"repetitions after a comparison with the value in float64: {RULE}",
             "lamina returns a jackknife error too; dense and the peers return the value alone",
             "the peers run in the same run and on the same rows, in a process of their own environment; pytorch-cka is "
@@ -94,9 +64,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             speeds(machine, samples.values()),
         ],
         packages=["lamina", "lamina-kernels", "torch", "numpy"],
-        versions=peer_versions,
+        versions=versions,
         samples=samples,
     ).publish("cka", quick=quick)
+
+
+def questions(d: int, *, quick: bool, with_peers: bool) -> Iterator[Question]:
+    """Yield what is asked of each kernel and number of rows."""
+    for kernel, sizes in SIZES.items():
+        for n in (200,) if quick else sizes:
+            arrays = related(n, d)
+            options = {} if kernel == "linear" else bandwidths(**arrays)
+            contenders = list(takers(kernel, n, d, options, with_peers=with_peers))
+            expected = {"cka": truth(**arrays, bandwidths=options or None)}
+            yield Question({"kernel": kernel, "n": n}, arrays, contenders, expected, 1 if quick else REPETITIONS)
 
 
 def related(n: int, d: int) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import torch
 from bench import limits
 from bench.agreement import Within
 from bench.command import best_device, is_quick
-from bench.harness import TIMES, Contender, cells, compare, peaks, speeds
+from bench.harness import TIMES, Contender, Question, answers, speeds
 from bench.table import Table
 from lamina_kernels import gram
 
@@ -46,37 +46,15 @@ EXPECTED = [
 def main(argv: Sequence[str] | None = None) -> None:
     quick = is_quick(__doc__, argv)
     device = best_device()
-    repetitions = 1 if quick else REPETITIONS
     machine = machine_limits(device, quick)
-    shapes = [(200, 8)] if quick else SHAPES[device]
-    rows, samples = [], {}
-    for kernel, (n, d) in itertools.product(KERNELS, shapes):
-        arrays = paired(n, d)
-        contenders = list(forms(kernel, n, d, device))
-        what = f"{kernel}, n = {n}, d = {d}"
-        seconds = compare(
-            contenders,
-            arrays,
-            truth(arrays["x"], arrays["y"], kernel=kernel, device=device),
-            rule=RULE,
-            limits=machine,
-            repetitions=repetitions,
-            device=device,
-            peers=None,
-            description=what,
-        )
-        samples[what] = seconds
-        added = {} if quick else peaks(contenders, arrays, device=device, description=what)
-        for contender in contenders:
-            row = {"kernel": kernel, "n": n, "d": d, "form": contender.name} | cells(contender, machine, seconds)
-            row["peak, MiB"] = added[contender.name] / 2**20 if added else None
-            rows.append(row)
+    asked = questions(device, quick=quick)
+    rows, samples = answers(asked, rule=RULE, limits=machine, device=device, peers=None, quick=quick)
     Table(
         question="How fast are the sums of HSIC without a matrix of pairs?",
-        columns=["kernel", "n", "d", "form", *TIMES, "peak, MiB"],
+        columns=["kernel", "n", "d", "by", *TIMES, "peak, MiB"],
         rows=rows,
         notes=[
-            f"float32; {repetitions} interleaved repetitions after a comparison with the sums in float64: {RULE}",
+            f"float32; {REPETITIONS} interleaved repetitions after a comparison with the sums in float64: {RULE}",
             "the limits count what each form cannot do without: both whole products of dense torch, the half that "
             "symmetry leaves of them or the moments that replace them, and the exponentials; `triton` multiplies "
             "float32 as six products of bfloat16",
@@ -88,6 +66,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         packages=["lamina-kernels", "torch", "triton"],
         samples=samples,
     ).publish("hsic_sums", device=device, quick=quick)
+
+
+def questions(device: str, *, quick: bool) -> Iterator[Question]:
+    """Yield what is asked of each kernel and shape."""
+    for kernel, (n, d) in itertools.product(KERNELS, [(200, 8)] if quick else SHAPES[device]):
+        arrays = paired(n, d)
+        expected = truth(arrays["x"], arrays["y"], kernel=kernel, device=device)
+        cells = {"kernel": kernel, "n": n, "d": d}
+        yield Question(cells, arrays, list(forms(kernel, n, d, device)), expected, 1 if quick else REPETITIONS)
 
 
 def machine_limits(device: str, quick: bool) -> list[limits.Limit]:

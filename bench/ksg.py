@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ import torch
 from bench import limits
 from bench.agreement import Within
 from bench.command import is_quick
-from bench.harness import TIMES, Contender, cells, compare, peaks, speeds
+from bench.harness import TIMES, Contender, Question, answers, speeds
 from bench.table import Table
 from lamina import information
 
@@ -32,36 +32,8 @@ EXPECTED = [
 def main(argv: Sequence[str] | None = None) -> None:
     quick = is_quick(__doc__, argv)
     machine = [limits.copy("cpu", 2**20 if quick else 2**28)]
-    rows, samples = [], {}
-    for (n, d), repetitions in ({(300, 1): 1, (300, 2): 1, (300, 4): 1} if quick else SIZES).items():
-        arrays = related(n, d)
-        needs = {machine[0].name: 8.0 * n * 2 * d * math.ceil(math.log2(n))}
-        contenders = [
-            Contender("lamina", "bench.ksg:through_lamina", needs=needs),
-            Contender("scipy's trees alone", "bench.ksg:by_trees", needs=needs),
-        ]
-        if d == 1:
-            contenders.append(Contender("scikit-learn", "bench.ksg:by_scikit_learn", needs=needs))
-        else:
-            contenders.append(Contender("scikit-learn's trees alone", "bench.ksg:by_its_trees", needs=needs))
-        what = f"n = {n}, {d} + {d} features"
-        seconds = compare(
-            contenders,
-            arrays,
-            by_trees(**arrays, device="cpu")(),
-            rule=RULE,
-            limits=machine,
-            repetitions=repetitions,
-            device="cpu",
-            peers=None,
-            description=what,
-        )
-        samples[what] = seconds
-        added = {} if quick else peaks(contenders, arrays, device="cpu", description=what)
-        for contender in contenders:
-            row = {"n": n, "features": f"{d} + {d}", "by": contender.name} | cells(contender, machine, seconds)
-            row["peak, MiB"] = added[contender.name] / 2**20 if added else None
-            rows.append(row)
+    asked = questions(machine[0].name, quick=quick)
+    rows, samples = answers(asked, rule=RULE, limits=machine, device="cpu", peers=None, quick=quick)
     Table(
         question="How fast is the mutual information of two clouds by nearest neighbors?",
         columns=["n", "features", "by", *TIMES, "peak, MiB"],
@@ -80,6 +52,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         packages=["lamina", "scipy", "scikit-learn", "torch", "numpy"],
         samples=samples,
     ).publish("ksg", quick=quick)
+
+
+def questions(copy: str, *, quick: bool) -> Iterator[Question]:
+    """Yield what is asked of each number of rows and features; `copy` is the name of the limit."""
+    for (n, d), repetitions in ({(300, 1): 1, (300, 2): 1, (300, 4): 1} if quick else SIZES).items():
+        arrays = related(n, d)
+        needs = {copy: 8.0 * n * 2 * d * math.ceil(math.log2(n))}
+        contenders = [
+            Contender("lamina", "bench.ksg:through_lamina", needs=needs),
+            Contender("scipy's trees alone", "bench.ksg:by_trees", needs=needs),
+        ]
+        if d == 1:
+            contenders.append(Contender("scikit-learn", "bench.ksg:by_scikit_learn", needs=needs))
+        else:
+            contenders.append(Contender("scikit-learn's trees alone", "bench.ksg:by_its_trees", needs=needs))
+        cells = {"n": n, "features": f"{d} + {d}"}
+        yield Question(cells, arrays, contenders, by_trees(**arrays, device="cpu")(), repetitions)
 
 
 def related(n: int, d: int) -> dict[str, np.ndarray]:

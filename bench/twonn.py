@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 from bench import limits
 from bench.agreement import Within
 from bench.command import is_quick
-from bench.harness import TIMES, Contender, cells, compare, peaks, speeds
+from bench.harness import TIMES, Contender, Question, answers, speeds
 from bench.table import Table
 from lamina import geometry
 
@@ -32,34 +32,7 @@ EXPECTED = [
 def main(argv: Sequence[str] | None = None) -> None:
     quick = is_quick(__doc__, argv)
     machine = [limits.gemm("fp32", "cpu", 128 if quick else None), limits.gemm("fp64", "cpu", 128 if quick else None)]
-    rows, samples = [], {}
-    for n, (queries, repetitions) in ({400: (400, 1)} if quick else SIZES).items():
-        arrays = {"x": torus(n)}
-        operations = 2.0 * queries * n * D
-        contenders = [
-            Contender("lamina", "bench.twonn:through_lamina", {"queries": queries}, needs={"GEMM fp32": operations})
-        ]
-        if n <= MOST_ROWS:
-            call = "bench.twonn:by_cdist"
-            contenders.append(Contender("cdist in blocks", call, {"queries": queries}, needs={"GEMM fp64": operations}))
-        what = f"n = {n}"
-        seconds = compare(
-            contenders,
-            arrays,
-            {"dimension": float(PLANTED) if not quick else by_cdist(**arrays, device="cpu", queries=n)()["dimension"]},
-            rule=RULE,
-            limits=machine,
-            repetitions=repetitions,
-            device="cpu",
-            peers=None,
-            description=what,
-        )
-        samples[what] = seconds
-        added = {} if quick else peaks(contenders, arrays, device="cpu", description=what)
-        for contender in contenders:
-            row = {"n": n, "queries": queries, "by": contender.name} | cells(contender, machine, seconds)
-            row["peak, MiB"] = added[contender.name] / 2**20 if added else None
-            rows.append(row)
+    rows, samples = answers(questions(quick=quick), rule=RULE, limits=machine, device="cpu", peers=None, quick=quick)
     Table(
         question="How fast is the dimension of a cloud by its two nearest neighbors, and in how much memory?",
         columns=["n", "queries", "by", *TIMES, "peak, MiB"],
@@ -76,6 +49,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         packages=["lamina", "torch", "numpy"],
         samples=samples,
     ).publish("twonn", quick=quick)
+
+
+def questions(*, quick: bool) -> Iterator[Question]:
+    """Yield what is asked of each number of rows."""
+    for n, (queries, repetitions) in ({400: (400, 1)} if quick else SIZES).items():
+        arrays, options = {"x": torus(n)}, {"queries": queries}
+        operations = 2.0 * queries * n * D
+        contenders = [Contender("lamina", "bench.twonn:through_lamina", options, needs={"GEMM fp32": operations})]
+        if n <= MOST_ROWS:
+            needs = {"GEMM fp64": operations}
+            contenders.append(Contender("cdist in blocks", "bench.twonn:by_cdist", options, needs=needs))
+        expected = {"dimension": float(PLANTED)} if not quick else by_cdist(**arrays, device="cpu", queries=n)()
+        yield Question({"n": n, "queries": queries}, arrays, contenders, expected, repetitions)
 
 
 def torus(n: int) -> np.ndarray:
