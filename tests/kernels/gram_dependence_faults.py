@@ -109,6 +109,28 @@ def features_forget_the_norms(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def dependence_second_forgets_the_sums(patch: pytest.MonkeyPatch) -> None:
+    """In second derivatives, the gradients of the sums are constants."""
+    from lamina_kernels.gram.dependence import blocked_second
+
+    whole = blocked_second.second
+
+    def second(layers: Any, *given: Any) -> list[torch.Tensor]:
+        found = whole(layers, *given)
+        return [*found[: 2 * len(layers)], *(0 * x for x in found[2 * len(layers) :])]
+
+    patch.setattr(blocked_second, "second", second)
+
+
+@fault
+def dependence_second_forgets_the_centers(patch: pytest.MonkeyPatch) -> None:
+    """In second derivatives, kernel values are not centered, and the gradients of their sums are of others."""
+    from lamina_kernels.gram.dependence.blocked import Walk
+
+    patch.setattr(Walk, "centered", lambda self, values, other: self.hide(values, other))
+
+
+@fault
 def dependence_mixes_layers(patch: pytest.MonkeyPatch) -> None:
     """The layers behind are compared in another order."""
     from lamina_kernels.gram.dependence import blocked

@@ -52,6 +52,7 @@ def small_tiles(block: int = 3) -> Iterator[None]:
         patch.setattr("lamina_kernels.gram.dependence.blocked.BLOCK", block)
         patch.setattr("lamina_kernels.gram.dependence.blocked.SAMPLE", 5)
         patch.setattr("lamina_kernels.gram.dependence.features.BLOCK", block)
+        patch.setattr("lamina_kernels.gram.sums.blocked_second._LARGEST", block)
         patch.setattr("lamina_kernels.tiles.inner.LONG", 4)
         yield
 
@@ -392,16 +393,49 @@ def test_arguments_that_do_not_fit_are_refused_by_name(call: Any, message: str) 
         call()
 
 
-def test_a_second_derivative_is_refused_by_tiles_and_right_from_the_matrix() -> None:
-    x, y = normal(6, 2, seed=0).requires_grad_(), normal(6, 2, seed=1)
+def second_derivatives(impl: Any, ids: Tensor | None, *, biased: bool) -> list[Tensor]:
+    """Of a kernel with a hyperparameter beside dot products, and of dot products of few features."""
+    x, y = (normal(11, 2, seed=seed).requires_grad_() for seed in range(2))
+    b = torch.tensor(1.3).double().requires_grad_()
+    options: dict[str, Any] = {"groups": ids, "biased": biased, "impl": impl}
+    value = cka_matrix([x, y], kernel=[RBF(b), Linear()], **options).value[0, 1]
+    value = value + hsic(x, y, kernel_x=Linear(), kernel_y=Linear(), **options)
+    gradients = torch.autograd.grad(value, [x, y, b], create_graph=True)
+    weighed = torch.stack([(g * normal(g.numel(), 1, seed=8).view_as(g)).sum() for g in gradients]).sum()
+    return list(torch.autograd.grad(weighed, [x, y, b]))
 
-    def value(x: Tensor, impl: Any = "reference") -> Tensor:
-        return hsic(x, y, kernel_x=RBF(1.0), kernel_y=Distance(), impl=impl)
 
-    assert torch.autograd.gradgradcheck(value, (x,))
-    (first,) = torch.autograd.grad(value(x, "blocked"), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="a second derivative of HSIC is not supported"):
-        first.sum().backward()
+def second_derivatives_are_those_of_the_matrix(ids: Tensor | None, *, biased: bool = False) -> None:
+    with small_tiles(6):
+        found = second_derivatives("blocked", ids, biased=biased)
+    torch.testing.assert_close(found, second_derivatives("reference", ids, biased=biased), rtol=1e-9, atol=1e-10)
+
+
+SECOND_IDS = [None, torch.arange(11) // 2, torch.tensor([0, 1, 1, 2, 2, 2, 3, 4, 4, 0, 5])]
+
+
+@pytest.mark.parametrize("ids", SECOND_IDS, ids=["rows", "groups", "many sizes"])
+def test_second_derivatives_are_those_of_the_matrix(ids: Tensor | None) -> None:
+    second_derivatives_are_those_of_the_matrix(ids)
+
+
+def test_second_derivatives_of_biased_estimates_are_those_of_the_matrix() -> None:
+    second_derivatives_are_those_of_the_matrix(None, biased=True)
+
+
+@pytest.mark.parametrize("fault", ["dependence_second_forgets_the_sums", "dependence_second_forgets_the_centers"])
+def test_a_fault_in_the_second_derivatives_is_noticed(fault: str) -> None:
+    with broken(fault), pytest.raises(AssertionError):
+        second_derivatives_are_those_of_the_matrix(None)
+
+
+def test_a_third_derivative_is_refused() -> None:
+    x = normal(6, 2, seed=0).requires_grad_()
+    value = hsic(x, normal(6, 2, seed=1), kernel_x=RBF(1.0), kernel_y=Distance())
+    (first,) = torch.autograd.grad(value, x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="a third derivative is not supported"):
+        second.sum().backward()
 
 
 def test_torch_finds_the_operator_in_order_and_compiles_it_whole() -> None:

@@ -18,6 +18,5 @@ LARGE_GROUPS = Refusal(
     "a tile of its kernel holds whole groups; impl='blocked' takes them on a GPU too",
 )
 THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
-TWICE = Refusal("a second derivative of HSIC", ("blocked",), "only impl='reference' is differentiated by torch itself")
 
-REFUSALS = (BY_L1, NO_FUNCTION, LARGE_GROUPS, THRICE, TWICE)
+REFUSALS = (BY_L1, NO_FUNCTION, LARGE_GROUPS, THRICE)

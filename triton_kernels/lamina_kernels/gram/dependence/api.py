@@ -49,7 +49,7 @@ def hsic(
 
     With K_ij = kernel_x(x_i, x_j) and L_ij = kernel_y(y_i, y_j) it is E[K_12 L_12] - 2 E[K_12 L_13] + E[K_12] E[L_34]
     over rows 1 to 4 drawn independently: 0 if x and y are independent, and with characteristic kernels (RBF, Laplace,
-    Matern, Distance) only then. Differentiable in x, y and the kernels' hyperparameters.
+    Matern, Distance) only then. Differentiable twice in x, y and the kernels' hyperparameters.
 
     **Unbiased** (the default): the average over four rows of four distinct groups; it may be below 0. **Biased**: over
     all quadruples of rows, tr(K H L H) / n² with H = I - 1/n; too large by about E[K_11 L_11] / n.
@@ -73,8 +73,8 @@ def hsic(
         ValueError: Shapes, dtypes, devices, groups or hyperparameters that do not fit; fewer than four groups (rows,
             without groups) for the unbiased estimate, no row for the biased one, or groups for that.
         TypeError: A kernel that is none.
-        NotImplementedError: `impl="triton"` for groups of more than 64 rows, or gradients of a second order from
-            `"blocked"` and `"triton"`.
+        NotImplementedError: `impl="triton"` for groups of more than 64 rows, or gradients of a third order, but from
+            `"reference"`.
 
     Cost:
         n² (dx + dy) operations, and n² / 2 values of each kernel; twice that backward. Two dot products take 2 n dx dy

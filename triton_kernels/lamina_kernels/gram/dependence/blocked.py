@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,29 +84,33 @@ def _center(p: Pairs, sums: Callable[[Pairs, Tensor], Tensor], sample: Tensor, p
 def sums(layers: Layers, centers: Tensor) -> Found:
     """Return the sums of any two kernels."""
     walk = Walk(layers, centers)
-    count, grouped, unequal = len(layers), layers.sizes is not None, layers.size == 0
     found = Found(*(centers.new_zeros(shape, dtype=torch.float64) for shape in shapes(layers)))
-    for a, panel in enumerate(walk.panels):
-        walk.turn_to(panel)
-        for other in walk.panels[a:]:
-            values, twice = walk.values(other), 1 if other is panel else 2
-            weights = walk.pair_weights(other)
-            found.pairs.add_(compared(values if weights is None else values * weights, values, layers), alpha=twice)
-            sides = [(panel, other, values), (other, panel, values.mT)][:twice]
-            for rows, columns, along in sides:
-                found.rows[:, rows.rows] += along.sum(2)
-                if unequal:
-                    found.weighted[:, rows.rows] += along @ columns.u_rows
-                if grouped:
-                    of_groups = along @ columns.members
-                    weights = walk.triple_weights(rows, columns)
-                    left = of_groups if weights is None else of_groups * weights
-                    found.triples.add_(compared(left, of_groups, layers))
-            if grouped:
-                cells = panel.members.T @ (values @ other.members)
-                found.cells.add_(compared(cells, cells, layers), alpha=twice)
-    assert found.pairs.shape == (count, count)
+    for panel, other in walk.tiles():
+        for name, place, part in parts(walk, panel, other, walk.values(other)):
+            getattr(found, name)[place] += part
     return found
+
+
+def parts(walk: Walk, panel: Panel, other: Panel, values: Tensor) -> Iterator[tuple[str, Any, Tensor]]:
+    """Yield what a tile [k, rows, columns] and its mirror image add to the sums: to which, where, and what.
+
+    Differentiable by torch in the values.
+    """
+    layers = walk.layers
+    grouped, unequal = layers.sizes is not None, layers.size == 0
+    twice, weights = 1 if other is panel else 2, walk.pair_weights(other)
+    yield "pairs", ..., twice * compared(values if weights is None else values * weights, values, layers)
+    for rows, columns, along in [(panel, other, values), (other, panel, values.mT)][:twice]:
+        yield "rows", (slice(None), rows.rows), along.sum(2)
+        if unequal:
+            yield "weighted", (slice(None), rows.rows), along @ columns.u_rows
+        if grouped:
+            of_groups = along @ columns.members
+            weights = walk.triple_weights(rows, columns)
+            yield "triples", ..., compared(of_groups if weights is None else of_groups * weights, of_groups, layers)
+    if grouped:
+        cells = panel.members.T @ (values @ other.members)
+        yield "cells", ..., twice * compared(cells, cells, layers)
 
 
 def gradients(layers: Layers, centers: Tensor, g: Found) -> list[ScoreGradients]:
@@ -116,29 +120,27 @@ def gradients(layers: Layers, centers: Tensor, g: Found) -> list[ScoreGradients]
     grouped, unequal = layers.sizes is not None, layers.size == 0
     mixing = [(part + part.T).to(layers.dtype) if part.ndim == 2 else part for part in (g.pairs, g.triples, g.cells)]
     of_rows, of_weighted = g.rows.to(layers.dtype), g.weighted.to(layers.dtype)
-    for a, panel in enumerate(walk.panels):
-        walk.turn_to(panel)
-        for other in walk.panels[a:]:
-            values, twice = walk.values(other, keep=True), 1 if other is panel else 2
-            weights = walk.pair_weights(other)
-            down = mixed(mixing[0], values)
-            down = (down if weights is None else down.mul_(weights)).mul_(twice)
-            sides = [(panel, other, values, down), (other, panel, values.mT, down.mT)][:twice]
-            for rows, columns, along, into_along in sides:
-                into_along += of_rows[:, rows.rows, None]
-                if unequal:
-                    into_along += of_weighted[:, rows.rows, None] * columns.u_rows
-                if grouped:
-                    of_groups = along @ columns.members
-                    weights = walk.triple_weights(rows, columns)
-                    of_groups = mixed(mixing[1], of_groups)
-                    into_along += (of_groups if weights is None else of_groups * weights) @ columns.members.T
+    for panel, other in walk.tiles():
+        values, twice = walk.values(other, keep=True), 1 if other is panel else 2
+        weights = walk.pair_weights(other)
+        down = mixed(mixing[0], values)
+        down = (down if weights is None else down.mul_(weights)).mul_(twice)
+        sides = [(panel, other, values, down), (other, panel, values.mT, down.mT)][:twice]
+        for rows, columns, along, into_along in sides:
+            into_along += of_rows[:, rows.rows, None]
+            if unequal:
+                into_along += of_weighted[:, rows.rows, None] * columns.u_rows
             if grouped:
-                cells = mixed(mixing[2], panel.members.T @ (values @ other.members)).mul_(twice)
-                down += panel.members @ cells @ other.members.T
-            walk.hide(down, other)
-            for scores, own, each in zip(walk.scores, down, into, strict=True):
-                scores.pull(other.rows, own, each)
+                of_groups = along @ columns.members
+                weights = walk.triple_weights(rows, columns)
+                of_groups = mixed(mixing[1], of_groups)
+                into_along += (of_groups if weights is None else of_groups * weights) @ columns.members.T
+        if grouped:
+            cells = mixed(mixing[2], panel.members.T @ (values @ other.members)).mul_(twice)
+            down += panel.members @ cells @ other.members.T
+        walk.hide(down, other)
+        for scores, own, each in zip(walk.scores, down, into, strict=True):
+            scores.pull(other.rows, own, each)
     return into
 
 
@@ -148,23 +150,27 @@ class Walk:
     Args:
         layers: The kernels.
         centers: [k, n], see `centers`.
+        block: The most rows of a tile, unless a group has more; None for as many as there is room for.
     """
 
-    def __init__(self, layers: Layers, centers: Tensor) -> None:
-        self._layers, self._centers = layers, centers
-        self.panels = panels(layers)
-        block = max(panel.rows.stop - panel.rows.start for panel in self.panels)
-        self.scores = [Scores(p, block) for p in layers.pairs]
-        self._room = centers.new_empty(len(layers) * block * block)
+    def __init__(self, layers: Layers, centers: Tensor, block: int | None = None) -> None:
+        self.layers, self._centers = layers, centers
+        self.panels = panels(layers, block)
+        most = max(panel.rows.stop - panel.rows.start for panel in self.panels)
+        self.scores = [Scores(p, most) for p in layers.pairs]
+        self._room = centers.new_empty(len(layers) * most * most)
         self._panel = self.panels[0]
         sizes = layers.sizes
         self._squares = 0.0 if sizes is None else float(sizes.square().sum())
 
-    def turn_to(self, panel: Panel) -> None:
-        """Make the tiles that follow tiles of these rows."""
-        self._panel = panel
-        for scores in self.scores:
-            scores.turn_to(panel.rows)
+    def tiles(self) -> Iterator[tuple[Panel, Panel]]:
+        """Yield the panels of rows and of columns, not before them; the methods that follow are of the last ones."""
+        for a, panel in enumerate(self.panels):
+            self._panel = panel
+            for scores in self.scores:
+                scores.turn_to(panel.rows)
+            for other in self.panels[a:]:
+                yield panel, other
 
     def values(self, other: Panel, *, keep: bool = False) -> Tensor:
         """Return centered kernel values, [k, rows, columns], in memory that the next call takes back."""
@@ -176,9 +182,14 @@ class Walk:
             torch.sub(tile, centers[columns], out=into).sub_(centers[rows, None])
         return self.hide(values, other)
 
+    def centered(self, values: Tensor, other: Panel) -> Tensor:
+        """Return the same of values that were made elsewhere, in memory of its own."""
+        rows, columns = self._centers[:, self._panel.rows, None], self._centers[:, None, other.rows]
+        return self.hide(values - columns - rows, other)
+
     def hide(self, values: Tensor, other: Panel) -> Tensor:
         """Set the pairs that do not count to zero."""
-        if other is not self._panel or self._layers.diagonal:
+        if other is not self._panel or self.layers.diagonal:
             return values
         if other.ids is None:
             values.diagonal(dim1=1, dim2=2).zero_()
@@ -187,20 +198,20 @@ class Walk:
 
     def pair_weights(self, other: Panel) -> Tensor | None:
         """Return how many quadruples complete each pair of rows, [rows, columns]; None where that is one number."""
-        if self._layers.size:
+        if self.layers.size:
             return None
         u, v = self._panel.u_rows[:, None].double(), other.u_rows.double()
-        return ((self._layers.n - u - v) ** 2 - self._squares + u**2 + v**2).to(self._centers.dtype)
+        return ((self.layers.n - u - v) ** 2 - self._squares + u**2 + v**2).to(self._centers.dtype)
 
     def triple_weights(self, rows: Panel, columns: Panel) -> Tensor | None:
         """Return the weights of R_ig S_ig, [rows, groups of the columns]; None where they are one number."""
-        return None if self._layers.size else self._layers.n - rows.u_rows[:, None] - 2 * columns.u
+        return None if self.layers.size else self.layers.n - rows.u_rows[:, None] - 2 * columns.u
 
 
-def panels(layers: Layers) -> list[Panel]:
-    """Cut the rows into panels of whole groups."""
+def panels(layers: Layers, block: int | None = None) -> list[Panel]:
+    """Cut the rows into panels of whole groups; see `Walk`."""
     sizes, first = layers.sizes, layers.pairs[0]
-    block = min(BLOCK, max(64, math.isqrt(ROOM // len(layers)) // 64 * 64))
+    block = block or min(BLOCK, max(64, math.isqrt(ROOM // len(layers)) // 64 * 64))
     ones = torch.ones(layers.n, dtype=layers.dtype, device=first.x.device)
     if sizes is None:
         return [Panel(rows, None, ones[rows], ones[:0]) for rows in tiles(layers.n, block)]

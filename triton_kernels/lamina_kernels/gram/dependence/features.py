@@ -63,15 +63,19 @@ def gradients(layers: Layers, g: Found) -> list[Tensor]:
 
 
 class Centered:
-    """Rows that are moved by their mean when they are asked for."""
+    """Rows that are moved by their mean when they are asked for.
+
+    Attributes:
+        means: The mean of each representation.
+    """
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        self._means = [self._sum(p.x).div_(layers.n).to(layers.dtype) for p in layers.pairs]
+        self.means = [self._sum(p.x).div_(layers.n).to(layers.dtype) for p in layers.pairs]
 
     def tile(self, place: int, part: slice) -> Tensor:
         """Return some rows of one representation."""
-        return self._layers.pairs[place].x[part].to(self._layers.dtype) - self._means[place]
+        return self._layers.pairs[place].x[part].to(self._layers.dtype) - self.means[place]
 
     def _sum(self, rows: Tensor) -> Tensor:
         total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)

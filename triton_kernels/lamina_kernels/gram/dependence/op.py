@@ -1,4 +1,4 @@
-"""The sums of many kernels of the same rows as an operator that torch knows, differentiable once."""
+"""The sums of many kernels of the same rows as an operator that torch knows, differentiable twice."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram.dependence import blocked, features
+from lamina_kernels.gram.dependence import blocked, blocked_second, features
 from lamina_kernels.gram.dependence.blocked import Found
 from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debiased_matrix
 from lamina_kernels.gram.dependence.layers import Layers
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.gram.support import TWICE
+from lamina_kernels.gram.support import THRICE
 from lamina_kernels.operators import operator, plainly, tensors
 from lamina_kernels.refusals import refuse
 
@@ -119,9 +119,40 @@ def _gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
     return made[:count], made[count:], None, None, None, None, None
 
 
-def _refuse(ctx: Any, *given: Any) -> Any:
-    refuse("gram", TWICE)
+class _Second(torch.autograd.Function):
+    """Gradients of `_backward`'s results: they take torch's autograd, which an operator's implementation has not."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, count: int, sizes: Any, codes: Any, flags: Any, precision: Any, centers: Any, *arguments: Any
+    ) -> tuple[Tensor, ...]:
+        """Take the arguments of `_backward`, `count` rows and parameters among them, and a gradient of each result."""
+        rows, parameters, rest = arguments[:count], arguments[count : 2 * count], arguments[2 * count :]
+        layers = _unflat((rows, parameters, sizes, codes, flags, precision))
+        g, given = Found(*rest[: len(Found._fields)]), rest[len(Found._fields) :]
+        with plainly(layers.pairs[0].x):
+            return tuple(blocked_second.second(layers, centers, g, given))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        """Refuse."""
+        refuse("gram", THRICE)
+
+
+def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    rows, parameters, sizes, *ctx.rest, centers = inputs[:7]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*rows, *parameters, sizes, centers, *inputs[7:])
+
+
+def _second_gradients(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
+    fields = len(Found._fields)
+    *both, sizes, centers = ctx.saved_tensors[:-fields]
+    g, count = ctx.saved_tensors[-fields:], len(both) // 2
+    made = _Second.apply(count, sizes, *ctx.rest, centers, *both, *g, *given)
+    of_rows, of_parameters = list(made[:count]), list(made[count : 2 * count])
+    return of_rows, of_parameters, None, None, None, None, None, *made[2 * count :]
 
 
 torch.library.register_autograd(_sums, _gradients, setup_context=_keep)
-torch.library.register_autograd(_backward, _refuse)
+torch.library.register_autograd(_backward, _second_gradients, setup_context=_keep_backward)

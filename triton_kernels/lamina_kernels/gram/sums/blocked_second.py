@@ -37,7 +37,7 @@ def second(p: Pairs, v: Tensor, weighing: Weights, g: Tensor, given: Sequence[Te
     terms = zeros.expand(p.m) if weighing.log_weights is None else weighing.log_weights
     held = [p.x, p.y, p.parameters, v, lse, terms, g]
     found = [torch.zeros(x.shape, dtype=p.dtype, device=x.device) for x in held]
-    block = _block(p)
+    block = block_of([p])
     for rows in tiles(p.n, block):
         for columns in tiles(p.m, block):
             places = [rows, columns, slice(None), columns, rows, columns, rows]
@@ -47,10 +47,7 @@ def second(p: Pairs, v: Tensor, weighing: Weights, g: Tensor, given: Sequence[Te
             with torch.enable_grad():
                 whole = _sum(p, rows, columns, part, weighted=weighing.lse is not None)
                 inner = [part[i] for i in (0, 1, 2, 3, 5)]
-                first = torch.autograd.grad(whole, inner, create_graph=True, materialize_grads=True)
-                pairs = zip(first, down, strict=True)
-                product = torch.stack([(x * d).sum() for x, d in pairs if d is not None]).sum()
-                each = torch.autograd.grad(product, part, allow_unused=True)
+                each = twice(whole, inner, down, part)
             for whole_gradient, place, x in zip(found, places, each, strict=True):
                 if x is not None:
                     whole_gradient[place] += x
@@ -72,6 +69,17 @@ def _sum(p: Pairs, rows: slice, columns: slice, part: Sequence[Tensor], *, weigh
     return ((k @ v) * g).sum()
 
 
-def _block(p: Pairs) -> int:
-    widths = [leaf.stop - leaf.start for leaf in leaves(p.tree) if leaf.base == "norm"]
-    return min(_LARGEST, max(1, math.isqrt(_NUMBERS // max([1, *widths]))))
+def twice(
+    whole: Tensor, inner: Sequence[Tensor], given: Sequence[Tensor | None], by: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    """Return the gradients of sum <given, gradients of a number by `inner`>; None for what it does not depend on."""
+    first = torch.autograd.grad(whole, inner, create_graph=True, materialize_grads=True)
+    pairs = zip(first, given, strict=True)
+    product = torch.stack([(x * d).sum() for x, d in pairs if d is not None]).sum()
+    return torch.autograd.grad(product, by, allow_unused=True)
+
+
+def block_of(pairs: Sequence[Pairs]) -> int:
+    """Return the most rows of a tile of all these kernels."""
+    widths = [max([1, *(leaf.stop - leaf.start for leaf in leaves(p.tree) if leaf.base == "norm")]) for p in pairs]
+    return min(_LARGEST, max(1, math.isqrt(_NUMBERS // sum(widths))))
