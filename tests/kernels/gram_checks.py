@@ -109,12 +109,10 @@ FACTORS: dict[str, list[Any]] = {
     "dtype": [torch.float32, torch.float16],
 }
 CASES = pairwise(FACTORS)
-# Log-sum-exps are among means under a softmax, and differences of rows have no kernel of gradients.
-DIFFERENCES = ("laplace, norm 1", "distance, norm 3", "chebyshev")
+# Log-sum-exps are among means under a softmax.
 GRADIENT_CASES = pairwise(
     FACTORS
     | {
-        "kernel": [name for name in KERNELS if name not in DIFFERENCES[1:]],
         "which": ["product", "softmax"],
         "width": [2, 17, 100],
         "values": [1, 20],

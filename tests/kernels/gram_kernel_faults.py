@@ -130,6 +130,24 @@ def gram_kernel_counts_one_part_of_the_parameters(patch: pytest.MonkeyPatch) -> 
 
 
 @fault
+def gram_kernel_pulls_the_first_columns(patch: pytest.MonkeyPatch) -> None:
+    """Of wide rows, all columns get the gradients of the first."""
+    from lamina_kernels.gram.sums import backward_wide
+
+    whole = backward_wide.rows_to_pull
+    first = lambda base, columns, valid, start, width: whole(base, columns, valid, 0, width)  # noqa: E731
+    patch.setattr(backward_wide, "rows_to_pull", first)
+
+
+@fault
+def gram_kernel_forgets_the_sign(patch: pytest.MonkeyPatch) -> None:
+    """Gradients of distances by differences all point upwards."""
+    from lamina_kernels.gram.sums import backward_norm
+
+    patch.setattr(backward_norm, "sign", lambda x: 0.0 * x + 1.0)
+
+
+@fault
 def gram_kernel_forgets_the_norms(patch: pytest.MonkeyPatch) -> None:
     """All rows are taken to have the norm 1."""
     from lamina_kernels.gram import operands

@@ -16,16 +16,10 @@ _LAUNCH, _TILING = "lamina_kernels.gram.sums.launch", "lamina_kernels.gram.tilin
 def tiles(*arguments: Any) -> Any:
     from lamina_kernels.gram.tiling import Tiling
 
-    return Tiling(64, 64, 64, 4, 1)
+    return Tiling(64, 64, 64, 4, 1, 64)
 
 
-def gradient_tiles(*arguments: Any) -> Any:
-    from lamina_kernels.gram.tiling import GradientTiling
-
-    return GradientTiling(64, 64, 64, 64, 4, 1)
-
-
-_TILES = {f"{_TILING}.sums": tiles, f"{_TILING}.softmax": tiles, f"{_TILING}.gradients": gradient_tiles}
+_TILES = {f"{_TILING}.sums": tiles, f"{_TILING}.softmax": tiles, f"{_TILING}.gradients": tiles}
 TRITON = Form(checks.reductions, "triton", _TILES, "interpreter")
 # Programs share the rows of y.
 SPLIT = TRITON._replace(settings=_TILES | {f"{_LAUNCH}.COLUMNS": 64})
@@ -86,6 +80,9 @@ def test_a_fault_is_noticed(fault: str, changes: dict[str, Any]) -> None:
         ("gram_kernel_forgets_the_other_factor", {"kernel": "product"}),
         ("gram_kernel_counts_one_part_of_the_parameters", {}),
         ("gram_kernel_skips_a_program", {}),
+        ("gram_kernel_skips_a_program", {"width": 100}),
+        ("gram_kernel_pulls_the_first_columns", {"width": 100}),
+        ("gram_kernel_forgets_the_sign", {"kernel": "distance, norm 3"}),
     ],
 )
 def test_a_fault_of_the_gradients_is_noticed(fault: str, changes: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from lamina_kernels.gram.selection import launch as nearest
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
 from lamina_kernels.sparse.encoding.forward import groups_above_kernel
 from lamina_kernels.tiles.launch import Launch
+from lamina_kernels.tiles.rows import ceil_div
 from tests.kernels.aot import (
     attention,
     attention_backward,
@@ -31,8 +33,19 @@ from tests.kernels.aot import (
     sparse_decode,
     sparse_encode,
 )
+from tests.kernels.aot.machine_code import ADDS, LOADS, MATRIX
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
+
+
+def once(arguments: Mapping[str, Any]) -> int:
+    """Count loops inside once."""
+    return 1
+
+
+def chunks(arguments: Mapping[str, Any]) -> int:
+    """Return how many chunks rows are multiplied in."""
+    return 1 if arguments["WHOLE"] else ceil_div(arguments["width"], arguments["CHUNK"])
 
 
 class Configuration(NamedTuple):
@@ -45,7 +58,8 @@ class Configuration(NamedTuple):
         main: Whether `make test` compiles it; `make test-aot` compiles all.
         scores: The names of the arguments whose product is the number of scores of a tile.
         matrix: Whether it must run on matrix units; NVIDIA's do not multiply float32 without rounding.
-        loads: Whether the loop that matters is the one that loads most.
+        work: The instructions whose loop matters.
+        turns: How often its innermost loops turn, by the arguments of the launch.
     """
 
     name: str
@@ -54,7 +68,8 @@ class Configuration(NamedTuple):
     main: bool
     scores: tuple[str, str]
     matrix: bool
-    loads: bool = False
+    work: re.Pattern[str] = MATRIX
+    turns: Callable[[Mapping[str, Any]], int] = once
 
 
 def hsic_launch(
@@ -146,7 +161,7 @@ def _counts() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
 
 FAMILIES = {
     "sparse_decode": {
-        name: Configuration(name, kernel, plan, main, ("TOGETHER", "COLUMNS"), matrix=False, loads=True)
+        name: Configuration(name, kernel, plan, main, ("TOGETHER", "COLUMNS"), matrix=False, work=LOADS)
         for name, main, kernel, plan in sparse_decode.launches()
     },
     "layers": {
@@ -166,7 +181,7 @@ FAMILIES = {
         for name, main, plan in _counts()
     },
     "nearest": {
-        name: Configuration(name, nearest_groups_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        name: Configuration(name, nearest_groups_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True, turns=chunks)
         for name, main, plan in _nearest()
     },
     "gram": {
@@ -174,8 +189,29 @@ FAMILIES = {
         for name, main, plan in _gram()
     },
     "gram_sums": {
-        name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=name not in gram_sums.OTHERWISE)
+        name: Configuration(
+            name,
+            kernel,
+            plan,
+            main,
+            ("ROWS", "COLUMNS"),
+            matrix=name not in gram_sums.OTHERWISE,
+            work=ADDS if name == gram_sums.NORM else MATRIX,
+            turns=gram_sums.turns,
+        )
         for name, main, kernel, plan in gram_sums.launches()
+    },
+    "gram_gradients": {
+        name: Configuration(
+            name,
+            kernel,
+            plan,
+            main,
+            ("ROWS", "COLUMNS"),
+            matrix=name not in gram_sums.OTHERWISE,
+            work=ADDS if name == gram_sums.NORM_GRADIENTS else MATRIX,
+        )
+        for name, main, kernel, plan in gram_sums.gradients()
     },
     "attention_backward": {
         name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)

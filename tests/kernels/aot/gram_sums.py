@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,21 +14,27 @@ from lamina_kernels.gram.operands import prepare
 from lamina_kernels.gram.pairs import build
 from lamina_kernels.gram.sums import backward_launch, launch
 from lamina_kernels.gram.sums.backward import gradients_kernel
+from lamina_kernels.gram.sums.backward_norm import norm_gradients_kernel
+from lamina_kernels.gram.sums.backward_wide import wide_gradients_kernel
 from lamina_kernels.gram.sums.forward import sums_kernel
 from lamina_kernels.gram.sums.launch import Terms
 from lamina_kernels.gram.sums.softmax import softmax_kernel
 from lamina_kernels.tiles.launch import Launch
+from lamina_kernels.tiles.rows import ceil_div
 from tests.kernels.own_functions import TANIMOTO
 
 N = 8192
 GAUSSIAN = RBF(1.0)
 
+NORM, NORM_GRADIENTS = "fp32 d64 norm 1 row sums", "fp32 d64 norm 1"
 # A sum of absolute differences is no product; and roots run on the older matrix instruction of Blackwell.
 OTHERWISE = (
+    NORM,
+    NORM_GRADIENTS,
     "bf16 d64 laplace",
     "bf16 d64 sum of products",
-    "bf16 d64 laplace softmax gradients",
-    "fp32 d64 norm 1 row sums",
+    "bf16 d64 laplace softmax",
+    "bf16 d384 matern",
 )
 
 
@@ -55,7 +61,7 @@ def sums(
     if which == "softmax":
         return launch.softmax_plan(p, operands, v, None, target)
     terms = Terms(torch.zeros(N), None) if "softmax" in which else None
-    return backward_launch.gradients_plan(p, operands, v, terms, v.float(), 0, target, parameters=True)
+    return backward_launch.gradients_plan(p, operands, v, terms, v.float(), 0, target, parameters=True)[1]
 
 
 def own_launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:
@@ -77,7 +83,8 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
     yield "bf16 d64 rbf row sums", False, sums_kernel, partial(sums, width=64, values=1)
     yield "bf16 d64 rbf same", False, sums_kernel, partial(sums, width=64, same=True)
     yield "bf16 d128 rbf", False, sums_kernel, partial(sums, width=128)
-    yield "bf16 d768 rbf", False, sums_kernel, partial(sums, width=768)
+    yield "bf16 d512 rbf", False, sums_kernel, partial(sums, width=512)
+    yield "bf16 d4096 rbf", False, sums_kernel, partial(sums, width=4096)
     yield "bf16 d64 laplace", False, sums_kernel, partial(sums, width=64, kernel=Laplace(1.0))
     tree = GAUSSIAN + Linear() * Matern(1.0)
     yield "bf16 d64 sum of products", False, sums_kernel, partial(sums, width=64, kernel=tree)
@@ -86,11 +93,27 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
     distance = SquaredDistance(1.0)
     softmax = partial(sums, width=64, kernel=distance, values=64, which="softmax")
     yield "bf16 d64 softmax v64", False, softmax_kernel, softmax
-    yield "bf16 d64 rbf gradients", True, gradients_kernel, partial(sums, width=64, which="gradients")
-    yield "bf16 d128 rbf gradients", False, gradients_kernel, partial(sums, width=128, which="gradients")
-    laplace = partial(sums, width=64, kernel=Laplace(1.0), which="gradients of softmax")
-    yield "bf16 d64 laplace softmax gradients", False, gradients_kernel, laplace
-    yield "fp32 d64 rbf gradients", False, gradients_kernel, partial(sums, width=64, dtype=single, which="gradients")
     # Columns are loaded one at a time.
-    norm = partial(sums, width=64, kernel=Laplace(1.0, norm=1), values=1, dtype=single)
-    yield "fp32 d64 norm 1 row sums", False, sums_kernel, norm
+    yield NORM, False, sums_kernel, partial(sums, width=64, kernel=Laplace(1.0, norm=1), values=1, dtype=single)
+
+
+def gradients() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:
+    """Name the launches of gradients, likewise."""
+    single, of = torch.float32, partial(sums, which="gradients")
+    yield "bf16 d64 rbf", True, gradients_kernel, partial(of, width=64)
+    yield "bf16 d128 rbf", False, gradients_kernel, partial(of, width=128)
+    laplace = partial(sums, width=64, kernel=Laplace(1.0), which="gradients of softmax")
+    yield "bf16 d64 laplace softmax", False, gradients_kernel, laplace
+    yield "fp32 d64 rbf", False, gradients_kernel, partial(of, width=64, dtype=single)
+    yield "bf16 d384 rbf", True, wide_gradients_kernel, partial(of, width=384)
+    yield "bf16 d384 matern", False, wide_gradients_kernel, partial(of, width=384, kernel=Matern(1.0))
+    yield "fp32 d384 rbf", False, wide_gradients_kernel, partial(of, width=384, dtype=single)
+    norm = partial(of, width=64, kernel=Laplace(1.0, norm=1), values=1, dtype=single)
+    yield NORM_GRADIENTS, False, norm_gradients_kernel, norm
+
+
+def turns(arguments: Mapping[str, Any]) -> int:
+    """Return how many chunks the rows of the first base are multiplied in; differences are taken one at a time."""
+    kind, _, chunk, whole = arguments["BASES"].split()[0].split(":")
+    chunk = "1" if kind == "norm" else chunk
+    return 1 if whole == "1" and kind != "norm" else ceil_div(arguments["bases"][0].width, int(chunk))

@@ -27,7 +27,8 @@ _AMD = re.compile(
 _JUMP = re.compile(r"BRA|CALL|s_c?branch")
 _END = re.compile(r"EXIT|RET|s_endpgm")
 _LABEL = re.compile(r"\.L\w+")
-_MATRIX = re.compile(r"HMMA|HGMMA|UTC[A-Z]*MMA|v_mfma")
+MATRIX = re.compile(r"HMMA|HGMMA|UTC[A-Z]*MMA|v_mfma")
+ADDS = re.compile(r"FADD|v_(?:pk_)?(?:add|sub)_f32")
 LOADS = re.compile(r"LDG|(?:global|buffer|flat)_load")
 _SPILL = re.compile(r"STL|LDL|scratch_")
 
@@ -43,7 +44,7 @@ class MachineCode:
         spills_in_loop: Those of them in an innermost loop with matrix instructions.
         matrix: The name of the matrix instructions, or "none".
         instructions: Instructions of the outermost loop with the most matrix instructions, of several the shortest (of
-            tiles that are not masked); each loop inside counts once.
+            tiles that are not masked); each loop inside counts once, the innermost matrix loops as often as they turn.
         inner: Instructions of the innermost loop with the most matrix instructions.
     """
 
@@ -56,8 +57,8 @@ class MachineCode:
     inner: int
 
 
-def read(kernel: CompiledKernel, work: re.Pattern[str] = _MATRIX) -> MachineCode:
-    """Disassemble a kernel and count; `work` are the instructions whose loops matter."""
+def read(kernel: CompiledKernel, work: re.Pattern[str] = MATRIX, turns: int = 1) -> MachineCode:
+    """Disassemble a kernel and count; `work` are instructions whose loops matter, the innermost of `turns` turns."""
     if "cubin" in kernel.asm:
         registers, text = _nvidia(kernel.asm["cubin"])
         code = _instructions(text.splitlines(), _NVIDIA)
@@ -65,7 +66,7 @@ def read(kernel: CompiledKernel, work: re.Pattern[str] = _MATRIX) -> MachineCode
         text = kernel.asm["amdgcn"]
         registers = _number(r"\.vgpr_count:\s+(\d+)", text)
         code = _instructions(text.splitlines(), _AMD)
-    return count(code, registers, kernel.metadata.shared, work)
+    return count(code, registers, kernel.metadata.shared, work, turns)
 
 
 def _nvidia(cubin: bytes) -> tuple[int, str]:
@@ -101,25 +102,29 @@ def _instructions(lines: Iterable[str], syntax: re.Pattern[str]) -> list[Instruc
     return code
 
 
-def count(code: list[Instruction], registers: int, shared: int, work: re.Pattern[str] = _MATRIX) -> MachineCode:
+def count(
+    code: list[Instruction], registers: int, shared: int, work: re.Pattern[str] = MATRIX, turns: int = 1
+) -> MachineCode:
     """Count what matters in the code of one kernel: in loops with matrix instructions, or with others, named `work`."""
-    matrix = {found[0] for i in code if (found := _MATRIX.match(i.name))}
+    matrix = {found[0] for i in code if (found := MATRIX.match(i.name))}
     marked = {place for place, i in enumerate(code) if work.match(i.name)}
     spills = {place for place, i in enumerate(code) if _SPILL.match(i.name)}
     with_work = [loop for loop in loops(code) if not loop.isdisjoint(marked)]
     innermost = [loop for loop in with_work if not any(other < loop for other in with_work)]
     outermost = [loop for loop in with_work if not any(loop < other for other in with_work)]
+    longest = _most(outermost, marked)
+    again = sum(len(loop) for loop in innermost if loop < longest)
     return MachineCode(
         registers=registers,
         shared=shared,
         spills=len(spills),
         spills_in_loop=len(spills.intersection(*[frozenset().union(*innermost)])),
         matrix="+".join(sorted(matrix)) or "none",
-        instructions=_most(outermost, marked),
-        inner=_most(innermost, marked),
+        instructions=len(longest) + (turns - 1) * again,
+        inner=len(_most(innermost, marked)),
     )
 
 
-def _most(some: list[frozenset[int]], marked: set[int]) -> int:
-    """Return the length of the loop with the most marked instructions, of several the shortest."""
-    return min((-len(loop & marked), len(loop)) for loop in some)[1] if some else 0
+def _most(some: list[frozenset[int]], marked: set[int]) -> frozenset[int]:
+    """Return the loop with the most marked instructions, of several the shortest; an empty one of none."""
+    return min(some, key=lambda loop: (-len(loop & marked), len(loop)), default=frozenset())

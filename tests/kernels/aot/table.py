@@ -17,7 +17,7 @@ from triton.compiler import CompiledKernel
 
 from tests.kernels.aot.compiling import TARGETS, compile_for
 from tests.kernels.aot.configurations import FAMILIES
-from tests.kernels.aot.machine_code import LOADS, read
+from tests.kernels.aot.machine_code import read
 
 SHARED_LIMIT = {"cuda:80": 166_912, "cuda:90": 232_448, "cuda:100": 232_448, "hip:gfx942": 65_536}
 MATRIX = {"cuda:80": "HMMA", "cuda:90": "HGMMA", "cuda:100": "UTCHMMA", "hip:gfx942": "v_mfma"}
@@ -38,10 +38,11 @@ class Row(NamedTuple):
         spills: Instructions that move a register to memory or back.
         spills_in_loop: Those of them in an innermost loop with matrix instructions.
         matrix: The matrix instructions.
-        instructions: Instructions a score: of the outermost loop with the most matrix instructions, in which inner
-            loops over the width of the rows count once, by all threads, over the scores of a tile. Of kernels that
-            gather rows: of the loop with the most loads, over the numbers that it loads. Of a name that ends in
-            "inner": of the loop over the width of the rows alone.
+        instructions: Instructions a score: of the outermost loop with the most matrix instructions, by all threads,
+            over the scores of a tile. Inner loops over the width of the rows count as often as they turn in sums and
+            selections of one kernel, in others once; of a name that ends in "inner": such a loop alone. Of kernels that
+            gather rows: of the loop with the most loads, over the numbers that it loads; of sums of differences: of
+            that with the most additions.
     """
 
     triton: str
@@ -75,7 +76,7 @@ def compiled(family: str, name: str, target: str) -> tuple[CompiledKernel, Row]:
     configuration = FAMILIES[family][name]
     launch = configuration.plan(target)
     kernel = compile_for(target, configuration.kernel, launch.arguments, launch.options)
-    code = read(kernel, LOADS) if configuration.loads else read(kernel)
+    code = read(kernel, configuration.work, configuration.turns(launch.arguments))
     threads = launch.options["num_warps"] * TARGETS[target].warp_size
     rows, columns = (launch.arguments[name] for name in configuration.scores)
     counted = code.inner if configuration.name.endswith(" inner") else code.instructions

@@ -5,7 +5,7 @@ BASES that `Operands` holds, and computes
 
     numbers = numbers_of(parameters, CODE)
     left = rows_of(bases, rows, rows < n, BASES)                 # once, before the walk over columns
-    at = At(rows, rows < n, columns, columns < m)                # [R] and [C]: numbers of rows of x and of y
+    at = At(rows, rows < n, columns, columns < m, first)         # [R] and [C]: numbers of rows of x and of y
     products = products_of(bases, left, at, itself, BASES, PRECISION)
     k = values(products, bases, numbers, at, itself, CODE, BASES)
 
@@ -36,14 +36,16 @@ class At(NamedTuple):
     Attributes:
         rows: [R], rows of x.
         rows_valid: [R], whether they exist.
-        columns: [C], rows of y.
+        columns: [C], rows of y, one behind the other.
         columns_valid: [C], whether they exist.
+        first: The first of the columns.
     """
 
     rows: tl.tensor
     rows_valid: tl.tensor
     columns: tl.tensor
     columns_valid: tl.tensor
+    first: tl.tensor
 
 
 @triton.jit
@@ -96,11 +98,14 @@ def values(products, bases, numbers, at, itself, CODE: tl.constexpr, BASES: tl.c
 def argument(products, bases, numbers, at, itself, LEAF: tl.constexpr, BASES: tl.constexpr):
     """Return u = w t of a leaf."""
     weight, tile = numbers[2 * tree.place(LEAF)], products[tree.base_of(LEAF)]
-    if tree.kind(LEAF) == "square" and tree.base_kind(BASES, tree.base_of(LEAF)) == "square":
+    KIND: tl.constexpr = tree.base_kind(BASES, tree.base_of(LEAF))
+    if KIND == "square" or KIND == "scaled":
         x_norms, y_norms = _norms(bases[tree.base_of(LEAF)], at)  # pyright: ignore[reportGeneralTypeIssues]
-        u = tile * (-2.0 * weight) + ((x_norms * weight)[:, None] + (y_norms * weight)[None, :])
-        # At most 0, as w is below 0.
-        u = tl.minimum(u, 0.0, propagate_nan=KEEP_NAN)
+        if KIND == "square":
+            x_norms, y_norms = x_norms * weight, y_norms * weight
+        # The norms first: with x and y in each other's place it is the same. At most 0, as w is below 0; where it is
+        # used, a sign costs no instruction.
+        u = tl.abs(tile * (-2.0 * weight) + (x_norms[:, None] + y_norms[None, :])) * -1.0
         if itself is not None:
             u = tl.where(itself, 0.0, u)
         return u
@@ -169,9 +174,11 @@ def _product(
             return raised(total, 1.0 / tree.norm(BASES, NUMBER))
     else:
         if tree.is_whole(BASES, NUMBER):
+            # What is added to the address of the first is the same in every tile.
             right = load_rows(
-                base.y, at.columns, base.y_row, at.columns_valid, 0, base.width, tree.chunk(BASES, NUMBER)
-            )
+                base.y + at.first.to(INDEX) * base.y_row, tl.arange(0, at.columns.shape[0]), base.y_row,
+                at.columns_valid, 0, base.width, tree.chunk(BASES, NUMBER),
+            )  # fmt: skip
             tile = dot_rows(left, right, tl.zeros([at.rows.shape[0], at.columns.shape[0]], tl.float32), PRECISION)
         else:
             tile = dot_of_rows(

@@ -89,7 +89,11 @@ def bases(code):
 
 @triton.constexpr_function
 def base_kind(code, number):
-    """Return "dot", "square" (both are products of rows), "root" (a squared distance), "norm" (a distance), "own"."""
+    """Return what a base is.
+
+    "dot", "square" and "scaled" (a "square" of one leaf, with norms times its weight) are products of rows, "root" is a
+    squared distance, "norm" a distance, and "own" a value.
+    """
     return code.split()[number].split(":")[0]
 
 

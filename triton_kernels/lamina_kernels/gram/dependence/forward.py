@@ -76,7 +76,7 @@ def layers_kernel(
             first_column, last_column = _block(starts, b, n, COLUMNS)  # pyright: ignore[reportGeneralTypeIssues]
             columns = first_column + tl.arange(0, COLUMNS)
             columns_valid = columns < last_column
-            at = At(rows, rows_valid, columns, columns_valid)
+            at = At(rows, rows_valid, columns, columns_valid, first_column)
             itself = rows[:, None] == columns[None, :]
             counts = rows_valid[:, None] & columns_valid[None, :]
             mirrored = b > a

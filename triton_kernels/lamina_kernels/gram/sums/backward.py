@@ -5,6 +5,8 @@ With x and y in each other's place it has the gradients by the rows of y: every 
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -41,7 +43,8 @@ def down(g, products, bases, numbers, at, itself, CODE: tl.constexpr, BASES: tl.
 def by_product(h, u, tile, weight, LEAF: tl.constexpr):
     """Return what multiplies the rows of the other side, from h = dL/du.
 
-    The gradient by x_i is sum_j c_ij y_j ("dot"), or sum_j c_ij (x_i - y_j). That of a distance of 0 is 0.
+    The gradient by x_i is sum_j c_ij y_j ("dot"), or sum_j c_ij (x_i - y_j). That of a distance of 0 is 0. Of a "norm",
+    c_ij is the gradient by the distance.
     """
     if tree.function(LEAF) == "exp":
         weight *= LN2
@@ -50,8 +53,97 @@ def by_product(h, u, tile, weight, LEAF: tl.constexpr):
     elif tree.kind(LEAF) == "root":
         return tl.where(tile > 0.0, h * weight * tl.rsqrt(tl.where(tile > 0.0, tile, 1.0)), tile)
     else:
-        tl.static_assert(tree.kind(LEAF) == "dot")
+        tl.static_assert(tree.kind(LEAF) == "dot" or tree.kind(LEAF) == "norm")
         return h * weight
+
+
+class Given(NamedTuple):
+    """What the gradients of kernel values are made of; see `gradients_kernel`."""
+
+    g: Any
+    v: Any
+    width: Any
+    g_row: Any
+    v_row: Any
+    x_term: Any
+    y_term: Any
+    x_groups: Any
+    y_groups: Any
+
+
+@triton.jit
+def of_no_parameters(ROWS: tl.constexpr, CODE: tl.constexpr):
+    """Return the gradients of all parameters before the first tile, one [R] behind the other."""
+    of_parameters = ()
+    for _ in tl.static_range(2 * tree.leaves(CODE)):  # pyright: ignore[reportGeneralTypeIssues]
+        of_parameters = of_parameters + (tl.zeros([ROWS], ACROSS_TILES),)  # noqa: RUF005
+    return of_parameters
+
+
+@triton.jit
+def coefficients(
+    given, of_parameters, products, bases, numbers, at, itself,
+    CODE: tl.constexpr, BASES: tl.constexpr, OF: tl.constexpr, G_PRECISION: tl.constexpr, G_CHUNK: tl.constexpr,
+    WEIGHTED: tl.constexpr, SAME: tl.constexpr, APART: tl.constexpr, EDGE: tl.constexpr, PARAMETERS: tl.constexpr,
+):  # fmt: skip
+    """Return the `by_product` of a tile, of all leaves of the base OF, and the gradients of their parameters so far."""
+    if G_CHUNK == 1:
+        of_row = tl.load(given.g + at.rows.to(INDEX) * given.g_row, mask=at.rows_valid, other=0.0)
+        of_column = tl.load(given.v + at.columns.to(INDEX) * given.v_row, mask=at.columns_valid, other=0.0)
+        of_k = of_row[:, None] * of_column[None, :]
+    else:
+        of_k = dot_of_rows(
+            given.g, at.rows, given.g_row, at.rows_valid, given.v, at.columns, given.v_row, at.columns_valid,
+            given.width, G_PRECISION, G_CHUNK,
+        )  # fmt: skip
+    if WEIGHTED:
+        k = values(products, bases, numbers, at, itself, CODE, BASES)
+        of_k *= weighed(k, given.x_term, given.y_term, at)
+    if EDGE:
+        of_k = tl.where(at.rows_valid[:, None] & at.columns_valid[None, :], of_k, 0.0)
+    of_k = hidden(of_k, 0.0, itself, given.x_groups, given.y_groups, at, APART)
+
+    c = tl.zeros([at.rows.shape[0], at.columns.shape[0]], tl.float32)
+    made = ()
+    for number in tl.static_range(tree.leaves(CODE)):
+        if tree.base_of(tree.leaf_at(CODE, number)) == OF:
+            of_weight, of_shape, more = _leaf(
+                of_k, products, bases, numbers, at, itself, CODE, BASES, number, PARAMETERS
+            )  # pyright: ignore[reportGeneralTypeIssues]
+            c += more
+            made = made + (  # noqa: RUF005
+                of_parameters[2 * number] + of_weight.to(ACROSS_TILES),
+                of_parameters[2 * number + 1] + of_shape.to(ACROSS_TILES),
+            )
+        else:
+            made = made + (of_parameters[2 * number], of_parameters[2 * number + 1])  # noqa: RUF005
+    if tree.base_kind(BASES, OF) != "dot" and SAME and EDGE:
+        c = tl.where(itself, 0.0, c)
+    return c, made
+
+
+@triton.constexpr_function
+def pulls(precision):
+    """Return how coefficients are multiplied with rows, if they are float32: rows of half precision may be any."""
+    return "tf32" if precision == "half" else precision
+
+
+@triton.jit
+def rows_to_pull(base, columns, valid, first, WIDTH: tl.constexpr):
+    """Return WIDTH columns of rows of y, as they are multiplied with coefficients."""
+    y_tile = load_rows(base.y, columns, base.y_row, valid, first, base.width, WIDTH)
+    if y_tile.dtype == tl.float16:
+        # Gradients may be too small or too large for it.
+        y_tile = y_tile.to(tl.float32)
+    return y_tile
+
+
+@triton.jit
+def store_parameters(by_leaf, of_parameters, block, split, blocks, splits, CODE: tl.constexpr):
+    """Store a program's part of the gradients of the parameters."""
+    for number in tl.static_range(2 * tree.leaves(CODE)):  # pyright: ignore[reportGeneralTypeIssues]
+        total = tl.sum(of_parameters[number], 0)
+        tl.store(by_leaf + (number * splits + split) * blocks + block, total)
 
 
 @triton.jit(do_not_specialize=["n", "m", "splits", "g_width"])
@@ -67,83 +159,45 @@ def gradients_kernel(
     WEIGHTED: tl.constexpr, SAME: tl.constexpr, APART: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, G_CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Write WIDTH columns of the gradients of ROWS rows of the base OF, and the parts of its leaves' parameters.
+    """Write the gradients of ROWS rows of the base OF, at most WIDTH columns wide, and the parts of its parameters.
 
     The gradient of a kernel value is <g_i, v_j>, times the value if it is WEIGHTED (of its exponential). The grid is
-    one-dimensional: blocks of rows run fastest, then parts of y, then blocks of columns.
+    one-dimensional: blocks of rows run fastest, then parts of y.
     """
-    block, split, part, rows, rows_valid, numbers, left, walk = block_of_rows(  # pyright: ignore[reportGeneralTypeIssues]
-        bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
+    block, split, _, rows, rows_valid, numbers, left, walk = block_of_rows(  # pyright: ignore[reportGeneralTypeIssues]
+        tl.program_id(0), bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
     )
-    first = part * WIDTH
+    given = Given(g, v, g_width, g_row, v_row, x_term, y_term, x_groups, y_groups)
     MOVES: tl.constexpr = tree.base_kind(BASES, OF) != "dot"
     pulled = tl.zeros([ROWS, WIDTH], tl.float32)
     own = tl.zeros([ROWS], tl.float32)
-    of_parameters = ()
-    for _ in tl.static_range(2 * tree.leaves(CODE)):
-        of_parameters = of_parameters + (tl.zeros([ROWS], ACROSS_TILES),)  # noqa: RUF005
+    of_parameters = of_no_parameters(ROWS, CODE)
     for EDGE in tl.static_range(0, 2):
         for turn in range(turns(walk, EDGE)):
             at, itself, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
                 bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS
             )
-            columns, columns_valid = at.columns, at.columns_valid
-            if G_CHUNK == 1:
-                of_row = tl.load(g + rows.to(INDEX) * g_row, mask=rows_valid, other=0.0)
-                of_column = tl.load(v + columns.to(INDEX) * v_row, mask=columns_valid, other=0.0)
-                of_k = of_row[:, None] * of_column[None, :]
-            else:
-                of_k = dot_of_rows(
-                    g, rows, g_row, rows_valid, v, columns, v_row, columns_valid, g_width, G_PRECISION, G_CHUNK
-                )
-            if WEIGHTED:
-                k = values(products, bases, numbers, at, itself, CODE, BASES)
-                of_k *= weighed(k, x_term, y_term, at)
-            if EDGE:
-                of_k = tl.where(rows_valid[:, None] & columns_valid[None, :], of_k, 0.0)
-            of_k = hidden(of_k, 0.0, itself, x_groups, y_groups, at, APART)
-
-            c = tl.zeros([ROWS, COLUMNS], tl.float32)
-            made = ()
-            for number in tl.static_range(tree.leaves(CODE)):
-                if tree.base_of(tree.leaf_at(CODE, number)) == OF:
-                    of_weight, of_shape, more = _leaf(
-                        of_k, products, bases, numbers, at, itself, CODE, BASES, number, by_leaf is not None
-                    )  # pyright: ignore[reportGeneralTypeIssues]
-                    c += more
-                    made = made + (  # noqa: RUF005
-                        of_parameters[2 * number] + of_weight.to(ACROSS_TILES),
-                        of_parameters[2 * number + 1] + of_shape.to(ACROSS_TILES),
-                    )
-                else:
-                    made = made + (of_parameters[2 * number], of_parameters[2 * number + 1])  # noqa: RUF005
-            of_parameters = made
-
-            if MOVES and SAME and EDGE:
-                c = tl.where(itself, 0.0, c)
-            y_tile = load_rows(bases[OF].y, columns, bases[OF].y_row, columns_valid, first, bases[OF].width, WIDTH)
-            if y_tile.dtype == tl.float16:
-                # Gradients may be too small or too large for it.
-                y_tile = y_tile.to(tl.float32)
-            c = rounded_for(weights_as(c, y_tile), "tf32" if PRECISION == "half" else PRECISION)
-            pulled = dot(c, y_tile, pulled, "tf32" if PRECISION == "half" else PRECISION)
+            c, of_parameters = coefficients(  # pyright: ignore[reportGeneralTypeIssues]
+                given, of_parameters, products, bases, numbers, at, itself,
+                CODE, BASES, OF, G_PRECISION, G_CHUNK, WEIGHTED, SAME, APART, EDGE, by_leaf is not None,
+            )  # fmt: skip
+            y_tile = rows_to_pull(bases[OF], at.columns, at.columns_valid, 0, WIDTH)
+            c = rounded_for(weights_as(c, y_tile), pulls(PRECISION))
+            pulled = dot(c, y_tile, pulled, pulls(PRECISION))
             if MOVES:
                 # Of what is multiplied: x_i and y_j that are near leave little of each other.
                 own += tl.sum(c.to(tl.float32), 1)
 
-    if MOVES:
-        x_tile = load_rows(bases[OF].x, rows, bases[OF].x_row, rows_valid, first, bases[OF].width, WIDTH)
-        pulled = x_tile.to(tl.float32) * own[:, None] - pulled
     width = bases[OF].width
-    place = first + tl.arange(0, WIDTH)
+    if MOVES:
+        x_tile = load_rows(bases[OF].x, rows, bases[OF].x_row, rows_valid, 0, width, WIDTH)
+        pulled = x_tile.to(tl.float32) * own[:, None] - pulled
+    place = tl.arange(0, WIDTH)
     inside = rows_valid[:, None] & (place < width)[None, :]
     row = (split.to(INDEX) * n + rows) * width
     tl.store(out + row[:, None] + place[None, :], pulled, mask=inside)
-    if by_leaf is not None:  # noqa: SIM102
-        if first == 0:
-            for number in tl.static_range(2 * tree.leaves(CODE)):
-                total = tl.sum(of_parameters[number], 0)
-                tl.store(by_leaf + (number * splits + split) * tl.cdiv(n, ROWS) + block, total)
+    if by_leaf is not None:
+        store_parameters(by_leaf, of_parameters, block, split, tl.cdiv(n, ROWS), splits, CODE)
 
 
 @triton.jit

@@ -1,8 +1,9 @@
-"""How the Triton kernel of the gradients of sums is launched: once for each side and each base."""
+"""How the Triton kernels of the gradients of sums are launched: once for each side and each base."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +14,19 @@ from lamina_kernels.gram.operands import Operands, prepare
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums import launch
 from lamina_kernels.gram.sums.backward import gradients_kernel
+from lamina_kernels.gram.sums.backward_norm import norm_gradients_kernel
+from lamina_kernels.gram.sums.backward_wide import wide_gradients_kernel
 from lamina_kernels.gram.sums.blocked import Found, Weights
 from lamina_kernels.gram.sums.launch import Terms
 from lamina_kernels.gram.terms import PARAMETERS, leaves
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rounding import round_to_tf32
-from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import accurate
+
+WIDE_PROGRAMS = 264
+"""Programs of wide rows, each of which has a room: two for each multiprocessor of the largest GPUs."""
+SPAN = 1024
+"""Columns of the tiles that a room holds."""
 
 
 def gradients(p: Pairs, v: Tensor, weighing: Weights, g: Tensor) -> Found:
@@ -47,10 +54,11 @@ def _of_rows(
     found = torch.zeros(p.x.shape, dtype=torch.float32, device=p.x.device)
     of_leaves = p.parameters.new_zeros(len(leaves(p.tree)), PARAMETERS, dtype=torch.float64)
     for number, columns in enumerate(operands.columns):
-        made = gradients_plan(p, operands, v, terms, g, number, target, parameters=parameters)
-        run(gradients_kernel, made, p.x)
+        kernel, made = gradients_plan(p, operands, v, terms, g, number, target, parameters=parameters)
+        run(kernel, made, p.x)
+        of_base = made.arguments["out"].sum(0)
         # Bases may share columns.
-        found[:, slice(*columns)] += made.arguments["out"].sum(0)
+        found[:, slice(*columns)] += of_base if kernel is not norm_gradients_kernel else of_base.T
         if parameters:
             of_leaves += made.arguments["by_leaf"].sum((2, 3))
     return found, of_leaves
@@ -66,11 +74,11 @@ def gradients_plan(
     target: str,
     *,
     parameters: bool,
-) -> Launch:
-    """Choose tiles and grid of the gradients by the rows of x of one base, and allocate them."""
-    width, products = operands.bases[base].width, operands.products
-    tiles = tiling.gradients(target, products, [kind for kind, _ in operands.kinds])
-    blocks, splits, parts = launch.grid(p, tiles, ceil_div(width, tiles.width))
+) -> tuple[Any, Launch]:
+    """Choose kernel, tiles and grid of the gradients by the rows of x of one base, and allocate them."""
+    width, products, kinds = operands.bases[base].width, operands.products, [kind for kind, _ in operands.kinds]
+    tiles = tiling.gradients(target, products, kinds)
+    blocks, splits, _ = launch.grid(p, tiles, 1)
     # What a softmax subtracts cancels: it is multiplied accurately.
     precision = accurate(target) if terms is not None else "tf32" if products == "half" else products
     g, v = _rows(g, precision), _rows(v, precision)
@@ -80,7 +88,6 @@ def gradients_plan(
         "v": v,
         "x_term": None if terms is None else terms.x_term,
         "y_term": None if terms is None else terms.y_term,
-        "out": p.x.new_empty(splits, p.n, width, dtype=torch.float32),
         "by_leaf": by_leaf if parameters else None,
         "splits": splits,
         "g_width": g.shape[1],
@@ -89,10 +96,25 @@ def gradients_plan(
         "OF": base,
         "G_PRECISION": precision,
         "WEIGHTED": terms is not None,
-        "WIDTH": min(max(16, 1 << (width - 1).bit_length()), tiles.width),
         "G_CHUNK": 1 if g.shape[1] == 1 else 16 if g.shape[1] <= 16 else 32,
     }
-    return launch.planned(blocks * splits * parts, arguments, tiles)
+    if kinds[base] == "norm":
+        arguments["out"] = p.x.new_zeros(splits, width, p.n, dtype=torch.float32)
+        return norm_gradients_kernel, launch.planned(blocks * splits, arguments, tiles)
+    arguments["WIDTH"] = min(max(16, 1 << (width - 1).bit_length()), tiles.width)
+    if width <= tiles.width:
+        arguments["out"] = p.x.new_empty(splits, p.n, width, dtype=torch.float32)
+        return gradients_kernel, launch.planned(blocks * splits, arguments, tiles)
+    programs, span = min(blocks * splits, WIDE_PROGRAMS), SPAN // tiles.columns
+    dtype = torch.bfloat16 if p.x.dtype == torch.bfloat16 and target != "interpreter" else torch.float32
+    arguments |= {
+        "room": p.x.new_empty(programs, span, tiles.rows, tiles.columns, dtype=dtype),
+        "out": p.x.new_zeros(splits, p.n, width, dtype=torch.float32),
+        "items": blocks * splits,
+        "programs": programs,
+        "SPAN": span,
+    }
+    return wide_gradients_kernel, launch.planned(programs, arguments, tiles)
 
 
 def _rows(rows: Tensor, precision: str) -> Tensor:

@@ -21,7 +21,7 @@ def added(total, lost, x):
     return larger, (larger - total) - x
 
 
-@triton.jit(do_not_specialize=["n", "m", "splits", "values_width"])
+@triton.jit(do_not_specialize=["n", "m", "splits"])
 def sums_kernel(
     bases, parameters,  # see `tile`
     v,  # [m, values_width]: rows contiguous inside
@@ -39,7 +39,7 @@ def sums_kernel(
     writes where a program writes.
     """
     _, split, part_of_v, rows, rows_valid, numbers, left, walk = block_of_rows(  # pyright: ignore[reportGeneralTypeIssues]
-        bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
+        tl.program_id(0), bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
     )
     first_value = part_of_v * VALUES
     if VALUES == 1:

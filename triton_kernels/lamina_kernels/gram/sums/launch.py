@@ -13,7 +13,7 @@ from lamina_kernels.gram.operands import Operands, is_bounded, prepare, products
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums.forward import sums_kernel
 from lamina_kernels.gram.sums.softmax import softmax_kernel
-from lamina_kernels.gram.tiling import GradientTiling, Tiling
+from lamina_kernels.gram.tiling import Tiling
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rounding import round_to_tf32
 from lamina_kernels.tiles.rows import ceil_div
@@ -95,7 +95,7 @@ def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | 
     return planned(blocks * splits * parts, arguments, tiles)
 
 
-def shared(p: Pairs, operands: Operands, tiles: Tiling | GradientTiling) -> dict[str, Any]:
+def shared(p: Pairs, operands: Operands, tiles: Tiling) -> dict[str, Any]:
     """Return what all kernels of sums take, by name."""
     return {
         "bases": operands.bases,
@@ -114,14 +114,14 @@ def shared(p: Pairs, operands: Operands, tiles: Tiling | GradientTiling) -> dict
     }
 
 
-def grid(p: Pairs, tiles: Tiling | GradientTiling, parts: int) -> tuple[int, int, int]:
+def grid(p: Pairs, tiles: Tiling, parts: int) -> tuple[int, int, int]:
     """Return the blocks of rows, how many parts y is cut into to keep a GPU busy, and the parts that are asked for."""
     blocks = ceil_div(p.n, tiles.rows)
     splits = min(ceil_div(PROGRAMS, max(blocks * parts, 1)), ceil_div(p.m, COLUMNS))
     return blocks, max(splits, 1), parts
 
 
-def planned(programs: int, arguments: dict[str, Any], tiles: Tiling | GradientTiling) -> Launch:
+def planned(programs: int, arguments: dict[str, Any], tiles: Tiling) -> Launch:
     """Return the launch."""
     return Launch((programs,), arguments, {"num_warps": tiles.warps, "num_stages": tiles.stages})
 

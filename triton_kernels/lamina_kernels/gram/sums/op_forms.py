@@ -12,9 +12,6 @@ from lamina_kernels.gram.sums import blocked
 from lamina_kernels.gram.sums.blocked import Found, Weights
 from lamina_kernels.gram.terms import leaves
 
-WIDEST = 512
-"""The widest rows that the kernel of gradients takes: it computes the scores anew for every 64 or 128 columns."""
-
 
 class Form(NamedTuple):
     """The passes of a form; see `blocked` for what they compute."""
@@ -34,12 +31,5 @@ def form(name: str, p: Pairs) -> Form:
 
 
 def has_gradients(p: Pairs) -> bool:
-    """Return whether the kernel of gradients has an advantage: of products of rows that are not too wide.
-
-    The gradient of a distance that is a sum of absolute differences is no matrix product, and that of a function of a
-    user's own is torch's.
-    """
-    return all(
-        (leaf.base in ("dot", "square") or leaf.norm == 2) and leaf.stop - leaf.start <= WIDEST
-        for leaf in leaves(p.tree)
-    )
+    """Return whether there are kernels of gradients: those of a function of a user's own are torch's."""
+    return all(leaf.base != "own" for leaf in leaves(p.tree))

@@ -11,21 +11,21 @@ from lamina_kernels.gram.walk import tile_at, walk_of
 
 @triton.jit
 def block_of_rows(
-    bases, parameters, n, m, splits,
+    item, bases, parameters, n, m, splits,
     CODE: tl.constexpr, BASES: tl.constexpr, SAME: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Return the rows that a program has.
+    """Return the rows of an item of work, which is what a program has, or one of several.
 
-    Programs run over blocks of rows fastest, then over parts of y, then over what else there is.
+    Items run over blocks of rows fastest, then over parts of y, then over what else there is.
 
     Returns:
         The number of the block, of the part of y, and of the rest; the rows, [ROWS], and whether they exist; `numbers`
         and `left`, see `tile`; the walk.
     """
     blocks = tl.cdiv(n, ROWS)
-    block = tl.program_id(0) % blocks
-    split = tl.program_id(0) // blocks % splits
-    part = tl.program_id(0) // blocks // splits
+    block = item % blocks
+    split = item // blocks % splits
+    part = item // blocks // splits
     rows = block * ROWS + tl.arange(0, ROWS)
     valid = rows < n
     numbers = numbers_of(parameters, CODE)
@@ -39,8 +39,12 @@ def tile_of(
     EDGE: tl.constexpr, SAME: tl.constexpr, BASES: tl.constexpr, PRECISION: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Return where a tile lies, where rows meet themselves in it (None where they cannot), and its products."""
-    columns = tile_at(walk, turn, EDGE) * COLUMNS + tl.arange(0, COLUMNS)
-    at = At(rows, rows_valid, columns, columns < m)
+    first = tile_at(walk, turn, EDGE) * COLUMNS
+    columns = first + tl.arange(0, COLUMNS)
+    if EDGE:
+        at = At(rows, rows_valid, columns, columns < m, first)
+    else:
+        at = At(rows, rows_valid, columns, tl.full([COLUMNS], True, tl.int1), first)
     if SAME and EDGE:
         itself = rows[:, None] == columns[None, :]
         return at, itself, products_of(bases, left, at, itself, BASES, PRECISION)

@@ -19,7 +19,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 NOTHING = tl.constexpr(float("-inf"))
 
 
-@triton.jit(do_not_specialize=["n", "m", "splits", "values_width"])
+@triton.jit(do_not_specialize=["n", "m", "splits"])
 def softmax_kernel(
     bases, parameters,  # see `tile`
     v,  # [m, values_width]: rows contiguous inside
@@ -36,7 +36,7 @@ def softmax_kernel(
     Sums are relative to the largest value so far, and shrink when it rises. The grid is that of `sums_kernel`.
     """
     _, split, part, rows, rows_valid, numbers, left, walk = block_of_rows(  # pyright: ignore[reportGeneralTypeIssues]
-        bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
+        tl.program_id(0), bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
     )
     top = tl.full([ROWS], NOTHING, tl.float32)
     mass = tl.zeros([ROWS], tl.float32)
