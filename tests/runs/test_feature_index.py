@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cbor2
+import google_crc32c
 import numpy as np
 import polars as pl
 import pytest
@@ -18,6 +20,7 @@ import torch
 import lamina
 from lamina import _core
 from lamina.errors import LaminaError, NotFoundError, SchemaError
+from tests.store import forge
 
 SITE, OTHER = "mlp.output/sae", "attn.output/sae"
 QUANTILES = {"q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
@@ -345,6 +348,89 @@ def test_an_index_that_lies_is_told_and_not_used(whole: tuple[lamina.Run, Shown]
     assert problem[1] == f"index/{victim.name}"
     build(lamina.open(path))
     check(_core.Snapshot(str(path)), shown)
+
+
+Description = dict[int, Any]
+
+
+def put(data: bytearray, at: int, number: int) -> None:
+    data[at : at + 4] = number.to_bytes(4, "little")
+
+
+def table(change: Callable[[bytearray, int], None]) -> Callable[[bytearray, Description], None]:
+    """Changes the first entry of the first table, with its checksum."""
+
+    def apply(data: bytearray, body: Description) -> None:
+        part = body[4][0]
+        change(data, part[4])
+        part[5] = google_crc32c.value(bytes(data[part[4] : part[4] + 52 * part[2]]))
+
+    return apply
+
+
+def head(at: int, content: bytes) -> Callable[[bytearray, Description], None]:
+    """Changes the first block of the first list, with the checksums that cover it."""
+
+    def change(data: bytearray, entry: int) -> None:
+        start, stop = (int.from_bytes(data[place : place + 8], "little") for place in (entry, entry + 52))
+        data[start + at : start + at + len(content)] = content
+        put(data, entry + 40, google_crc32c.value(bytes(data[start:stop])))
+
+    return table(change)
+
+
+def histograms(data: bytearray, body: Description) -> None:
+    part = body[4][0]
+    start = part[4] + 52 * part[2]
+    data[start : start + 3] = b"\xff\xff\x7f"
+    part[7] = google_crc32c.value(bytes(data[start : start + part[6]]))
+
+
+LIES: dict[str, tuple[Callable[[bytearray, Description], Any], str]] = {
+    "wider": (lambda data, body: body.update({2: 25}), "stale"),
+    "another_dtype": (lambda data, body: body.update({1: "bf16"}), "stale"),
+    "no_dtype_of_codes": (lambda data, body: body.update({1: "f64"}), "damaged"),
+    "another_site": (lambda data, body: body.update({0: 5}), "stale"),
+    "other_rows": (lambda data, body: body[3][0].update({1: 3}), "stale"),
+    "other_codes": (lambda data, body: body[3][0].update({3: 3}), "stale"),
+    "a_group_twice": (lambda data, body: body[3].append(body[3][-1]), "damaged"),
+    "rows_without_end": (lambda data, body: body[3].append({0: 99, 1: 2**32 - 1, 2: 0, 3: 0}), "damaged"),
+    "a_part_beyond_the_file": (lambda data, body: body[4][0].update({4: 2**64 - 60}), "damaged"),
+    "features_without_end": (lambda data, body: body[4][0].update({2: 2**32 - 1, 1: 2**32 - 1}), "damaged"),
+    "parts_left_out": (lambda data, body: body[4].clear(), "damaged"),
+    "no_description": (lambda data, body: body.clear(), "damaged"),
+    "units_without_end": (table(lambda data, at: put(data, at + 36, 2**32 - 1)), "damaged"),
+    "a_list_elsewhere": (table(lambda data, at: put(data, at, 2**32 - 1)), "damaged"),
+    "a_feature_that_is_none": (table(lambda data, at: put(data, at + 32, 2**32 - 1)), "damaged"),
+    "histograms_beyond_theirs": (table(lambda data, at: put(data, at + 44, 2**32 - 1)), "damaged"),
+    "a_bin_beyond_the_bins": (histograms, "damaged"),
+    "a_row_that_there_is_not": (head(0, b"\xfe\xff\xff\xff"), "damaged"),
+    "bits_without_end": (head(4, b"\xff"), "damaged"),
+    "bits_that_do_not_fit": (head(4, b"\x20"), "damaged"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_lies_under_valid_checksums_lead_nowhere(whole: tuple[lamina.Run, Shown], tmp_path: Path, lie: str) -> None:
+    run, shown = whole
+    build(run)
+    path = shutil.copytree(run.path, tmp_path / "run")
+    victim = sorted((path / "index").iterdir())[0]
+    data = bytearray(victim.read_bytes())
+    start = len(data) - 36 - int.from_bytes(data[-36:-32], "little")
+    body = cbor2.loads(bytes(data[start:-36]))
+    change, state = LIES[lie]
+    change(data, body)
+    encoded = forge.encode(body)
+    sealed = forge.sealed(encoded + len(encoded).to_bytes(4, "little"))
+    victim.write_bytes(bytes(data[:start]) + sealed)
+    for access in ("mmap", "pread"):
+        snapshot = _core.Snapshot(str(path), io=access)
+        check_stats(snapshot, shown)
+        rest = Shown(*(part[400:] for part in shown))
+        check_units(snapshot, rest, list(range(24)))
+        check_top(snapshot, rest, 0, 9)
+        assert list(files(snapshot).values()) == [state, "ready"]
 
 
 def test_any_damaged_byte_changes_no_answer(whole: tuple[lamina.Run, Shown], tmp_path: Path) -> None:

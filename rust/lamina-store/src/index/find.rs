@@ -1,13 +1,16 @@
 //! The units of some features, in order of rows.
 
-use super::Segment;
+use super::file::Index;
+use super::{Held, Segment};
 use crate::crew;
 use crate::reader::{Mask, Snapshot};
+use crate::storage::will_fill;
 use lamina_format::packing::BLOCK;
-use lamina_format::posting::{stored, unit};
+use lamina_format::posting::unit;
 use lamina_format::record::Site;
 use lamina_format::{Error, Result};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +18,8 @@ use std::sync::{Mutex, PoisonError};
 const SHARE: usize = 1 << 14;
 /// Units that a feature should have in a share, so that finding them is little work beside sorting them.
 const OF_FEATURE: usize = 16;
+/// Rows of a share.
+const MOST_ROWS: u64 = 1 << 20;
 
 /// Active units: a group of the snapshot, a position there, a feature, and the value as it is stored.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,24 +34,29 @@ pub struct Units {
     pub values: Vec<u8>,
 }
 
-/// A feature and its units, as [`unit`] makes them.
-type List = (u32, Vec<u64>);
+/// A feature's units, as [`unit`] makes them.
+struct List {
+    feature: u32,
+    units: Vec<u64>,
+    /// How many of them lie before each share, and in the end all.
+    cuts: Vec<usize>,
+}
 
 /// The units of the features in a segment, feature by feature.
 struct Lists<'a> {
     segment: &'a Segment,
     lists: Vec<List>,
+    shares: Vec<Share>,
 }
 
-/// Rows of a group.
-struct Share<'a> {
+/// Rows of groups that follow each other in the snapshot too.
+struct Share {
+    /// The number of the first group.
     number: usize,
-    lists: &'a [List],
-    /// Rows of the index: the group's first, and those of the share.
-    start: u32,
-    from: u32,
-    to: u32,
-    units: usize,
+    /// These groups of the segment.
+    groups: Range<usize>,
+    /// These rows of the index.
+    rows: Range<u32>,
 }
 
 impl Snapshot {
@@ -64,16 +74,10 @@ impl Snapshot {
         for segment in &segments.segments {
             found.extend(self.lists(segment, site, &wanted, unseen, threads)?);
         }
-        let mut answered: Vec<i64> = found
-            .iter()
-            .flat_map(|lists| &lists.segment.groups)
-            .filter_map(|held| held.number())
-            .map(|n| n as i64)
-            .collect();
+        let numbers = found.iter().flat_map(|lists| &lists.segment.groups).filter_map(Held::number);
+        let mut answered: Vec<i64> = numbers.map(|number| number as i64).collect();
         answered.sort_unstable();
-        let mut shares: Vec<Share> = found.iter().flat_map(Lists::shares).collect();
-        shares.sort_by_key(|share| (share.number, share.from));
-        let units = put_together(&mut shares, site, threads)?;
+        let units = put_together(&mut found, site, threads)?;
         Ok((answered, units))
     }
 
@@ -86,7 +90,7 @@ impl Snapshot {
         unseen: &HashMap<usize, Mask>,
         threads: usize,
     ) -> Result<Option<Lists<'a>>> {
-        let hides = |held: &super::Held| held.number().is_none_or(|number| unseen.contains_key(&number));
+        let hides = |held: &Held| held.number().is_none_or(|number| unseen.contains_key(&number));
         let hides = segment.groups.iter().any(hides);
         self.ask(segment, site, |index| {
             let next = AtomicUsize::new(0);
@@ -95,19 +99,8 @@ impl Snapshot {
                 let mut mine = Vec::new();
                 let mut failed = None;
                 while let Some(&feature) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let list = index.find(feature).and_then(|found| {
-                        let Some(found) = found else { return Ok(Vec::new()) };
-                        let mut list = Vec::with_capacity(found.entry.units as usize);
-                        let mut rows = [0; BLOCK];
-                        for block in found.postings()?.blocks() {
-                            let rows = block.rows(&mut rows).map_err(|error| index.damaged(error, found.entry.list))?;
-                            let values = rows.iter().enumerate().map(|(at, _)| stored(block.values, site.dtype, at));
-                            list.extend(rows.iter().zip(values).map(|(&row, value)| unit(row, value)));
-                        }
-                        Ok(list)
-                    });
-                    match list {
-                        Ok(list) => mine.push((feature, list)),
+                    match read(index, site, feature) {
+                        Ok(units) => mine.push(List { feature, units, cuts: Vec::new() }),
                         Err(error) => {
                             failed = Some(error);
                             break;
@@ -115,9 +108,9 @@ impl Snapshot {
                     }
                 }
                 if hides {
-                    mine.iter_mut().for_each(|(_, list)| segment.retain_shown(list, unseen));
+                    mine.iter_mut().for_each(|list| segment.retain_shown(&mut list.units, unseen));
                 }
-                mine.retain(|(_, list)| !list.is_empty());
+                mine.retain(|list| !list.units.is_empty());
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 match (&mut *found, failed) {
                     (Ok(found), None) => found.append(&mut mine),
@@ -126,10 +119,34 @@ impl Snapshot {
                 }
             });
             let mut lists = found.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-            lists.sort_unstable_by_key(|(feature, _)| *feature);
-            Ok(Lists { segment, lists })
+            lists.sort_unstable_by_key(|list| list.feature);
+            let units: usize = lists.iter().map(|list| list.units.len()).sum();
+            let shares = segment.shares(units / SHARE.max(OF_FEATURE * lists.len()));
+            Ok(Lists { segment, lists, shares })
         })
     }
+}
+
+/// The units of a feature.
+fn read(index: &Index, site: &Site, feature: u32) -> Result<Vec<u64>> {
+    let Some(found) = index.find(feature)? else { return Ok(Vec::new()) };
+    let list = found.postings()?;
+    let mut units = Vec::with_capacity(found.entry.units as usize);
+    let mut rows = [0; BLOCK];
+    for block in list.blocks() {
+        let rows = block.rows(&mut rows).map_err(|error| index.damaged(error, found.entry.list))?;
+        match site.dtype.size() {
+            2 => {
+                let values = block.values.as_chunks().0.iter().map(|&value| u16::from_le_bytes(value).into());
+                units.extend(rows.iter().zip(values).map(|(&row, value)| unit(row, value)));
+            }
+            _ => {
+                let values = block.values.as_chunks().0.iter().map(|&value| u32::from_le_bytes(value));
+                units.extend(rows.iter().zip(values).map(|(&row, value)| unit(row, value)));
+            }
+        }
+    }
+    Ok(units)
 }
 
 impl Segment {
@@ -141,34 +158,43 @@ impl Segment {
             self.groups[at].number().is_some_and(|number| !hides(number))
         });
     }
-}
 
-fn before(list: &[u64], row: u64) -> usize {
-    list.partition_point(|&unit| unit >> 32 < row)
-}
-
-impl Lists<'_> {
-    /// The rows of the groups that show something, in shares.
-    fn shares(&self) -> Vec<Share<'_>> {
-        let units: usize = self.lists.iter().map(|(_, list)| list.len()).sum();
-        let count = (units / SHARE.max(OF_FEATURE * self.lists.len())).max(1) as u64;
-        let rows = self.segment.rows().div_ceil(count).max(1);
-        let mut shares = Vec::new();
-        for held in &self.segment.groups {
+    /// The rows of the groups that show something, in about so many shares, or more where groups do not follow each other.
+    fn shares(&self, count: usize) -> Vec<Share> {
+        let most = self.rows().div_ceil(count.max(1) as u64).clamp(1, MOST_ROWS);
+        let mut shares: Vec<Share> = Vec::new();
+        for (at, held) in self.groups.iter().enumerate() {
             let Some(number) = held.number() else { continue };
             let end = held.start + held.rows;
-            for from in (held.start..end).step_by(rows as usize) {
-                let to = end.min(from + rows);
-                let of_list = |(_, list): &List| {
-                    let start = before(list, from);
-                    before(&list[start..], to)
-                };
-                let units = self.lists.iter().map(of_list).sum();
-                let (start, from, to) = (held.start as u32, from as u32, to as u32);
-                shares.push(Share { number, lists: &self.lists, start, from, to, units });
+            if let Some(last) = shares.last_mut()
+                && last.groups.end == at
+                && self.groups[at - 1].number().is_some_and(|before| before + 1 == number)
+                && end - u64::from(last.rows.start) <= most
+            {
+                (last.groups.end, last.rows.end) = (at + 1, end as u32);
+                continue;
+            }
+            for from in (held.start..end).step_by(most as usize) {
+                let rows = from as u32..end.min(from + most) as u32;
+                shares.push(Share { number, groups: at..at + 1, rows });
             }
         }
         shares
+    }
+}
+
+impl List {
+    /// Finds its units of each share. Between shares lie rows that show nothing, and none of its units.
+    fn cut(&mut self, shares: &[Share]) {
+        let mut at = 0;
+        for share in shares {
+            self.cuts.push(at);
+            let rest = &self.units[at..];
+            let before = |unit: &&u64| ((**unit >> 32) as u32) < share.rows.end;
+            let few = rest.iter().take(4 * OF_FEATURE).take_while(before).count();
+            at += if few < 4 * OF_FEATURE { few } else { rest.partition_point(|unit| before(&unit)) };
+        }
+        self.cuts.push(at);
     }
 }
 
@@ -180,77 +206,103 @@ struct Out<'a> {
     values: &'a mut [u8],
 }
 
-fn put_together(shares: &mut Vec<Share>, site: &Site, threads: usize) -> Result<Units> {
-    let size = site.dtype.size() as usize;
-    let total: usize = shares.iter().map(|share| share.units).sum();
-    let mut units = Units::default();
-    let long =
-        |_| Error::schema(format!("{total} units do not fit in memory")).hint("ask for fewer features at a time");
-    for column in [&mut units.groups, &mut units.positions, &mut units.features] {
-        column.try_reserve_exact(total).map_err(long)?;
-        column.resize(total, 0);
+impl<'a> Out<'a> {
+    /// The first so many, whose values take `size` bytes each; the others stay.
+    fn take(&mut self, units: usize, size: usize) -> Self {
+        fn split<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+            let (taken, later) = std::mem::take(rest).split_at_mut(count);
+            *rest = later;
+            taken
+        }
+        Self {
+            groups: split(&mut self.groups, units),
+            positions: split(&mut self.positions, units),
+            features: split(&mut self.features, units),
+            values: split(&mut self.values, units * size),
+        }
     }
-    units.values.try_reserve_exact(total * size).map_err(long)?;
-    units.values.resize(total * size, 0);
-    let mut rest = Out {
-        groups: &mut units.groups,
-        positions: &mut units.positions,
-        features: &mut units.features,
-        values: &mut units.values,
-    };
+}
+
+/// The units of all segments, by group.
+fn put_together(found: &mut [Lists], site: &Site, threads: usize) -> Result<Units> {
+    for Lists { lists, shares, .. } in found.iter_mut() {
+        let work = Mutex::new(lists.chunks_mut(64));
+        crew::together(threads.max(1) - 1, &|| {
+            while let Some(some) = { work.lock().unwrap_or_else(PoisonError::into_inner).next() } {
+                some.iter_mut().for_each(|list| list.cut(shares));
+            }
+        });
+    }
+    let size = site.dtype.size() as usize;
+    let mut shares: Vec<(&Lists, usize)> =
+        found.iter().flat_map(|lists| (0..lists.shares.len()).map(move |share| (lists, share))).collect();
+    shares.sort_by_key(|(lists, share)| (lists.shares[*share].number, lists.shares[*share].rows.start));
+    let total = found.iter().flat_map(|lists| &lists.lists).map(|list| list.units.len()).sum();
+    let fits = Vec::<[u8; 32]>::new().try_reserve_exact(total).is_ok();
+    if !fits {
+        let error = Error::schema(format!("{total} units do not fit in memory"));
+        return Err(error.hint("ask for fewer features at a time"));
+    }
+    // memory that is zero already costs nothing until it is filled, by the threads below
+    let column = || vec![0; total];
+    let mut units = Units { groups: column(), positions: column(), features: column(), values: vec![0; total * size] };
+    will_fill([&units.groups[..], &units.positions, &units.features].into_iter());
+    will_fill(std::iter::once(&units.values[..]));
+    let Units { groups, positions, features, values } = &mut units;
+    let mut rest = Out { groups, positions, features, values };
     let mut work = Vec::new();
-    for share in shares.iter() {
-        let (groups, later) = std::mem::take(&mut rest.groups).split_at_mut(share.units);
-        rest.groups = later;
-        let (positions, later) = std::mem::take(&mut rest.positions).split_at_mut(share.units);
-        rest.positions = later;
-        let (features, later) = std::mem::take(&mut rest.features).split_at_mut(share.units);
-        rest.features = later;
-        let (values, later) = std::mem::take(&mut rest.values).split_at_mut(share.units * size);
-        rest.values = later;
-        work.push((share, Out { groups, positions, features, values }));
+    for (lists, share) in shares {
+        let count = lists.lists.iter().map(|list| list.cuts[share + 1] - list.cuts[share]).sum();
+        work.push((lists, share, rest.take(count, size)));
     }
     let work = Mutex::new(work.into_iter());
     crew::together(threads.max(1) - 1, &|| {
         let mut next = Vec::new();
-        loop {
-            let Some((share, out)) = work.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
-            share.sort(out, size, &mut next);
+        while let Some((lists, share, out)) = { work.lock().unwrap_or_else(PoisonError::into_inner).next() } {
+            match size {
+                2 => lists.sort(share, out, &mut next, |unit| (unit as u16).to_le_bytes()),
+                _ => lists.sort(share, out, &mut next, |unit| (unit as u32).to_le_bytes()),
+            }
         }
     });
     Ok(units)
 }
 
-impl Share<'_> {
-    /// Sorts its units by row, and by feature within a row: lists come in order of their features.
-    fn sort(&self, out: Out, size: usize, next: &mut Vec<u32>) {
-        out.groups.fill(self.number as i64);
-        let slices = || {
-            self.lists.iter().map(|(feature, list)| {
-                let start = before(list, self.from.into());
-                (*feature, &list[start..start + before(&list[start..], self.to.into())])
-            })
-        };
+impl Lists<'_> {
+    /// Sorts the units of a share by row, and by feature within a row: lists come in order of their features.
+    fn sort<const SIZE: usize>(&self, share: usize, out: Out, next: &mut Vec<u32>, value: impl Fn(u64) -> [u8; SIZE]) {
+        let rows = &self.shares[share].rows;
+        let row = |unit: u64| ((unit >> 32) as u32 - rows.start) as usize;
+        let units =
+            || self.lists.iter().map(|list| (list.feature, &list.units[list.cuts[share]..list.cuts[share + 1]]));
         next.clear();
-        next.resize((self.to - self.from) as usize + 1, 0);
-        for (_, list) in slices() {
-            list.iter().for_each(|unit| next[((unit >> 32) as u32 - self.from) as usize + 1] += 1);
-        }
+        next.resize(rows.len() + 1, 0);
+        units().for_each(|(_, of_feature)| of_feature.iter().for_each(|&unit| next[row(unit) + 1] += 1));
         let mut sum = 0;
         next.iter_mut().for_each(|count| {
             sum += *count;
             *count = sum;
         });
-        for (feature, list) in slices() {
-            for &unit in list {
-                let row = (unit >> 32) as u32;
-                let place = &mut next[(row - self.from) as usize];
+        let values = out.values.as_chunks_mut().0;
+        for (feature, of_feature) in units() {
+            for &unit in of_feature {
+                let place = &mut next[row(unit)];
                 let at = *place as usize;
                 *place += 1;
-                out.positions[at] = (row - self.start).into();
+                out.positions[at] = (unit >> 32) as i64;
                 out.features[at] = feature.into();
-                out.values[at * size..(at + 1) * size].copy_from_slice(&(unit as u32).to_le_bytes()[..size]);
+                values[at] = value(unit);
             }
+        }
+        // now each row's place is where the next one begins
+        let mut from = 0;
+        for (number, held) in (self.shares[share].number..).zip(&self.segment.groups[self.shares[share].groups.clone()])
+        {
+            let last = (held.start + held.rows).min(rows.end.into()) as usize - rows.start as usize;
+            let to = next[last - 1] as usize;
+            out.groups[from..to].fill(number as i64);
+            out.positions[from..to].iter_mut().for_each(|position| *position -= held.start as i64);
+            from = to;
         }
     }
 }

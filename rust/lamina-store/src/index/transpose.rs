@@ -258,6 +258,7 @@ impl Take<'_> {
             }
             let of_row = ids.get(ends[0] as usize..ends[1] as usize)?;
             let before = match of_row.len() {
+                _ if self.first == 0 => 0,
                 // counted without a branch, many at a time
                 0..=256 => of_row.iter().map(|id| usize::from(id.number() < self.first)).sum(),
                 _ => of_row.partition_point(|id| id.number() < self.first),

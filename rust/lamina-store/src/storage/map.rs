@@ -136,8 +136,8 @@ const GAP: usize = 1 << 16;
 ///
 /// Slices that lie one behind the other, as those of tensors that were just made do, are taken together: alone each would
 /// begin and end with up to 2 MB of small pages.
-pub fn will_fill<'a>(outs: impl Iterator<Item = &'a [u8]>) {
-    for range in of_huge_pages(outs.map(|out| out.as_ptr().addr()..out.as_ptr().addr() + out.len()).collect()) {
+pub fn will_fill<'a, T: 'a>(outs: impl Iterator<Item = &'a [T]>) {
+    for range in of_huge_pages(outs.map(|out| out.as_ptr().addr()..out.as_ptr().addr() + size_of_val(out)).collect()) {
         advise_huge(range);
     }
 }
