@@ -48,6 +48,9 @@ ANSWERS = {
     "gram_predicted": ["RBF row sums", "Laplace product, 16 columns"],
     "gram_cpu": ["scikit-learn, in blocks", "blocked"],
     "sparse_step": ["lamina", "torch topk + dense"],
+    "sparse_encode": ["lamina", "split", "topk"],
+    "sparse_predicted": ["encode, TopK", "decode", "gradient of the dictionary"],
+    "codebooks": ["lamina", "torch"],
     "sweep_cached": ["the pairs' lines, read and parsed as JSON", "all same-step pairs"],
     "open_run": ["open, warm", "sites(), first, warm"],
 }
