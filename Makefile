@@ -12,7 +12,7 @@ PEERS := .venv-peers
 QUESTIONS := machine store_append durable blocking open_run query gather scan epoch recording_overhead emitting transformer_step \
 	probing capturing norms hsic_sums cka nearest sparse_decode twonn neural_collapse ksg saving small_saves training_with_saves \
 	loading slicing planes checkpoint_bytes sweep_cached cka_grid cka_matrix gram_cpu gram_sums gram_predicted \
-	attention attention_predicted sparse_step sparse_encode sparse_predicted codebooks
+	attention attention_predicted sparse_step sparse_encode sparse_predicted codebooks codes
 AGES := oldest pinned newest
 WIDE_FRAME := tests/runs/test_scan_contract*.py tests/runs/test_zone_maps.py tests/runs/test_attached.py \
 	tests/runs/test_taking_cells.py

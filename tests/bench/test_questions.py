@@ -51,6 +51,7 @@ ANSWERS = {
     "sparse_encode": ["lamina", "split", "topk"],
     "sparse_predicted": ["encode, TopK", "decode", "gradient of the dictionary"],
     "codebooks": ["lamina", "torch"],
+    "codes": ["write and index, durable | lamina", "stats of all features | lamina, no index"],
     "sweep_cached": ["the pairs' lines, read and parsed as JSON", "all same-step pairs"],
     "open_run": ["open, warm", "sites(), first, warm"],
 }
