@@ -168,18 +168,19 @@ def scan_ignores_the_number_of_rows(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def features_are_counted_from_one(patch: pytest.MonkeyPatch) -> None:
-    """A term over features alone picks their neighbors."""
+    """What asks for features gets their neighbors."""
     import numpy as np
 
     from lamina.runs.scan import Features
 
-    whole = Features._passing
+    passing, only = Features._passing, Features.only
 
     def shifted(self: Features, terms: list[Any]) -> Any:
-        mask = whole(self, terms)
+        mask = passing(self, terms)
         return None if mask is None else np.roll(mask, 1)
 
     patch.setattr(Features, "_passing", shifted)
+    patch.setattr(Features, "only", lambda self, features: np.roll(only(self, features), 1))
 
 
 @fault
@@ -187,10 +188,56 @@ def features_forget_their_rows(patch: pytest.MonkeyPatch) -> None:
     """Units of a batch have the metadata of the rows before theirs."""
     from lamina.runs.scan import Features
 
-    whole = Features._batch
-    patch.setattr(
-        Features, "_batch", lambda self, units, metadata, cells: whole(self, units, metadata.reverse(), cells)
-    )
+    whole = Features.walk
+
+    def shifted(self: Features, early: Any, cells: list[str], *rest: Any) -> Iterator[Any]:
+        for units in whole(self, early, cells, *rest):
+            yield units.with_columns(units.select(cells).reverse())
+
+    patch.setattr(Features, "walk", shifted)
+
+
+@fault
+def features_count_the_rows_of_one_group(patch: pytest.MonkeyPatch) -> None:
+    """Densities are of the rows of the first group."""
+    from lamina.runs.scan import Features
+
+    patch.setattr(Features, "rows", property(lambda self: self.scan.holding[0].rows))
+
+
+@fault
+def indexes_answer_for_all(patch: pytest.MonkeyPatch) -> None:
+    """Where one segment is indexed, the others are taken to hold nothing."""
+    import numpy as np
+
+    from lamina.runs.scan.indexed import Indexed
+
+    patch.setattr(Indexed, "answers", lambda self, groups: np.ones(groups.size, dtype=bool))
+
+
+@fault
+def indexes_are_off_by_a_row(patch: pytest.MonkeyPatch) -> None:
+    """Units are looked up by the position after their own."""
+    from lamina.runs.scan.indexed import Indexed
+
+    whole = Indexed.of
+    patch.setattr(Indexed, "of", lambda self, groups, positions: whole(self, groups, positions + 1))
+
+
+@fault
+def rows_that_are_found_are_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    """Rows are found by their names one place before their own."""
+    import numpy as np
+
+    from lamina.runs.scan.groups import Span
+
+    whole = Span.find
+
+    def shifted(self: Span, names: Any) -> Any:
+        which, at = whole(self, names)
+        return which, np.maximum(at - 1, 0)
+
+    patch.setattr(Span, "find", shifted)
 
 
 @fault
@@ -803,7 +850,7 @@ def zone_maps_off(patch: pytest.MonkeyPatch) -> None:
     """No group is passed over. Not a defect: what zone maps are compared with."""
     from lamina.runs.scan import Scan, scan
 
-    patch.setattr(Scan, "_promising", lambda self, early: self._groups)
+    patch.setattr(Scan, "_promising", lambda self, early: self.groups)
     patch.setattr(scan, "remembered", lambda predicate: None)
 
 
@@ -2150,11 +2197,11 @@ def grid_keeps_rows_of_a_group(patch: pytest.MonkeyPatch) -> None:
 @fault
 def codes_come_in_order_of_features(patch: pytest.MonkeyPatch) -> None:
     """Columns come in ascending order, whatever order was asked for."""
-    from lamina.rows.sparse import Codes
+    from lamina.rows.sparse import Sparse
 
-    whole = Codes.of
+    whole = Sparse.of
     patch.setattr(
-        Codes,
+        Sparse,
         "of",
         staticmethod(lambda value, features, metadata: whole(value, features and sorted(features), metadata)),
     )
@@ -2163,11 +2210,11 @@ def codes_come_in_order_of_features(patch: pytest.MonkeyPatch) -> None:
 @fault
 def codes_start_at_the_first_row(patch: pytest.MonkeyPatch) -> None:
     """Entries of chosen rows are read from the first row on."""
-    from lamina.rows.sparse import Codes
+    from lamina.rows.sparse import Sparse
 
-    whole = Codes.gather
+    whole = Sparse.gather
     patch.setattr(
-        Codes, "gather", lambda self, positions, out, threads=None: whole(self, range(len(positions)), out, threads)
+        Sparse, "gather", lambda self, positions, out, threads=None: whole(self, range(len(positions)), out, threads)
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 import lamina
 
 
@@ -54,6 +56,24 @@ def test_gc_says_what_was_condemned_removed_and_left(recorded: Path, command: Ca
     assert "2 files removed (" in command("gc", recorded, "--grace", 0).out
     assert [path.name for path in (recorded / "segments").iterdir()] == ["000001-000000.safetensors"]
     assert command("gc", recorded, "--grace", -1).code == 1
+
+
+def test_index_builds_and_lists(recorded: Path, command: Callable) -> None:
+    assert command("index", recorded).out == "one: no sparse codes\n"
+    run = lamina.open(recorded)
+    for _ in range(2):
+        with run.writer() as writer:
+            writer.features("sae", np.eye(4, dtype=np.float32), threshold=0, step=40)
+    assert "indexes" not in command("info", recorded).out
+    done = command("index", recorded, "--site", "s*")
+    assert done.code == 0
+    assert "one: 2 segments indexed (" in done.out
+    assert done.out.count("missing") == 2
+    assert "one: 2 segments ready before\n" in command("index", recorded).out
+    assert "indexes" in command("info", recorded).out
+    done = command("index", recorded, "--site", "loss")
+    assert done.code == 1
+    assert "no sparse codes" in done.err
 
 
 def test_copy_and_merge_say_what_the_new_run_holds(

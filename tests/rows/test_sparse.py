@@ -50,6 +50,7 @@ def check_dense() -> None:
         assert (rows.shape, rows.dtype) == ((N, 4), torch.float32), what
         expected = DENSE[:, FEATURES]
         torch.testing.assert_close(torch.cat(list(rows.blocks(7))), expected, rtol=0, atol=0)
+        torch.testing.assert_close(torch.cat([block.dense() for block in rows.codes(7)]), expected, rtol=0, atol=0)
         wanted = [59, 3, 3, 0]
         torch.testing.assert_close(rows.gather(wanted), expected[wanted], rtol=0, atol=0)
         torch.testing.assert_close(rows[10:20].gather([9, 0]), expected[[19, 10]], rtol=0, atol=0)
@@ -65,6 +66,13 @@ def test_chosen_features_are_those_of_the_dense_matrix() -> None:
 def test_faults_are_noticed(name: str) -> None:
     with broken(name), pytest.raises(AssertionError):
         check_dense()
+
+
+def test_dense_rows_are_no_codes() -> None:
+    with pytest.raises(SchemaError, match="dense"):
+        next(Rows.of(DENSE).codes(3))
+    with pytest.raises(SchemaError, match="0 rows"):
+        next(Rows.of((VALUES, INDICES), features=FEATURES).codes(0))
 
 
 def test_without_features_all_come() -> None:

@@ -273,6 +273,12 @@ def test_chosen_features_come_out_as_dense_blocks(case: tuple[lamina.Run, np.nda
     assert (rows.gather(range(len(rows))).numpy() == wanted).all()
     order = np.random.default_rng(0).integers(0, len(rows), 50)
     assert (rows.gather(order).numpy() == wanted[order]).all()
+    blocks = list(rows.codes(7))
+    assert [len(block) for block in blocks] == [7] * (len(rows) // 7) + [len(rows) % 7]
+    assert (torch.cat([block.dense() for block in blocks]).numpy() == wanted).all()
+    (scattered,) = rows[order].to(dtype=torch.float64).codes(50)
+    assert scattered.values.dtype == torch.float64
+    assert (scattered.dense().numpy() == wanted[order]).all()
     again = pickle.loads(pickle.dumps(rows[3:9]))
     assert (torch.cat(list(again.blocks(4))).numpy() == wanted[3:9]).all()
     some = run.rows(SITE, where=pl.col("step") == 0, source="validation")

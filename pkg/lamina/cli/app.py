@@ -145,6 +145,20 @@ def compact(
 
 
 @app.command()
+def index(
+    run: Target,
+    site: Annotated[
+        list[str] | None, typer.Option(help="A site of sparse codes, or a pattern; may be given again.")
+    ] = None,
+) -> None:
+    """Index sparse codes by feature: build what is missing, damaged or of another version, and list all there is."""
+    from lamina.cli.keeping import show_indexing
+    from lamina.cli.target import members, open_target
+
+    show_indexing(members(open_target(run)), site or None, out())
+
+
+@app.command()
 def gc(
     run: Target,
     grace: Annotated[

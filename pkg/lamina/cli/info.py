@@ -25,6 +25,7 @@ def show_run(run: Run, console: Console) -> None:
         "created": run.created.isoformat(sep=" ", timespec="seconds"),
         "status": str(run.status),
         "on disk": size(bytes_on_disk(run.path)),
+        **({"indexes": size(indexes)} if (indexes := bytes_on_disk(run.path / "index")) else {}),
         "steps": f"{len(steps):,}: {_listed(steps)}" if steps else "none recorded",
     }
     facts |= {f"config {name}": value for name, value in settings_of(run.config).items()}

@@ -13,6 +13,7 @@ from lamina.cli.show import plain, table
 from lamina.cli.target import members, open_target, warn_of_problems
 from lamina.errors import LaminaError
 from lamina.runs import Run
+from lamina.text import size
 
 
 def show_verification(runs: list[Run], console: Console) -> bool:
@@ -34,6 +35,22 @@ def show_compaction(runs: list[Run], cold: list[str], console: Console) -> None:
         console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), str(done)))
         if not done.problems.is_empty():
             console.print(table(done.problems))
+
+
+def show_indexing(runs: list[Run], sites: list[str] | None, console: Console) -> None:
+    """Index the sparse codes of each run and print what was done, and a line a segment."""
+    for run in runs:
+        done = run.index(sites)
+        console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), str(done)))
+        built = pl.col("bytes").map_elements(lambda count: size(count) if count else "", return_dtype=pl.String)
+        if not done.segments.is_empty():
+            console.print(
+                table(
+                    done.segments.with_columns(built.alias("built"), pl.col("state").alias("was")).drop(
+                        "bytes", "state"
+                    )
+                )
+            )
 
 
 def show_collection(runs: list[Run], grace: float | None, console: Console) -> None:

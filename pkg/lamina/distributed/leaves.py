@@ -13,7 +13,7 @@ from lamina.errors import DamagedError
 from lamina.runs.buffers import torch_dtype
 from lamina.runs.rebuilt import put_together
 from lamina.runs.saved import Saved, SavedPart
-from lamina.runs.stored import available_threads
+from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
     from lamina.runs import Run

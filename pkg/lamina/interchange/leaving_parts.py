@@ -9,7 +9,7 @@ import numpy as np
 
 from lamina.interchange.checkpoint_parts import BLOCK, Piecewise
 from lamina.runs.rebuilt import put_together
-from lamina.runs.stored import available_threads
+from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
     from lamina.runs import Run

@@ -16,12 +16,13 @@ from lamina.rows.converted import Converted
 from lamina.rows.epochs import WINDOW_BYTES, OrderName, Plan
 from lamina.rows.groups import labels_of
 from lamina.rows.memory import Memory
-from lamina.rows.sparse import Codes, is_sparse, pickled
+from lamina.rows.sparse import Sparse, is_sparse, pickled
 
 if TYPE_CHECKING:
     import torch
 
     from lamina.rows.dataset import BatchDataset
+    from lamina_kernels.sparse import Codes
 
 Reopen = Callable[[Any], tuple[Callable[..., "Rows"], tuple[Any, ...]]]
 """Says of a source how another process gets at its rows: a function and its arguments, as `__reduce__` does."""
@@ -124,7 +125,7 @@ class Rows:
                 raise SchemaError(f"{name}= for Rows, which have their own", hint="give groups= or labels= instead")
             return value
         if is_sparse(value) or (features is not None and isinstance(value, tuple)):
-            return Rows(Codes.of(value, features, metadata), reopen=pickled)
+            return Rows(Sparse.of(value, features, metadata), reopen=pickled)
         if features is not None:
             raise SchemaError("features= for a matrix that is not sparse", hint="give x[:, features]")
         return Rows(Memory(value, metadata))
@@ -269,10 +270,37 @@ class Rows:
 
     def blocks(self, size: int) -> Iterator[torch.Tensor]:
         """The rows in order, at most `size` at a time."""
+        for positions in self._spans(size):
+            yield self.gather(positions)
+
+    def codes(self, size: int) -> Iterator[Codes]:
+        """Rows of sparse codes in order as codes of `lamina_kernels`, at most `size` rows at a time, never dense.
+
+        Args:
+            size: Rows of a block.
+
+        Raises:
+            SchemaError: The rows are dense, or `size` is below 1.
+
+        Example:
+            >>> import torch
+            >>> values, indices = torch.tensor([[3.0, 1.0], [2.0, 5.0]]), torch.tensor([[70, 8], [8, 901]])
+            >>> (block,) = Rows.of((values, indices), features=[8, 901]).codes(1000)
+            >>> block.indptr.tolist(), block.ids.tolist(), block.values.tolist()
+            ([0, 1, 3], [0, 0, 1], [1.0, 2.0, 5.0])
+        """
+        source = self._source.inner if isinstance(self._source, Converted) else self._source
+        read: Any = getattr(source, "codes", None)
+        if read is None:
+            raise SchemaError("the rows are dense", hint="rows.blocks(size) gives them")
+        for positions in self._spans(size):
+            yield read(positions).to(device=self.device, dtype=self.dtype)
+
+    def _spans(self, size: int) -> Iterator[range]:
         if size < 1:
             raise SchemaError(f"a block of {size} rows", hint="give at least 1")
         for start in range(0, len(self), size):
-            yield self.gather(range(start, min(start + size, len(self))))
+            yield range(start, min(start + size, len(self)))
 
     def batches(
         self,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lamina.rows.rows import Rows
+    from lamina_kernels.sparse import Codes
 
 
 def is_sparse(value: Any) -> bool:
@@ -25,7 +26,7 @@ def is_sparse(value: Any) -> bool:
     return type(value).__module__.startswith("torch") and str(getattr(value, "layout", "")).startswith("torch.sparse")
 
 
-class Codes(Described):
+class Sparse(Described):
     """A source for `Rows`: entries (feature, value) row after row.
 
     Args:
@@ -66,7 +67,7 @@ class Codes(Described):
         self._places = places
 
     @staticmethod
-    def of(value: Any, features: Sequence[int] | None, metadata: pl.DataFrame | Mapping[str, Any] | None) -> Codes:
+    def of(value: Any, features: Sequence[int] | None, metadata: pl.DataFrame | Mapping[str, Any] | None) -> Sparse:
         """Make them of a sparse matrix or tensor, or of a pair (values, indices); entries are not copied.
 
         Raises:
@@ -90,7 +91,7 @@ class Codes(Described):
         chosen = chosen.astype(np.int64)
         if width is not None and (beyond := chosen[chosen >= width]).size:
             raise SchemaError(f"feature {beyond[0]} of codes {width} wide", hint=f"they are 0 to {width - 1}")
-        return Codes(starts, stops, indices, values, chosen, metadata)
+        return Sparse(starts, stops, indices, values, chosen, metadata)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -101,20 +102,37 @@ class Codes(Described):
         """Fills `out` with the rows at these positions."""
         import torch
 
+        rows, columns, values = self._entries(positions)
+        dense = torch.zeros(len(positions), self.shape[1], dtype=self.dtype, device=values.device)
+        dense.index_put_((rows, columns), values, accumulate=True)
+        out.copy_(dense)
+
+    def codes(self, positions: np.ndarray | range) -> Codes:
+        """The rows at these positions as codes."""
+        import torch
+
+        from lamina_kernels.sparse import Codes
+
+        rows, columns, values = self._entries(positions)
+        ends = torch.bincount(rows, minlength=len(positions)).cumsum(0)
+        return Codes(values, columns, self.shape[1], torch.cat([ends.new_zeros(1), ends]), check=False)
+
+    def _entries(self, positions: np.ndarray | range) -> tuple[Tensor, Tensor, Tensor]:
+        """The entries of rows, row after row: which row, column, value."""
+        import torch
+
         device = self._values.device
         at = torch.as_tensor(np.asarray(positions, np.int64), device=device)
         starts, sizes = self._starts[at], self._stops[at] - self._starts[at]
         rows = torch.repeat_interleave(sizes)
-        # the entries of row after row: counted on from where each row starts
+        # counted on from where each row starts
         entries = torch.arange(len(rows), device=device) + (starts - sizes.cumsum(0) + sizes)[rows]
         indices = _widened(self._indices, entries)
         columns = self._places[indices.clamp(-1, len(self._places) - 1)]
         kept = columns >= 0
-        dense = torch.zeros(len(at), self.shape[1], dtype=self.dtype, device=device)
-        dense.index_put_((rows[kept], columns[kept]), self._values[entries[kept]], accumulate=True)
-        out.copy_(dense)
+        return rows[kept], columns[kept], self._values[entries[kept]]
 
-    def narrow(self, positions: np.ndarray | range) -> Codes:
+    def narrow(self, positions: np.ndarray | range) -> Sparse:
         """Some of the rows; they share the entries."""
         import torch
 
@@ -122,7 +140,7 @@ class Codes(Described):
         if isinstance(positions, range):
             at = slice(positions.start, max(positions.start, positions.stop))
         parts = (self._starts[at], self._stops[at], self._indices, self._values)
-        return Codes(*parts, self._features, self.described(positions))
+        return Sparse(*parts, self._features, self.described(positions))
 
 
 def pickled(source: Any) -> tuple[Callable[..., Rows], tuple[Any, ...]]:
@@ -130,7 +148,7 @@ def pickled(source: Any) -> tuple[Callable[..., Rows], tuple[Any, ...]]:
     return _unpickled, (source,)
 
 
-def _unpickled(source: Codes) -> Rows:
+def _unpickled(source: Sparse) -> Rows:
     from lamina.rows.rows import Rows
 
     return Rows(source, reopen=pickled)

@@ -26,6 +26,12 @@ class Entries(NamedTuple):
     ids: tuple[str, Buffer]
     values: tuple[str, Buffer]
 
+    def size(self) -> tuple[int, int]:
+        """How many entries, and about how many bytes they are when they are stored."""
+        taken = memoryview(self.values[1]).nbytes  # pyright: ignore[reportArgumentType]
+        count = taken // (4 if self.values[0] == "f32" else 2)
+        return count, taken + count * (2 if self.width <= 1 << 16 else 4)
+
 
 def row_set(lead: tuple[int, ...], row: Any, metadata: Mapping[str, Any]) -> RowSet:
     """The rows that codes are of: rows that exist, or new ones with metadata."""

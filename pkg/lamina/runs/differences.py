@@ -13,7 +13,7 @@ from lamina.progress import byte_bar
 from lamina.runs.buffers import empty_tensor, torch_dtype
 from lamina.runs.located import Located, Names
 from lamina.runs.saved import Saved
-from lamina.runs.stored import available_threads
+from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
     import torch

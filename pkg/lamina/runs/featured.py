@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import polars as pl
 
 from lamina.errors import NotFoundError, SchemaError
-from lamina.runs import stored, top_examples
+from lamina.runs import globs, indexing, stored, top_examples
+from lamina.runs.coactivations import coactivations
 from lamina.runs.feature_stats import feature_stats
 from lamina.runs.nearest import nearest_names
 from lamina.runs.opened import Opened
@@ -19,7 +24,8 @@ class Featured(Opened):
 
         Columns are `row`, the metadata columns, `feature` and `value`. A row without an active unit does not show. A
         filter over `feature` alone, or over metadata alone, is evaluated before codes are read: only what both leave
-        becomes rows of the frame.
+        becomes rows of the frame. Units of few features come from the indexes, as far as they are built
+        (`Run.index`), with memory for what is found.
 
         Args:
             site: The site's name.
@@ -57,7 +63,8 @@ class Featured(Opened):
             SchemaError: The site holds no sparse codes.
 
         Cost:
-            A pass over the codes; memory for the bins of the histogram that have values, whatever the number of rows.
+            Where the indexes are built and no row is hidden, reading what they say of each feature; else a pass over
+            the codes. Memory for the bins of the histogram that have values, whatever the number of rows.
 
         Example:
             >>> import lamina, tempfile, torch
@@ -69,8 +76,48 @@ class Featured(Opened):
             >>> stats.select("feature", "count", "density", "mean", "first_step", "dead").collect().rows()
             [(0, 0, 0.0, None, None, True), (1, 1, 0.5, 3.0, 4, False), (2, 2, 1.0, 3.0, 4, False)]
         """
-        width, rows = self._check_sparse(site)
-        return feature_stats(self._wide.features(site), width, rows)
+        self._check_sparse(site)
+        return feature_stats(self._wide.features(site))
+
+    def coactivations(self, site: str, pairs: Any) -> pl.LazyFrame:
+        """How often two features of sparse codes are active in the same row: one row for each pair that is asked for.
+
+        Columns: feature, other, count (rows in which both are active), expected (how many there would be if they were
+        independent: the product of their counts over the number of rows that have codes), phi (the correlation of being
+        active; null where a feature is active in no row, or in all).
+
+        Args:
+            site: The site's name.
+            pairs: Pairs of features, such as `[(3, 17), (3, 40)]` or an array [pairs, 2].
+
+        Raises:
+            NotFoundError: There is no such site; the hint lists the nearest that hold codes.
+            SchemaError: The site holds no sparse codes, `pairs` are none, or there is no such feature.
+
+        Cost:
+            Where the indexes are built, reading the units of the features of the pairs; else a pass over the codes.
+
+        Example:
+            >>> import lamina, polars as pl, tempfile, torch
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> with run.writer() as writer:
+            ...     codes = torch.tensor([[1.0, 3.0, 0.0], [2.0, 5.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 2.0]])
+            ...     ticket = writer.features("mlp.output/sae", codes.to_sparse(), step=4)
+            >>> found = run.refresh().coactivations("mlp.output/sae", [(0, 1), (0, 2)])
+            >>> found.with_columns(pl.col("phi").round(3)).collect().rows()
+            [(0, 1, 2, 1.5, 0.577), (0, 2, 0, 1.0, -1.0)]
+        """
+        width = self._check_sparse(site)
+        asked = np.asarray(pairs)
+        if asked.size == 0:
+            asked = np.empty((0, 2), np.int64)
+        if asked.ndim != 2 or asked.shape[1] != 2 or asked.dtype.kind not in "iu":
+            raise SchemaError(
+                f"pairs of features: {list(asked.shape)}, {asked.dtype}", hint="such as [(3, 17), (3, 40)]"
+            )
+        if (outside := asked[(asked < 0) | (asked >= width)]).size:
+            raise SchemaError(f"feature {outside[0]} of codes {width} wide", hint=f"they are 0 to {width - 1}")
+        return coactivations(self._wide.features(site), asked.astype(np.int64))
 
     def top_examples(self, site: str, feature: int, *, k: int = 20, context: int = 8) -> pl.DataFrame:
         """Where a feature of sparse codes is most active, with the rows around it in the same example.
@@ -92,7 +139,8 @@ class Featured(Opened):
             SchemaError: The site holds no sparse codes, or has no such feature.
 
         Cost:
-            Two passes over the codes, which read nothing but them.
+            Where the indexes are built, the k strongest units of each segment, and what lies around them; else a pass
+            over the codes.
 
         Example:
             >>> import lamina, tempfile, torch
@@ -104,18 +152,75 @@ class Featured(Opened):
             >>> shown.select("rank", "offset", "value", "example", "position").rows()
             [(1, -1, 0.0, 7, 1), (1, 0, 5.0, 7, 2)]
         """
-        width, _ = self._check_sparse(site)
+        width = self._check_sparse(site)
         if isinstance(feature, bool) or not isinstance(feature, int) or not 0 <= feature < width:
             raise SchemaError(f"feature {feature!r} of codes {width} wide", hint=f"they are 0 to {width - 1}")
-        rows = self._wide.scan([site], None, None)[0].frame().select("row", *self._wide.columns)
-        found = top_examples.top_examples(self._wide.features(site).frame(), rows, feature, k, context)
-        return stored.with_examples(self._snapshot, found)
+        found = top_examples.top_examples(self._wide.features(site), feature, k, context)
+        return stored.with_examples(self._snapshot, self._examples, found)
 
-    def _check_sparse(self, site: str) -> tuple[int, int]:
-        """How many features a site of sparse codes has, and how many rows."""
-        for name, _, shape, rows, *_, sparse in self._snapshot.sites():
+    def index(self, sites: str | Sequence[str] | None = None, *, progress: bool = True) -> indexing.Indexing:
+        """Indexes sparse codes: which rows each feature is active in, so that questions about few features read those.
+
+        Each segment that is no longer written to has an index of its own for each site, beside it in the run's folder
+        `index/`. Those that are missing, damaged or of another version are built; those that are ready stay. Whatever
+        stops it, the next call goes on. Indexes are never needed: every question has the same answer without them. They
+        are built in the background as large segments fill up and writers are closed (`Run.writer`), and go with the
+        next `gc` once a compaction has replaced their segments.
+
+        Args:
+            sites: Globs or names; by default all sites of sparse codes.
+            progress: Whether to show a bar on a terminal.
+
+        Raises:
+            NotFoundError: No site matches.
+            SchemaError: None of those that match holds sparse codes.
+            DamagedError: Codes are not what was written.
+            StorageError: The file system refused; what was built stays.
+
+        Cost:
+            A pass over the codes of those segments, and up to 256 MB of memory.
+
+        Example:
+            >>> import lamina, tempfile, torch
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> with run.writer() as writer:
+            ...     ticket = writer.features("mlp.output/sae", torch.eye(4).to_sparse(), step=0)
+            >>> run.refresh().index().segments.select("site", "rows", "state").rows()
+            [('mlp.output/sae', 4, 'missing')]
+            >>> run.indexes().select("file", "units", "state").rows()
+            [('segments/000000-000000.safetensors', 4, 'ready')]
+        """
+        return indexing.index(self._snapshot, self._indexed(sites), progress=progress)
+
+    def indexes(self, sites: str | Sequence[str] | None = None) -> pl.DataFrame:
+        """One row for each segment that holds sparse codes of a site: site, file, rows, units, state.
+
+        The state of its index is "ready", "missing", "open" (the segment is still written to, and has none yet),
+        "damaged", "newer" (than this Lamina) or "stale" (of other rows).
+
+        Args:
+            sites: As in `index`.
+
+        Raises:
+            NotFoundError: As in `index`.
+            SchemaError: As in `index`.
+        """
+        return indexing.states(self._snapshot, self._indexed(sites))
+
+    def _indexed(self, sites: str | Sequence[str] | None) -> list[str]:
+        """The sites of sparse codes among some."""
+        if sites is None:
+            return sorted(self._wide.sparse)
+        found = globs.select(sites, [name for name, *_ in self._snapshot.sites()])
+        if not (sparse := sorted(self._wide.sparse.intersection(found))):
+            raise SchemaError(f"{', '.join(found)}: no sparse codes", hint="only they are indexed by feature")
+        return sparse
+
+    def _check_sparse(self, site: str) -> int:
+        """How many features a site of sparse codes has."""
+        for name, _, shape, *_, sparse in self._snapshot.sites():
             if name == site and sparse:
-                return shape[0], rows
+                return shape[0]
             if name == site:
                 raise SchemaError(f"site {site!r} holds no sparse codes", hint="run.activations(name) shows it")
         raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, sorted(self._wide.sparse)))

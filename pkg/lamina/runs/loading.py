@@ -9,7 +9,7 @@ from lamina.errors import DamagedError, LaminaError, LaminaWarning
 from lamina.runs.buffers import empty_tensor, torch_dtype
 from lamina.runs.rebuilt import put_together
 from lamina.runs.saved import Saved, SavedPart
-from lamina.runs.stored import available_threads
+from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
     import torch

@@ -50,6 +50,7 @@ class Opened:
         self._snapshot = _core.Snapshot(str(self.path), **self._options)
         self._wide = Wide(self._snapshot)
         self._saved = Saved(self._snapshot)
+        self._table: pl.DataFrame | None = None
         for problem in self.problems:
             place = problem.file if problem.offset is None else f"{problem.file}, byte {problem.offset}"
             warnings.warn(f"{self.path}: {problem.message} [{place}]", LaminaWarning, stacklevel=4)
@@ -108,4 +109,12 @@ class Opened:
 
     def examples(self) -> pl.LazyFrame:
         """One row an example (and position): of every column the value that was written last."""
-        return frames.examples(self._snapshot)
+        return self._examples().lazy()
+
+    def _examples(self) -> pl.DataFrame:
+        """The same, put together when it is first asked for."""
+        if self._table is None:
+            table = frames.examples(self._snapshot).collect()
+            ascends = "example" in table.columns and table["example"].is_sorted()
+            self._table = table.with_columns(pl.col("example").set_sorted()) if ascends else table
+        return self._table

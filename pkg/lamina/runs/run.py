@@ -86,6 +86,7 @@ class Run(Checkpointed, Featured):
         durable_rows: int | None = None,
         durable_bytes: int | None = None,
         durable_seconds: float | None = 1.0,
+        index: bool = True,
     ) -> Writer:
         """A new writer. Writers of one process with the same options share a log, and its syncs.
 
@@ -98,6 +99,8 @@ class Run(Checkpointed, Featured):
             durable_bytes: Bytes after which it does.
             durable_seconds: Seconds after which it does. Whichever of the three comes first counts; with none of them
                 only `flush()`, a ticket that is waited for, and `close()` make anything durable.
+            index: Whether segments of 4 million active units and more are indexed unasked (see `index`), by a process
+                in the background, as they fill up and when the writer is closed.
 
         Raises:
             SchemaError: A limit is no number above zero, or there is no such policy.
@@ -110,6 +113,7 @@ class Run(Checkpointed, Featured):
             durable_rows=durable_rows,
             durable_bytes=durable_bytes,
             durable_seconds=durable_seconds,
+            index=index,
         )
 
     # keeping it
@@ -333,7 +337,8 @@ class Run(Checkpointed, Featured):
             source: Which source; needed where the rows come from several.
             where: A Polars expression over the metadata columns, or over the site itself, which is then read. Sparse
                 codes are no column: of them it knows the metadata alone.
-            features: Of sparse codes: which features come out, in this order; by default all of them. Blocks are dense.
+            features: Of sparse codes: which features come out, in this order; by default all of them. Blocks are dense;
+                `rows.codes(size)` gives sparse ones.
 
         Raises:
             NotFoundError: There is no such site, step, or column in `where`; the hint lists the nearest.
@@ -387,7 +392,8 @@ class Run(Checkpointed, Featured):
 
         columns = ["row", *self._wide.columns]
         if site in self._wide.sparse:
-            stored = StoredCodes(chosen(features, shape[0]), self._snapshot, rows, dtype, shape[0], frame, columns)
+            shown = chosen(features, shape[0]), self._wide.features(site)
+            stored = StoredCodes(*shown, self._snapshot, rows, dtype, shape[0], frame, columns)
         else:
             in_shuffled_order = preshuffled.is_preshuffled(self.config, site)
             made = (self._snapshot, rows, dtype, math.prod(shape), frame, [*columns, site])

@@ -14,7 +14,7 @@ from lamina.runs.located import Located, Names
 from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.saved import Saved
 from lamina.runs.steps import Steps, has_step, plain_steps
-from lamina.runs.stored import available_threads
+from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
     import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -136,19 +135,23 @@ class StoredRows:
         return found.select(columns)
 
 
-def with_examples(snapshot: Snapshot, frame: pl.DataFrame) -> pl.DataFrame:
-    """A frame of rows with what the run's examples have beside."""
+def with_examples(snapshot: Snapshot, examples: Callable[[], pl.DataFrame], frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame of few rows with what the run's examples, which are put together only then, have beside."""
     names = [name for name, _ in snapshot.columns("examples") if name not in frame.columns]
     keys = [name for name in ("example", "position") if name in frame.columns]
     if not names or "example" not in keys:
         return frame
-    return _look_up(frame.lazy(), frames.examples(snapshot), keys, names).collect().select(*frame.columns, *names)
+    some = _of_examples(examples(), frame["example"]).lazy()
+    return _look_up(frame.lazy(), some, keys, names).select(*frame.columns, *names).collect()
 
 
-def available_threads() -> int:
-    """How many threads torch would take; without torch, as many as this process may run on."""
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch is not None else len(os.sched_getaffinity(0))
+def _of_examples(examples: pl.DataFrame, wanted: pl.Series) -> pl.DataFrame:
+    """What is known of some examples: found by halving where they ascend, as they mostly do."""
+    column, wanted = examples["example"], wanted.drop_nulls().unique()
+    if not column.flags["SORTED_ASC"] or column.null_count() or column.dtype != pl.Int64:
+        return examples.filter(column.is_in(wanted.implode()))
+    low, high = (np.searchsorted(column.to_numpy(), wanted.to_numpy(), side) for side in ("left", "right"))
+    return examples[np.concatenate([np.arange(*ends) for ends in zip(low, high, strict=True)] or [low])]
 
 
 def _look_up(frame: pl.LazyFrame, examples: pl.LazyFrame, keys: list[str], names: list[str]) -> pl.LazyFrame:

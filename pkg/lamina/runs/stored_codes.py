@@ -8,10 +8,14 @@ import numpy as np
 
 from lamina.errors import SchemaError
 from lamina.runs.buffers import NUMPY_DTYPES
-from lamina.runs.stored import StoredRows, available_threads
+from lamina.runs.stored import StoredRows
+from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
     import torch
+
+    from lamina.runs.scan import Features
+    from lamina_kernels.sparse import Codes
 
 
 def chosen(features: Any, width: int) -> np.ndarray:
@@ -35,13 +39,15 @@ class StoredCodes(StoredRows):
 
     Args:
         features: Which features the rows show, in this order; as `chosen` returns them.
+        units: The long frame of the site.
         made: What `StoredRows` takes.
         **options: Likewise.
     """
 
-    def __init__(self, features: np.ndarray, *made: Any, **options: Any) -> None:
+    def __init__(self, features: np.ndarray, units: Features, *made: Any, **options: Any) -> None:
         super().__init__(*made, **options)
         self.features = features
+        self._units = units
         self.shape = (self.shape[0], features.size)
 
     def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
@@ -61,7 +67,21 @@ class StoredCodes(StoredRows):
         """Some of the rows."""
         rows = self._narrowed(positions)
         made = (self._snapshot, rows, self._dtype, self.shape[1], self._frame, self._own)
-        return StoredCodes(self.features, *made)
+        return StoredCodes(self.features, self._units, *made)
+
+    def codes(self, positions: np.ndarray | range) -> Codes:
+        """The rows at these positions as codes."""
+        import torch
+
+        from lamina_kernels.sparse import Codes
+
+        names = np.frombuffer(self._narrowed(positions).ids(), dtype=np.int64)
+        at, features, values = self._units.at(names, self.features)
+        places = np.zeros(self._units.width, dtype=np.int32)
+        places[self.features] = np.arange(self.features.size)
+        ends = np.cumsum(np.bincount(at, minlength=names.size))
+        parts = torch.from_numpy(values.copy()).to(self.dtype), torch.from_numpy(places[features])
+        return Codes(*parts, self.shape[1], torch.from_numpy(np.append(0, ends)), check=False)
 
     def will_need(self, spans: Any) -> None:
         """Does nothing: where codes lie is not known before their row pointers are read."""

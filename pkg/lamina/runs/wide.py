@@ -31,6 +31,7 @@ class Wide:
         self._snapshot = snapshot
         self._cells = Cells(snapshot)
         self._frames: dict[tuple[str | None, bool], pl.LazyFrame] = {}
+        self._features: dict[str, Features] = {}
 
     def whole(
         self, sites: str | None, select: Callable[[str | None], Iterable[str]], *, bits: bool = False
@@ -89,7 +90,12 @@ class Wide:
         return frozenset(name for name, *_, sparse in self._snapshot.sites() if sparse)
 
     def features(self, site: str) -> Features:
-        """The long frame of a site of sparse codes."""
+        """The long frame of a site of sparse codes; the same one when it is asked for again."""
+        if site not in self._features:
+            self._features[site] = self._made(site)
+        return self._features[site]
+
+    def _made(self, site: str) -> Features:
         dtype, (width,) = next((dtype, shape) for name, dtype, shape, *_ in self._snapshot.sites() if name == site)
         scan = Scan(self._cells, self.types([site]), self.columns, self._all)
         return Features(self._snapshot, scan, site, site_type(dtype, ()), width, self.columns)

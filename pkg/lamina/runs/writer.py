@@ -18,6 +18,7 @@ from lamina.runs import checkpoints
 from lamina.runs.codes import entries, row_set
 from lamina.runs.columns import as_values, columns
 from lamina.runs.device_log import DeviceLog
+from lamina.runs.indexing import Background
 from lamina.runs.layout import attached, row_sets
 from lamina.runs.staging import Staging
 from lamina.runs.steps import plain_step
@@ -56,6 +57,7 @@ class Writer:
         durable_rows: int | None = None,
         durable_bytes: int | None = None,
         durable_seconds: float | None = 1.0,
+        index: bool = True,
     ) -> None:
         self._core = _core.Writer(
             str(path),
@@ -69,6 +71,7 @@ class Writer:
         self._rank = rank
         self._device_log = DeviceLog()
         self._staging = Staging()
+        self._background = Background(path, self._core.ordinal) if index else None
 
     def __repr__(self) -> str:
         state = "closed" if self._core.closed else "open"
@@ -193,9 +196,12 @@ class Writer:
         found = entries(name, codes, width, threshold, self._staging)
         rows = row_set(found.lead, row, metadata)
         taken = (found.bounds, found.ids, found.values)
-        return self._core.features(
+        ticket = self._core.features(
             name, found.width, rows.rows, taken, rows.columns, rows.names, summed=duplicates == "sum"
         )
+        if self._background is not None:
+            self._background.wrote(*found.size())
+        return ticket
 
     def examples(self, frame: pl.DataFrame | Mapping[str, Any]) -> Ticket:
         """Records what is known of the examples: labels, texts, topics, keyed by `example` (and `position`).
@@ -299,6 +305,8 @@ class Writer:
                 lost = ", ".join(f"{site} {count}" for site, count in sites.items())
                 text = f"{self._path}: {rows} rows were dropped while the queue was full: {lost}"
                 warnings.warn(text, LaminaWarning, stacklevel=2)
+        if self._background is not None:
+            self._background.start()
 
     def __enter__(self) -> Writer:
         return self

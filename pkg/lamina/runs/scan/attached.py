@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from lamina.runs.scan.cells import Cells
 
 
+_FEW = 64
+"""Of a group with so many times as many rows as are wanted, each is looked up."""
+
+
 class Found(NamedTuple):
     """Which rows have an attached value of a site, ascending, and where it lies; and the names that had several."""
 
@@ -53,18 +57,27 @@ class Attached:
         array = np.array(merged, dtype=np.int64).reshape(-1, 2)
         return array[:, 0], array[:, 1]
 
-    def values(self, site: str, first: int, last: int) -> Found:
-        """The values of the rows whose names lie between two. Costs no more memory than those and one group's names."""
+    def values(self, site: str, wanted: np.ndarray) -> Found:
+        """The values of rows of some names (ascending), and maybe of others between the first and the last of them.
+
+        Costs no more memory than the values between these two and one group's names.
+        """
+        first, last = wanted[0], wanted[-1]
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for group in self._of_site.get(site, ()):
             if group.last < first or group.first > last:
                 continue
             names = self._cells.names(group.number)
-            inside = (names >= first) & (names <= last)
+            if not self._cells.ascend(group.number):
+                positions = np.flatnonzero((names >= first) & (names <= last))
+            elif wanted.size > 2 and _FEW * wanted.size < names.size:
+                positions = np.minimum(np.searchsorted(names, wanted), names.size - 1)
+                positions = positions[names[positions] == wanted]
+            else:
+                positions = np.arange(*np.searchsorted(names, (first, last + 1)))
             hidden = self._cells.hidden(group.number, site)
             if hidden is not None:
-                inside &= ~hidden
-            positions = np.flatnonzero(inside)
+                positions = positions[~hidden[positions]]
             found.append((names[positions], np.full(positions.size, group.number), positions))
         if not found:
             empty = np.empty(0, dtype=np.int64)

@@ -37,6 +37,8 @@ class Cells:
         self._lock = threading.Lock()
         self._zones: dict[str, pl.DataFrame] = {}
         self._decided: dict[bytes, np.ndarray | None] = {}
+        self._ascend: dict[int, bool] = {}
+        self._ascends: dict[tuple[int, str], bool] = {}
 
     def frame(self, span: Span, columns: Sequence[str], at: np.ndarray | None) -> pl.DataFrame:
         """Columns of a span's rows: those at `at`, or all, in order."""
@@ -55,6 +57,23 @@ class Cells:
                 result.append(series if order is None else taken(series, order))
         return as_frame(result)
 
+    def column(self, group: int, name: str) -> pl.Series:
+        """A metadata column of a group's rows."""
+        key = ((group,), name)
+        kept = self._look_up(key)
+        return (
+            self._keep(key, pl.DataFrame(_core.metadata_of(self.snapshot, [group], [name]))[name])
+            if kept is None
+            else kept
+        )
+
+    def ascends(self, group: int, name: str) -> bool:
+        """Whether a metadata column of a group has a value for each row, and none of them is below the one before."""
+        if (group, name) not in self._ascends:
+            series = self.column(group, name)
+            self._ascends[group, name] = not series.null_count() and series.is_sorted()
+        return self._ascends[group, name]
+
     def names(self, group: int) -> np.ndarray:
         """The row names of a group that has a block of them."""
         key = ("names", group)
@@ -62,6 +81,12 @@ class Cells:
         if kept is None:
             kept = self._keep(key, pl.Series("row", np.frombuffer(self.snapshot.names(group), dtype=np.int64)))
         return kept.to_numpy()
+
+    def ascend(self, group: int) -> bool:
+        """Whether the row names of a group that has a block of them ascend."""
+        if group not in self._ascend:
+            self._ascend[group] = bool((np.diff(self.names(group)) > 0).all())
+        return self._ascend[group]
 
     def hidden(self, group: int, site: str | None = None) -> np.ndarray | None:
         """Which rows of a group are hidden, or show no value of the site; None if that is so for no row."""
@@ -131,6 +156,24 @@ def taken(series: pl.Series, at: np.ndarray) -> pl.Series:
     if series.dtype in _NUMBERS and series.n_chunks() == 1 and not series.null_count():
         return pl.Series(series.name, series.to_numpy()[at])
     return series[at]
+
+
+def rows_of(frame: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:
+    """Some rows of a frame."""
+    return as_frame([taken(series, at) for series in frame.get_columns()])
+
+
+def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Frames with the same columns one behind the other, past all threads that Polars would take for them."""
+    if len(frames) == 1:
+        return frames[0]
+    joined = []
+    for parts in zip(*(frame.get_columns() for frame in frames), strict=True):
+        if parts[0].dtype in _NUMBERS and not any(part.null_count() for part in parts):
+            joined.append(pl.Series(parts[0].name, np.concatenate([part.to_numpy() for part in parts])))
+        else:
+            joined.append(pl.concat(parts, rechunk=True))
+    return as_frame(joined)
 
 
 def _as_array(decided: pl.Series | None) -> np.ndarray | None:

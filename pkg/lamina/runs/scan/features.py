@@ -2,14 +2,17 @@
 
 A predicate is taken apart: its terms over metadata alone are evaluated by Polars on metadata alone, those over
 `feature` alone once on all features, and what is left on the units that these two leave. All terms together are the
-predicate.
+predicate. Where few features are left, their units come from the indexes of the segments, and from a scan of the codes
+that have none.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from functools import reduce
-from operator import and_
+from functools import cached_property, reduce
+from itertools import groupby
+from operator import and_, itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +20,20 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from lamina import _core
-from lamina.runs.scan.cells import as_frame, taken
+from lamina.errors import LaminaWarning
+from lamina.runs.scan.cells import as_frame, rows_of, taken, together
+from lamina.runs.scan.hits import Hits
+from lamina.runs.scan.indexed import Indexed
 from lamina.runs.scan.predicates import all_of, names_in, passing, split
+from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
+    from lamina.runs.scan.groups import Group
     from lamina.runs.scan.scan import Scan
+
+Place = tuple[pl.DataFrame, np.ndarray, np.ndarray]
+"""Metadata of rows, and the groups and the positions where their codes lie."""
 
 _UNITS = 1 << 21
 """Units of a batch, about: 80 MB where all metadata are asked for."""
@@ -30,6 +41,10 @@ _ROWS = 1 << 18
 """Rows that are looked at together."""
 _MOST_FEATURES = 1 << 24
 """Beyond this many, terms over `feature` are evaluated on the units."""
+_SHARE = 64
+"""Where more than one in so many features is wanted, codes are scanned: putting in order what indexes say is slower.
+
+Measured with 65,536 features and 64 of them active a row."""
 
 
 class Features:
@@ -53,27 +68,70 @@ class Features:
         width: int,
         columns: Mapping[str, pl.DataType],
     ) -> None:
-        self._snapshot = snapshot
-        self._scan = scan
-        self._site = site
-        self._width = width
+        self.snapshot, self.site, self.scan, self.width = snapshot, site, scan, width
         self._columns = {"row": pl.Int64(), **columns}
         self._units = {"feature": pl.Int64(), "value": value}
+        self._told: set[str] = set()
+
+    @property
+    def columns(self) -> list[str]:
+        """The metadata columns, `row` first."""
+        return list(self._columns)
+
+    @cached_property
+    def rows(self) -> int:
+        """How many rows have codes."""
+        if all(group.kind != "attached" for group in self.scan.holding):
+            return next(rows for name, _, _, rows, *_ in self.snapshot.sites() if name == self.site)
+        # some may be attached to rows that are hidden, or to one that has others already
+        return sum(groups.size for _, groups, _ in self.scan.places(None, []))
+
+    def empty(self) -> pl.DataFrame:
+        """The metadata columns and `value`, without a row."""
+        return pl.DataFrame(schema=self._columns | {"value": self._units["value"]})
+
+    def only(self, features: Sequence[int] | np.ndarray) -> np.ndarray:
+        """A byte a feature, 1 for some."""
+        mask = np.zeros(self.width, np.uint8)
+        mask[features] = 1
+        return mask
 
     def frame(self) -> pl.LazyFrame:
         """The LazyFrame; nothing is read before it is collected."""
         return register_io_source(self._batches, schema=pl.Schema(self._columns | self._units), is_pure=True)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        """These columns, as far as there are such, batch by batch."""
-        return self._batches([name for name in columns if name in self._columns | self._units], None, None, None)
+    def of(self, features: Sequence[int] | np.ndarray) -> Iterator[pl.DataFrame]:
+        """The `row` and `feature` of the units of some features, batch by batch. No row is in two batches."""
+        mask = self.only(features)
+        for units in self.walk(None, ["row"], mask, self._indexed(mask)):
+            yield units.drop("value")
+
+    def at(self, names: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The units of some features in rows that have codes, row after row: which row, feature, value."""
+        ascending, back = np.unique(names, return_inverse=True)
+        mask = None if features.size == self.width else self.only(features)
+        (place,) = gathered(self.scan.places(None, [], Hits(self.scan.cells, self.site, ascending)), names.size + 1)
+        _, groups, positions = place
+        _, units = self.units_of(groups[back], positions[back], mask, None, names.size * self.width + 1)
+        return units["at"].to_numpy(), units["feature"].to_numpy(), units["value"].to_numpy()
+
+    def tell_of_indexes(self, answered: np.ndarray | None = None) -> None:
+        """Warns, once of each, of indexes that cannot be used, unless these groups are all that were answered for."""
+        if answered is not None and np.isin([group.number for group in self.scan.holding], answered).all():
+            return
+        for file, _, _, state in _core.feature_indexes(self.snapshot, self.site):
+            if state in ("damaged", "newer") and file not in self._told:
+                self._told.add(file)
+                why = "is damaged" if state == "damaged" else "was written by a newer Lamina"
+                text = f"the index of {self.site!r} in {file} {why}: it is not used; `lamina index` rebuilds it"
+                warnings.warn(text, LaminaWarning, stacklevel=2)
 
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Generator[pl.DataFrame, None, None]:
         wanted = list(self._columns | self._units) if with_columns is None else with_columns
         terms = split(predicate, self._columns)
-        alone = [self._width <= _MOST_FEATURES and {*term.meta.root_names()} == {"feature"} for term in terms.late]
+        alone = [self.width <= _MOST_FEATURES and {*term.meta.root_names()} == {"feature"} for term in terms.late]
         of_feature = [term for term, is_alone in zip(terms.late, alone, strict=True) if is_alone]
         late = [term for term, is_alone in zip(terms.late, alone, strict=True) if not is_alone]
         mask = self._passing(of_feature)
@@ -82,36 +140,143 @@ class Features:
         condition = all_of(late)
         needed = names_in(late).union(wanted)
         cells = [name for name in self._columns if name in needed]
-        left = n_rows
         early = reduce(and_, terms.early) if terms.early else None
-        for metadata, groups, positions in self._scan.places(early, cells):
-            start = 0
-            while start < groups.size:
-                most = min(_UNITS, batch_size or _UNITS, _UNITS if left is None or late else left)
-                lies = (part[start : start + _ROWS].astype(np.int64).view(np.uint8) for part in (groups, positions))
-                count, units = _core.codes_at(self._snapshot, self._site, *lies, mask, most)
-                batch = self._batch(pl.DataFrame(units), metadata.slice(start, count), cells)
-                start += count
-                if condition is not None:
-                    passed = passing(batch, condition)
-                    batch = as_frame([taken(series, passed) for series in batch.get_columns()])
-                if left is not None:
-                    batch = batch.head(left)
-                    left -= batch.height
-                # not select(): Polars would make a query of its own of it
-                yield batch if batch.columns == wanted else batch[wanted]
-                if left == 0:
-                    return
+        left = n_rows
+        most = min(_UNITS, batch_size or _UNITS, _UNITS if left is None or late else left)
+        for batch in self.walk(early, cells, mask, self._indexed(mask), most):
+            if condition is not None:
+                passed = passing(batch, condition)
+                batch = rows_of(batch, passed)
+            if left is not None:
+                batch = batch.head(left)
+                left -= batch.height
+            # not select(): Polars would make a query of its own of it
+            yield batch if batch.columns == wanted else batch[wanted]
+            if left == 0:
+                return
 
     def _passing(self, terms: list[pl.Expr]) -> np.ndarray | None:
         """Which features satisfy all terms, a byte each; None for all."""
         condition = all_of(terms)
         if condition is None:
             return None
-        mask = np.zeros(self._width, np.uint8)
-        mask[passing(pl.DataFrame({"feature": np.arange(self._width)}), condition)] = 1
+        mask = np.zeros(self.width, np.uint8)
+        mask[passing(pl.DataFrame({"feature": np.arange(self.width)}), condition)] = 1
         return mask
 
-    def _batch(self, units: pl.DataFrame, metadata: pl.DataFrame, cells: list[str]) -> pl.DataFrame:
-        at = units["at"].to_numpy()
-        return as_frame([taken(metadata[name], at) for name in cells] + [units["feature"], units["value"]])
+    def _indexed(self, mask: np.ndarray | None) -> Indexed | None:
+        """What the indexes say of the wanted features; None where the codes are to be scanned."""
+        if mask is None or _SHARE * np.count_nonzero(mask) > self.width:
+            return None
+        wanted = np.flatnonzero(mask).view(np.uint8)
+        found = Indexed(*_core.indexed_units(self.snapshot, self.site, wanted, available_threads()))
+        self.tell_of_indexes(found.answered)
+        return found if found.answered.size else None
+
+    def walk(
+        self,
+        early: pl.Expr | None,
+        cells: list[str],
+        mask: np.ndarray | None,
+        indexed: Indexed | None,
+        most: int = _UNITS,
+    ) -> Iterator[pl.DataFrame]:
+        """Units of the wanted features in rows that satisfy a predicate over metadata, with some columns of the rows.
+
+        Those that indexes found, and of the groups that these do not answer for what a scan finds. Without `indexed`
+        all codes are scanned.
+        """
+        if indexed is None:
+            yield from self._scanned(early, cells, mask, None, None, most)
+            return
+        names = self._names(indexed)
+        if not self.scan.plain:
+            # a row may have several values: what it shows decides, and its units are looked up
+            unknown = [group for group, known in self._known(indexed) if not known]
+            hits = Hits(self.scan.cells, self.site, np.unique(names), unknown)
+            yield from self._scanned(early, cells, mask, hits, indexed, most)
+            return
+        for known, groups in groupby(self._known(indexed), key=itemgetter(1)):
+            some = [group for group, _ in groups]
+            if not known:
+                hits = Hits(self.scan.cells, self.site, np.empty(0, np.int64), some)
+                yield from self._scanned(early, cells, mask, hits, indexed, most)
+                continue
+            low = int(np.searchsorted(indexed.groups, some[0].number))
+            high = int(np.searchsorted(indexed.groups, some[-1].number, side="right"))
+            for metadata, which in self.scan.found(early, cells, names[low:high]):
+                units = [series[low:high] for series in indexed.columns]
+                units = [series[which] if isinstance(which, slice) else taken(series, which) for series in units]
+                yield as_frame([*metadata.get_columns(), *units])
+
+    def _known(self, indexed: Indexed) -> list[tuple[Group, bool]]:
+        """The groups that hold the site, and whether indexes answered for them."""
+        holding = self.scan.holding
+        known = indexed.answers(np.array([group.number for group in holding], dtype=np.int64))
+        return list(zip(holding, known.tolist(), strict=True))
+
+    def _names(self, indexed: Indexed) -> np.ndarray:
+        """The names of the rows of units."""
+        names = [np.empty(0, dtype=np.int64)]
+        bounds = np.searchsorted(indexed.groups, [group.number for group in self.scan.holding])
+        for group, low, high in zip(self.scan.holding, bounds, [*bounds[1:], indexed.groups.size], strict=True):
+            at = indexed.positions[low:high]
+            names.append(at + group.first if group.kind == "own" else self.scan.cells.names(group.number)[at])
+        return np.concatenate(names)
+
+    def _scanned(
+        self,
+        early: pl.Expr | None,
+        cells: list[str],
+        mask: np.ndarray | None,
+        hits: Hits | None,
+        indexed: Indexed | None,
+        most: int,
+    ) -> Iterator[pl.DataFrame]:
+        """Units of rows that satisfy a predicate, of `hits` alone, row after row."""
+        places = self.scan.places(early, cells, hits)
+        for metadata, groups, positions in places if hits is None else gathered(places):
+            start = 0
+            while start < groups.size:
+                some = slice(start, start + _ROWS)
+                count, units = self.units_of(groups[some], positions[some], mask, indexed, most)
+                at = units["at"].to_numpy() + start
+                yield as_frame([taken(metadata[name], at) for name in cells] + [units["feature"], units["value"]])
+                start += count
+
+    def units_of(
+        self, groups: np.ndarray, positions: np.ndarray, mask: np.ndarray | None, indexed: Indexed | None, most: int
+    ) -> tuple[int, pl.DataFrame]:
+        """Units of the first rows, until `most` or more were read: how many rows; `at` (which), `feature`, `value`."""
+        scanned = np.arange(groups.size) if indexed is None else np.flatnonzero(~indexed.answers(groups))
+        count, units = groups.size, pl.DataFrame()
+        if scanned.size or indexed is None:
+            lies = [part[scanned].astype(np.int64).view(np.uint8) for part in (groups, positions)]
+            read, batch = _core.codes_at(self.snapshot, self.site, lies[0], lies[1], mask, most)
+            units = pl.DataFrame(batch)
+            count = count if read == scanned.size else int(scanned[read])
+        if indexed is None:
+            return count, units
+        found = indexed.of(groups[:count], positions[:count])
+        if not scanned.size:
+            return count, found
+        both = found.vstack(units.with_columns(pl.Series("at", scanned[units["at"].to_numpy()])))
+        return count, rows_of(both, np.argsort(both["at"].to_numpy(), kind="stable"))
+
+
+def gathered(places: Iterator[Place], most: int = _ROWS) -> Iterator[Place]:
+    """Places of few rows each, together: to look at each takes longer than what there is to see."""
+    kept, rows = [], 0
+    for piece in places:
+        kept.append(piece)
+        rows += piece[1].size
+        if rows >= most:
+            yield _together(kept)
+            kept, rows = [], 0
+    if kept:
+        yield _together(kept)
+
+
+def _together(places: list[Place]) -> Place:
+    frames, groups, positions = zip(*places, strict=True)
+    return together(frames), np.concatenate(groups), np.concatenate(positions)

@@ -36,13 +36,19 @@ class Span:
         self.numbers = tuple(group.number for group in groups)
         self.starts = np.cumsum([0] + [group.rows for group in groups])
         self.rows = int(self.starts[-1])
+        self.first = min(group.first for group in groups)
+        self.last = max(group.last for group in groups)
         self._names: np.ndarray | None = None
         # Where the groups' rows interleave, or do not ascend, rows are counted by this order of what lies behind
         # each other; else there is none.
         self.order: np.ndarray | None = None
         if any(group.kind == "named" for group in groups):
-            names = np.concatenate([self._names_of(group) for group in groups])
-            if not (np.diff(names) > 0).all():
+            if len(groups) == 1:
+                names, ascend = cells.names(groups[0].number), cells.ascend(groups[0].number)
+            else:
+                names = np.concatenate([self._names_of(group) for group in groups])
+                ascend = bool((np.diff(names) > 0).all())
+            if not ascend:
                 self.order = np.argsort(names, kind="stable")
                 names = names[self.order]
             self._names = names
@@ -67,10 +73,29 @@ class Span:
         """The names of rows, ascending if `at` is; all by default."""
         if self._names is not None:
             return self._names if at is None else self._names[at]
-        if at is None and len(self.groups) == 1:
-            return self._names_of(self.groups[0])
+        if len(self.groups) == 1:
+            return self._names_of(self.groups[0]) if at is None else at + self.first
         which, positions = self.places(at)
         return np.array([group.first for group in self.groups], dtype=np.int64)[which] + positions
+
+    def find(self, names: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray]:
+        """Which rows of some names (ascending, between the first and the last of the span) are here, and where."""
+        if self._names is None:
+            if len(self.groups) == 1:
+                return slice(None), names - self.first
+            firsts = np.array([group.first for group in self.groups], dtype=np.int64)
+            which = np.searchsorted(firsts, names, side="right") - 1
+            at = names - firsts[which] + self.starts[which]
+            there = np.flatnonzero(at < self.starts[which + 1])
+        else:
+            at = np.searchsorted(self._names, names)
+            there = np.flatnonzero(self._names[at] == names)
+        return (slice(None), at) if there.size == at.size else (there, at[there])
+
+    def of(self, index: int) -> np.ndarray:
+        """Where the rows of one of the groups are."""
+        behind = np.arange(self.starts[index], self.starts[index + 1])
+        return behind if self.order is None else np.flatnonzero(np.isin(self.order, behind))
 
     def narrow(self, at: np.ndarray) -> tuple[Span, np.ndarray]:
         """The same rows in a span of no more groups than they need."""

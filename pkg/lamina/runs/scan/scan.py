@@ -8,6 +8,8 @@ fetched only for the rows that survive. No expression is ever translated.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from polars.io.plugins import register_io_source
 from lamina.runs.scan.attached import Attached
 from lamina.runs.scan.cells import Cells, as_frame, taken
 from lamina.runs.scan.groups import Group, Span, spans
+from lamina.runs.scan.hits import Hits, holding
 from lamina.runs.scan.predicates import all_of, names_in, passing, remembered, split
 from lamina.runs.scan.types import row_bytes
 from lamina.runs.scan.values import Values
@@ -26,6 +29,8 @@ BATCH_BYTES = 64 << 20
 """Most bytes of vectors that a batch holds, slots without a value too, and of metadata that are looked at together."""
 
 
+_HITS_ROWS = 1 << 17
+"""Rows of a span of which few are asked for. Larger groups stand alone, so that their metadata are found again."""
 _PLANS = 16
 """How many questions a frame remembers the plans of."""
 
@@ -60,14 +65,14 @@ class Scan:
         *,
         bits: bool = False,
     ) -> None:
-        self._cells = cells
+        self.cells = cells
         self._sites = sites
         self._columns = {"row": pl.Int64(), **columns}
         self._attached = Attached(cells, sites, groups)
         self._values = Values(cells, sites, self._attached, bits=bits)
         self._all = groups
-        self._groups = self._with_rows(groups)
-        self._numbers = np.array([group.number for group in self._groups], dtype=np.int64)
+        self.groups = self._with_rows(groups)
+        self._numbers = np.array([group.number for group in self.groups], dtype=np.int64)
         self._plans: dict[bytes, Plan] = {}
 
     def _with_rows(self, groups: Sequence[Group]) -> list[Group]:
@@ -115,16 +120,53 @@ class Scan:
                     yield number, None if whole else np.ascontiguousarray(inside)
 
     def places(
-        self, predicate: pl.Expr | None, cells: Sequence[str]
+        self, predicate: pl.Expr | None, cells: Sequence[str], hits: Hits | None = None
     ) -> Iterator[tuple[pl.DataFrame, np.ndarray, np.ndarray]]:
         """Where the values of the frame's one site lie, of the rows that pass a predicate over metadata alone.
 
-        In row order: some columns of the rows, and of each its group and its position there.
+        In row order: some columns of the rows, and of each its group and its position there. With `hits` no others.
         """
         (site,) = self._sites
-        for span, at, metadata in self._surviving(self._plan(predicate), cells):
+        for span, at, metadata in self._surviving(self._plan(predicate), cells, hits):
             groups, positions = self._values.places(span, site, at)
+            if hits is not None and (groups < 0).any():
+                there = np.flatnonzero(groups >= 0)
+                metadata, groups, positions = _taken(metadata, there), groups[there], positions[there]
             yield metadata, groups, positions
+
+    def found(
+        self, predicate: pl.Expr | None, cells: Sequence[str], names: np.ndarray
+    ) -> Iterator[tuple[pl.DataFrame, slice | np.ndarray]]:
+        """Of rows by their names, ascending and as often as they are wanted, those that are shown and pass a predicate.
+
+        Whether they hold the site's value is not looked at. In order: some columns of the rows, and which they are.
+        """
+        plan = self._plan(predicate)
+        groups = [plan.groups[at] for at in np.flatnonzero(holding(names, plan.groups)).tolist()]
+        for span in spans(self.cells, groups, _HITS_ROWS):
+            low, high = np.searchsorted(names, (span.first, span.last + 1)).tolist()
+            which, at = span.find(names[low:high])
+            shown = self._values.shown(span, at)
+            if shown is not None:
+                which, at = np.arange(high - low)[which][shown], at[shown]
+            if plan.early is not None:
+                passed = passing(self.cells.frame(span, plan.tested or ["row"], at), plan.early)
+                which, at = np.arange(high - low)[which][passed], at[passed]
+            if at.size:
+                which = slice(low, high) if isinstance(which, slice) else which + low
+                yield self.cells.frame(span, cells, at), which
+
+    @cached_property
+    def holding(self) -> list[Group]:
+        """The groups that hold the frame's one site."""
+        (site,) = self._sites
+        return [group for group in self._all if site in group.sites]
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether the rows of the groups that hold the site follow each other in order, so that none has two values."""
+        apart = all(one.last < other.first for one, other in pairwise(self.holding))
+        return apart and all(group.kind == "own" or self.cells.ascend(group.number) for group in self.holding)
 
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
@@ -172,15 +214,28 @@ class Scan:
             self._plans[key] = plan
         return plan
 
-    def _surviving(self, plan: Plan, cells: Sequence[str]) -> Iterator[tuple[Span, np.ndarray | None, pl.DataFrame]]:
-        """Span by span the rows of the frame that pass, None for all of the span's, and these cells of them."""
+    def _surviving(
+        self, plan: Plan, cells: Sequence[str], hits: Hits | None = None
+    ) -> Iterator[tuple[Span, np.ndarray | None, pl.DataFrame]]:
+        """Span by span the rows of the frame that pass, None for all of the span's, and these cells of them.
+
+        Of `hits` those that are shown, whatever they hold.
+        """
         first = plan.tested
         most = BATCH_BYTES // (16 * max(1, len({*first, *cells})))
-        for span in spans(self._cells, plan.groups, most):
-            at = self._values.present(span)
+        groups = plan.groups
+        if hits is not None:
+            groups, most = hits.among(groups), min(most, _HITS_ROWS)
+        for span in spans(self.cells, groups, most):
+            if hits is None:
+                at = self._values.present(span)
+            else:
+                at = hits.at(span)
+                shown = self._values.shown(span, at)
+                at = at if shown is None else shown if at is None else at[shown]
             tested = None
             if plan.early is not None:
-                tested = self._cells.frame(span, first or ["row"], at)
+                tested = self.cells.frame(span, first or ["row"], at)
                 passed = passing(tested, plan.early)
                 if passed.size < tested.height:
                     tested = _taken(tested, passed)
@@ -188,19 +243,20 @@ class Scan:
             if at is not None:
                 if not at.size:
                     continue
-                span, at = span.narrow(at)
+                # what is kept of the metadata is kept by span
+                span, at = span.narrow(at) if hits is None else (span, at)
                 at = None if at.size == span.rows else at
             rest = [name for name in cells if name not in first]
             kept = [] if tested is None else [tested[name] for name in cells if name in first]
-            more = self._cells.frame(span, rest, at).get_columns() if rest else []
+            more = self.cells.frame(span, rest, at).get_columns() if rest else []
             yield span, at, as_frame([*kept, *more])
 
     def _promising(self, early: list[pl.Expr]) -> list[Group]:
         """The groups of which their zones do not say that no row passes."""
-        known = [kept for term in early if (kept := self._cells.decided(term, may_pass)) is not None]
+        known = [kept for term in early if (kept := self.cells.decided(term, may_pass)) is not None]
         if not known:
-            return self._groups
-        return [self._groups[at] for at in np.flatnonzero(np.logical_and.reduce(known)[self._numbers])]
+            return self.groups
+        return [self.groups[at] for at in np.flatnonzero(np.logical_and.reduce(known)[self._numbers])]
 
     def _batch_rows(self, sites: Sequence[str], batch_size: int | None) -> int:
         size = sum(row_bytes(self._sites[name]) for name in sites)

@@ -50,7 +50,7 @@ class Values:
         present = present if span.order is None else present[span.order]
         names = span.names(None) if self._attached.sites else np.empty(0)
         for site in self._attached.sites:
-            values = self._attached.values(site, names[0], names[-1])
+            values = self._attached.values(site, names)
             present[_found(values.names, names)[1]] = True
         for start, group in zip(span.starts, span.groups, strict=False):
             hidden = self._cells.hidden(group.number)
@@ -58,6 +58,19 @@ class Values:
                 which = np.arange(start, start + group.rows)[hidden]
                 present[which if span.order is None else np.argsort(span.order)[which]] = False
         return np.flatnonzero(present)
+
+    def shown(self, span: Span, at: np.ndarray | None) -> np.ndarray | None:
+        """Which of some rows of a span are not hidden, whatever they hold; None for all."""
+        hidden = [self._cells.hidden(group.number) for group in span.groups]
+        if all(mask is None for mask in hidden):
+            return None
+        which, positions = span.places(at)
+        shown = np.ones(which.size, dtype=bool)
+        for index, mask in enumerate(hidden):
+            if mask is not None:
+                here = np.flatnonzero(which == index)
+                shown[here] = ~mask[positions[here]]
+        return np.flatnonzero(shown)
 
     def is_plain(self, span: Span, site: str) -> bool:
         """Whether the groups of a span, one behind the other, hold the site's values of all its rows and no others."""
@@ -78,7 +91,7 @@ class Values:
                 groups[here[absent[positions[here]]]] = -1
         if site in self._attached.sites and groups.size:
             names = span.names(at)
-            values = self._attached.values(site, names[0], names[-1])
+            values = self._attached.values(site, names)
             there, here = _found(values.names, names)
             again = groups[here] >= 0
             if again.any() or values.repeated.size:

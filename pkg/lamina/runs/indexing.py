@@ -1,0 +1,116 @@
+"""Indexes of sparse codes: building what is missing or damaged, at once or by a process in the background."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lamina import _core
+from lamina.progress import track
+from lamina.runs.threads import available_threads
+from lamina.text import size
+
+if TYPE_CHECKING:
+    from lamina._core import Snapshot
+
+UNASKED = 1 << 22
+"""Units from which on a segment is indexed unasked: to scan fewer takes some hundredths of a second."""
+_BYTES = 1 << 30
+"""Bytes of codes after which a segment is taken to be full."""
+
+_SCHEMA = {"site": pl.String, "file": pl.String, "rows": pl.Int64, "units": pl.Int64, "state": pl.String}
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """What indexing a run did.
+
+    Attributes:
+        segments: One row a segment and site: site, file, rows, units, state ("ready", "missing", "damaged", "newer" or
+            "stale" as it was found; "open" where it is still written to), bytes (of an index that was built now).
+    """
+
+    segments: pl.DataFrame
+
+    def __str__(self) -> str:
+        """What was done, in a sentence."""
+        built, was = self.segments.filter(pl.col("bytes") > 0), self.segments["state"].to_list()
+        parts = [f"{_segments(built.height)} indexed ({size(int(built['bytes'].sum()))})"] if built.height else []
+        parts += [f"{was.count(state)} had a {state} index" for state in ("damaged", "newer", "stale") if state in was]
+        parts += [f"{_segments(was.count('ready'))} ready before"] if "ready" in was else []
+        parts += [f"{_segments(was.count('open'))} still written to"] if "open" in was else []
+        return "; ".join(parts) or "no sparse codes"
+
+
+def _segments(count: int) -> str:
+    return f"{count:,} segment" + "s" * (count != 1)
+
+
+def states(snapshot: Snapshot, sites: Sequence[str]) -> pl.DataFrame:
+    """One row a segment and site: site, file, rows, units, and the state of its index."""
+    rows = [(site, *found) for site in sites for found in _core.feature_indexes(snapshot, site)]
+    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+
+
+def index(snapshot: Snapshot, sites: Sequence[str], *, progress: bool = True) -> Indexing:
+    """Builds the indexes of sites that are not ready, one after the other; see `Run.index`."""
+    found = states(snapshot, sites)
+    wanted = found.with_row_index("at").filter(~pl.col("state").is_in(["ready", "open"]))
+    built = [0] * found.height
+    for at, site, file in track(wanted.select("at", "site", "file").rows(), "indexing", wanted.height, progress):
+        built[at] = _core.build_feature_index(snapshot, site, file, available_threads())
+    return Indexing(found.with_columns(bytes=pl.Series(built, dtype=pl.Int64)))
+
+
+class Background:
+    """Has the segments of one writer indexed as they fill up, and when it is closed.
+
+    By a process of its own: a thread would end with the program, which mostly ends right behind its writers, and share
+    an interpreter with it until then. It has low priority, nothing waits for it, and whenever it is killed the next one
+    goes on.
+    """
+
+    def __init__(self, path: Path, ordinal: int) -> None:
+        self._path, self._ordinal = path, ordinal
+        self._units, self._bytes = 0, 0
+
+    def wrote(self, units: int, size: int) -> None:
+        """Tells of codes that were staged, and how many bytes they are."""
+        self._units += units
+        self._bytes += size
+        if self._bytes >= _BYTES:
+            self.start()
+
+    def start(self) -> None:
+        """Starts the process, if enough was written for it."""
+        if self._units < UNASKED:
+            return
+        self._units, self._bytes = 0, 0
+        command = [sys.executable, "-m", "lamina.runs.indexing", str(self._path.resolve()), str(self._ordinal)]
+        # a shell leaves it behind: no child of this program that somebody would have to wait for
+        left = ["sh", "-c", 'exec nice -n 10 "$@" &', "sh", *command]
+        nothing = subprocess.DEVNULL
+        try:
+            subprocess.run(left, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, check=False)
+        except OSError:
+            pass  # `lamina index` builds them
+
+
+def main(path: str, ordinal: int) -> None:
+    """Index the large segments of one writer, with one thread."""
+    snapshot = _core.Snapshot(path)
+    for site in [name for name, *_, sparse in snapshot.sites() if sparse]:
+        for file, _, units, state in _core.feature_indexes(snapshot, site):
+            own = Path(file).name.startswith(f"{ordinal:06d}-")
+            if own and units >= UNASKED and state not in ("ready", "open", "newer"):
+                _core.build_feature_index(snapshot, site, file, 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
