@@ -233,6 +233,16 @@ TRUTHS = [
     ordinary_rows_are_not_compared_twice,
 ]
 
+
+def full_lists_are_looked_behind(nearest: Search) -> None:
+    """Near rows of more groups than a list holds, all in one part of y, which products cannot tell apart."""
+    y = torch.cat([3000 + 1e-3 * integers(600, 3, 9, seed=40), -3000 + integers(1800, 3, 9, seed=41)])
+    x = 3000 + 1e-3 * integers(3, 3, 9, seed=42)
+    found = nearest(on(x), on(y), 64)
+    far = (x[:, None].double() - y.double()).square().sum(2)
+    torch.testing.assert_close(found.distances.cpu(), far.sort(1).values[:, :64].float(), rtol=1e-6, atol=0)
+
+
 SHAPES: list[tuple[Any, ...]] = [
     # n, m, d, k, distance, shift
     (1, 1, 1, 1, "squared", 0.0),

@@ -192,6 +192,15 @@ def nearest_kernel_trusts_products(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def nearest_kernel_trusts_full_lists(patch: pytest.MonkeyPatch) -> None:
+    """What a full list lost is taken to be far."""
+    from lamina_kernels.gram.selection import launch
+
+    whole = launch._behind
+    patch.setattr(launch, "_behind", lambda lists: whole(lists) + torch.inf)
+
+
+@fault
 def nearest_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
     """All rows of x are read where the first one is."""
     from lamina_kernels.gram.selection import launch

@@ -26,6 +26,10 @@ def test_any_shape_agrees_with_differences(form, shape):
     form.run(checks.agrees_with_differences, *shape)
 
 
+def test_full_lists_are_looked_behind():
+    FORMS["loop"].run(checks.full_lists_are_looked_behind)
+
+
 def test_what_the_kernel_refuses():
     FORMS["triton"].run(checks.refusals)
 
@@ -60,6 +64,7 @@ NOTICED = [
     ("triton", "nearest_kernel_skips_a_program", checks.rows_on_a_line, ()),
     ("loop", "nearest_kernel_reads_one_chunk", checks.agrees_with_differences, checks.SHAPES[3]),
     ("triton", "nearest_kernel_trusts_products", checks.what_products_cannot_tell_apart, ()),
+    ("loop", "nearest_kernel_trusts_full_lists", checks.full_lists_are_looked_behind, ()),
     ("triton", "nearest_kernel_ignores_the_strides", checks.ordinary_rows_are_not_compared_twice, ()),
     ("tiles", "selection_has_no_room", checks.rows_in_the_worst_order, ()),
 ]

@@ -18,6 +18,8 @@ from lamina_kernels.tiles.rows import ceil_div, tiles
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere: results do not depend on the GPU.
 PROGRAMS = 1024
+LONGEST, PARTS = 64, 4
+"""Groups of the longest list that spills no registers; and the least parts of y where it holds no more than k."""
 GROUP = 8
 """Columns of a group; those of the groups that are found are all measured."""
 PIECE = 4096
@@ -32,9 +34,9 @@ def nearest(p: Pairs, k: int) -> Found:
     launch = plan(p, sides, products, k, target)
     run(nearest_groups_kernel, launch, p.x)
     values, groups = (launch.arguments[name].transpose(0, 1).flatten(1) for name in ("values", "places"))
-    values, order = values.topk(launch.arguments["TOP"], dim=1, largest=False, sorted=False)
+    values, order = values.topk(min(_kept(k), values.shape[1]), dim=1, largest=False, sorted=False)
     groups = groups.gather(1, order).long()
-    floor = values.amax(1).double() / sides.factor**2
+    floor = torch.minimum(values.amax(1), _behind(launch.arguments["values"])).double() / sides.factor**2
 
     distances = torch.empty(p.n, k, dtype=torch.float64, device=p.x.device)
     places = torch.empty(p.n, k, dtype=torch.int64, device=p.x.device)
@@ -52,15 +54,16 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
 
     That is `values`, [splits, n, top] float32, the smallest bound of each group, and `places`, int32, the groups.
     """
-    top = 1 << k.bit_length()
+    top = min(_kept(k), LONGEST)
     tile = tiling.scores(target, "bf16x6" if products == "bf16x3" else products, p.m)
-    # Lists of 32 groups and more leave registers for smaller tiles; those of 128, for k = 64, spill.
+    # Lists of 32 groups and more leave registers for smaller tiles alone.
     if top >= 32 and products in ("half", "tf32"):
         tile = tile._replace(rows=64, columns=128 if top == 32 else 64, width=min(tile.width, 32))
     elif top >= 64:
         tile = tile._replace(rows=64)
     blocks = ceil_div(p.n, tile.rows)
-    splits = max(1, min(ceil_div(PROGRAMS, blocks), ceil_div(p.m, tile.columns)))
+    least = 1 if top > k else PARTS
+    splits = max(1, min(max(least, ceil_div(PROGRAMS, blocks)), ceil_div(p.m, tile.columns)))
     x, y = sides.x, sides.y
     width = x.rows.shape[1]
     whole = width <= tile.whole
@@ -92,6 +95,16 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
     }
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
     return Launch((blocks * splits,), arguments, options)
+
+
+def _kept(k: int) -> int:
+    """Return how many groups are measured: more than k, so that those left out are mostly known to be farther."""
+    return 1 << k.bit_length()
+
+
+def _behind(lists: Tensor) -> Tensor:
+    """Return the least bound of what no list [splits, n, top] holds, [n]: a list that is full may have lost groups."""
+    return lists.amax(2).amin(0)
 
 
 def _columns(p: Pairs, groups: Tensor, rows: slice, lost: Tensor) -> Tensor:
