@@ -28,14 +28,17 @@ fn single(half: u32) -> f32 {
     f32::from_bits(bits | (half & 0x8000) << 16)
 }
 
-/// A number for a value that orders as values do: NaN is below everything, and zeros are alike.
-pub fn rank(value: f32) -> u32 {
-    let bits = if value == 0.0 { 0 } else { value.to_bits() };
-    match bits >> 31 {
-        _ if value.is_nan() => 0,
-        0 => bits | 1 << 31,
-        _ => !bits,
-    }
+/// A number for the bits of a value that orders as values do: NaN is below everything, and zeros are alike.
+#[inline]
+pub fn rank(dtype: DType, bits: u32) -> u32 {
+    let (sign, infinity) = match dtype {
+        DType::F16 => (1 << 15, 0x7c00),
+        DType::Bf16 => (1 << 15, 0x7f80),
+        _ => (1 << 31, 0x7f80_0000),
+    };
+    let size = bits & (sign - 1);
+    let rank = if bits & sign == 0 { sign + size } else { sign - size };
+    if size > infinity { 0 } else { rank }
 }
 
 /// The bits of values as they are stored.
@@ -59,7 +62,7 @@ pub fn write(units: &[u64], dtype: DType, out: &mut Vec<u8>) {
         let bits = packing::bits(steps);
         out.extend_from_slice(&((block[0] >> 32) as u32).to_le_bytes());
         out.push(bits as u8);
-        let greatest = block.iter().map(|&unit| unit as u32).max_by_key(|&bits| rank(value(dtype, bits)));
+        let greatest = block.iter().map(|&unit| unit as u32).max_by_key(|&bits| rank(dtype, bits));
         out.extend_from_slice(&greatest.unwrap_or(0).to_le_bytes()[..size]);
         packing::pack(steps, bits, &mut packed);
     }
@@ -184,10 +187,10 @@ mod tests {
             let mut greatest = 0;
             for (at, row) in block.rows(&mut [0; BLOCK])?.iter().enumerate() {
                 let bits = stored(block.values, dtype, at);
-                greatest = greatest.max(rank(value(dtype, bits)));
+                greatest = greatest.max(rank(dtype, bits));
                 found.push(unit(*row, bits));
             }
-            assert!(greatest <= rank(value(dtype, block.greatest)));
+            assert!(greatest <= rank(dtype, block.greatest));
         }
         Ok(found)
     }
@@ -248,9 +251,16 @@ mod tests {
 
     #[test]
     fn values_rank_as_they_compare() {
-        let ascending = [f32::NAN, f32::NEG_INFINITY, -1.0, -1e-45, 0.0, 1e-45, 2.0, f32::INFINITY];
-        assert!(ascending.windows(2).all(|pair| rank(pair[0]) < rank(pair[1])));
-        assert_eq!((rank(-0.0), rank(-f32::NAN)), (rank(0.0), 0));
+        let ascending = [f32::NAN, f32::NEG_INFINITY, -1.0, -1e-4, 0.0, 1e-4, 2.0, f32::INFINITY];
+        for dtype in [DType::F16, DType::Bf16, DType::F32] {
+            let rank = |value: f32| match dtype {
+                DType::F16 => rank(dtype, half::f16::from_f32(value).to_bits().into()),
+                DType::Bf16 => rank(dtype, value.to_bits() >> 16),
+                _ => rank(dtype, value.to_bits()),
+            };
+            assert!(ascending.windows(2).all(|pair| rank(pair[0]) < rank(pair[1])), "{dtype:?}");
+            assert_eq!((rank(-0.0), rank(-f32::NAN)), (rank(0.0), 0));
+        }
         assert_eq!((value(DType::F32, 1.5f32.to_bits()), value(DType::Bf16, 0x3f80)), (1.5, 1.0));
         for bits in 0..=u16::MAX {
             let (found, wanted) = (value(DType::F16, bits.into()), half::f16::from_bits(bits).to_f32());

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{FailingFs, storage, wait};
-use lamina_format::posting::{rank, stored, value};
+use lamina_format::posting::{rank, stored};
 use lamina_format::record::Site;
 use lamina_format::sparse::Codes;
 use lamina_format::{ColumnType, DType, ErrorKind, Value};
@@ -79,7 +79,7 @@ fn check(snapshot: &Snapshot, site: &Site, features: &[i64]) -> Result<(), TestC
     prop_assert_eq!(found, wanted);
     for &feature in features {
         let mut of_feature: Vec<_> = all.iter().filter(|unit| unit.2 == feature).collect();
-        of_feature.sort_by_key(|unit| (Reverse(rank(value(site.dtype, unit.3))), unit.0, unit.1));
+        of_feature.sort_by_key(|unit| (Reverse(rank(site.dtype, unit.3)), unit.0, unit.1));
         for most in [1, 3, 1000] {
             let (_, found) = snapshot.top_units(site, feature, most).unwrap();
             let found: Vec<_> =

@@ -46,7 +46,7 @@ pub fn sums(dtype: DType, units: &[u64], steps: &Steps, counter: &mut Counter) -
         let value = value(dtype, bits);
         sum += f64::from(value);
         counter.add(bin(value));
-        match rank(value) {
+        match rank(dtype, bits) {
             0 => broken = Some(bits),
             rank if rank > most => (most, greatest) = (rank, bits),
             _ => {}

@@ -5,7 +5,7 @@ use super::{Held, Segment};
 use crate::reader::{Mask, Snapshot};
 use lamina_format::Result;
 use lamina_format::packing::BLOCK;
-use lamina_format::posting::{Postable, rank, stored, value};
+use lamina_format::posting::{Postable, rank, stored};
 use lamina_format::record::Site;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -91,7 +91,7 @@ impl Search<'_> {
     fn strongest(&self, index: &Index, feature: u32, mut best: Best) -> Result<Best> {
         let Some(found) = index.find(feature)? else { return Ok(best) };
         let list = found.postings()?;
-        let rank_of = |block: &Postable| rank(value(self.site.dtype, block.greatest));
+        let rank_of = |block: &Postable| rank(self.site.dtype, block.greatest);
         let blocks: Vec<Postable> = list.blocks().collect();
         let ranked = blocks.iter().enumerate().map(|(at, block)| (rank_of(block), Reverse(at)));
         let mut ranked: BinaryHeap<(u32, Reverse<usize>)> = ranked.filter(|(rank, _)| best.may_take(*rank)).collect();
@@ -103,7 +103,7 @@ impl Search<'_> {
             let rows = block.rows(&mut rows).map_err(|error| index.damaged(error, found.entry.list))?;
             for (at, &row) in rows.iter().enumerate() {
                 let bits = stored(block.values, self.site.dtype, at);
-                let rank = rank(value(self.site.dtype, bits));
+                let rank = rank(self.site.dtype, bits);
                 if best.may_take(rank)
                     && let Some(unit) = self.unit(row, bits)?
                 {
