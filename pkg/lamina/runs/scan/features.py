@@ -41,7 +41,7 @@ _ROWS = 1 << 18
 """Rows that are looked at together."""
 _MOST_FEATURES = 1 << 24
 """Beyond this many, terms over `feature` are evaluated on the units."""
-_SHARE = 64
+_SHARE = 16
 """Where more than one in so many features is wanted, codes are scanned: putting in order what indexes say is slower.
 
 Measured with 65,536 features and 64 of them active a row."""
