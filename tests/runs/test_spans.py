@@ -18,6 +18,9 @@ class Named:
     def names(self, group: int) -> np.ndarray:
         return np.array(NAMES[group])
 
+    def ascend(self, group: int) -> bool:
+        return NAMES[group] == sorted(NAMES[group])
+
 
 def group(number: int) -> Group:
     names = NAMES[number]

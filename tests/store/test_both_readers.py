@@ -85,4 +85,5 @@ def test_lamina_and_the_reader_agree_about_how_the_run_stands(run: lamina.Run, r
 
 def test_the_comparison_notices_examples_that_are_not_replaced(run: lamina.Run, planted: Planted) -> None:
     with broken("examples_keep_what_came_first"), pytest.raises(AssertionError):
-        test_lamina_and_the_reader_agree_about_examples(run, planted)
+        # a run that was asked before has put its examples together
+        test_lamina_and_the_reader_agree_about_examples(lamina.open(run.path), planted)
