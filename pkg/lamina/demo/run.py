@@ -49,7 +49,7 @@ def demo(
         MissingExtraError: If one of the packages of `lamina[demo]` is not installed.
         StorageError: If the disk refuses.
 
-    Cost: with the defaults about two and a half minutes on two cores, 3.2 GB of memory and 1.7 GB of disk.
+    Cost: with the defaults two and three quarter minutes on two cores, 3.2 GB of memory and 1.7 GB of disk.
 
     Example:
         >>> from lamina.demo import demo
