@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,16 +46,27 @@ def top_examples(codes: Features, feature: int, k: int, context: int) -> pl.Data
     known = rows["row"].to_numpy()
     at = np.searchsorted(known, names)
     there = np.flatnonzero(np.append(known, -1)[at] == names)
+    rows, hit = rows_of(rows, at[there]), rows_of(hits, near[there])
+    is_hit = rows["row"] == hit["row"]
+    shown = is_hit
+    alike = [_alike(rows[name], hit[name]) for name in keys if name != "position"]
+    if alike:
+        shown = is_hit | reduce(and_, alike)
+    offset = pl.Series("offset", np.zeros(rows.height, np.int64))
+    if "position" in keys:
+        offset = offset.zip_with(is_hit, (rows["position"] - hit["position"]).cast(pl.Int64))
     rank = pl.Series("rank", near[there] + 1)
-    hit = [series.alias(f" {series.name}") for series in rows_of(hits, near[there]).drop("value").get_columns()]
-    is_hit = pl.col("row") == pl.col(" row")
-    alike = [pl.col(name).eq_missing(pl.col(f" {name}")) for name in keys if name != "position"]
-    offset = pl.when(is_hit).then(0)
-    offset = offset.otherwise(pl.col("position") - pl.col(" position")) if "position" in keys else offset
-    both = as_frame([rank, *rows_of(rows, at[there]).get_columns(), *hit]).lazy()
-    shown = both.filter(pl.any_horizontal(is_hit, pl.all_horizontal(alike)) if alike else is_hit)
-    columns = "rank", offset.cast(pl.Int64).alias("offset"), "value", *codes.columns
-    return shown.select(*columns).sort("rank", "offset", "row").collect()
+    kept = shown.arg_true().to_numpy()
+    order = np.lexsort([column.to_numpy()[kept] for column in (rows["row"], offset, rank)])
+    columns = [rank, offset, *(rows[name] for name in ("value", *codes.columns))]
+    return rows_of(as_frame(columns), kept[order])
+
+
+def _alike(one: pl.Series, other: pl.Series) -> pl.Series:
+    """Where two columns have the same value, or both have none."""
+    if one.null_count() or other.null_count():
+        return one.eq_missing(other)
+    return one == other
 
 
 def _strongest(codes: Features, feature: int, k: int, columns: list[str]) -> pl.DataFrame:
@@ -64,8 +77,10 @@ def _strongest(codes: Features, feature: int, k: int, columns: list[str]) -> pl.
     mask, asked = codes.only([feature]), k
     while True:
         groups, batch = _core.top_units(codes.snapshot, codes.site, feature, asked)
-        top = pl.DataFrame(batch).with_columns(feature=pl.lit(feature, pl.Int64))
-        indexed = Indexed(groups, top.sort("group", "position"))
+        top = pl.DataFrame(batch)
+        top = as_frame([*top.get_columns(), pl.Series("feature", np.full(top.height, feature))])
+        order = np.lexsort((top["position"].to_numpy(), top["group"].to_numpy()))
+        indexed = Indexed(groups, rows_of(top, order))
         codes.tell_of_indexes(indexed.answered)
         kept, waiting = [], 0
         for units in codes.walk(None, columns, mask, indexed):
@@ -87,7 +102,7 @@ def _rows(codes: Features, names: np.ndarray, feature: int) -> pl.DataFrame:
     for metadata, groups, positions in gathered(places, names.size):
         _, units = codes.units_of(groups, positions, mask, None, names.size + 1)
         values = pl.Series("value", np.zeros(metadata.height), dtype=units.schema["value"])
-        return metadata.with_columns(values.scatter(units["at"], units["value"]))
+        return as_frame([*metadata.get_columns(), values.scatter(units["at"], units["value"])])
     return codes.empty()
 
 
