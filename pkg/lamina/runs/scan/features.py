@@ -204,6 +204,11 @@ class Features:
                 continue
             low = int(np.searchsorted(indexed.groups, some[0].number))
             high = int(np.searchsorted(indexed.groups, some[-1].number, side="right"))
+            if early is None and cells in ([], ["row"]) and all(group.kind == "own" for group in some):
+                # their names say all that is asked, and the indexes leave out what is hidden
+                rows = [pl.Series("row", names[low:high])] if cells else []
+                yield as_frame([*rows, *(series[low:high] for series in indexed.columns)])
+                continue
             for metadata, which in self.scan.found(early, cells, names[low:high]):
                 units = [series[low:high] for series in indexed.columns]
                 units = [series[which] if isinstance(which, slice) else taken(series, which) for series in units]
@@ -217,12 +222,15 @@ class Features:
 
     def _names(self, indexed: Indexed) -> np.ndarray:
         """The names of the rows of units."""
-        names = [np.empty(0, dtype=np.int64)]
+        names = np.empty(indexed.groups.size, np.int64)
         bounds = np.searchsorted(indexed.groups, [group.number for group in self.scan.holding])
-        for group, low, high in zip(self.scan.holding, bounds, [*bounds[1:], indexed.groups.size], strict=True):
-            at = indexed.positions[low:high]
-            names.append(at + group.first if group.kind == "own" else self.scan.cells.names(group.number)[at])
-        return np.concatenate(names)
+        for group, low, high in zip(self.scan.holding, bounds, [*bounds[1:], names.size], strict=True):
+            at, here = indexed.positions[low:high], names[low:high]
+            if group.kind == "own":
+                np.add(at, group.first, out=here)
+            else:
+                here[:] = self.scan.cells.names(group.number)[at]
+        return names
 
     def _scanned(
         self,
