@@ -327,12 +327,17 @@ ATTACKS: dict[str, tuple[Callable[[bytearray], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_an_index_that_lies_is_told_and_not_used(whole: tuple[lamina.Run, Shown], tmp_path: Path, attack: str) -> None:
+def victim_of(whole: tuple[lamina.Run, Shown], folder: Path) -> tuple[Path, Path, Shown]:
+    """Return a copy of the indexed run, the index of its first segment, and what the run shows."""
     run, shown = whole
     build(run)
-    path = shutil.copytree(run.path, tmp_path / "run")
-    victim = sorted((path / "index").iterdir())[0]
+    path = shutil.copytree(run.path, folder / "run")
+    return path, sorted((path / "index").iterdir())[0], shown
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_index_that_lies_is_told_and_not_used(whole: tuple[lamina.Run, Shown], tmp_path: Path, attack: str) -> None:
+    path, victim, shown = victim_of(whole, tmp_path)
     data = bytearray(victim.read_bytes())
     change, state = ATTACKS[attack]
     change(data)
@@ -412,10 +417,7 @@ LIES: dict[str, tuple[Callable[[bytearray, Description], Any], str]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_lies_under_valid_checksums_lead_nowhere(whole: tuple[lamina.Run, Shown], tmp_path: Path, lie: str) -> None:
-    run, shown = whole
-    build(run)
-    path = shutil.copytree(run.path, tmp_path / "run")
-    victim = sorted((path / "index").iterdir())[0]
+    path, victim, shown = victim_of(whole, tmp_path)
     data = bytearray(victim.read_bytes())
     start = len(data) - 36 - int.from_bytes(data[-36:-32], "little")
     body = cbor2.loads(bytes(data[start:-36]))
@@ -434,10 +436,7 @@ def test_lies_under_valid_checksums_lead_nowhere(whole: tuple[lamina.Run, Shown]
 
 
 def test_any_damaged_byte_changes_no_answer(whole: tuple[lamina.Run, Shown], tmp_path: Path) -> None:
-    run, shown = whole
-    build(run)
-    path = shutil.copytree(run.path, tmp_path / "run")
-    victim = sorted((path / "index").iterdir())[0]
+    path, victim, shown = victim_of(whole, tmp_path)
     data = victim.read_bytes()
     draw = np.random.default_rng(5)
     for at in draw.integers(8, len(data), 25).tolist():
