@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import lamina
 from lamina import _core
 from lamina.errors import NotFoundError, SchemaError
+from lamina.runs.chosen_units import ChosenUnits
 from lamina.runs.scan import features
 from tests.faults import broken
 
@@ -248,6 +251,46 @@ def test_pairs_are_those_of_the_dense_codes(case: tuple[lamina.Run, Truth]) -> N
         assert row["phi"] == (phi if phi is None else pytest.approx(phi))
 
 
+@pytest.mark.filterwarnings("ignore:rows have several values")
+def test_blocks_of_chosen_features_are_those_of_the_dense_codes(case: tuple[lamina.Run, Truth]) -> None:
+    run, (shown, dense) = case
+    draw = np.random.default_rng(0)
+    for source, some in (("train", [7, 1, 3]), ("probe", [2]), ("train", list(range(9)))):
+        rows = run.rows(SITE, features=some, source=source)
+        wanted = dense[(shown["source"] == source).to_numpy()][:, some]
+        order = draw.integers(0, len(wanted), 3 * len(wanted))
+        # the codes of the first rows are scanned, then all units of the features are kept, as far as indexes go
+        for size in (1, 5, 50):
+            assert np.array_equal(torch.cat(list(rows.blocks(size))).numpy(), wanted, equal_nan=True)
+            codes = torch.cat([block.dense() for block in rows.codes(size)]).numpy()
+            assert np.array_equal(codes, wanted, equal_nan=True)
+            assert np.array_equal(rows.gather(order).numpy(), wanted[order], equal_nan=True)
+            shuffled = rows[order].to(dtype=torch.float64)
+            assert np.array_equal(shuffled[3:9].gather([5, 0, 0]).numpy(), wanted[order[[8, 3, 3]]], equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_blocks_of_any_type_keep_their_bits(run: lamina.Run, monkeypatch: pytest.MonkeyPatch, dtype: Any) -> None:
+    dense = torch.from_numpy(codes(np.random.default_rng(0), 60)).to(dtype)
+    dense[3, 5], dense[4, 5] = float("nan"), -float("nan")
+    with run.writer() as writer:
+        writer.features(SITE, dense, threshold=0, step=0)
+    scanned = run.refresh().rows(SITE, features=[5, 0, 1]).gather(range(60))
+    rows = indexed(run).rows(SITE, features=[5, 0, 1])
+    with monkeypatch.context() as patch:
+        patch.setattr(ChosenUnits, "_keep", None)
+        rows.gather(range(36))  # so many cost as much as all units by the index: three features of 40, eightfold
+        with pytest.raises(TypeError):
+            rows.gather([0])
+        rows = indexed(run).rows(SITE, features=[5, 0, 1])
+        patch.setattr(os, "getpid", lambda: 0)  # a fork
+        rows.gather(range(60))
+    found = rows.gather(range(60))
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    assert torch.equal(found.view(bits), scanned.view(bits))
+    assert torch.equal(found.isnan(), dense[:, [5, 0, 1]].isnan())
+
+
 @pytest.mark.parametrize(
     ("fault", "twice"),
     [
@@ -261,8 +304,12 @@ def test_pairs_are_those_of_the_dense_codes(case: tuple[lamina.Run, Truth]) -> N
 @pytest.mark.filterwarnings("ignore:rows have several values")
 def test_wrong_answers_would_be_noticed(tmp_path: Path, fault: str, twice: bool) -> None:
     made = brought(*recorded(tmp_path / "run", 1, twice=twice), "half indexed")
-    with broken(fault), pytest.raises(AssertionError):
-        test_chosen_features_are_those_of_the_dense_codes(made)
+    for check in (
+        test_chosen_features_are_those_of_the_dense_codes,
+        test_blocks_of_chosen_features_are_those_of_the_dense_codes,
+    ):
+        with broken(fault), pytest.raises(AssertionError):
+            check(made)
 
 
 def test_what_is_indexed_is_not_scanned(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:

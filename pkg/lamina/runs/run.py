@@ -24,6 +24,7 @@ from lamina.runs import (
     retention,
 )
 from lamina.runs.checkpointed import Checkpointed
+from lamina.runs.chosen_units import ChosenUnits
 from lamina.runs.conditions import check_condition
 from lamina.runs.config import to_json
 from lamina.runs.featured import Featured
@@ -392,8 +393,8 @@ class Run(Checkpointed, Featured):
 
         columns = ["row", *self._wide.columns]
         if site in self._wide.sparse:
-            shown = chosen(features, shape[0]), self._wide.features(site)
-            stored = StoredCodes(*shown, self._snapshot, rows, dtype, shape[0], frame, columns)
+            units = ChosenUnits(self._wide.features(site), chosen(features, shape[0]), dtype)
+            stored = StoredCodes(units, self._snapshot, rows, dtype, shape[0], frame, columns)
         else:
             in_shuffled_order = preshuffled.is_preshuffled(self.config, site)
             made = (self._snapshot, rows, dtype, math.prod(shape), frame, [*columns, site])

@@ -14,8 +14,12 @@ from lamina.runs.threads import available_threads
 if TYPE_CHECKING:
     import torch
 
-    from lamina.runs.scan import Features
+    from lamina.runs.chosen_units import ChosenUnits
+    from lamina.runs.scan.indexed import Runs
     from lamina_kernels.sparse import Codes
+
+Units = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of each unit which of the rows, which of the features, and the bits of its value; row after row."""
 
 
 def chosen(features: Any, width: int) -> np.ndarray:
@@ -38,17 +42,24 @@ class StoredCodes(StoredRows):
     """A source for `lamina.rows.Rows`: selected rows of sparse codes.
 
     Args:
-        features: Which features the rows show, in this order; as `chosen` returns them.
-        units: The long frame of the site.
+        units: The units of the features that the rows show.
         made: What `StoredRows` takes.
         **options: Likewise.
     """
 
-    def __init__(self, features: np.ndarray, units: Features, *made: Any, **options: Any) -> None:
+    checks = False
+    """Positions are checked before they come here."""
+
+    def __init__(self, units: ChosenUnits, *made: Any, **options: Any) -> None:
         super().__init__(*made, **options)
-        self.features = features
         self._units = units
-        self.shape = (self.shape[0], features.size)
+        self._places: Runs | None = None
+        self.shape = (self.shape[0], self.features.size)
+
+    @property
+    def features(self) -> np.ndarray:
+        """Which features the rows show, in this order."""
+        return self._units.features
 
     def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
         """Fills `out` with the rows at these positions, in their order."""
@@ -58,16 +69,19 @@ class StoredCodes(StoredRows):
         block = out.detach().zero_() if as_it_lies else torch.zeros(out.shape, dtype=self.dtype)
         # NumPy does not know bf16
         data = (block if self._dtype in NUMPY_DTYPES else block.view(torch.uint8)).numpy().reshape(-1).view(np.uint8)
-        at = np.asarray(positions, np.int64)
-        self._rows.gather_codes(at.view(np.uint8), self.features.view(np.uint8), data, threads or available_threads())
+        if (found := self._found(positions)) is not None:
+            at, columns, bits = found
+            data.view(bits.dtype).reshape(out.shape)[at, columns] = bits
+        else:
+            at = np.asarray(positions, np.int64).view(np.uint8)
+            self._rows.gather_codes(at, self.features.view(np.uint8), data, threads or available_threads())
         if not as_it_lies:
             out.copy_(block)
 
     def narrow(self, positions: np.ndarray | range) -> StoredCodes:
         """Some of the rows."""
         rows = self._narrowed(positions)
-        made = (self._snapshot, rows, self._dtype, self.shape[1], self._frame, self._own)
-        return StoredCodes(self.features, self._units, *made)
+        return StoredCodes(self._units, self._snapshot, rows, self._dtype, self.shape[1], self._frame, self._own)
 
     def codes(self, positions: np.ndarray | range) -> Codes:
         """The rows at these positions as codes."""
@@ -75,13 +89,23 @@ class StoredCodes(StoredRows):
 
         from lamina_kernels.sparse import Codes
 
-        names = np.frombuffer(self._narrowed(positions).ids(), dtype=np.int64)
-        at, features, values = self._units.at(names, self.features)
-        places = np.zeros(self._units.width, dtype=np.int32)
-        places[self.features] = np.arange(self.features.size)
-        ends = np.cumsum(np.bincount(at, minlength=names.size))
-        parts = torch.from_numpy(values.copy()).to(self.dtype), torch.from_numpy(places[features])
+        found = self._found(positions)
+        at, columns, bits = self._scanned(positions) if found is None else found
+        ends = np.cumsum(np.bincount(at, minlength=len(positions)))
+        parts = torch.from_numpy(bits.copy()).view(self.dtype), torch.from_numpy(columns)
         return Codes(*parts, self.shape[1], torch.from_numpy(np.append(0, ends)), check=False)
+
+    def _found(self, positions: np.ndarray | range) -> Units | None:
+        """The units of rows, where those of all rows are kept."""
+        if (kept := self._units.kept(len(positions))) is None:
+            return None
+        if self._places is None:
+            self._places = kept.rows.numbered(self.ids)
+        at, units = self._places.find(positions)
+        return at, kept.columns[units], kept.bits[units]
+
+    def _scanned(self, positions: np.ndarray | range) -> Units:
+        return self._units.scanned(np.frombuffer(self._narrowed(positions).ids(), dtype=np.int64))
 
     def will_need(self, spans: Any) -> None:
         """Does nothing: where codes lie is not known before their row pointers are read."""

@@ -8,6 +8,7 @@ that have none.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
@@ -103,7 +104,7 @@ class Features:
     def of(self, features: Sequence[int] | np.ndarray) -> Iterator[pl.DataFrame]:
         """The `row` and `feature` of the units of some features, batch by batch. No row is in two batches."""
         mask = self.only(features)
-        for units in self.walk(None, ["row"], mask, self._indexed(mask)):
+        for units in self.walk(None, ["row"], mask, self.indexed(mask)):
             yield units.drop("value")
 
     def at(self, names: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,6 +115,13 @@ class Features:
         _, groups, positions = place
         _, units = self.units_of(groups[back], positions[back], mask, None, names.size * self.width + 1)
         return units["at"].to_numpy(), units["feature"].to_numpy(), units["value"].to_numpy()
+
+    def break_even(self, features: int) -> float:
+        """How many rows may be scanned before reading all units of so many features by the indexes would be less."""
+        known, rest = 0, 0
+        for _, rows, _, state in _core.feature_indexes(self.snapshot, self.site):
+            known, rest = (known + rows, rest) if state == "ready" else (known, rest + rows)
+        return rest + known * _SHARE * features / self.width if known and _SHARE * features <= self.width else math.inf
 
     def tell_of_indexes(self, answered: np.ndarray | None = None) -> None:
         """Warns, once of each, of indexes that cannot be used, unless these groups are all that were answered for."""
@@ -143,7 +151,7 @@ class Features:
         early = reduce(and_, terms.early) if terms.early else None
         left = n_rows
         most = min(_UNITS, batch_size or _UNITS, _UNITS if left is None or late else left)
-        for batch in self.walk(early, cells, mask, self._indexed(mask), most):
+        for batch in self.walk(early, cells, mask, self.indexed(mask), most):
             if condition is not None:
                 passed = passing(batch, condition)
                 batch = rows_of(batch, passed)
@@ -164,7 +172,7 @@ class Features:
         mask[passing(pl.DataFrame({"feature": np.arange(self.width)}), condition)] = 1
         return mask
 
-    def _indexed(self, mask: np.ndarray | None) -> Indexed | None:
+    def indexed(self, mask: np.ndarray | None) -> Indexed | None:
         """What the indexes say of the wanted features; None where the codes are to be scanned."""
         if mask is None or _SHARE * np.count_nonzero(mask) > self.width:
             return None

@@ -41,22 +41,60 @@ class Indexed:
 
     def of(self, groups: np.ndarray, positions: np.ndarray) -> pl.DataFrame:
         """The units of rows at these places: `at` (which of the rows), `feature` and `value`."""
-        rows, bounds = self._rows
-        keys = _key(groups, positions)
-        found = np.searchsorted(rows, keys)
-        here = np.flatnonzero(np.append(rows, -1)[found] == keys)
-        starts = bounds[found[here]]
-        counts = bounds[found[here] + 1] - starts
-        at = np.repeat(here, counts)
-        units = np.arange(at.size) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        at, units = self._rows.find(_key(groups, positions))
         return as_frame([pl.Series("at", at), *(taken(series, units) for series in self.columns)])
 
     @cached_property
-    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that have units, as keys, and where the units of each begin."""
-        keys = _key(self.groups, self.positions)
-        first = np.flatnonzero(np.diff(keys, prepend=-1))
-        return keys[first], np.append(first, keys.size)
+    def _rows(self) -> Runs:
+        return Runs.of(_key(self.groups, self.positions))
+
+
+class Runs:
+    """Entries that stand key by key, found by their keys.
+
+    Args:
+        keys: int64, ascending, each once.
+        starts: The first entry of each key.
+        stops: The entry behind its last.
+    """
+
+    def __init__(self, keys: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
+        self._keys, self._starts, self._stops = keys, starts, stops
+
+    @staticmethod
+    def of(keys: np.ndarray) -> Runs:
+        """Of entries that have these keys, ascending."""
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        return Runs(keys[starts], starts, np.append(starts[1:], keys.size))
+
+    def find(self, keys: np.ndarray | range) -> tuple[np.ndarray, np.ndarray]:
+        """The entries of some keys, key by key: which of the keys, and which entry."""
+        here, found = self._met(keys)
+        starts = self._starts[found]
+        counts = self._stops[found] - starts
+        at = np.repeat(here, counts)
+        return at, np.arange(at.size) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+
+    def numbered(self, keys: np.ndarray) -> Runs:
+        """The same entries by the places of their keys among some, which may come in any order, and several times."""
+        here, found = self._met(keys)
+        return Runs(here, self._starts[found], self._stops[found])
+
+    def _met(self, keys: np.ndarray | range) -> tuple[np.ndarray, np.ndarray]:
+        """Which of some keys are here, and where."""
+        if isinstance(keys, range):
+            low, high = np.searchsorted(self._keys, (keys.start, keys.stop))
+            return self._keys[low:high] - keys.start, np.arange(low, high)
+        if not (self._keys.size and keys.size):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        # what is less is looked up in what is more
+        if keys.size > self._keys.size and (keys[1:] > keys[:-1]).all():
+            here = np.minimum(np.searchsorted(keys, self._keys), keys.size - 1)
+            found = np.flatnonzero(keys[here] == self._keys)
+            return here[found], found
+        found = np.minimum(np.searchsorted(self._keys, keys), self._keys.size - 1)
+        here = np.flatnonzero(self._keys[found] == keys)
+        return here, found[here]
 
 
 def _key(groups: np.ndarray, positions: np.ndarray) -> np.ndarray:
