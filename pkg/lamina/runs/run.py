@@ -339,7 +339,8 @@ class Run(Checkpointed, Featured):
             where: A Polars expression over the metadata columns, or over the site itself, which is then read. Sparse
                 codes are no column: of them it knows the metadata alone.
             features: Of sparse codes: which features come out, in this order; by default all of them. Blocks are dense;
-                `rows.codes(size)` gives sparse ones.
+                `rows.codes(size)` gives sparse ones. The units of few features come from the indexes, where these are
+                built, and are kept once many rows were asked for.
 
         Raises:
             NotFoundError: There is no such site, step, or column in `where`; the hint lists the nearest.
