@@ -176,8 +176,8 @@ def features_are_counted_from_one(patch: pytest.MonkeyPatch) -> None:
     passing, only = Features._passing, Features.only
 
     def shifted(self: Features, terms: list[Any]) -> Any:
-        mask = passing(self, terms)
-        return None if mask is None else np.roll(mask, 1)
+        found = passing(self, terms)
+        return None if found is None else np.sort((found + 1) % self.width)
 
     patch.setattr(Features, "_passing", shifted)
     patch.setattr(Features, "only", lambda self, features: np.roll(only(self, features), 1))

@@ -63,12 +63,11 @@ class ChosenUnits:
         return at, self._columns[features], self._bits(values)
 
     def _keep(self) -> None:
-        mask = self._codes.only(self.features)
-        indexed = self._codes.indexed(mask)
+        indexed = self._codes.indexed(self.features)
         if indexed is None:
             self._left = math.inf
             return
-        found = list(self._codes.walk(None, ["row"], mask, indexed))
+        found = list(self._codes.walk(None, ["row"], self.features, indexed))
         units = together(found) if found else self._codes.empty().with_columns(feature=0)
         columns = self._columns[units["feature"].to_numpy()]
         self._kept = Kept(Runs.of(units["row"].to_numpy()), columns, self._bits(units["value"].to_numpy()))

@@ -74,16 +74,16 @@ def _strongest(codes: Features, feature: int, k: int, columns: list[str]) -> pl.
 
     NaN comes last, and of equal values the row that was named first.
     """
-    mask, asked = codes.only([feature]), k
+    wanted, asked = np.array([feature]), k
     while True:
         groups, batch = _core.top_units(codes.snapshot, codes.site, feature, asked)
         top = pl.DataFrame(batch)
         top = as_frame([*top.get_columns(), pl.Series("feature", np.full(top.height, feature))])
         order = np.lexsort((top["position"].to_numpy(), top["group"].to_numpy()))
         indexed = Indexed(groups, rows_of(top, order))
-        codes.tell_of_indexes(indexed.answered)
+        codes.tell_of_indexes(indexed)
         kept, waiting = [], 0
-        for units in codes.walk(None, columns, mask, indexed):
+        for units in codes.walk(None, columns, wanted, indexed):
             kept.append(units)
             waiting += units.height
             if waiting > _WAITING:

@@ -6,13 +6,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from lamina import _core
-from lamina.runs.scan.predicates import remembered
+from lamina.runs.scan.predicates import Memory
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
@@ -22,7 +22,6 @@ KEPT_BYTES = 192 << 20
 """Most bytes of decoded metadata that a snapshot keeps for the next question."""
 
 _NUMBERS = (pl.Int64, pl.Float64)
-_UNKNOWN: Any = object()
 _DECIDED = 64
 """How many terms are remembered."""
 
@@ -36,7 +35,7 @@ class Cells:
         self._bytes = 0
         self._lock = threading.Lock()
         self._zones: dict[str, pl.DataFrame] = {}
-        self._decided: dict[bytes, np.ndarray | None] = {}
+        self._decided = Memory["np.ndarray | None"](_DECIDED)
         self._ascend: dict[int, bool] = {}
         self._ascends: dict[tuple[int, str], bool] = {}
 
@@ -109,15 +108,7 @@ class Cells:
         self, term: pl.Expr, decide: Callable[[pl.Expr, Callable[[str], pl.DataFrame]], pl.Series | None]
     ) -> np.ndarray | None:
         """What `decide` says of a term and the zones, a boolean a group; asked again, it is remembered."""
-        key = remembered(term)
-        if key is not None and (known := self._decided.get(key, _UNKNOWN)) is not _UNKNOWN:
-            return known
-        decided = _as_array(decide(term, self.zones))
-        if key is not None:
-            if len(self._decided) >= _DECIDED:
-                self._decided.clear()
-            self._decided[key] = decided
-        return decided
+        return self._decided.of(term, lambda: _as_array(decide(term, self.zones)))
 
     def _column_zones(self, column: str) -> pl.DataFrame:
         return pl.DataFrame(_core.column_zones(self.snapshot, column))

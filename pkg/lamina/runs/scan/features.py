@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from itertools import groupby
 from operator import and_, itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,7 +25,7 @@ from lamina.errors import LaminaWarning
 from lamina.runs.scan.cells import as_frame, rows_of, taken, together
 from lamina.runs.scan.hits import Hits
 from lamina.runs.scan.indexed import Indexed
-from lamina.runs.scan.predicates import all_of, names_in, passing, split
+from lamina.runs.scan.predicates import Memory, all_of, names_in, passing, split
 from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
@@ -42,10 +42,23 @@ _ROWS = 1 << 18
 """Rows that are looked at together."""
 _MOST_FEATURES = 1 << 24
 """Beyond this many, terms over `feature` are evaluated on the units."""
+_PLANS = 16
+"""How many questions a frame remembers the plans of."""
+_MOST_REMEMBERED = 1 << 20
+"""The most features of a frame that remembers plans: they name those that are wanted."""
 _SHARE = 16
 """Where more than one in so many features is wanted, codes are scanned: putting in order what indexes say is slower.
 
 Measured with 65,536 features and 64 of them active a row."""
+
+
+class Plan(NamedTuple):
+    """How a predicate is answered: its terms over metadata, the features that pass (None for all), the other terms."""
+
+    early: pl.Expr | None
+    features: np.ndarray | None
+    late: pl.Expr | None
+    late_names: frozenset[str]
 
 
 class Features:
@@ -72,6 +85,7 @@ class Features:
         self.snapshot, self.site, self.scan, self.width = snapshot, site, scan, width
         self._columns = {"row": pl.Int64(), **columns}
         self._units = {"feature": pl.Int64(), "value": value}
+        self._plans = Memory[Plan](_PLANS)
         self._told: set[str] = set()
 
     @property
@@ -101,10 +115,9 @@ class Features:
         """The LazyFrame; nothing is read before it is collected."""
         return register_io_source(self._batches, schema=pl.Schema(self._columns | self._units), is_pure=True)
 
-    def of(self, features: Sequence[int] | np.ndarray) -> Iterator[pl.DataFrame]:
+    def of(self, features: np.ndarray) -> Iterator[pl.DataFrame]:
         """The `row` and `feature` of the units of some features, batch by batch. No row is in two batches."""
-        mask = self.only(features)
-        for units in self.walk(None, ["row"], mask, self.indexed(mask)):
+        for units in self.walk(None, ["row"], features, self.indexed(features)):
             yield units.drop("value")
 
     def at(self, names: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,9 +136,9 @@ class Features:
             known, rest = (known + rows, rest) if state == "ready" else (known, rest + rows)
         return rest + known * _SHARE * features / self.width if known and _SHARE * features <= self.width else math.inf
 
-    def tell_of_indexes(self, answered: np.ndarray | None = None) -> None:
-        """Warns, once of each, of indexes that cannot be used, unless these groups are all that were answered for."""
-        if answered is not None and np.isin([group.number for group in self.scan.holding], answered).all():
+    def tell_of_indexes(self, found: Indexed | None = None) -> None:
+        """Warns, once of each, of indexes that cannot be used, unless these answered for all groups."""
+        if found is not None and found.answers(self._numbers).all():
             return
         for file, _, _, state in _core.feature_indexes(self.snapshot, self.site):
             if state in ("damaged", "newer") and file not in self._told:
@@ -138,22 +151,16 @@ class Features:
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Generator[pl.DataFrame, None, None]:
         wanted = list(self._columns | self._units) if with_columns is None else with_columns
-        terms = split(predicate, self._columns)
-        alone = [self.width <= _MOST_FEATURES and {*term.meta.root_names()} == {"feature"} for term in terms.late]
-        of_feature = [term for term, is_alone in zip(terms.late, alone, strict=True) if is_alone]
-        late = [term for term, is_alone in zip(terms.late, alone, strict=True) if not is_alone]
-        mask = self._passing(of_feature)
-        if n_rows == 0 or (mask is not None and not mask.any()):
+        plan = self._plan(predicate)
+        if n_rows == 0 or (plan.features is not None and not plan.features.size):
             return
-        condition = all_of(late)
-        needed = names_in(late).union(wanted)
+        needed = plan.late_names.union(wanted)
         cells = [name for name in self._columns if name in needed]
-        early = reduce(and_, terms.early) if terms.early else None
         left = n_rows
-        most = min(_UNITS, batch_size or _UNITS, _UNITS if left is None or late else left)
-        for batch in self.walk(early, cells, mask, self.indexed(mask), most):
-            if condition is not None:
-                passed = passing(batch, condition)
+        most = min(_UNITS, batch_size or _UNITS, _UNITS if left is None or plan.late is not None else left)
+        for batch in self.walk(plan.early, cells, plan.features, self.indexed(plan.features), most):
+            if plan.late is not None:
+                passed = passing(batch, plan.late)
                 batch = rows_of(batch, passed)
             if left is not None:
                 batch = batch.head(left)
@@ -163,52 +170,61 @@ class Features:
             if left == 0:
                 return
 
-    def _passing(self, terms: list[pl.Expr]) -> np.ndarray | None:
-        """Which features satisfy all terms, a byte each; None for all."""
-        condition = all_of(terms)
-        if condition is None:
-            return None
-        mask = np.zeros(self.width, np.uint8)
-        mask[passing(pl.DataFrame({"feature": np.arange(self.width)}), condition)] = 1
-        return mask
+    def _plan(self, predicate: pl.Expr | None) -> Plan:
+        """How to answer; remembered, since the same is asked of a frame again and again."""
+        if self.width > _MOST_REMEMBERED:
+            return self._planned(predicate)
+        return self._plans.of(predicate, lambda: self._planned(predicate))
 
-    def indexed(self, mask: np.ndarray | None) -> Indexed | None:
-        """What the indexes say of the wanted features; None where the codes are to be scanned."""
-        if mask is None or _SHARE * np.count_nonzero(mask) > self.width:
+    def _planned(self, predicate: pl.Expr | None) -> Plan:
+        terms = split(predicate, self._columns)
+        alone = [self.width <= _MOST_FEATURES and {*term.meta.root_names()} == {"feature"} for term in terms.late]
+        of_feature = [term for term, is_alone in zip(terms.late, alone, strict=True) if is_alone]
+        late = [term for term, is_alone in zip(terms.late, alone, strict=True) if not is_alone]
+        early = reduce(and_, terms.early) if terms.early else None
+        return Plan(early, self._passing(of_feature), all_of(late), frozenset(names_in(late)))
+
+    def _passing(self, terms: list[pl.Expr]) -> np.ndarray | None:
+        """Which features satisfy all terms, ascending; None for all."""
+        condition = all_of(terms)
+        return None if condition is None else passing(pl.DataFrame({"feature": np.arange(self.width)}), condition)
+
+    def indexed(self, features: np.ndarray | None) -> Indexed | None:
+        """What the indexes say of some features, of all for None; None where the codes are to be scanned."""
+        if features is None or _SHARE * features.size > self.width:
             return None
-        wanted = np.flatnonzero(mask).view(np.uint8)
-        found = Indexed(*_core.indexed_units(self.snapshot, self.site, wanted, available_threads()))
-        self.tell_of_indexes(found.answered)
+        found = Indexed(*_core.indexed_units(self.snapshot, self.site, features.view(np.uint8), available_threads()))
+        self.tell_of_indexes(found)
         return found if found.answered.size else None
 
     def walk(
         self,
         early: pl.Expr | None,
         cells: list[str],
-        mask: np.ndarray | None,
+        features: np.ndarray | None,
         indexed: Indexed | None,
         most: int = _UNITS,
     ) -> Iterator[pl.DataFrame]:
-        """Units of the wanted features in rows that satisfy a predicate over metadata, with some columns of the rows.
+        """Units of some features (None for all) in rows that satisfy a predicate over metadata, with some columns.
 
         Those that indexes found, and of the groups that these do not answer for what a scan finds. Without `indexed`
         all codes are scanned.
         """
         if indexed is None:
-            yield from self._scanned(early, cells, mask, None, None, most)
+            yield from self._scanned(early, cells, features, None, None, most)
             return
         names = self._names(indexed)
         if not self.scan.plain:
             # a row may have several values: what it shows decides, and its units are looked up
             unknown = [group for group, known in self._known(indexed) if not known]
             hits = Hits(self.scan.cells, self.site, np.unique(names), unknown)
-            yield from self._scanned(early, cells, mask, hits, indexed, most)
+            yield from self._scanned(early, cells, features, hits, indexed, most)
             return
         for known, groups in groupby(self._known(indexed), key=itemgetter(1)):
             some = [group for group, _ in groups]
             if not known:
                 hits = Hits(self.scan.cells, self.site, np.empty(0, np.int64), some)
-                yield from self._scanned(early, cells, mask, hits, indexed, most)
+                yield from self._scanned(early, cells, features, hits, indexed, most)
                 continue
             low = int(np.searchsorted(indexed.groups, some[0].number))
             high = int(np.searchsorted(indexed.groups, some[-1].number, side="right"))
@@ -224,14 +240,17 @@ class Features:
 
     def _known(self, indexed: Indexed) -> list[tuple[Group, bool]]:
         """The groups that hold the site, and whether indexes answered for them."""
-        holding = self.scan.holding
-        known = indexed.answers(np.array([group.number for group in holding], dtype=np.int64))
-        return list(zip(holding, known.tolist(), strict=True))
+        return list(zip(self.scan.holding, indexed.answers(self._numbers).tolist(), strict=True))
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        """The numbers of the groups that hold the site."""
+        return np.array([group.number for group in self.scan.holding], dtype=np.int64)
 
     def _names(self, indexed: Indexed) -> np.ndarray:
         """The names of the rows of units."""
         names = np.empty(indexed.groups.size, np.int64)
-        bounds = np.searchsorted(indexed.groups, [group.number for group in self.scan.holding])
+        bounds = np.searchsorted(indexed.groups, self._numbers)
         for group, low, high in zip(self.scan.holding, bounds, [*bounds[1:], names.size], strict=True):
             at, here = indexed.positions[low:high], names[low:high]
             if group.kind == "own":
@@ -244,12 +263,13 @@ class Features:
         self,
         early: pl.Expr | None,
         cells: list[str],
-        mask: np.ndarray | None,
+        features: np.ndarray | None,
         hits: Hits | None,
         indexed: Indexed | None,
         most: int,
     ) -> Iterator[pl.DataFrame]:
         """Units of rows that satisfy a predicate, of `hits` alone, row after row."""
+        mask = None if features is None else self.only(features)
         places = self.scan.places(early, cells, hits)
         for metadata, groups, positions in places if hits is None else gathered(places):
             start = 0

@@ -19,7 +19,7 @@ class Indexed:
     """Units of some features.
 
     Args:
-        answered: The numbers of the groups of which these are all units.
+        answered: The numbers of the groups of which these are all units, ascending.
         units: Group, position, feature and value of each, in this order.
 
     Attributes:
@@ -37,7 +37,10 @@ class Indexed:
 
     def answers(self, groups: np.ndarray) -> np.ndarray:
         """Which of some groups they are all units of."""
-        return np.isin(groups, self.answered)
+        if not self.answered.size:
+            return np.zeros(groups.size, dtype=bool)
+        at = np.minimum(np.searchsorted(self.answered, groups), self.answered.size - 1)
+        return self.answered[at] == groups
 
     def of(self, groups: np.ndarray, positions: np.ndarray) -> pl.DataFrame:
         """The units of rows at these places: `at` (which of the rows), `feature` and `value`."""

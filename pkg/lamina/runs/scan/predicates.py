@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Container, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -15,6 +15,9 @@ from lamina import _core
 _HINT = re.compile(r'col\(".*"\)\.dynamic_pred: [0-9a-f-]{36}\(\)', re.DOTALL)
 
 
+Answer = TypeVar("Answer")
+
+_UNKNOWN: Any = object()
 _LONGEST = 1 << 16
 """Bytes that a remembered expression has at most."""
 _FUNCTION = b"PLPY"
@@ -30,6 +33,31 @@ def remembered(expression: pl.Expr | None) -> bytes | None:
     except Exception:  # a function that cannot be pickled: whatever it raises
         return None
     return key if len(key) <= _LONGEST and _FUNCTION not in key else None
+
+
+class Memory(Generic[Answer]):
+    """What was found out about expressions, for when it is asked again. Safe to use from several threads.
+
+    Args:
+        most: How many expressions are remembered.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: dict[bytes, Answer] = {}
+
+    def of(self, expression: pl.Expr | None, find_out: Callable[[], Answer]) -> Answer:
+        """What is known of an expression, or is found out now."""
+        key = remembered(expression)
+        if key is None:
+            return find_out()
+        answer: Any = self._known.get(key, _UNKNOWN)
+        if answer is _UNKNOWN:
+            answer = find_out()
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[key] = answer
+        return answer
 
 
 class Split(NamedTuple):

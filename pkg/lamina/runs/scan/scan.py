@@ -20,7 +20,7 @@ from lamina.runs.scan.attached import Attached
 from lamina.runs.scan.cells import Cells, as_frame, taken
 from lamina.runs.scan.groups import Group, Span, spans
 from lamina.runs.scan.hits import Hits, holding
-from lamina.runs.scan.predicates import all_of, names_in, passing, remembered, split
+from lamina.runs.scan.predicates import Memory, all_of, names_in, passing, split
 from lamina.runs.scan.types import row_bytes
 from lamina.runs.scan.values import Values
 from lamina.runs.scan.zones import may_pass
@@ -73,7 +73,7 @@ class Scan:
         self._all = groups
         self.groups = self._with_rows(groups)
         self._numbers = np.array([group.number for group in self.groups], dtype=np.int64)
-        self._plans: dict[bytes, Plan] = {}
+        self._plans = Memory[Plan](_PLANS)
 
     def _with_rows(self, groups: Sequence[Group]) -> list[Group]:
         """The groups that made the rows: those with a site of the frame, or with rows that one is attached to."""
@@ -201,18 +201,13 @@ class Scan:
 
     def _plan(self, predicate: pl.Expr | None) -> Plan:
         """How to answer; remembered, since the same is asked of a frame again and again."""
-        key = remembered(predicate)
-        if key is not None and (known := self._plans.get(key)) is not None:
-            return known
+        return self._plans.of(predicate, lambda: self._planned(predicate))
+
+    def _planned(self, predicate: pl.Expr | None) -> Plan:
         terms = split(predicate, self._columns)
         tested = [name for name in self._columns if name in names_in(terms.early)]
         late_names = frozenset(names_in(terms.late))
-        plan = Plan(all_of(terms.early), tested, all_of(terms.late), late_names, self._promising(terms.early))
-        if key is not None:
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            self._plans[key] = plan
-        return plan
+        return Plan(all_of(terms.early), tested, all_of(terms.late), late_names, self._promising(terms.early))
 
     def _surviving(
         self, plan: Plan, cells: Sequence[str], hits: Hits | None = None
