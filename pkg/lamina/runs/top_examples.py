@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import and_
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +10,7 @@ import polars as pl
 from lamina import _core
 from lamina.runs.columns import RESERVED_ORDER
 from lamina.runs.scan.around import around
-from lamina.runs.scan.cells import as_frame, rows_of, together
+from lamina.runs.scan.cells import as_frame, rows_of, taken, together
 from lamina.runs.scan.features import gathered
 from lamina.runs.scan.hits import Hits
 from lamina.runs.scan.indexed import Indexed
@@ -35,7 +33,7 @@ def top_examples(codes: Features, feature: int, k: int, context: int) -> pl.Data
         context: How many positions on either side.
     """
     keys = [name for name in RESERVED_ORDER if name in codes.columns]
-    hits = _strongest(codes, feature, k, ["row", *keys])
+    hits = _described(codes, _strongest(codes, feature, k), keys)
     # one that has no example or no position is near to nothing, and stands alone
     names, near = hits["row"].to_numpy(), np.arange(hits.height)
     if "position" in keys and "example" in keys and context > 0:
@@ -46,31 +44,43 @@ def top_examples(codes: Features, feature: int, k: int, context: int) -> pl.Data
     known = rows["row"].to_numpy()
     at = np.searchsorted(known, names)
     there = np.flatnonzero(np.append(known, -1)[at] == names)
-    rows, hit = rows_of(rows, at[there]), rows_of(hits, near[there])
-    is_hit = rows["row"] == hit["row"]
+    at, near = at[there], near[there]
+    is_hit = known[at] == hits["row"].to_numpy()[near]
     shown = is_hit
-    alike = [_alike(rows[name], hit[name]) for name in keys if name != "position"]
+    alike = [_alike(rows[name], at, hits[name], near) for name in keys if name != "position"]
     if alike:
-        shown = is_hit | reduce(and_, alike)
-    offset = pl.Series("offset", np.zeros(rows.height, np.int64))
+        shown = is_hit | np.logical_and.reduce(alike)
+    offset = np.zeros(at.size)
     if "position" in keys:
-        offset = offset.zip_with(is_hit, (rows["position"] - hit["position"]).cast(pl.Int64))
-    rank = pl.Series("rank", near[there] + 1)
-    kept = shown.arg_true().to_numpy()
-    order = np.lexsort([column.to_numpy()[kept] for column in (rows["row"], offset, rank)])
-    columns = [rank, offset, *(rows[name] for name in ("value", *codes.columns))]
-    return rows_of(as_frame(columns), kept[order])
+        # where a position is missing it is NaN
+        offset = np.where(is_hit, 0, rows["position"].to_numpy()[at] - hits["position"].to_numpy()[near])
+    order = np.lexsort((known[at], offset, near))
+    order = order[shown[order]]
+    columns = [pl.Series("rank", near[order] + 1), pl.Series("offset", offset[order].astype(np.int64))]
+    found = [taken(rows[name], at[order]) for name in ("value", *codes.columns)]
+    return as_frame([*columns, *found])
 
 
-def _alike(one: pl.Series, other: pl.Series) -> pl.Series:
+def _alike(one: pl.Series, at: np.ndarray, other: pl.Series, near: np.ndarray) -> np.ndarray:
     """Where two columns have the same value, or both have none."""
-    if one.null_count() or other.null_count():
-        return one.eq_missing(other)
-    return one == other
+    if one.dtype == pl.Int64 and not (one.null_count() or other.null_count()):
+        return one.to_numpy()[at] == other.to_numpy()[near]
+    return one[at].eq_missing(other[near]).to_numpy()
 
 
-def _strongest(codes: Features, feature: int, k: int, columns: list[str]) -> pl.DataFrame:
-    """The k greatest values of a feature, the greatest first: columns of their rows, `row` among them, and `value`.
+def _described(codes: Features, hits: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """Some rows, with columns of theirs."""
+    if not columns or hits.is_empty():
+        return hits.with_columns(codes.empty().select(columns)) if columns else hits
+    order = np.argsort(hits["row"].to_numpy())
+    found = together([frame for frame, _ in codes.scan.found(None, columns, hits["row"].to_numpy()[order])])
+    back = np.empty_like(order)
+    back[order] = np.arange(order.size)
+    return hits.hstack(rows_of(found, back))
+
+
+def _strongest(codes: Features, feature: int, k: int) -> pl.DataFrame:
+    """The k greatest values of a feature, the greatest first: `row` and `value`.
 
     NaN comes last, and of equal values the row that was named first.
     """
@@ -83,12 +93,12 @@ def _strongest(codes: Features, feature: int, k: int, columns: list[str]) -> pl.
         indexed = Indexed(groups, rows_of(top, order))
         codes.tell_of_indexes(indexed)
         kept, waiting = [], 0
-        for units in codes.walk(None, columns, wanted, indexed):
+        for units in codes.walk(None, ["row"], wanted, indexed):
             kept.append(units)
             waiting += units.height
             if waiting > _WAITING:
                 kept, waiting = [_best(together(kept), k)], 0
-        best = _best(together(kept), k) if kept else codes.empty()
+        best = _best(together(kept), k) if kept else codes.empty().select("row", "value")
         # several writers may have given a row codes, of which one counts: what is left of the units must suffice
         if top.height < asked or (best.height == k and _ranks(best)[-1] <= _ranks(top)[-1]):
             return best

@@ -29,29 +29,32 @@ def around(cells: Cells, groups: Sequence[Group], hits: pl.DataFrame, most: int)
         The names of the rows, int64, and for each to which of the hits it is near. A hit is near itself.
     """
     names, near = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    positions = hits["position"].to_list()
+    positions = hits["position"].to_numpy()
     for group, some in _holding(cells, groups, hits).items():
-        own = np.arange(group.first, group.last + 1) if group.kind == "own" else cells.names(group.number)
+        which, at = _with_examples(cells, group, hits["example"][some])
+        hit = some[which]
         # a null becomes NaN, which is near to nothing
         there = cells.column(group.number, "position").to_numpy()
-        for hit, at in zip(some, _with_examples(cells, group, hits["example"][some]), strict=True):
-            if positions[hit] is not None:
-                at = at[np.abs(there[at] - positions[hit]) <= most]
-                names.append(own[at])
-                near.append(np.full(at.size, hit))
+        close = np.abs(there[at] - positions[hit]) <= most
+        at = at[close]
+        names.append(group.first + at if group.kind == "own" else cells.names(group.number)[at])
+        near.append(hit[close])
     return np.concatenate(names), np.concatenate(near)
 
 
-def _with_examples(cells: Cells, group: Group, wanted: pl.Series) -> list[np.ndarray]:
-    """The rows of a group that have each of some examples."""
+def _with_examples(cells: Cells, group: Group, wanted: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a group that have one of some examples: which of these, and where."""
     examples = cells.column(group.number, "example")
     if wanted.null_count() or examples.dtype != pl.Int64 or not cells.ascends(group.number, "example"):
-        return [(examples == example).fill_null(False).arg_true().to_numpy() for example in wanted]
-    low, high = (np.searchsorted(examples.to_numpy(), wanted.to_numpy(), side) for side in ("left", "right"))
-    return [np.arange(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True)]
+        same = [np.flatnonzero((examples == example).fill_null(False).to_numpy()) for example in wanted]
+        return np.repeat(np.arange(len(same)), [at.size for at in same]), np.concatenate(same)
+    column, values = examples.to_numpy(), wanted.to_numpy()
+    low, high = np.searchsorted(column, values), np.searchsorted(column, values, side="right")
+    which = np.repeat(np.arange(values.size), high - low)
+    return which, np.arange(which.size) + np.repeat(high - np.cumsum(high - low), high - low)
 
 
-def _holding(cells: Cells, groups: Sequence[Group], hits: pl.DataFrame) -> dict[Group, list[int]]:
+def _holding(cells: Cells, groups: Sequence[Group], hits: pl.DataFrame) -> dict[Group, np.ndarray]:
     """The groups that may hold rows of the hits' examples and steps, with the numbers of these hits."""
     may = np.ones((hits.height, len(groups)), dtype=bool)
     numbers = [group.number for group in groups]
@@ -62,4 +65,4 @@ def _holding(cells: Cells, groups: Sequence[Group], hits: pl.DataFrame) -> dict[
             if hits[name].dtype == pl.Int64 and not hits[name].null_count():
                 # where a bound is not known it is NaN, which excludes nothing
                 may &= ~((least > values[:, None]) | (greatest < values[:, None]))
-    return {groups[at]: np.flatnonzero(may[:, at]).tolist() for at in np.flatnonzero(may.any(axis=0)).tolist()}
+    return {groups[at]: np.flatnonzero(may[:, at]) for at in np.flatnonzero(may.any(axis=0)).tolist()}
