@@ -848,10 +848,10 @@ def scan_shows_what_is_hidden(patch: pytest.MonkeyPatch) -> None:
 @fault
 def zone_maps_off(patch: pytest.MonkeyPatch) -> None:
     """No group is passed over. Not a defect: what zone maps are compared with."""
-    from lamina.runs.scan import Scan, scan
+    from lamina.runs.scan import Scan, predicates
 
     patch.setattr(Scan, "_promising", lambda self, early: self.groups)
-    patch.setattr(scan, "remembered", lambda predicate: None)
+    patch.setattr(predicates, "remembered", lambda predicate: None)
 
 
 def _zones_say(patch: pytest.MonkeyPatch, *, change: Callable[[Any], Any]) -> None:
