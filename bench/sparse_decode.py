@@ -19,7 +19,8 @@ from lamina_kernels.sparse import Codes, decode
 
 SIZES = {"cpu": [(4096, 65_536, 768, 32)], "cuda": [(8192, 131_072, 2048, 32)]}
 """Rows, units, width, entries of a row."""
-REPETITIONS = {"cpu": 5, "cuda": 9}
+REPETITIONS = {"cpu": 15, "cuda": 9}
+"""Of the others; of dense products, which take some hundred times as long, one on a CPU."""
 FIRST = 256
 """Rows of results that are compared with the truth: of a gradient by the dictionary, units."""
 RULE = Within(2e-5)
@@ -42,30 +43,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine = [limits.copy(device, 2**20 if quick else 2**28), limits.gemm("fp32", device, 128 if quick else None)]
     rows, samples = [], {}
     for what, arrays, contenders, expected in questions(device, quick=quick):
-        seconds = compare(
-            contenders,
-            arrays,
-            expected,
-            rule=RULE,
-            limits=machine,
-            repetitions=1 if quick else REPETITIONS[device],
-            device=device,
-            peers=None,
-            description=what,
-        )
-        samples[what] = seconds
-        added = {} if quick else peaks(contenders, arrays, device=device, description=what)
-        for contender in contenders:
-            row = {"what": what, "by": contender.name} | cells(contender, machine, seconds)
-            row["peak, MiB"] = added[contender.name] / 2**20 if added else None
-            rows.append(row)
+        for kind in ("sparse", "dense"):
+            asked = [contender for contender in contenders if (contender.name == "dense") == (kind == "dense")]
+            seconds = compare(
+                asked,
+                arrays,
+                expected,
+                rule=RULE,
+                limits=machine,
+                repetitions=1 if quick or (kind == "dense" and device == "cpu") else REPETITIONS[device],
+                device=device,
+                peers=None,
+                description=f"{what}, {kind}",
+            )
+            samples[f"{what}, {kind}"] = seconds
+            added = {} if quick else peaks(asked, arrays, device=device, description=what)
+            for contender in asked:
+                row = {"what": what, "by": contender.name} | cells(contender, machine, seconds)
+                row["peak, MiB"] = added[contender.name] / 2**20 if added else None
+                rows.append(row)
     Table(
         question="How fast are rows decoded from sparse codes, and the gradients of that?",
         columns=["what", "by", *TIMES, "peak, MiB"],
         rows=rows,
         notes=[
-            f"float32; ids at random, values normal; interleaved repetitions after a comparison of {FIRST} rows (of a "
-            f"gradient: of {FIRST} units) with gathered atoms in float64: {RULE}",
+            f"float32; ids at random, values normal; interleaved repetitions (on a CPU {REPETITIONS['cpu']}, of dense "
+            f"products one) after a comparison of {FIRST} rows (of a gradient: of {FIRST} units) with gathered atoms "
+            f"in float64: {RULE}",
             "dense: the codes as a matrix, times the dictionary; embedding_bag: with weights, as torch has it; CSR: "
             "torch.sparse_csr_tensor times the dictionary (its gradient fails in torch where a row names a unit twice)",
             "gather, scatter: an own transcription of how EleutherAI's sparsify decodes: a bag; backward the products "

@@ -128,3 +128,12 @@ def decode_kernel_takes_broken_ids(patch: pytest.MonkeyPatch) -> None:
 
     for room in (forward, products):
         patch.setattr(room, "NO_ATOM", tl.constexpr(0.0))
+
+
+@fault
+def decode_copies_one_piece(patch: pytest.MonkeyPatch) -> None:
+    """Products of the entries behind the first piece are what stood in memory."""
+    from lamina_kernels.sparse.decoding import blocked
+
+    whole = blocked.tiles
+    patch.setattr(blocked, "tiles", lambda rows, block: list(whole(rows, block))[:1])

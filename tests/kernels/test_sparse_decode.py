@@ -25,6 +25,10 @@ FORMS = {
 _DECODING = "lamina_kernels.sparse.decoding"
 NARROW = {f"{_DECODING}.launch.COLUMNS": 32, f"{_DECODING}.launch.WIDEST": 32, f"{_DECODING}.units.PIECE": 16}
 FORMS["narrow"] = Form(decode, "triton", NARROW, "interpreter")
+# Where torch does not have what it calls for the weights of `embedding_bag`.
+FORMS["copied"] = Form(
+    decode, "blocked", {f"{_DECODING}.blocked._OF_WEIGHTS": None, f"{_DECODING}.blocked.NUMBERS": 300}
+)
 FORM = pytest.mark.parametrize(
     "form", [FORMS[name] for name in ("reference", "blocked", "triton")], ids=lambda form: form.impl
 )
@@ -41,14 +45,20 @@ def test_rows_in_blocks_of_columns(case: dict[str, Any]) -> None:
     FORMS["narrow"].run(checks.errs_at_most_twice_as_much_as_plain_torch, case | {"dtype": torch.float32})
 
 
-def test_bfloat16() -> None:
-    FORMS["blocked"].run(checks.errs_at_most_twice_as_much_as_plain_torch, CASE | {"dtype": torch.bfloat16})
+@pytest.mark.parametrize("form", ["blocked", "copied"])
+def test_bfloat16(form: str) -> None:
+    FORMS[form].run(checks.errs_at_most_twice_as_much_as_plain_torch, CASE | {"dtype": torch.bfloat16})
 
 
 @FORM
 @pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
 def test(form: Form, check: Any) -> None:
     form.run(check)
+
+
+@pytest.mark.parametrize("case", checks.CASES, ids=lambda case: " ".join(map(str, case.values())))
+def test_rows_are_copied_where_torch_has_nothing_better(case: dict[str, Any]) -> None:
+    FORMS["copied"].run(checks.errs_at_most_twice_as_much_as_plain_torch, case)
 
 
 @pytest.mark.parametrize("form", [FORMS["blocked"], FORMS["narrow"]], ids=["blocked", "triton"])
@@ -70,6 +80,7 @@ NOTICED: list[tuple[str, str, Any, tuple[Any, ...]]] = [
     ("blocked", "decode_forgets_duplicates", checks.an_entry_counts_as_often_as_it_stands, ()),
     ("reference", "decode_forgets_duplicates", checks.an_entry_counts_as_often_as_it_stands, ()),
     ("blocked", "decode_sums_in_half_precision", RULE, (CASE,)),
+    ("copied", "decode_copies_one_piece", RULE, (CASE,)),
     ("blocked", "decode_counts_a_bias_for_every_layer", RULE, (CASE,)),
     ("narrow", "decode_forgets_the_pieces", checks.long_runs_are_summed_in_pieces, ()),
     ("triton", "decode_takes_the_first_row_of_a_unit", RULE, (CASE,)),

@@ -9,7 +9,14 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from lamina_kernels.sparse.decoding.units import Runs, add_pieces, rows_of
-from lamina_kernels.tiles.rows import accumulation_dtype
+from lamina_kernels.tiles.rows import accumulation_dtype, tiles
+
+NUMBERS = 2**20
+"""Numbers of a piece of gathered rows."""
+
+# What torch's autograd itself calls for the weights of `embedding_bag`: it multiplies rows where they stand. Its name
+# is torch's own affair: where it is gone, rows are copied.
+_OF_WEIGHTS = getattr(torch.ops.aten, "_embedding_bag_per_sample_weights_backward", None)
 
 
 def sums(values: Tensor, ids: Tensor, offsets: Tensor, table: Tensor, bias: Tensor | None) -> Tensor:
@@ -49,11 +56,22 @@ def products(g: Tensor, ids: Tensor, offsets: Tensor, table: Tensor) -> Tensor:
     known = (ids >= 0) & (ids < len(table)) if ids.is_cuda else None
     ids = ids if known is None else torch.where(known, ids, 0)
     lists = rows_of(ids, offsets)
-    # What torch's autograd itself calls for the weights of `embedding_bag`: it multiplies rows where they stand.
-    found = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        g.contiguous(), table.contiguous(), ids, offsets[:-1].to(ids.dtype), lists, 0
-    ).to(accumulation_dtype(table.dtype))
+    if _OF_WEIGHTS is None:
+        found = _gathered(g, ids, lists, table)
+    else:
+        found = _OF_WEIGHTS(g.contiguous(), table.contiguous(), ids, offsets[:-1].to(ids.dtype), lists, 0)
+        found = found.to(accumulation_dtype(table.dtype))
     return found if known is None else found.masked_fill_(~known, torch.nan)
+
+
+def _gathered(g: Tensor, ids: Tensor, lists: Tensor, table: Tensor) -> Tensor:
+    """Return <g_i, table[id_e]> of each entry e of list i from copies of both, a piece of the entries at a time."""
+    dtype = accumulation_dtype(table.dtype)
+    found = torch.empty(len(ids), dtype=dtype, device=table.device)
+    for piece in tiles(len(ids), max(1, NUMBERS // max(1, table.shape[1]))):
+        rows = table.index_select(0, ids[piece]).to(dtype)
+        found[piece] = rows.mul_(g.index_select(0, lists[piece])).sum(1)
+    return found
 
 
 def by_unit(values: Tensor, r: Runs, layers: Sequence[Tensor]) -> list[Tensor]:

@@ -37,14 +37,18 @@ def by_unit(e: Entries, g: Tensor, units: int, form: str) -> Tensor:
     "sparse_decode", "(Tensor values, Tensor ids, Tensor offsets, Tensor dictionary, Tensor? bias, str form) -> Tensor"
 )
 def _decode(values: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, bias: Tensor | None, form: str) -> Tensor:
-    demand_atoms(ids, dictionary.shape[1])
     with plainly(values):
         run = passes(form)
         biases = [None] * len(dictionary) if bias is None else bias.detach().contiguous()
-        layers = [
-            run.sums(values.detach(), ids, offsets, atoms, own)
-            for atoms, own in zip(dictionary.detach(), biases, strict=True)
-        ]
+        try:
+            layers = [
+                run.sums(values.detach(), ids, offsets, atoms, own)
+                for atoms, own in zip(dictionary.detach(), biases, strict=True)
+            ]
+        except RuntimeError:
+            # What gathers has looked at the ids: a look of our own beforehand would take a hundredth of the time.
+            demand_atoms(ids, dictionary.shape[1])
+            raise
         return layers[0][:, None] if len(layers) == 1 else torch.stack(layers, 1)
 
 
