@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +49,14 @@ def codebooks_forget_what_was(patch: pytest.MonkeyPatch) -> None:
     """Every update is a step of k-means."""
     whole = learning.Codebook.updated
     patch.setattr(learning.Codebook, "updated", lambda self, x, decay: whole(self, x, decay=0.0))
+
+
+@fault
+def codebooks_take_broken_rows_for_the_first_code(patch: pytest.MonkeyPatch) -> None:
+    """A row without a code is counted for the first one."""
+    whole = learning.members
+    counts = lambda places, codes: whole.counts(places.clamp(min=0), codes)  # noqa: E731
+    patch.setattr(learning, "members", SimpleNamespace(counts=counts, sums=whole.sums))
 
 
 @fault
@@ -177,6 +186,23 @@ def test_a_forgotten_past_is_noticed() -> None:
         test_moving_averages_by_hand()
 
 
+@pytest.mark.parametrize("distance", ["squared", "cosine"])
+def test_codes_that_were_found_are_not_looked_for_again(distance: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, book = normal(300, 6, seed=18), Codebook.starting(normal(20, 6, seed=19), distance=distance)
+    x[7, 2] = torch.nan
+    codes = quantize(x, book.codes, distance=distance).codes
+    searched = book.updated(x, decay=0.5)
+    monkeypatch.setattr(learning, "argmin", None)
+    found = book.updated(x, codes, decay=0.5)
+    for name in ("codes", "counts", "sums", "idle"):
+        assert torch.equal(getattr(found, name), getattr(searched, name)), name
+
+
+def test_a_broken_row_that_is_counted_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with broken("codebooks_take_broken_rows_for_the_first_code"), pytest.raises(AssertionError):
+        test_codes_that_were_found_are_not_looked_for_again("squared", monkeypatch)
+
+
 def test_a_code_that_nobody_chooses_stays_for_ever() -> None:
     book = Codebook.starting(torch.tensor([[0.0], [7.0]]))
     for _ in range(300):
@@ -302,6 +328,14 @@ X, BOOK = torch.ones(3, 2), torch.ones(4, 2)
         (lambda: quantize(X, BOOK, gradient="none"), "gradient is 'none'"),  # pyright: ignore[reportArgumentType]
         (lambda: residual_quantize(X, []), "residual_quantize: no codebooks"),
         (lambda: Codebook.starting(BOOK).updated(X, decay=1.5), "Codebook: decay is 1.5"),
+        (
+            lambda: Codebook.starting(BOOK).updated(X, quantize(X, BOOK, 2).codes),
+            r"Codebook: codes are \[3, 2\] of 4, expected \[3, 1\] of 4",
+        ),
+        (
+            lambda: Codebook.starting(BOOK).updated(X, quantize(X, BOOK[:2]).codes),
+            r"Codebook: codes are \[3, 1\] of 2, expected \[3, 1\] of 4",
+        ),
         (lambda: Codebook.starting(BOOK).revived(X, after=0, seed=0), "Codebook: after is 0"),
         (lambda: nearest_scalars(X, torch.ones(3, 2)), r"scalars have shape \[3, 2\], expected \[2, V\]"),
         (lambda: nearest_scalars(X, torch.full((2, 2), torch.nan)), "a scalar is NaN"),

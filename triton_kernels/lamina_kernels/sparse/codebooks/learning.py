@@ -8,6 +8,7 @@ import torch
 
 from lamina_kernels import checks
 from lamina_kernels.gram import argmin
+from lamina_kernels.gram.selection import codes as members
 from lamina_kernels.sparse.codebooks.quantize import DISTANCES, Distance
 from lamina_kernels.sparse.codes import Codes
 from lamina_kernels.sparse.decoding.api import Impl
@@ -56,7 +57,9 @@ class Codebook:
             distance,
         )
 
-    def updated(self, x: torch.Tensor, *, decay: float = 0.99, impl: Impl | None = None) -> Codebook:
+    def updated(
+        self, x: torch.Tensor, codes: Codes | None = None, *, decay: float = 0.99, impl: Impl | None = None
+    ) -> Codebook:
         """Return the codebook after the rows of one step.
 
         Counts and sums are decay times what they were and (1 - decay) times those of this step, and a code is their
@@ -64,36 +67,53 @@ class Codebook:
 
         Args:
             x: [n, d] in the dtype of the codes; rows that are not finite count for nothing.
+            codes: What `quantize` chose for these rows by this codebook, one code each: they need not be looked for
+                again. None for `gram.argmin`.
             decay: From 0 to 1.
-            impl: As of `decode`.
+            impl: As of `decode`; of a search.
 
         Raises:
-            ValueError: As of `gram.argmin`; another decay.
+            ValueError: As of `gram.argmin`; another decay; codes of other rows, or of another codebook.
 
         Source:
             Neural discrete representation learning: van den Oord, Vinyals and Kavukcuoglu, 2017, appendix A.1.
 
         Example:
             >>> import torch
-            >>> book = Codebook.starting(torch.tensor([[0.0], [8.0]]))
-            >>> book = book.updated(torch.tensor([[1.0], [3.0]]), decay=0.5)
+            >>> from lamina_kernels.sparse import quantize
+            >>> book, x = Codebook.starting(torch.tensor([[0.0], [8.0]])), torch.tensor([[1.0], [3.0]])
+            >>> book = book.updated(x, quantize(x, book.codes).codes, decay=0.5)
             >>> book.codes.tolist(), book.idle.tolist()
             ([[1.3333333730697632], [8.0]], [0, 1])
         """
         if not 0 <= decay <= 1:
             raise ValueError(f"Codebook: decay is {decay}, expected a number from 0 to 1")
         rows = _told(x.detach(), self.distance)
-        found = argmin(rows, self.codes, distance=self.distance, impl=impl)
-        assert found.sums is not None
-        counts = decay * self.counts + (1 - decay) * found.counts
-        sums = decay * self.sums + (1 - decay) * found.sums
+        chosen, total = self._members(rows, codes, impl)
+        counts = decay * self.counts + (1 - decay) * chosen
+        sums = decay * self.sums + (1 - decay) * total
         # Also where a mean has decayed to nothing.
         known = counts >= torch.finfo(counts.dtype).smallest_normal
-        codes = (sums / counts.masked_fill(~known, 1)[:, None]).to(self.codes.dtype)
-        codes = torch.where(known[:, None], _told(codes, self.distance), self.codes)
-        return replace(
-            self, codes=codes, counts=counts, sums=sums, idle=(self.idle + 1).masked_fill(found.counts > 0, 0)
-        )
+        means = (sums / counts.masked_fill(~known, 1)[:, None]).to(self.codes.dtype)
+        means = torch.where(known[:, None], _told(means, self.distance), self.codes)
+        return replace(self, codes=means, counts=counts, sums=sums, idle=(self.idle + 1).masked_fill(chosen > 0, 0))
+
+    def _members(self, rows: torch.Tensor, codes: Codes | None, impl: Impl | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how many rows chose each code, [M], and their sum, [M, d]."""
+        if codes is None:
+            found = argmin(rows, self.codes, distance=self.distance, impl=impl)
+            assert found.sums is not None
+            return found.counts, found.sums
+        checks.matrices("Codebook", codes=self.codes, x=rows)
+        checks.same_width("Codebook", codes=self.codes, x=rows)
+        if codes.ids.shape != (len(rows), 1) or codes.shape != (len(rows), len(self.codes)):
+            raise ValueError(
+                f"Codebook: codes are {list(codes.ids.shape)} of {codes.width}, expected [{len(rows)}, 1] of "
+                f"{len(self.codes)}"
+            )
+        # The value of a row that is not finite is NaN.
+        places = codes.ids[:, 0].long().masked_fill(codes.values.detach()[:, 0].isnan(), -1)
+        return members.counts(places, len(self.codes)), members.sums(rows, places, len(self.codes))
 
     def revived(self, x: torch.Tensor, *, after: int, seed: int) -> Codebook:
         """Return the codebook in which codes that nobody has chosen for a while are rows of x.
