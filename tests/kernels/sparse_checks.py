@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -53,11 +53,6 @@ def first_of_the_largest(pre: Tensor, k: int) -> Tensor:
 def impl_of(encode: Any) -> str:
     """Return which form a check was given."""
     return encode.keywords["impl"]
-
-
-def written(encode: Encode, each: Iterable[Selection]) -> list[Selection]:
-    """Return the selections that a form has."""
-    return [select for select in each if impl_of(encode) != "triton" or not isinstance(select, MassShare)]
 
 
 def same(encoded: Encoded, kept: Tensor, values: Tensor) -> None:
@@ -253,7 +248,7 @@ def what_is_not_finite_shows(encode: Encode) -> None:
     for bad in (math.nan, -math.inf):
         broken = x.clone()
         broken[4, 2] = bad
-        for select in written(encode, each):
+        for select in each:
             expected = encode(x, weight, bias, select=select)
             found = encode(broken, weight, bias, select=select).codes.csr()
             lost = found.row_ids() == 4
@@ -314,13 +309,13 @@ def nothing_to_encode(encode: Encode) -> None:
             HardASH(0.2),
             KWinners(2),
         ]
-        for select in written(encode, each):
+        for select in each:
             encoded = encode(x, weight, bias, select=select, statistics=("counts",))
             assert len(encoded.codes) == n
             assert bool((encoded.codes.values >= 0).all())
     # A row of zeros stands out nowhere, and has no mass.
     zeros = torch.zeros(3, 4), torch.zeros(9, 4)
-    for select in written(encode, [HardASH(0.2), MassShare(0.5, 3)]):
+    for select in (HardASH(0.2), MassShare(0.5, 3)):
         assert encode(*zeros, select=select).codes.nnz == 0
     assert encode(*zeros, select=TopK(2)).codes.ids.tolist() == [[0, 1]] * 3
     assert encode(torch.ones(2, 3), torch.ones(0, 3), select=ReLU()).codes.shape == (2, 0)
@@ -391,6 +386,18 @@ def each_pass_is_one_launch(encode: Encode) -> None:
             assert launched == ["groups_above_kernel"] * times
 
 
+def stored(x: Tensor, weight: Tensor, *, impl: str) -> Tensor:
+    from bench.stored_product import product
+
+    return product(x, weight)
+
+
+def a_stored_product(product: Callable[[Tensor, Tensor], Tensor]) -> None:
+    x, weight = (integers(*shape, seed=n).half() for n, shape in enumerate(((70, 40), (300, 40))))
+    with poisoned():
+        assert torch.equal(product(x, weight).double(), x.double() @ weight.double().T)
+
+
 EVERYWHERE = [
     the_largest_of_each_row,
     ties_are_decided_by_the_id,
@@ -399,6 +406,7 @@ EVERYWHERE = [
     limits_of_rows_and_of_units,
     thresholds_are_not_reached_by_what_equals_them,
     rare_winners_are_helped,
+    a_share_of_the_mass,
     broken_rows_show,
     what_is_not_finite_shows,
     statistics_are_those_of_the_dense_matrix,

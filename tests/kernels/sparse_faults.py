@@ -253,6 +253,35 @@ def encode_kernel_drops_what_its_sample_does_not_tell_of(patch: pytest.MonkeyPat
 
 
 @fault
+def encode_kernel_adds_the_mass_of_one_part(patch: pytest.MonkeyPatch) -> None:
+    """Of the parts of the units, each a program, the first alone counts."""
+    from lamina_kernels.sparse.encoding import candidates
+
+    whole = candidates.groups_above
+
+    def first(*given: Any, **named: Any) -> Any:
+        found = whole(*given, **named)
+        return found if found.mass is None else found._replace(mass=found.mass[:1])
+
+    patch.setattr(candidates, "groups_above", first)
+
+
+@fault
+def encoding_drops_what_its_sample_does_not_tell_of(patch: pytest.MonkeyPatch) -> None:
+    """However few of all rows reach the sample's limit, they are taken for the largest."""
+    from lamina_kernels.sparse.encoding import blocked
+
+    whole, seen = blocked.offer_all, []
+
+    def once(p: Any, *rest: Any) -> None:
+        if not any(p is other for other in seen):
+            seen.append(p)
+            whole(p, *rest)
+
+    patch.setattr(blocked, "offer_all", once)
+
+
+@fault
 def encoding_takes_a_larger_one_for_the_last(patch: pytest.MonkeyPatch) -> None:
     """What is chosen from all rows together begins too high."""
     from lamina_kernels.sparse.encoding import pool
@@ -269,8 +298,8 @@ def encode_kernel_trusts_its_sample(patch: pytest.MonkeyPatch) -> None:
     whole = candidates._largest_of
 
     def trusting(*given: Any) -> Any:
-        values, ids, again = whole(*given)
-        return values, ids, torch.zeros_like(again)
+        values, ids, again, mass = whole(*given)
+        return values, ids, torch.zeros_like(again), mass
 
     patch.setattr(candidates, "_largest_of", trusting)
 

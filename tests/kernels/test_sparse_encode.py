@@ -61,14 +61,13 @@ def test_encode(check: Callable[..., None], form: str) -> None:
     (FORMS | TRITON)[form].run(check)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_share_of_the_mass(form: str) -> None:
-    FORMS[form].run(checks.a_share_of_the_mass)
-
-
 @pytest.mark.parametrize("check", checks.OF_KERNELS, ids=lambda check: check.__name__)
 def test_kernels(check: Callable[..., None]) -> None:
     TRITON["triton"].run(check)
+
+
+def test_the_stored_product_that_a_benchmark_has_beside_encoders() -> None:
+    TRITON["triton"]._replace(op=checks.stored).run(checks.a_stored_product)
 
 
 def test_hard_ash_keeps_the_normal_tail() -> None:
@@ -97,6 +96,8 @@ def test_hard_ash_keeps_the_normal_tail() -> None:
         ("encoding_takes_what_equals_the_limit", checks.thresholds_are_not_reached_by_what_equals_them, "blocked"),
         ("encoding_boosts_nothing", checks.rare_winners_are_helped, "tiles"),
         ("encoding_weighs_negative_mass", checks.a_share_of_the_mass, "blocked"),
+        ("encode_kernel_adds_the_mass_of_one_part", checks.a_share_of_the_mass, "triton"),
+        ("encoding_drops_what_its_sample_does_not_tell_of", checks.units_that_a_sample_does_not_tell_of, "tiles"),
         ("encoding_takes_broken_rows_for_zeros", checks.what_is_not_finite_shows, "blocked"),
         ("encoding_expects_no_overflow", checks.what_is_not_finite_shows, "blocked"),
         ("encoding_counts_what_was_kept", checks.statistics_are_those_of_the_dense_matrix, "tiles"),

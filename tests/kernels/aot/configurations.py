@@ -21,7 +21,6 @@ from lamina_kernels.gram.paired import launch, problem
 from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.selection import launch as nearest
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
-from lamina_kernels.sparse.encoding.forward import groups_above_kernel
 from lamina_kernels.tiles.launch import Launch
 from lamina_kernels.tiles.rows import ceil_div
 from tests.kernels.aot import (
@@ -169,8 +168,8 @@ FAMILIES = {
         for name, main, plan in layers.launches()
     },
     "sparse_encode": {
-        name: Configuration(name, groups_above_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
-        for name, main, plan in sparse_encode.launches()
+        name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        for name, main, kernel, plan in sparse_encode.launches()
     },
     "pointwise": {
         name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)

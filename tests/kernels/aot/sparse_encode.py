@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
+from triton.runtime.jit import JITFunction
 
+from bench import stored_product
 from lamina_kernels.sparse.encoding import launch
+from lamina_kernels.sparse.encoding.forward import groups_above_kernel
 from lamina_kernels.sparse.encoding.problem import Problem
 from lamina_kernels.tiles.launch import Launch
 
 
-def encode_launch(target: str, dtype: torch.dtype, width: int, *, bias: bool = False, by: str | None = None) -> Launch:
+def encode_launch(
+    target: str,
+    dtype: torch.dtype,
+    width: int,
+    *,
+    bias: bool = False,
+    by: str | None = None,
+    mass: bool = False,
+) -> Launch:
     """Return the launch of an encoder of 2048 rows and 16,384 units that nobody ever computes with.
 
     Args:
@@ -21,19 +33,35 @@ def encode_launch(target: str, dtype: torch.dtype, width: int, *, bias: bool = F
         width: Of the rows.
         bias: Whether there is one.
         by: "shift" for limits of units, "boost" for helped winners, None for one limit a row.
+        mass: Whether positive pre-activations are summed.
     """
     x, weight = torch.zeros(2048, width, dtype=dtype), torch.zeros(16_384, width, dtype=dtype)
     p = Problem(x, weight, torch.zeros(16_384, dtype=dtype) if bias else None)
-    return launch.plan(p, torch.zeros(2048), 128, target, **({} if by is None else {by: torch.zeros(16_384)}))
+    named = {} if by is None else {by: torch.zeros(16_384)}
+    return launch.plan(p, torch.zeros(2048), 128, target, mass=mass, **named)
 
 
-def launches() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
-    """Yield names, whether `make test` compiles them, and plans."""
+def product_launch(target: str) -> Launch:
+    """Return the launch of the product alone, stored."""
+    half = torch.bfloat16
+    return stored_product.plan(torch.zeros(2048, 1024, dtype=half), torch.zeros(16_384, 1024, dtype=half), target)
+
+
+def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:
+    """Yield names, whether `make test` compiles them, kernels and plans."""
+    for name, main, plan in _encoders():
+        yield name, main, groups_above_kernel, plan
+    yield "bf16 d1024 product", False, stored_product.stored_product_kernel, product_launch
+    yield "bf16 d1024 product inner", False, stored_product.stored_product_kernel, product_launch
+
+
+def _encoders() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     half, single = torch.bfloat16, torch.float32
     yield "bf16 d1024 bias", True, partial(encode_launch, dtype=half, width=1024, bias=True)
     yield "bf16 d1024 inner", False, partial(encode_launch, dtype=half, width=1024, bias=True)
     yield "bf16 d1024", False, partial(encode_launch, dtype=half, width=1024)
     yield "bf16 d1024 bias shift", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="shift")
     yield "bf16 d1024 bias boost", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="boost")
+    yield "bf16 d1024 bias mass", False, partial(encode_launch, dtype=half, width=1024, bias=True, mass=True)
     yield "fp16 d64", False, partial(encode_launch, dtype=torch.float16, width=64)
     yield "fp32 d768 bias", False, partial(encode_launch, dtype=single, width=768, bias=True)

@@ -13,9 +13,6 @@ SHORT_RUNS = Refusal(
     ("triton",),
     "each run is a launch of its kernel; impl='blocked' takes short ones, on a GPU too",
 )
-MASS = Refusal(
-    "MassShare", ("triton",), "its kernel adds up no row of pre-activations; impl='blocked' does, on a GPU too"
-)
 POSITIVE = Refusal(
     "the statistic 'positive'",
     ("triton",),
@@ -27,7 +24,7 @@ TWICE = Refusal(
     "they are made of a block of rows at a time, and not kept; those of decode have them",
 )
 
-REFUSALS = (SHORT_RUNS, MASS, POSITIVE, TWICE)
+REFUSALS = (SHORT_RUNS, POSITIVE, TWICE)
 
 
 def refusal_of(p: Problem, rule: Rule, positive: bool) -> Refusal | None:
@@ -36,6 +33,4 @@ def refusal_of(p: Problem, rule: Rule, positive: bool) -> Refusal | None:
         return POSITIVE
     if not isinstance(rule, Largest):
         return None
-    if rule.mass:
-        return MASS
     return SHORT_RUNS if rule.groups > 1 and p.m // rule.groups < SHORTEST else None

@@ -91,9 +91,9 @@ def encode(
         select: `TopK`, `GroupTopK`, `MassShare`, `BatchTopK`, `JumpReLU`, `ReLU`, `Gated`, `KWinners` or `HardASH`.
         statistics: What to tell of each unit: `"counts"`, `"sums"`, `"positive"`.
         impl: `"reference"` holds all pre-activations and is differentiated by torch; `"blocked"` holds a tile;
-            `"triton"` needs a GPU (or `TRITON_INTERPRET=1`), and has no `MassShare`, no float64, and no runs of fewer
-            than 1,024 units. None takes `"triton"` on a GPU where it can, else `"blocked"`. Gradients of both come from
-            what was kept alone, and are the same bits in every run.
+            `"triton"` needs a GPU (or `TRITON_INTERPRET=1`), and has no float64 and no runs of fewer than 1,024 units.
+            None takes `"triton"` on a GPU where it can, else `"blocked"`. Gradients of both come from what was kept
+            alone, and are the same bits in every run.
 
     Returns:
         Codes with ascending ids, their pre-activations, statistics, and the form that ran. A row with a pre-activation

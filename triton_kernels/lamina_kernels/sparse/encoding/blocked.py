@@ -5,6 +5,8 @@ Of most tiles nothing is kept, and one comparison with a limit a row, or a unit,
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,12 @@ from lamina_kernels.sparse.encoding.best import Best, entries
 from lamina_kernels.sparse.encoding.best import largest as largest_of
 from lamina_kernels.sparse.encoding.pool import Pool
 from lamina_kernels.sparse.encoding.problem import Above, Kept, Largest, Problem, Rule, Together, poisoned
+from lamina_kernels.sparse.encoding.radix import kth_largest
 from lamina_kernels.sparse.encoding.walk import Walk
-from lamina_kernels.tiles.rows import tiles
+from lamina_kernels.tiles.rows import ceil_div, tiles
+
+SPARSE = 8
+"""Tiles, at least, of which one is sampled beforehand."""
 
 
 def keep(p: Problem, rule: Rule, *, positive: bool = False) -> Kept:
@@ -67,9 +73,31 @@ def _of_long_runs(p: Problem, rule: Largest, w: Walk) -> Kept:
 
 
 def _together(p: Problem, rule: Together, w: Walk) -> Kept:
-    pool = Pool(rule.k * p.n, p.m, torch.empty(0, dtype=p.dtype, device=p.x.device))
-    offer_all(p, pool, torch.arange(p.n, device=p.x.device), w)
-    return in_rows(p, *pool.settle())
+    like, rows = torch.empty(0, dtype=p.dtype, device=p.x.device), torch.arange(p.n, device=p.x.device)
+    count = rule.k * p.n
+    pool = Pool(count, p.m, like, limit=_sampled(p, count))
+    offer_all(p, pool, rows, w)
+    found = pool.settle()
+    if len(found[0]) < count:
+        # The sample was of larger numbers than the others are.
+        pool = Pool(count, p.m, like)
+        offer_all(p, pool, rows, Walk(p))
+        found = pool.settle()
+    return in_rows(p, *found)
+
+
+def _sampled(p: Problem, count: int) -> float:
+    """Return what more than `count` pre-activations should be above, by a tile's worth of them."""
+    row_step, unit_step = ceil_div(p.n, walk.ROWS), ceil_div(p.m, walk.COLUMNS)
+    if row_step * unit_step < SPARSE:
+        return -torch.inf
+    sampled = p.x[::row_step].to(p.dtype) @ p.weight[::unit_step].to(p.dtype).T
+    if p.bias is not None:
+        sampled += p.bias[::unit_step]
+    # As many of a sample are above it as its share, give or take their root, and a quarter for rows that differ.
+    share = 1.25 * count / (row_step * unit_step)
+    rank = min(sampled.numel(), math.ceil(share + 4 * math.sqrt(share)) + 1)
+    return float(kth_largest(sampled.nan_to_num_().flatten(), rank))
 
 
 def offer_all(p: Problem, pool: Pool, rows: Tensor, w: Walk) -> None:

@@ -53,6 +53,7 @@ def keep(p: Problem, rule: Rule) -> Kept:
 def _largest(p: Problem, rule: Largest, target: str) -> Kept:
     pre = torch.empty(p.n, rule.groups * rule.k, dtype=torch.float32, device=p.x.device)
     ids = torch.empty_like(pre, dtype=torch.int32)
+    mass = torch.empty(p.n if rule.mass else 0, dtype=torch.float32, device=p.x.device)
     length = p.m // rule.groups
     for run in range(rule.groups):
         own = slice(run * length, (run + 1) * length)
@@ -60,26 +61,31 @@ def _largest(p: Problem, rule: Largest, target: str) -> Kept:
         at = slice(run * rule.k, (run + 1) * rule.k)
         for rows in tiles(p.n, PIECE):
             piece = Problem(p.x[rows], p.weight[own], None if p.bias is None else p.bias[own])
-            values, units, again = _largest_of(piece, rule.k, boost, target)
+            values, units, again, sums = _largest_of(piece, rule, boost, target)
+            if sums is not None:
+                mass[rows] = sums.sum(0)
             again = again.nonzero()[:, 0]
             if len(again):
                 repaired = blocked.keep(Problem(piece.x[again], piece.weight, piece.bias), Largest(rule.k, boost=boost))
                 values[again], units[again] = repaired.pre, repaired.ids
             pre[rows, at], ids[rows, at] = values, units + own.start
-    return Kept(pre, ids, None, pre.new_empty(0), pre.new_empty(0))
+    return Kept(pre, ids, None, mass, pre.new_empty(0))
 
 
-def _largest_of(p: Problem, k: int, boost: Tensor | None, target: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return values and ids of the largest of some rows, and of which rows they are not known to be the largest."""
+def _largest_of(
+    p: Problem, rule: Largest, boost: Tensor | None, target: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return values and ids of the largest of some rows, of which rows they are not known to be, and the rows' sums."""
+    k = rule.k
     sampled, step = _sampled(p, boost)
     # As many of a sample reach the k-th largest as k / step, give or take their root.
     share = k / step
     rank = min(sampled.shape[1], math.ceil(share + 2 * math.sqrt(share)) + 1)
     limits = sampled.topk(rank, dim=1, sorted=False).values.amin(1)
-    found = groups_above(p, limits, 2 * rank * step, target, boost=boost)
+    found = groups_above(p, limits, 2 * rank * step, target, boost=boost, mass=rule.mass)
     if found.lists * GROUP < k:
         nothing = torch.zeros(p.n, k, device=limits.device)
-        return nothing, nothing.int(), torch.ones_like(limits, dtype=torch.bool)
+        return nothing, nothing.int(), torch.ones_like(limits, dtype=torch.bool), found.mass
     # The k largest stand in the k groups with the largest maxima. Lists are in the order of ids.
     highest = torch.where(found.there(), found.highest, -torch.inf).transpose(0, 1).flatten(1)
     best, places = largest(highest, min(k, found.lists))
@@ -88,7 +94,7 @@ def _largest_of(p: Problem, k: int, boost: Tensor | None, target: str) -> tuple[
     units = units.flatten(1).clamp(0, p.m - 1)
     scores, places = largest(values if boost is None else values * boost[units], k)
     again = (scores.amin(1) < limits) | found.full() | scores.isinf().any(1)
-    return values.gather(1, places), units.gather(1, places).int(), again
+    return values.gather(1, places), units.gather(1, places).int(), again, found.mass
 
 
 def _above(p: Problem, rule: Above, target: str) -> Kept:

@@ -22,6 +22,7 @@ def groups_above_kernel(
     groups,  # [parts, n, ROOM] int32
     highest,  # [parts, n, ROOM] float32
     values,  # [parts, n, ROOM, GROUP] float32
+    mass,  # [parts, n] float32, the sums of positive pre-activations; None if nobody asks
     n, m, parts, width,
     x_stride, weight_stride,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr, ROOM: tl.constexpr,
@@ -52,6 +53,7 @@ def groups_above_kernel(
     first = part * share
     last = tl.minimum(first + share, m)
     count = tl.zeros([ROWS], tl.int32)
+    total = tl.zeros([ROWS], tl.float32)
     for place in range(first, last, COLUMNS):
         units = place + tl.arange(0, COLUMNS)
         valid = units < last
@@ -59,6 +61,8 @@ def groups_above_kernel(
         if bias is not None:
             pre += tl.load(bias + units.to(INDEX), mask=valid, other=0.0).to(tl.float32)[None, :]
         pre = tl.where(valid[None, :], pre, NO_UNIT)
+        if mass is not None:
+            total += tl.sum(tl.maximum(pre, 0.0), 1)
         scores = pre
         if boost is not None:
             scores *= tl.load(boost + units.to(INDEX), mask=valid, other=1.0)[None, :]
@@ -82,3 +86,5 @@ def groups_above_kernel(
             tl.store(own_values + into, pre, mask=into >= 0)
             count += arrivals
     tl.store(counts + first_list + tl.arange(0, ROWS), count, mask=rows_valid)
+    if mass is not None:
+        tl.store(mass + first_list + tl.arange(0, ROWS), total, mask=rows_valid)

@@ -28,12 +28,14 @@ class Groups(NamedTuple):
         groups: [parts, n, room] int32, their numbers.
         highest: [parts, n, room], the largest of what was compared.
         values: [parts, n, room, GROUP], pre-activations.
+        mass: [parts, n], the sums of those that are positive; None if not asked for.
     """
 
     counts: Tensor
     groups: Tensor
     highest: Tensor
     values: Tensor
+    mass: Tensor | None
 
     @property
     def lists(self) -> int:
@@ -64,9 +66,10 @@ def groups_above(
     *,
     boost: Tensor | None = None,
     shift: Tensor | None = None,
+    mass: bool = False,
 ) -> Groups:
     """Return the groups in which a pre-activation, times its boost and less its shift, reaches the limit of its row."""
-    launch = plan(p, limits, expected, target, boost=boost, shift=shift)
+    launch = plan(p, limits, expected, target, boost=boost, shift=shift, mass=mass)
     run(groups_above_kernel, launch, p.x)
     return Groups(*(launch.arguments[name] for name in Groups._fields))
 
@@ -79,6 +82,7 @@ def plan(
     *,
     boost: Tensor | None = None,
     shift: Tensor | None = None,
+    mass: bool = False,
 ) -> Launch:
     """Choose tiles and grid for a target, and allocate what the kernel writes.
 
@@ -89,6 +93,7 @@ def plan(
         target: See `dispatch.target`.
         boost: [M] float32.
         shift: [M] float32.
+        mass: Whether the positive pre-activations of each row are summed.
     """
     products = accurate(target) if p.x.dtype == torch.float32 else "half"
     tile = tiling.scores(target, products, p.m)
@@ -112,6 +117,7 @@ def plan(
         "groups": torch.empty(parts, p.n, room, dtype=torch.int32, device=p.x.device),
         "highest": torch.empty(parts, p.n, room, **single),
         "values": torch.empty(parts, p.n, room, GROUP, **single),
+        "mass": torch.empty(parts, p.n, **single) if mass else None,
         "n": p.n,
         "m": p.m,
         "parts": parts,

@@ -24,14 +24,15 @@ class Pool:
         count: How many numbers, at least 1.
         width: How many columns the matrix has.
         like: Gives dtype and device of the numbers.
+        limit: Below what nothing is taken. If there are `count` numbers that are not, they are the largest of all.
     """
 
-    def __init__(self, count: int, width: int, like: Tensor) -> None:
+    def __init__(self, count: int, width: int, like: Tensor, *, limit: float = -torch.inf) -> None:
         self._count, self._width = count, width
         self._values = [like.new_empty(0)]
         self._places = [torch.empty(0, dtype=torch.int64, device=like.device)]
         self._held = 0
-        self.limit = -torch.inf
+        self.limit = limit
 
     def offer(self, tile: Tensor, rows: Tensor, first: int) -> None:
         """Take the largest numbers of a tile.
