@@ -149,9 +149,9 @@ def newer(file: Path) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_are_one_in_eight() -> Iterator[None]:
+def few_are_one_in_four() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "_SHARE", 8)
+        patch.setattr(features, "_SHARE", 4)
         yield
 
 
@@ -279,9 +279,9 @@ def test_blocks_of_any_type_keep_their_bits(run: lamina.Run, monkeypatch: pytest
     rows = indexed(run).rows(SITE, features=[5, 0, 1])
     with monkeypatch.context() as patch:
         patch.setattr(ChosenUnits, "_keep", None)
-        rows.gather(range(36))  # so many cost as much as all units by the index: three features of 40, eightfold
+        rows.gather(range(20))  # less than all units by the index: one in eight of all, times four
         with pytest.raises(TypeError):
-            rows.gather([0])
+            rows.gather(range(20))
         rows = indexed(run).rows(SITE, features=[5, 0, 1])
         patch.setattr(os, "getpid", lambda: 0)  # a fork
         rows.gather(range(60))
@@ -329,6 +329,15 @@ def test_what_is_indexed_is_not_scanned(run: lamina.Run, monkeypatch: pytest.Mon
         assert run.coactivations(SITE, [(1, 7)]).collect()["expected"].item() > 0
         with pytest.raises(AssertionError, match="scanned"):
             run.features(SITE).filter(pl.col("feature") > 7).collect()
+        # one feature of forty is few, but a ninth of the units
+        patch.setattr(features, "_SHARE", 16)
+        assert run.features(SITE).filter(pl.col("feature") == 0).collect().is_empty()
+        with pytest.raises(AssertionError, match="scanned"):
+            run.features(SITE).filter(pl.col("feature") == 1).collect()
+        patch.setattr(features, "_SHARE", 4)
+        patch.setattr(features, "_MOST_FOUND", 299)
+        with pytest.raises(AssertionError, match="scanned"):
+            run.features(SITE).filter(pl.col("feature") == 1).collect()
 
 
 def test_rows_of_a_segment_that_is_open_are_scanned(run: lamina.Run) -> None:

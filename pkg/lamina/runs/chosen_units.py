@@ -51,7 +51,7 @@ class ChosenUnits:
         if self._kept is None and os.getpid() == self._process:
             with self._lock:
                 if self._left is None:
-                    self._left = self._codes.break_even(self.features.size)
+                    self._left = self._codes.break_even(self.features)
                 self._left -= rows
                 if self._left < 0 and self._kept is None:
                     self._keep()

@@ -47,9 +47,11 @@ _PLANS = 16
 _MOST_REMEMBERED = 1 << 20
 """The most features of a frame that remembers plans: they name those that are wanted."""
 _SHARE = 16
-"""Where more than one in so many features is wanted, codes are scanned: putting in order what indexes say is slower.
+"""Where more than one in so many units is wanted, codes are scanned: putting in order what indexes say is slower.
 
 Measured with 65,536 features and 64 of them active a row."""
+_MOST_FOUND = 1 << 23
+"""The most units that are taken from indexes at once, some 600 MB; a scan takes no memory for them."""
 
 
 class Plan(NamedTuple):
@@ -59,6 +61,20 @@ class Plan(NamedTuple):
     features: np.ndarray | None
     late: pl.Expr | None
     late_names: frozenset[str]
+
+
+class Expected(NamedTuple):
+    """How many units are to be found among so many of so many rows, as far as there are indexes; and the other rows."""
+
+    found: float
+    units: int
+    rows: int
+    unknown: int
+
+    @property
+    def are_few(self) -> bool:
+        """Whether reading them is less than scanning all, and fits memory."""
+        return self.found <= _MOST_FOUND and _SHARE * self.found <= self.units
 
 
 class Features:
@@ -86,6 +102,7 @@ class Features:
         self._columns = {"row": pl.Int64(), **columns}
         self._units = {"feature": pl.Int64(), "value": value}
         self._plans = Memory[Plan](_PLANS)
+        self._counts: np.ndarray | None = None
         self._told: set[str] = set()
 
     @property
@@ -129,12 +146,34 @@ class Features:
         _, units = self.units_of(groups[back], positions[back], mask, None, names.size * self.width + 1)
         return units["at"].to_numpy(), units["feature"].to_numpy(), units["value"].to_numpy()
 
-    def break_even(self, features: int) -> float:
-        """How many rows may be scanned before reading all units of so many features by the indexes would be less."""
-        known, rest = 0, 0
-        for _, rows, _, state in _core.feature_indexes(self.snapshot, self.site):
-            known, rest = (known + rows, rest) if state == "ready" else (known, rest + rows)
-        return rest + known * _SHARE * features / self.width if known and _SHARE * features <= self.width else math.inf
+    def break_even(self, features: np.ndarray) -> float:
+        """How many rows may be scanned before reading all units of some features by the indexes would be less."""
+        expected = self._expected(features)
+        if not expected.units or not expected.are_few:
+            return math.inf
+        return expected.unknown + _SHARE * expected.found / expected.units * expected.rows
+
+    def _expected(self, features: np.ndarray) -> Expected:
+        """What indexes hold of some features: counted, unless it is few in any case.
+
+        Where an index is missing or a row is hidden counting would be a scan: then what so many features have on
+        average.
+        """
+        segments = _core.feature_indexes(self.snapshot, self.site)
+        known = [segment for segment in segments if segment[-1] == "ready"]
+        rows, units = sum(rows for _, rows, *_ in known), sum(units for _, _, units, _ in known)
+        unknown = sum(rows for _, rows, *_ in segments) - rows
+        sure = unknown or Expected(features.size * rows, units, rows, 0).are_few
+        if self._counts is None and not sure and not self._hides:
+            stats = pl.DataFrame(_core.feature_stats(self.snapshot, self.site, available_threads()))
+            self._counts = stats["count"].to_numpy()
+        found = units * features.size / self.width if self._counts is None else self._counts[features].sum()
+        return Expected(found, units, rows, unknown)
+
+    @cached_property
+    def _hides(self) -> bool:
+        """Whether rows that have codes are hidden, or show others."""
+        return any(self.scan.cells.hidden(group.number, self.site) is not None for group in self.scan.holding)
 
     def tell_of_indexes(self, found: Indexed | None = None) -> None:
         """Warns, once of each, of indexes that cannot be used, unless these answered for all groups."""
@@ -191,7 +230,7 @@ class Features:
 
     def indexed(self, features: np.ndarray | None) -> Indexed | None:
         """What the indexes say of some features, of all for None; None where the codes are to be scanned."""
-        if features is None or _SHARE * features.size > self.width:
+        if features is None or not self._expected(features).are_few:
             return None
         found = Indexed(*_core.indexed_units(self.snapshot, self.site, features.view(np.uint8), available_threads()))
         self.tell_of_indexes(found)
