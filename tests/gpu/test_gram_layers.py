@@ -1,4 +1,4 @@
-"""CKA of many layers on a GPU: the checks of tests/kernels, and operands that the interpreter cannot show."""
+"""CKA of many layers and its gradients on a GPU: the checks of tests/kernels, and what the interpreter cannot show."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from tests.kernels.hsic_checks import normal
 pytestmark = pytest.mark.gpu
 
 TRITON = Form(cka_matrix, "triton", {}, "cuda")
+_GRAM = "lamina_kernels.gram.dependence"
 SETTINGS = pytest.mark.parametrize(
-    "settings", [{}, {"lamina_kernels.gram.dependence.launch.SIDE": 1}], ids=["whole", "loop"]
+    "settings",
+    [{f"{_GRAM}.backward_launch.PART": 1}, {f"{_GRAM}.launch.SIDE": 1, f"{_GRAM}.backward_launch.ROOMS": 1}],
+    ids=["whole", "loop"],
 )
 
 
@@ -27,6 +30,13 @@ def test_errs_at_most_twice_as_much_as_plain_torch(case: tuple[Any, ...], settin
     # Tensor cores cut digits off when they add: ten times is what the tests of PyTorch's FlexAttention allow float32.
     times = 10 if case[1] == torch.float32 else 2
     TRITON._replace(settings=settings).run(checks.errs_at_most_twice_as_much_as_plain_torch, *case, times)
+
+
+@SETTINGS
+@pytest.mark.parametrize("case", checks.GRADIENT_CASES, ids=str)
+def test_gradients_err_at_most_three_times_as_much(case: tuple[Any, ...], settings: dict[str, Any]) -> None:
+    times = 10 if case[1] == torch.float32 else 3
+    TRITON._replace(settings=settings).run(checks.gradients_err_at_most_three_times_as_much, *case, times)
 
 
 @pytest.mark.parametrize("case", checks.CASES[1:4], ids=str)
@@ -54,8 +64,8 @@ def test_the_default_is_triton_but_for_dot_products_large_groups_and_double(capl
 
 def test_memory_does_not_grow_with_the_pairs() -> None:
     # The matrices of 30,000 rows would take 14 GB.
-    rows = [normal(30_000, 16, seed=seed).to(torch.bfloat16).cuda() for seed in range(8)]
+    rows = [normal(30_000, 16, seed=seed).to(torch.bfloat16).cuda().requires_grad_() for seed in range(8)]
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    cka_matrix(rows, kernel=RBF(4.0), impl="triton")
+    cka_matrix(rows, kernel=RBF(4.0), impl="triton").value[0].sum().backward()
     assert torch.cuda.max_memory_allocated() - before < 512 * 2**20

@@ -1,21 +1,36 @@
 """What holds for CKA of many layers by the Triton kernel, in the interpreter or on a GPU.
 
 The truth is the form `reference` in float64, of the same rounded numbers. The error rule: at most twice the error of
-plain torch in single precision, the form `blocked`, or of matrices of kernel values in half precision, and what
-rounding the result costs.
+plain torch in single precision, the form `blocked` (of gradients three times), or of matrices of kernel values in half
+precision, and what rounding the result costs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram import RBF, CkaMatrix, Cosine, Distance, Kernel, Laplace, Linear, Pointwise, cka_matrix, hsic
+from lamina_kernels.gram import (
+    RBF,
+    CkaMatrix,
+    Cosine,
+    Distance,
+    Kernel,
+    Laplace,
+    Linear,
+    Matern,
+    Pointwise,
+    Polynomial,
+    RationalQuadratic,
+    cka_matrix,
+    hsic,
+)
 from tests.kernels import layers_faults as layers_faults  # known where checks run
 from tests.kernels.gram_checks import within
 from tests.kernels.hsic_checks import normal, poisoned
@@ -131,26 +146,120 @@ def one_row_alone_has_no_variance(cka: Cka) -> None:
     assert not cka([torch.ones(1, 3)] * 2, kernel=RBF(1.0), biased=True).hsic.any()
 
 
-def gradients_are_those_of_tiles(cka: Cka) -> None:
+# n, dtype, kernels, groups, biased
+GRADIENT_CASES: list[tuple[Any, ...]] = [
+    (70, torch.float32, "bandwidths", "none", False),
+    (70, torch.float32, "trees", "of many sizes", False),
+    (70, torch.float16, "bandwidths", "of one size", False),
+    (66, torch.float16, "trees", "none", True),
+    (66, torch.float32, "roots", "none", True),
+]
+
+
+def with_numbers(name: str, dtype: torch.dtype) -> tuple[list[Kernel], list[Tensor]]:
+    """Kernels of all kinds of bases, and their hyperparameters, which have gradients."""
+    b, c = (torch.tensor(value, dtype=dtype, requires_grad=True) for value in (5.0, 0.7))
+    each = torch.linspace(4.0, 7.0, WIDTHS[1], dtype=dtype, requires_grad=True)
+    kernels: dict[str, list[Kernel]] = {
+        "bandwidths": [RBF(b), RBF(each), Linear()],
+        "trees": [Linear() + Laplace(b, norm=1), RationalQuadratic(b, alpha=c) * Cosine(), Polynomial(2, coef0=c)],
+        "roots": [Laplace(b), Distance(3), Matern(b, nu=1.5) + RBF(b)],
+    }
+    numbers = {"bandwidths": [b, each], "trees": [b, c], "roots": [b]}
+    return kernels[name], numbers[name]
+
+
+def gradients_of(cka: Cka, rows: Sequence[Tensor], name: str, **options: Any) -> list[Tensor]:
+    """The gradients of a sum of all values of CKA by rows and hyperparameters."""
+    held = [each.detach().requires_grad_() for each in rows]
+    kernels, numbers = with_numbers(name, torch.float64 if rows[0].dtype == torch.float64 else torch.float32)
+    value = cka(held, kernel=kernels[: len(rows)], **options).value
+    loss = (value * normal(len(rows), len(rows), seed=9).double()).sum()
+    with poisoned():
+        return list(torch.autograd.grad(loss, held + numbers))
+
+
+def gradients_err_at_most_three_times_as_much(
+    cka: Cka, n: int, dtype: torch.dtype, name: str, groups: str, biased: bool, times: float = 3
+) -> None:
+    rows, options = layers(n, dtype), {"groups": groups_of(n, groups), "biased": biased}
+    found = gradients_of(cka, rows, name, **options)
+    forms = (partial(cka_matrix, impl="blocked"), torch.float32), (partial(cka_matrix, impl="reference"), torch.float64)
+    plain, truth = (gradients_of(form, [each.to(kept) for each in rows], name, **options) for form, kept in forms)
+    for value, other, exact in zip(found, plain, truth, strict=True):
+        # Hyperparameters of rows in half precision are sums over rounded numbers.
+        within(value.to(dtype), exact, other.to(dtype), times)
+
+
+def gradients_are_the_same_bits_every_time(cka: Cka) -> None:
+    rows = layers(70, torch.float32, 2)
+    found, again = (gradients_of(cka, rows, "roots") for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+def gradients_far_from_zero_keep_their_digits(cka: Cka) -> None:
+    """Rows with the mean 1000 and kernel values that hardly vary: only their differences have gradients."""
+    rows = [each + 1000 for each in layers(70, torch.float32, 2)]
     made = []
-    for run in (cka, cka_matrix):
-        x, y, _ = (each.requires_grad_() for each in layers(40, torch.float32))
-        bandwidth = torch.tensor(4.0, requires_grad=True)
-        value = run([x, y], kernel=RBF(bandwidth), groups=groups_of(40, "of one size")).value
-        made.append(torch.autograd.grad(value[0, 1], [x, y, bandwidth]))
-    for one, other in zip(*made, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))
+    for run, dtype in ((cka, torch.float32), (partial(cka_matrix, impl="reference"), torch.float64)):
+        held = [each.to(dtype).requires_grad_() for each in rows]
+        value = run(held, kernel=[RBF(100.0), Linear()]).value
+        made.append(torch.autograd.grad(value[0, 1], held))
+    for one, exact in zip(*made, strict=True):
+        torch.testing.assert_close(one.double(), exact, rtol=0, atol=5e-3 * exact.abs().max().item())
 
 
-def it_is_one_launch(cka: Cka) -> None:
-    from lamina_kernels.gram.dependence import launch
+def torch_finds_the_operators_in_order(cka: Cka) -> None:
+    """Schemas and fake tensors of both passes; and they compile without a break."""
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._functorch._aot_autograd.utils import make_boxed_func
+
+    from lamina_kernels.gram.dependence import layers as made
+    from lamina_kernels.gram.dependence import op
+    from lamina_kernels.gram.dependence.blocked import shapes
+
+    x, y, _ = (each.requires_grad_() for each in layers(9, torch.float32))
+    gathered = made.gather(
+        "",
+        {"x": x, "y": y},
+        [RBF(1.0), Laplace(1.0)],
+        left=1,
+        own=True,
+        groups=torch.arange(9) // 2,
+        biased=False,
+        precision=None,
+    )
+    arguments = op._flat(gathered)
+    given = [normal(math.prod(shape), seed=5).double().view(shape) for shape in shapes(gathered)]
+    tests = ("test_schema", "test_faketensor")
+    with torch.no_grad():
+        torch.library.opcheck(op._sums, (*arguments, "triton"), test_utils=tests)
+        torch.library.opcheck(op._backward, (*arguments, normal(2, 9, seed=6), *given, "triton"), test_utils=tests)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return cka([x, y], kernel=RBF(3.0)).value[0, 1]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=lambda g, _: make_boxed_func(g)))
+    torch.testing.assert_close(*(torch.autograd.grad(f(x, y), (x, y)) for f in (compiled, loss)))
+
+
+def each_pass_is_one_launch(cka: Cka) -> None:
+    """But of a function of a user's own, whose gradients are those of `blocked`."""
+    from lamina_kernels.gram.dependence import backward_launch, launch
 
     launched: list[str] = []
-    whole = launch.run
+
+    def counting(whole: Callable[..., None]) -> Callable[..., None]:
+        return lambda kernel, *rest: (launched.append(kernel.fn.__name__), whole(kernel, *rest))[1]
+
+    rows = [each.requires_grad_() for each in layers(40, torch.float32)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "run", lambda kernel, *rest: (launched.append(kernel.fn.__name__), whole(kernel, *rest)))
-        cka(layers(40, torch.float32), kernel=KERNELS["distances"])
-    assert launched == ["layers_kernel"]
+        for place in (launch, backward_launch):
+            patch.setattr(place, "run", counting(place.run))
+        torch.autograd.grad(cka(rows, kernel=KERNELS["distances"]).value[0, 1], rows)
+        torch.autograd.grad(cka(rows[:1], kernel=TANIMOTO).hsic.sum(), rows[:1])
+    assert launched == ["layers_kernel", "layers_gradients_kernel", "layers_kernel"]
 
 
 def refusals(cka: Cka) -> None:
@@ -171,7 +280,9 @@ CHECKS = [
     a_broken_row_breaks_its_own_layer,
     four_rows_have_their_covariance,
     one_row_alone_has_no_variance,
-    gradients_are_those_of_tiles,
-    it_is_one_launch,
+    gradients_are_the_same_bits_every_time,
+    gradients_far_from_zero_keep_their_digits,
+    torch_finds_the_operators_in_order,
+    each_pass_is_one_launch,
     refusals,
 ]

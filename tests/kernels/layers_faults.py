@@ -1,4 +1,4 @@
-"""Named faults of the Triton kernel of sums for any two of many kernels."""
+"""Named faults of the Triton kernels of sums for any two of many kernels, and of their gradients."""
 
 from __future__ import annotations
 
@@ -81,3 +81,99 @@ def layers_kernel_orders_layers_anew(patch: pytest.MonkeyPatch) -> None:
 
     whole = launch.plan
     patch.setattr(launch, "plan", lambda *given: (whole(*given)[0], sorted(whole(*given)[1])))
+
+
+def _gradients(patch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace arguments of the launch of gradients."""
+    from lamina_kernels.gram.dependence import backward_launch
+
+    whole = backward_launch.plan
+
+    def plan(*given: Any) -> Any:
+        made, packed = whole(*given)
+        return made._replace(arguments=made.arguments | change(made.arguments)), packed
+
+    patch.setattr(backward_launch, "plan", plan)
+
+
+def _after(patch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> None:
+    """Change what the kernel of gradients has written, kind by kind."""
+    from lamina_kernels.gram.dependence import backward_launch
+
+    whole = backward_launch.run
+
+    def run(kernel: Any, planned: Any, like: Any) -> None:
+        whole(kernel, planned, like)
+        for made in planned.arguments["made"]:
+            change(made)
+
+    patch.setattr(backward_launch, "run", run)
+
+
+@fault
+def layers_gradients_skip_an_item(patch: pytest.MonkeyPatch) -> None:
+    """The last block of rows, or part of the columns, is nobody's."""
+    _gradients(patch, lambda arguments: {"items": arguments["items"] - 1})
+
+
+@fault
+def layers_gradients_keep_the_diagonal(patch: pytest.MonkeyPatch) -> None:
+    """Pairs of a row with itself have gradients."""
+    _gradients(patch, lambda arguments: {"DIAGONAL": True})
+
+
+@fault
+def layers_gradients_forget_row_sums(patch: pytest.MonkeyPatch) -> None:
+    """Row sums are taken for constants."""
+    _gradients(patch, lambda arguments: {"by_rows": 0 * arguments["by_rows"]})
+
+
+@fault
+def layers_gradients_forget_triples(patch: pytest.MonkeyPatch) -> None:
+    """Sums of a row over groups are taken for constants."""
+    _gradients(patch, lambda arguments: {"triples": 0 * arguments["triples"]})
+
+
+@fault
+def layers_gradients_forget_cells(patch: pytest.MonkeyPatch) -> None:
+    """Sums of two groups are taken for constants."""
+    _gradients(patch, lambda arguments: {"cells": 0 * arguments["cells"]})
+
+
+@fault
+def layers_gradients_take_groups_for_equal(patch: pytest.MonkeyPatch) -> None:
+    """Pairs count alike, whatever the sizes of their groups."""
+    _gradients(patch, lambda arguments: {"of_rows": None})
+
+
+@fault
+def layers_gradients_center_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Gradients are made of kernel values as they are."""
+    _gradients(patch, lambda arguments: {"centers": 0 * arguments["centers"]})
+
+
+@fault
+def layers_gradients_mix_other_layers(patch: pytest.MonkeyPatch) -> None:
+    """A layer's gradient is made of others' values than its own."""
+    _gradients(patch, lambda arguments: {"pairs": arguments["pairs"].roll(1, 0)})
+
+
+@fault
+def layers_gradients_take_the_first_part(patch: pytest.MonkeyPatch) -> None:
+    """Of the parts of the columns, the first alone counts."""
+
+    def change(made: Any) -> None:
+        for part in made.rows:
+            part[1:] = 0
+
+    _after(patch, change)
+
+
+@fault
+def layers_gradients_count_pairs_twice(patch: pytest.MonkeyPatch) -> None:
+    """Hyperparameters have the gradient of each pair and of its mirror image."""
+
+    def change(made: Any) -> None:
+        made.parameters.mul_(2)
+
+    _after(patch, change)

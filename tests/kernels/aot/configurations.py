@@ -15,6 +15,7 @@ from lamina_kernels.attention.top import attention_top_kernel
 from lamina_kernels.gram import RBF, Linear, distances
 from lamina_kernels.gram.counting import launch as counts
 from lamina_kernels.gram.counting.forward import counts_kernel
+from lamina_kernels.gram.dependence.backward import layers_gradients_kernel
 from lamina_kernels.gram.dependence.forward import layers_kernel
 from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.paired import launch, problem
@@ -166,6 +167,12 @@ FAMILIES = {
     "layers": {
         name: Configuration(name, layers_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=name not in layers.OTHERWISE)
         for name, main, plan in layers.launches()
+    },
+    "layers_gradients": {
+        name: Configuration(
+            name, layers_gradients_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=name not in layers.OTHERWISE
+        )
+        for name, main, plan in layers.gradients()
     },
     "sparse_encode": {
         name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)

@@ -1,4 +1,4 @@
-"""The launches of sums for any two of many kernels that are compiled ahead of time.
+"""The launches of sums for any two of many kernels, and of their gradients, that are compiled ahead of time.
 
 The product of 32 layers with each other is too small for the newest matrix instructions: those stand beside older ones.
 """
@@ -11,6 +11,8 @@ from functools import partial
 import torch
 
 from lamina_kernels.gram import RBF, Kernel, Laplace, Linear
+from lamina_kernels.gram.dependence import backward_launch
+from lamina_kernels.gram.dependence.blocked import Found, shapes
 from lamina_kernels.gram.dependence.launch import plan
 from lamina_kernels.gram.dependence.layers import gather
 from lamina_kernels.tiles.launch import Launch
@@ -26,11 +28,16 @@ def launch(
     *,
     dtype: torch.dtype = torch.bfloat16,
     groups: torch.Tensor | None = None,
+    gradients: bool = False,
 ) -> Launch:
-    """Return the launch over 1024 rows that nobody ever computes with."""
+    """Return the launch over 1024 rows that nobody ever computes with, or that of their gradients."""
     rows = {str(number): torch.zeros(1024, width, dtype=dtype) for number in range(len(kernels))}
     layers = gather("", rows, kernels, left=len(rows), own=True, groups=groups, biased=False, precision=None)
-    return plan(layers, torch.zeros(len(layers), 1024), target)[0]
+    centers = torch.zeros(len(layers), 1024)
+    if gradients:
+        given = Found(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes(layers)))
+        return backward_launch.plan(layers, centers, given, target)[0]
+    return plan(layers, centers, target)[0]
 
 
 def launches() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
@@ -42,3 +49,17 @@ def launches() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     yield "fp32 d64 rbf 8 layers", False, partial(launch, width=64, kernels=many[:8], dtype=torch.float32)
     mixed = [Linear(), Laplace(1.0)]
     yield "fp32 d64 linear laplace", False, partial(launch, width=64, kernels=mixed, dtype=torch.float32)
+
+
+def gradients() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
+    """Name the launches of gradients, likewise."""
+    of, two, single = partial(launch, gradients=True), [RBF(1.0)] * 2, torch.float32
+    yield "bf16 d64 rbf 2 layers", True, partial(of, width=64, kernels=two)
+    groups = (torch.arange(1024) ** 2 // 8192) % 100
+    yield "bf16 d64 rbf 2 layers groups", False, partial(of, width=64, kernels=two, groups=groups)
+    yield "bf16 d768 rbf 32 layers", False, partial(of, width=768, kernels=[RBF(1.0)] * 32)
+    yield "fp32 d64 rbf 2 layers", False, partial(of, width=64, kernels=two, dtype=single)
+    mixed = [Linear(), Laplace(1.0)]
+    yield "fp32 d64 linear laplace", False, partial(of, width=64, kernels=mixed, dtype=single)
+    norm = [Laplace(1.0, norm=1), RBF(1.0)]
+    yield "bf16 d64 norm 1 rbf", False, partial(of, width=64, kernels=norm)

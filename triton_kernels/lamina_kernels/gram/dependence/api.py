@@ -63,8 +63,8 @@ def hsic(
             row is a group.
         biased: See above; without groups.
         precision: As of `product`.
-        impl: As of `product`; the gradients of `"triton"` are those of `"blocked"`. On a GPU that runs too where two
-            dot products take fewer operations, and for groups of more than 64 rows.
+        impl: As of `product`. On a GPU `"blocked"` runs too where two dot products take fewer operations, for groups of
+            more than 64 rows, and for the gradients of a `Pointwise` kernel and of those beside it.
 
     Returns:
         A number, float64.
@@ -77,9 +77,9 @@ def hsic(
             `"reference"`.
 
     Cost:
-        n² (dx + dy) operations, and n² / 2 values of each kernel; twice that backward. Two dot products take 2 n dx dy
-        operations where that is less. Memory O(n (dx + dy)), and two tiles of 512 x 512, or of the largest group; of
-        `"triton"` as of `cka_matrix`.
+        n² (dx + dy) operations, and n² / 2 values of each kernel; twice that backward, in `"triton"` 6 times the
+        operations and 4 times the values. Two dot products take 2 n dx dy operations where that is less. Memory
+        O(n (dx + dy)), and two tiles of 512 x 512, or of the largest group; of `"triton"` as of `cka_matrix`.
 
     Source:
         Gretton, Bousquet, Smola, Schölkopf, Measuring Statistical Dependence with Hilbert-Schmidt Norms, 2005; Song et
@@ -137,7 +137,8 @@ def cka_matrix(
         products without groups take 2 n d² operations for each two instead, where that is less. Memory: the rows, and
         2^22 numbers of tiles (tiles of the largest group, if that is more), or the products of features; of `"triton"`
         the rows once more, 21 sums of each row and layer in float64, and of 210 programs a tile of 64 x 64 of each
-        layer, with groups four: 55 MB for 32 layers in bfloat16.
+        layer, with groups four: 55 MB for 32 layers in bfloat16. Its backward pass, as of `hsic` and n² L M operations
+        more: the rows twice, in float32 once, and of 264 programs a tile of each layer and one more: 71 MB.
 
     Source:
         Kornblith, Norouzi, Lee, Hinton, Similarity of Neural Network Representations Revisited, 2019.

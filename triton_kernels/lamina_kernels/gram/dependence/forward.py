@@ -6,46 +6,22 @@ loads them as vectors, whose product with each other is what any two kernels hav
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import triton
 import triton.language as tl
 
 from lamina_kernels.gram import tree
-from lamina_kernels.gram.operands import Base
-from lamina_kernels.gram.tile import At, numbers_of, products_of, rows_of, values
+from lamina_kernels.gram.dependence.tile import add, block, centered, spot
 from lamina_kernels.tiles.dot import dot, dot_rows, rounded_for, weights_as
 from lamina_kernels.tiles.load import INDEX
-
-# Sums of a tile are float32; those over tiles are kept in this dtype.
-ACROSS_TILES = tl.constexpr(tl.float64)
-
-
-class Kind(NamedTuple):
-    """Representations that run the same code.
-
-    Attributes:
-        bases: The bases of all of them, side by side; y is x.
-        spans: [members, bases, 2] int64: the first column of each, and how many; multiples of 16.
-        parameters: [members, leaves, 2] float32.
-        first: The number of the first member.
-        members: How many there are.
-    """
-
-    bases: Any
-    spans: Any
-    parameters: Any
-    first: Any
-    members: Any
 
 
 @triton.jit(do_not_specialize=["n", "groups", "layers", "blocks", "across", "span", "squares"])
 def layers_kernel(
     kinds,  # a tuple of Kind
     centers,  # [layers, n] float32: taken away from the values of each row and of each column
-    ids,  # [n] int64 ascending, the group of each row; None without groups
+    ids,  # [n] int32 ascending, the group of each row; None without groups
     of_rows, of_groups,  # [n], [groups] float32: sizes of groups; None unless they differ
-    starts,  # [blocks + 1] int64, the rows where blocks of whole groups start; None for every ROWS rows
+    starts,  # [blocks + 1] int32, the rows where blocks of whole groups start; None for every ROWS rows
     corners,  # [programs, 2] int32: which blocks of rows a program has, and which of columns, not before them
     room,  # [programs, 1 or with groups 4, layers, ROWS * ROWS]
     pairs, triples, cells,  # [programs, layers, layers] float64, zeros; the last two None without groups
@@ -69,49 +45,34 @@ def layers_kernel(
     total = program * layers * layers
     flat = tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     for a in range(upper * span, tl.minimum((upper + 1) * span, blocks)):
-        first_row, last_row = _block(starts, a, n, ROWS)  # pyright: ignore[reportGeneralTypeIssues]
-        rows = first_row + tl.arange(0, ROWS)
-        rows_valid = rows < last_row
+        first_row, last_row = block(starts, a, n, ROWS)  # pyright: ignore[reportGeneralTypeIssues]
         for b in range(tl.maximum(a, left * span), tl.minimum((left + 1) * span, blocks)):
-            first_column, last_column = _block(starts, b, n, COLUMNS)  # pyright: ignore[reportGeneralTypeIssues]
-            columns = first_column + tl.arange(0, COLUMNS)
-            columns_valid = columns < last_column
-            at = At(rows, rows_valid, columns, columns_valid, first_column)
-            itself = rows[:, None] == columns[None, :]
-            counts = rows_valid[:, None] & columns_valid[None, :]
+            first_column, last_column = block(starts, b, n, COLUMNS)  # pyright: ignore[reportGeneralTypeIssues]
+            where = spot(starts, ids, a, b, n, room, DIAGONAL, ROWS, COLUMNS)
+            rows, rows_valid, columns, columns_valid, _ = where.at
+            rows_in, columns_in = where.rows_in, where.columns_in
+            first_group, other_group = where.first_group, where.other_group
             mirrored = b > a
-            if GROUPED:
-                row_ids = tl.load(ids + rows, mask=rows_valid, other=-1)
-                column_ids = tl.load(ids + columns, mask=columns_valid, other=-1)
-                first_group, other_group = tl.load(ids + first_row), tl.load(ids + first_column)
-                rows_in = _members(row_ids, first_group, room)
-                columns_in = _members(column_ids, other_group, room)
-                counts = counts & (row_ids[:, None] != column_ids[None, :])
-            elif not DIAGONAL:
-                counts = counts & (rows[:, None] != columns[None, :])
 
             for KIND in tl.static_range(tree.parts(CODES)):  # pyright: ignore[reportGeneralTypeIssues]
                 kind = kinds[KIND]
                 for member in range(kind.members):
-                    k = _values(
-                        kind, tl.cast(member, INDEX), at, itself, n,
+                    layer = tl.cast(kind.first + member, INDEX)
+                    k = centered(
+                        kind, tl.cast(member, INDEX), centers, where, n,
                         tree.part(CODES, KIND), tree.part(BASES, KIND), tree.part(PRECISIONS, KIND),
                     )  # fmt: skip
-                    layer = tl.cast(kind.first + member, INDEX)
-                    of_row = tl.load(centers + layer * n + rows, mask=rows_valid, other=0.0)
-                    of_column = tl.load(centers + layer * n + columns, mask=columns_valid, other=0.0)
-                    k = tl.where(counts, k - (of_row[:, None] + of_column[None, :]), 0.0)
                     tl.store(own + layer * SIZE + flat, rounded_for(k, PRECISION))
                     # Sums over columns behind, and over rows before: another program, another place.
                     here = (left.to(INDEX) * layers + layer) * n
                     there = (tl.where(upper == left, across, upper).to(INDEX) * layers + layer) * n
-                    _add(sums + here + rows, tl.sum(k, 1), rows_valid)
-                    _add(sums + there + columns, tl.sum(k, 0), columns_valid & mirrored)
+                    add(sums + here + rows, tl.sum(k, 1), rows_valid)
+                    add(sums + there + columns, tl.sum(k, 0), columns_valid & mirrored)
                     if UNEQUAL:
                         u = tl.load(of_rows + rows, mask=rows_valid, other=0.0)
                         v = tl.load(of_rows + columns, mask=columns_valid, other=0.0)
-                        _add(weighted + here + rows, tl.sum(k * v[None, :], 1), rows_valid)
-                        _add(weighted + there + columns, tl.sum(k * u[:, None], 0), columns_valid & mirrored)
+                        add(weighted + here + rows, tl.sum(k * v[None, :], 1), rows_valid)
+                        add(weighted + there + columns, tl.sum(k * u[:, None], 0), columns_valid & mirrored)
                     if GROUPED:
                         none = tl.zeros([ROWS, COLUMNS], tl.float32)
                         tile = rounded_for(weights_as(k, columns_in), PRECISION)
@@ -165,51 +126,6 @@ def layers_kernel(
 
 
 @triton.jit
-def _block(starts, number, n, ROWS: tl.constexpr):
-    """Return the first row of a block, and the one behind its last."""
-    if starts is None:
-        first = tl.cast(number, INDEX) * ROWS  # pyright: ignore[reportArgumentType]
-        return first, tl.minimum(first + ROWS, n)
-    else:
-        return tl.load(starts + number), tl.load(starts + number + 1)
-
-
-@triton.jit
-def _members(ids, first, room):
-    """Return which rows are in which of the groups from the first on, [R, R], as what a room holds."""
-    here = (ids - first)[:, None] == tl.arange(0, ids.shape[0])[None, :]
-    return here.to(room.dtype.element_ty)
-
-
-@triton.jit
-def _values(kind, member, at, itself, n, CODE: tl.constexpr, BASES: tl.constexpr, PRECISION: tl.constexpr):
-    """Return a tile of the kernel values of one member of a kind."""
-    bases = ()
-    for number in tl.static_range(tree.bases(BASES)):  # pyright: ignore[reportGeneralTypeIssues]
-        base = kind.bases[number]
-        span = kind.spans + (member * tree.bases(BASES) + number) * 2
-        x = base.x + tl.multiple_of(tl.load(span), 16) * base.x_column
-        norms = base.x_norms
-        if norms is not None:
-            norms = norms + member * n
-        width = tl.multiple_of(tl.load(span + 1), 16)
-        own = Base(
-            x, x, norms, norms, base.x_row, base.x_column, base.x_row, base.x_column, width, base.function
-        )  # fmt: skip
-        bases = bases + (own,)  # noqa: RUF005
-    numbers = numbers_of(kind.parameters + member * 2 * tree.leaves(CODE), CODE)
-    left = rows_of(bases, at.rows, at.rows_valid, BASES)
-    products = products_of(bases, left, at, itself, BASES, PRECISION)
-    return values(products, bases, numbers, at, itself, CODE, BASES)
-
-
-@triton.jit
-def _add(into, part, valid):
-    """Add what a tile has to sums in memory that the program owns."""
-    tl.store(into, tl.load(into, mask=valid, other=0.0) + part.to(ACROSS_TILES), mask=valid)
-
-
-@triton.jit
 def _multiply(
     room, out, factor, x_sizes, x_count, y_sizes, y_count, n, squares, layers,
     WEIGHTS: tl.constexpr, SIZE: tl.constexpr, COLUMNS: tl.constexpr, LAYERS: tl.constexpr, CHUNK: tl.constexpr,
@@ -240,4 +156,4 @@ def _multiply(
                 product = dot_rows(a, b, product, PRECISION)
             into = out + above[:, None] * layers + beside[None, :]
             inside = (above < layers)[:, None] & (beside < layers)[None, :]
-            _add(into, product * factor, inside)
+            add(into, product * factor, inside)

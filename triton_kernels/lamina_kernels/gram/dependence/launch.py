@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram.dependence.blocked import Found, whole_groups
-from lamina_kernels.gram.dependence.forward import Kind, layers_kernel
+from lamina_kernels.gram.dependence.forward import layers_kernel
 from lamina_kernels.gram.dependence.layers import TILE, Layers
-from lamina_kernels.gram.dependence.packing import pack, room_of
+from lamina_kernels.gram.dependence.packing import Packed, pack, room_of
+from lamina_kernels.gram.dependence.tile import Kind
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import kind as kind_of
@@ -49,57 +50,66 @@ def plan(layers: Layers, centers: Tensor, target: str) -> tuple[Launch, list[int
         The launch, and the number of each of its layers among the given ones.
     """
     packed = pack(layers, target)
-    dtype, precision = room_of(layers, target)
-    n, count, x = layers.n, len(layers), layers.pairs[0].x
-    ids = starts = of_rows = of_groups = None
-    blocks, squares = ceil_div(n, TILE), 0.0
-    if layers.sizes is not None:
-        sizes = layers.sizes.tolist()
-        first = [rows.start for rows, _ in whole_groups(sizes, TILE)]
-        starts, blocks = torch.tensor([*first, n], device=x.device), len(first)
-        ids = torch.arange(len(sizes), device=x.device).repeat_interleave(layers.sizes)
-        if layers.size == 0:
-            of_groups = layers.sizes.float()
-            of_rows, squares = of_groups[ids], float(layers.sizes.square().sum())
+    dtype, _ = room_of(layers, target)
+    taken = shared(layers, packed, centers, target)
+    n, count, x, blocks = layers.n, len(layers), layers.pairs[0].x, taken["blocks"]
+    grouped, unequal = layers.sizes is not None, taken["of_rows"] is not None
     span = ceil_div(blocks, SIDE)
     across = ceil_div(blocks, span)
     corners = torch.triu_indices(across, across, dtype=torch.int32, device=x.device).T.contiguous()
-    programs, rooms = len(corners), 1 if ids is None else 4
+    programs, rooms = len(corners), 4 if grouped else 1
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float64, device=x.device)
 
-    arguments: dict[str, Any] = {
-        "kinds": tuple(Kind(*each) for each in packed.kinds),
-        "centers": centers[packed.order].contiguous(),
-        "ids": ids,
-        "of_rows": of_rows,
-        "of_groups": of_groups,
-        "starts": starts,
+    arguments = taken | {
         "corners": corners,
         "room": torch.empty(programs, rooms, count, TILE * TILE, dtype=dtype, device=x.device),
         "pairs": zeros(programs, count, count),
-        "triples": None if ids is None else zeros(programs, count, count),
-        "cells": None if ids is None else zeros(programs, count, count),
+        "triples": zeros(programs, count, count) if grouped else None,
+        "cells": zeros(programs, count, count) if grouped else None,
         "sums": zeros(across + 1, count, n),
-        "weighted": None if of_rows is None else zeros(across + 1, count, n),
-        "n": n,
-        "groups": 0 if of_groups is None else len(of_groups),
-        "layers": count,
-        "blocks": blocks,
+        "weighted": zeros(across + 1, count, n) if unequal else None,
         "across": across,
         "span": span,
-        "squares": squares,
-        "CODES": packed.codes,
-        "BASES": packed.bases,
-        "PRECISIONS": packed.products,
-        "PRECISION": precision,
-        "DIAGONAL": layers.diagonal,
-        "ROWS": TILE,
-        "COLUMNS": TILE,
         "LAYERS": 16 if count <= 16 else 32,
         "CHUNK": CHUNK,
     }
     return Launch(
         (programs,), arguments, {"num_warps": 4, "num_stages": 1 if kind_of(target) == "amd" else 2}
     ), packed.order
+
+
+def shared(layers: Layers, packed: Packed, centers: Tensor, target: str) -> dict[str, Any]:
+    """Return what the kernels of the sums and of their gradients take, by name."""
+    n, device = layers.n, layers.pairs[0].x.device
+    ids = starts = of_rows = of_groups = None
+    blocks, squares = ceil_div(n, TILE), 0.0
+    if layers.sizes is not None:
+        sizes = layers.sizes.tolist()
+        first = [rows.start for rows, _ in whole_groups(sizes, TILE)]
+        starts, blocks = torch.tensor([*first, n], dtype=torch.int32, device=device), len(first)
+        ids = torch.arange(len(sizes), dtype=torch.int32, device=device).repeat_interleave(layers.sizes)
+        if layers.size == 0:
+            of_groups = layers.sizes.float()
+            of_rows, squares = of_groups[ids], float(layers.sizes.square().sum())
+    return {
+        "kinds": tuple(Kind(*each) for each in packed.kinds),
+        "centers": centers[packed.order].contiguous(),
+        "ids": ids,
+        "of_rows": of_rows,
+        "of_groups": of_groups,
+        "starts": starts,
+        "n": n,
+        "groups": 0 if of_groups is None else len(of_groups),
+        "layers": len(layers),
+        "blocks": blocks,
+        "squares": squares,
+        "CODES": packed.codes,
+        "BASES": packed.bases,
+        "PRECISIONS": packed.products,
+        "PRECISION": room_of(layers, target)[1],
+        "DIAGONAL": layers.diagonal,
+        "ROWS": TILE,
+        "COLUMNS": TILE,
+    }

@@ -13,6 +13,7 @@ from lamina_kernels.gram.dependence.blocked import Found
 from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debiased_matrix
 from lamina_kernels.gram.dependence.layers import Layers
 from lamina_kernels.gram.pairs import Pairs
+from lamina_kernels.gram.sums.op_forms import has_gradients
 from lamina_kernels.gram.support import THRICE
 from lamina_kernels.operators import operator, plainly, tensors
 from lamina_kernels.refusals import refuse
@@ -87,12 +88,16 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     return *found, centers
 
 
-@operator("gram_layers_backward", f"({_SCHEMA}, Tensor centers, {_FOUND}) -> Tensor[]")
+@operator("gram_layers_backward", f"({_SCHEMA}, Tensor centers, {_FOUND}, str form) -> Tensor[]")
 def _backward(*arguments: Any) -> list[Tensor]:
-    layers, (centers, *g) = _unflat(arguments[:6]), arguments[6:]
+    layers, (centers, *g, form) = _unflat(arguments[:6]), arguments[6:]
     with plainly(layers.pairs[0].x):
         if layers.features:
             return features.gradients(layers, Found(*g))
+        if form == "triton" and all(map(has_gradients, layers.pairs)):
+            from lamina_kernels.gram.dependence import backward_launch
+
+            return backward_launch.gradients(layers, centers, Found(*g))
         found = blocked.gradients(layers, centers, Found(*g))
     rows = [(each.x + each.y).to(p.x.dtype) for each, p in zip(found, layers.pairs, strict=True)]
     return rows + [each.by_leaf for each in found]
@@ -105,7 +110,7 @@ def _(*arguments: Any) -> list[Tensor]:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    rows, parameters, sizes, *ctx.rest, _ = inputs
+    rows, parameters, sizes, *ctx.rest, ctx.form = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*rows, *parameters, sizes, *output)
 
@@ -115,7 +120,7 @@ def _gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
     count = len(both) // 2
     found = pairs, rows, weighted, triples, cells
     g = [torch.zeros_like(x) if each is None else each for x, each in zip(found, given[:5], strict=True)]
-    made = _backward(both[:count], both[count:], sizes, *ctx.rest, centers, *g)
+    made = _backward(both[:count], both[count:], sizes, *ctx.rest, centers, *g, ctx.form)
     return made[:count], made[count:], None, None, None, None, None
 
 
@@ -142,7 +147,7 @@ class _Second(torch.autograd.Function):
 def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     rows, parameters, sizes, *ctx.rest, centers = inputs[:7]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*rows, *parameters, sizes, centers, *inputs[7:])
+    ctx.save_for_backward(*rows, *parameters, sizes, centers, *inputs[7:-1])
 
 
 def _second_gradients(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
@@ -151,7 +156,7 @@ def _second_gradients(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
     g, count = ctx.saved_tensors[-fields:], len(both) // 2
     made = _Second.apply(count, sizes, *ctx.rest, centers, *both, *g, *given)
     of_rows, of_parameters = list(made[:count]), list(made[count : 2 * count])
-    return of_rows, of_parameters, None, None, None, None, None, *made[2 * count :]
+    return of_rows, of_parameters, None, None, None, None, None, *made[2 * count :], None
 
 
 torch.library.register_autograd(_sums, _gradients, setup_context=_keep)

@@ -26,6 +26,7 @@ class Packed(NamedTuple):
         bases: Their bases, likewise.
         products: How each multiplies rows, likewise.
         order: The number of each representation among `Layers.pairs`.
+        columns: Where the columns of each of its bases start and stop in its rows, in this order.
     """
 
     kinds: tuple[tuple[Any, ...], ...]
@@ -33,6 +34,7 @@ class Packed(NamedTuple):
     bases: str
     products: str
     order: list[int]
+    columns: list[tuple[tuple[int, int], ...]]
 
 
 def pack(layers: Layers, target: str) -> Packed:
@@ -43,12 +45,13 @@ def pack(layers: Layers, target: str) -> Packed:
         made = prepare(p, products)
         key = made.code, made.base_code(0), products, *(base.function for base in made.bases)
         members.setdefault(key, []).append((place, made))
-    kinds, order = [], []
+    kinds, order, columns = [], [], []
     for same in members.values():
         kinds.append(_kind(layers.pairs, same, len(order)))
         order += [place for place, _ in same]
+        columns += [made.columns for _, made in same]
     codes, bases, products = (";".join(key[part] for key in members) for part in range(3))
-    return Packed(tuple(kinds), codes, bases, products, order)
+    return Packed(tuple(kinds), codes, bases, products, order, columns)
 
 
 def _kind(pairs: Sequence[Pairs], members: Sequence[tuple[int, Operands]], first: int) -> tuple[Any, ...]:

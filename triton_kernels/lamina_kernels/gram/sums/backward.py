@@ -16,7 +16,7 @@ from lamina_kernels.gram.sums.weights import hidden, weighed
 from lamina_kernels.gram.tile import argument, values
 from lamina_kernels.gram.tile_functions import by_shape, has_shape, slope, value
 from lamina_kernels.gram.walk import turns
-from lamina_kernels.tiles.dot import dot, dot_of_rows, rounded_for, weights_as
+from lamina_kernels.tiles.dot import INTERPRETED, dot, dot_of_rows, rounded_for
 from lamina_kernels.tiles.load import INDEX, load_rows
 
 LN2 = tl.constexpr(0.6931471805599453)
@@ -103,6 +103,20 @@ def coefficients(
         of_k = tl.where(at.rows_valid[:, None] & at.columns_valid[None, :], of_k, 0.0)
     of_k = hidden(of_k, 0.0, itself, given.x_groups, given.y_groups, at, APART)
 
+    c, made = by_products(  # pyright: ignore[reportGeneralTypeIssues]
+        of_k, of_parameters, products, bases, numbers, at, itself, CODE, BASES, OF, PARAMETERS
+    )
+    if tree.base_kind(BASES, OF) != "dot" and SAME and EDGE:
+        c = tl.where(itself, 0.0, c)
+    return c, made
+
+
+@triton.jit
+def by_products(
+    of_k, of_parameters, products, bases, numbers, at, itself,
+    CODE: tl.constexpr, BASES: tl.constexpr, OF: tl.constexpr, PARAMETERS: tl.constexpr,
+):  # fmt: skip
+    """Return the `by_product` of a tile from the gradients of its kernel values, and those of parameters so far."""
     c = tl.zeros([at.rows.shape[0], at.columns.shape[0]], tl.float32)
     made = ()
     for number in tl.static_range(tree.leaves(CODE)):
@@ -117,8 +131,6 @@ def coefficients(
             )
         else:
             made = made + (of_parameters[2 * number], of_parameters[2 * number + 1])  # noqa: RUF005
-    if tree.base_kind(BASES, OF) != "dot" and SAME and EDGE:
-        c = tl.where(itself, 0.0, c)
     return c, made
 
 
@@ -126,6 +138,15 @@ def coefficients(
 def pulls(precision):
     """Return how coefficients are multiplied with rows, if they are float32: rows of half precision may be any."""
     return "tf32" if precision == "half" else precision
+
+
+@triton.jit
+def to_pull(c, y, PRECISION: tl.constexpr):
+    """Return coefficients as they are multiplied with rows of the dtype that `y` points to, see `rows_to_pull`."""
+    if INTERPRETED or y.dtype.element_ty != tl.bfloat16:
+        return rounded_for(c, pulls(PRECISION))
+    else:
+        return c.to(tl.bfloat16)
 
 
 @triton.jit
@@ -182,7 +203,7 @@ def gradients_kernel(
                 CODE, BASES, OF, G_PRECISION, G_CHUNK, WEIGHTED, SAME, APART, EDGE, by_leaf is not None,
             )  # fmt: skip
             y_tile = rows_to_pull(bases[OF], at.columns, at.columns_valid, 0, WIDTH)
-            c = rounded_for(weights_as(c, y_tile), pulls(PRECISION))
+            c = to_pull(c, bases[OF].y, PRECISION)
             pulled = dot(c, y_tile, pulled, pulls(PRECISION))
             if MOVES:
                 # Of what is multiplied: x_i and y_j that are near leave little of each other.

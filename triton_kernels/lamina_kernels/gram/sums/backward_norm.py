@@ -40,6 +40,21 @@ def of_difference(apart, distances, NORM: tl.constexpr):
         return sign(apart) * raised(tl.abs(apart), NORM - 1.0)
 
 
+@triton.jit
+def pull_differences(c, base, distances, at, into, n, NORM: tl.constexpr):
+    """Add sum_j c_ij d|x_i - y_j| / dx_i to the gradients of rows in memory, whose dimensions stand n apart."""
+    c = of_distance(c, distances, NORM)
+    x = base.x + at.rows.to(INDEX) * base.x_row
+    y = base.y + at.columns.to(INDEX) * base.y_row
+    for dimension in range(base.width):
+        step = tl.cast(dimension, INDEX)
+        a = tl.load(x + step * base.x_column, mask=at.rows_valid, other=0.0).to(tl.float32)
+        b = tl.load(y + step * base.y_column, mask=at.columns_valid, other=0.0).to(tl.float32)
+        pulled = tl.sum(c * of_difference(a[:, None] - b[None, :], distances, NORM), 1)
+        place = into + step * n
+        tl.store(place, tl.load(place, mask=at.rows_valid, other=0.0) + pulled, mask=at.rows_valid)
+
+
 @triton.jit(do_not_specialize=["n", "m", "splits", "g_width"])
 def norm_gradients_kernel(
     bases, parameters, g, v, x_term, y_term, x_groups, y_groups,  # see `gradients_kernel`
@@ -57,7 +72,6 @@ def norm_gradients_kernel(
     given = Given(g, v, g_width, g_row, v_row, x_term, y_term, x_groups, y_groups)
     base = bases[OF]
     NORM: tl.constexpr = tree.norm(BASES, OF)
-    x = base.x + rows.to(INDEX) * base.x_row
     into = out + split.to(INDEX) * base.width * n + rows
     of_parameters = of_no_parameters(ROWS, CODE)
     for EDGE in tl.static_range(0, 2):
@@ -69,15 +83,7 @@ def norm_gradients_kernel(
                 given, of_parameters, products, bases, numbers, at, itself,
                 CODE, BASES, OF, G_PRECISION, G_CHUNK, WEIGHTED, SAME, APART, EDGE, by_leaf is not None,
             )  # fmt: skip
-            c = of_distance(c, products[OF], NORM)
-            y = base.y + at.columns.to(INDEX) * base.y_row
-            for dimension in range(base.width):
-                step = tl.cast(dimension, INDEX)
-                a = tl.load(x + step * base.x_column, mask=rows_valid, other=0.0).to(tl.float32)
-                b = tl.load(y + step * base.y_column, mask=at.columns_valid, other=0.0).to(tl.float32)
-                pulled = tl.sum(c * of_difference(a[:, None] - b[None, :], products[OF], NORM), 1)
-                place = into + step * n
-                tl.store(place, tl.load(place, mask=rows_valid, other=0.0) + pulled, mask=rows_valid)
+            pull_differences(c, base, products[OF], at, into, n, NORM)
             # What a thread stored, others load.
             tl.debug_barrier()
     if by_leaf is not None:

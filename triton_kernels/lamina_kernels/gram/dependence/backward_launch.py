@@ -1,0 +1,107 @@
+"""How the Triton kernel of the gradients of sums for any two of many kernels is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina_kernels import dispatch
+from lamina_kernels.gram.dependence.backward import Made, layers_gradients_kernel
+from lamina_kernels.gram.dependence.blocked import Found
+from lamina_kernels.gram.dependence.launch import shared
+from lamina_kernels.gram.dependence.layers import TILE, Layers
+from lamina_kernels.gram.dependence.packing import Packed, pack, room_of
+from lamina_kernels.tiles.launch import Launch, run
+from lamina_kernels.tiles.rows import ceil_div
+
+ROOMS = 264
+"""Programs, each of which has a room: two for each multiprocessor of the largest GPUs."""
+ITEMS = 512
+"""Blocks of rows times parts of the columns, at least, where there are columns enough."""
+PART = 32
+"""Blocks of columns that are worth a part of their own."""
+HELD = 8
+"""Tiles of kernel values that a room holds, or one of each kernel."""
+WIDTH = 32
+"""Columns that gradients are made of at a time: twice as many spill registers."""
+
+
+def gradients(layers: Layers, centers: Tensor, g: Found) -> list[Tensor]:
+    """Return the gradients of each kernel's rows, and behind these of its parameters, from one launch."""
+    launch, packed = plan(layers, centers, g, dispatch.target(layers.pairs[0].x))
+    run(layers_gradients_kernel, launch, layers.pairs[0].x)
+    rows = [torch.zeros(p.x.shape, dtype=torch.float32, device=p.x.device) for p in layers.pairs]
+    parameters = [p.parameters for p in layers.pairs]
+    kinds = zip(packed.kinds, launch.arguments["made"], packed.bases.split(";"), strict=True)
+    for (_, spans, _, first, _), made, bases in kinds:
+        whole = [
+            part.sum(0).T if _is_norm(code) else part.sum(0)
+            for part, code in zip(made.rows, bases.split(), strict=True)
+        ]
+        # A pair of rows counts for both.
+        of_leaves = made.parameters.sum(0) / 2
+        for member, starts in enumerate(spans[:, :, 0].tolist()):
+            place, columns = packed.order[first + member], packed.columns[first + member]
+            parameters[place] = of_leaves[member]
+            for part, start, (left, right) in zip(whole, starts, columns, strict=True):
+                # Bases may share columns.
+                rows[place][:, left:right] += part[:, start : start + right - left]
+    return [
+        *(each.to(p.x.dtype) for each, p in zip(rows, layers.pairs, strict=True)),
+        *(each.to(p.parameters.dtype) for each, p in zip(parameters, layers.pairs, strict=True)),
+    ]
+
+
+def plan(layers: Layers, centers: Tensor, g: Found, target: str) -> tuple[Launch, Packed]:
+    """Put the rows side by side, choose the grid, and allocate what the kernel writes."""
+    packed = pack(layers, target)
+    arguments = shared(layers, packed, centers, target)
+    count, x, blocks = len(layers), layers.pairs[0].x, arguments["blocks"]
+    splits = max(1, min(ceil_div(ITEMS, blocks), blocks // PART))
+    programs, span = min(blocks * splits, ROOMS), max(1, HELD // count)
+    dtype = torch.float32 if target == "interpreter" else room_of(layers, target)[0]
+    arguments |= {
+        "made": tuple(
+            _made(kind, bases, layers.n, splits, programs)
+            for kind, bases in zip(packed.kinds, packed.bases.split(";"), strict=True)
+        ),
+        # A value and its mirror image are one: both have the gradients by pairs and by cells.
+        "pairs": _mixing(2 * g.pairs, packed.order),
+        "triples": _mixing(g.triples, packed.order),
+        "cells": _mixing(2 * g.cells, packed.order),
+        "by_rows": g.rows[packed.order].float(),
+        "weighted": g.weighted[packed.order].float() if g.weighted.numel() else None,
+        "room": x.new_empty(programs, span, count, TILE * TILE, dtype=dtype),
+        "kept": x.new_empty(programs, span, TILE * TILE, dtype=dtype),
+        "splits": splits,
+        "items": blocks * splits,
+        "programs": programs,
+        "WIDTH": WIDTH,
+        "SPAN": span,
+    }
+    # A second tile in flight spills registers; two programs of a multiprocessor wait by turns.
+    return Launch((programs,), arguments, {"num_warps": 4, "num_stages": 1}), packed
+
+
+def _mixing(part: Tensor, order: Sequence[int]) -> Tensor | None:
+    """Return what a layer's gradient has of each other's values, from the gradients of sums of two."""
+    return (part + part.T)[order][:, order].float().contiguous() if part.numel() else None
+
+
+def _is_norm(base: str) -> bool:
+    """Return whether dimensions are taken one at a time: their gradients stand without gaps."""
+    return base.startswith("norm")
+
+
+def _made(kind: tuple[Any, ...], bases: str, n: int, splits: int, programs: int) -> Made:
+    """Return the gradients of a kind before the first tile."""
+    ones, _, parameters, _, _ = kind
+    shapes = [
+        (splits, base.width, n) if _is_norm(code) else (splits, n, base.width)
+        for base, code in zip(ones, bases.split(), strict=True)
+    ]
+    rows = tuple(torch.zeros(shape, dtype=torch.float32, device=parameters.device) for shape in shapes)
+    return Made(rows, parameters.new_zeros(programs, *parameters.shape, dtype=torch.float64))
