@@ -391,6 +391,28 @@ def test_large_segments_are_indexed_behind_a_writer(run: lamina.Run, monkeypatch
         assert len(started) == 3
 
 
+def test_large_segments_are_indexed_behind_a_compaction(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lamina.runs import indexing
+
+    started = []
+    monkeypatch.setattr(indexing.subprocess, "run", lambda command, **_: started.append(command[-1]))
+    with run.writer() as writer:
+        for step in range(2):
+            writer.features(SITE, np.ones((12, 9), np.float32), threshold=0, step=step).wait()
+    run.refresh().index(progress=False)
+    run.compact(progress=False)  # too few to be worth it
+    run.delete(SITE, steps=0)
+    monkeypatch.setattr(indexing, "UNASKED", 100)
+    run.compact(index=False, progress=False)
+    assert started == []
+    run.compact(progress=False)
+    assert started == [str(run.path.resolve())]
+    indexing.main(str(run.path))
+    assert run.refresh().indexes()["state"].to_list() == ["ready"]
+    run.compact(progress=False)
+    assert len(started) == 1
+
+
 @pytest.mark.parametrize("pairs", [[(1,)], [(0.5, 1)], [(0, WIDTH)], [(-1, 0)], 3, "ab"])
 def test_pairs_that_are_none_are_refused(run: lamina.Run, pairs: Any) -> None:
     with run.writer() as writer:

@@ -92,25 +92,41 @@ class Background:
         if self._units < UNASKED:
             return
         self._units, self._bytes = 0, 0
-        command = [sys.executable, "-m", "lamina.runs.indexing", str(self._path.resolve()), str(self._ordinal)]
-        # a shell leaves it behind: no child of this program that somebody would have to wait for
-        left = ["sh", "-c", 'exec nice -n 10 "$@" &', "sh", *command]
-        nothing = subprocess.DEVNULL
-        try:
-            subprocess.run(left, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, check=False)
-        except OSError:
-            pass  # `lamina index` builds them
+        _leave(self._path, self._ordinal)
 
 
-def main(path: str, ordinal: int) -> None:
-    """Index the large segments of one writer, with one thread."""
+def behind(path: Path, snapshot: Snapshot, sites: Sequence[str]) -> None:
+    """Has all large segments of a run that want an index indexed in the background."""
+    found = (segment for site in sites for segment in _core.feature_indexes(snapshot, site))
+    if any(_is_wanted(units, state) for _, _, units, state in found):
+        _leave(path)
+
+
+def _leave(path: Path, *ordinal: int) -> None:
+    """Starts a process that does the work of `main`, and leaves it alone."""
+    command = [sys.executable, "-m", "lamina.runs.indexing", str(path.resolve()), *map(str, ordinal)]
+    # a shell leaves it behind: no child of this program that somebody would have to wait for
+    left = ["sh", "-c", 'exec nice -n 10 "$@" &', "sh", *command]
+    nothing = subprocess.DEVNULL
+    try:
+        subprocess.run(left, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, check=False)
+    except OSError:
+        pass  # `lamina index` builds them
+
+
+def _is_wanted(units: int, state: str) -> bool:
+    return units >= UNASKED and state not in ("ready", "open", "newer")
+
+
+def main(path: str, ordinal: int | None = None) -> None:
+    """Index the large segments of one writer, or of all, with one thread."""
     snapshot = _core.Snapshot(path)
     for site in [name for name, *_, sparse in snapshot.sites() if sparse]:
         for file, _, units, state in _core.feature_indexes(snapshot, site):
-            own = Path(file).name.startswith(f"{ordinal:06d}-")
-            if own and units >= UNASKED and state not in ("ready", "open", "newer"):
+            is_meant = ordinal is None or Path(file).name.startswith(f"{ordinal:06d}-")
+            if is_meant and _is_wanted(units, state):
                 _core.build_feature_index(snapshot, site, file, 1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -18,6 +18,7 @@ from lamina.runs import (
     frames,
     garbage,
     globs,
+    indexing,
     keeping,
     parameters,
     preshuffled,
@@ -123,14 +124,19 @@ class Run(Checkpointed, Featured):
         """Computes every hash of the run again: see `lamina.runs.keeping.verify`."""
         return keeping.verify(self.path, progress=progress)
 
-    def compact(self, *, cold: str | Sequence[str] = (), progress: bool = True) -> keeping.Compaction:
+    def compact(
+        self, *, cold: str | Sequence[str] = (), index: bool = True, progress: bool = True
+    ) -> keeping.Compaction:
         """Merges small row groups, leaves hidden rows behind, codes checkpoints: see `lamina.runs.keeping.compact`.
 
-        Rows of the sites that match `cold` (globs or names) become smaller on disk and dearer to read one by one.
+        Rows of the sites that match `cold` (globs or names) become smaller on disk and dearer to read one by one. New
+        segments of 4 million active units and more are indexed by a process in the background, unless `index` is false.
         """
         names = sorted(self._select(cold)) if cold else ()
         done = keeping.compact(self.path, cold=names, progress=progress)
         self.refresh()
+        if index:
+            indexing.behind(self.path, self._snapshot, sorted(self._wide.sparse))
         return done
 
     def gc(self, *, grace: float | None = None, progress: bool = True) -> garbage.Collection:
