@@ -13,7 +13,7 @@ from lamina.report import feature_measures, report
 from lamina.report.feature_charts import dead_frame, density_bins, training_chart
 from lamina.report.feature_measures import coded, firing, informed, selective
 from lamina.report.features import features_section
-from lamina.report.section import Cards, Picture
+from lamina.report.section import Cards, Picture, Table
 from tests.faults import broken, fault
 
 TOKENS = ["the", "tu", "##ple", "of", "<b>", "list", "."]
@@ -146,6 +146,23 @@ def test_over_a_training_the_dead_are_counted_at_each_step(tmp_path: Path) -> No
     (values,) = chart.to_dict()["datasets"].values() if "datasets" in chart.to_dict() else [chart.to_dict()]
     assert "variance that is explained" in str(values)
     assert firing(codes)["count"].to_list() == [6, 0, 0, 0]
+
+
+def test_each_site_has_its_cards_and_those_beyond_four_are_named(tmp_path: Path) -> None:
+    run = planted(tmp_path / "run")
+    of_token = np.eye(len(TOKENS), dtype=np.float32)[np.random.default_rng(0).integers(0, len(TOKENS), (60, 8))]
+    with run.writer() as writer:
+        for width in range(20, 24):
+            codes = np.concatenate([of_token, np.zeros((60, 8, width - len(TOKENS)), np.float32)], axis=2)
+            writer.features(f"layer.{width}", codes, threshold=0, step=3, example=np.arange(60))
+    section = features_section([run.refresh()])
+    assert section is not None
+    shown = [part.reading for part in section.parts if isinstance(part, Cards)]
+    for text, site in zip(shown, [SITE, "layer.23", "layer.22", "layer.21"], strict=True):
+        assert site in text
+    last = section.parts[-1]
+    assert isinstance(last, Table)
+    assert last.frame.rows() == [("layer.20", 20)]
 
 
 @pytest.mark.parametrize(

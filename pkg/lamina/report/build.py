@@ -59,11 +59,11 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
     layer on its two leading principal directions at four steps, colored by the examples' `label`; the similarity (CKA)
     of layers to each other, to their own end, and across runs; what the attention heads look at, from sites of
     `attention=` and the examples' column `token`; what the features of sparse codes fire on, by the same column, how
-    often they do, and how many are dead over training; norms of activations and gradients; the weights' change between
-    checkpoints; what each checkpoint stored; the examples that were learnt last, from the site `loss`; what was stored,
-    and the metric `recording/percent` where a training logged it. The lead is `config["description"]`, the units of
-    metrics are `config["units"]`, for example `{"loss": "nats"}`, and the column whose values are independent of each
-    other is `config["groups"]`, by default the example.
+    often they do, and how many are dead over training, of the four widest sites; norms of activations and gradients;
+    the weights' change between checkpoints; what each checkpoint stored; the examples that were learnt last, from the
+    site `loss`; what was stored, and the metric `recording/percent` where a training logged it. The lead is
+    `config["description"]`, the units of metrics are `config["units"]`, for example `{"loss": "nats"}`, and the column
+    whose values are independent of each other is `config["groups"]`, by default the example.
 
     Args:
         runs: A run or several; several are averaged where they share an axis. Runs that hold other sites are of

@@ -10,13 +10,13 @@ from lamina.report.choice import names_of
 from lamina.report.feature_cards import cards
 from lamina.report.feature_charts import density_chart, training_chart
 from lamina.report.feature_measures import Coded, coded, firing, selective
-from lamina.report.section import Cards, Picture, Section
+from lamina.report.section import Cards, Picture, Section, Table
 
 if TYPE_CHECKING:
     from lamina.runs import Run
 
-_SITES = 2
-"""Most sites shown, those with the most features first."""
+_SITES = 4
+"""Most sites shown, those with the most features first; the others are named."""
 _RUNS = 6
 """Most runs whose dead features are drawn."""
 _SHOWN = 10
@@ -31,15 +31,18 @@ def features_section(runs: list[Run]) -> Section | None:
     """Return what the features of sparse codes do, or None if no run holds codes.
 
     The features with cards are those whose strong activity the token (or label) says most of, among those that unite
-    several (`selective`); where the examples have neither, those with the largest values. Shown are the last step and
-    the first run that holds the site; dead features are counted over the steps of up to six runs.
+    several (`selective`); where the examples have neither, those with the largest values. Shown are up to four sites,
+    each at the last step of the first run that holds it; dead features are counted over the steps of up to six runs.
     """
     section = Section("What the features fire on")
-    for site in _sites(runs)[:_SITES]:
+    sites = _sites(runs)
+    for site in sites["site"][:_SITES]:
         held = [(run, name) for run, name in zip(runs, names_of(runs), strict=True) if _holds(run, site)][:_RUNS]
         found = [(name, codes) for run, name in held if (codes := coded(run, site)) is not None]
         if found:
             section.parts.extend(_parts(site, found, several=len(runs) > 1))
+    if sites.height > _SITES:
+        section.parts.append(Table(sites[_SITES:], f"Further sites of sparse codes: the {_SITES} widest are drawn."))
     return section if section.parts else None
 
 
@@ -107,12 +110,14 @@ def _largest(codes: Coded, fired: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     )
 
 
-def _sites(runs: list[Run]) -> list[str]:
+def _sites(runs: list[Run]) -> pl.DataFrame:
+    """Return the sites of sparse codes and how many features they have, those with the most first."""
     sparse = [
-        run.sites().filter(pl.col("kind") == "sparse").select("site", width=pl.col("shape").list.first())
+        run.sites().filter(pl.col("kind") == "sparse").select("site", features=pl.col("shape").list.first())
         for run in runs
     ]
-    return pl.concat(sparse).unique("site", maintain_order=True).sort("width", descending=True)["site"].to_list()
+    found = pl.concat(sparse).unique("site", maintain_order=True)
+    return found.sort("features", descending=True, maintain_order=True)
 
 
 def _holds(run: Run, site: str) -> bool:
