@@ -35,13 +35,15 @@ from bench.peer_calls.codes_stores import STORES, in_order_at_first, top
 from bench.peers import Worker
 from bench.table import Table, spread
 from bench.worker import resolve
+from lamina.progress import track
 
 ROWS, WIDTH, K = 2_000_000, 65_536, 64
 LENGTH = 125
 """Rows of an example."""
 FEATURES = 1000
 TOP, CONTEXT = 20, 8
-REPETITIONS = {"write": 3, "ask": 9}
+REPETITIONS = {"write": 3, "top": 9, "units": 5, "stats": 3}
+"""The slowest of the peers take ten seconds and more to write, and for statistics."""
 SITE = "mlp.output/sae"
 FOLDER = paths.SCRATCH / "codes"
 PIECE = 32_000
@@ -66,7 +68,7 @@ def planted(rows: int, width: int, k: int) -> dict[str, np.ndarray]:
     ids = np.empty((rows, k), np.uint16)
     values = np.empty((rows, k), np.float16)
     order = draw.permutation(k)
-    for at in range(0, rows, PIECE):
+    for at in track(range(0, rows, PIECE), "codes"):
         some = slice(at, min(at + PIECE, rows))
         shape = (some.stop - at, k)
         # each row takes one feature of each of k strata, the first of a stratum more often than its last
@@ -156,7 +158,7 @@ def make(folder: Path, store: str, *given: Any) -> None:
     )
     if store == "lamina, cold":
         run = lamina.open(folder / store)
-        run.compact(cold=[SITE], progress=False)
+        run.compact(cold=[SITE], index=False, progress=False)
         run.gc(grace=0, progress=False)
         run.index(progress=False)
 
@@ -168,8 +170,12 @@ def size(path: Path) -> int:
 def asked(values: np.ndarray, ids: np.ndarray, token: np.ndarray, width: int) -> Iterator[tuple[str, Parts, list[int]]]:
     """Yield the questions with their true answers and the features that they are about."""
     counts, sums, most = np.zeros(width, np.int64), np.zeros(width), np.full(width, -np.inf)
-    for at in range(0, len(ids), PIECE):
-        flat, value = ids[at : at + PIECE].reshape(-1), values[at : at + PIECE].reshape(-1)
+    for at in track(range(0, len(ids), PIECE), "true answers"):
+        # NumPy is quick with these types alone
+        flat, value = (
+            ids[at : at + PIECE].reshape(-1).astype(np.intp),
+            values[at : at + PIECE].reshape(-1).astype(float),
+        )
         counts += np.bincount(flat, minlength=width)
         sums += np.bincount(flat, value, minlength=width)
         np.maximum.at(most, flat, value)
@@ -235,7 +241,7 @@ def questions(
             "stats": "stats of all features",
         }[question]
         rule = Within(1e-6 if question == "stats" else 0)
-        repetitions = 1 if quick else REPETITIONS["ask"]
+        repetitions = 1 if quick else REPETITIONS[question]
         found.append((rule, Question({"what": what}, arrays, contenders, expected, repetitions)))
     return found
 
@@ -246,8 +252,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = own.parse_args(argv)
     quick: bool = given.quick
     rows, width, k = (2000, 256, 8) if quick else (given.rows // LENGTH * LENGTH, WIDTH, K)
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    with paths.emptied(FOLDER):
+        measure(rows, width, k, quick=quick)
+
+
+def measure(rows: int, width: int, k: int, *, quick: bool) -> None:
+    """Write with everybody, ask everybody, and publish the table."""
     arrays, units = planted(rows, width, k), rows * k
     options = {"folder": str(FOLDER), "width": width, "features": [], "k": TOP, "context": CONTEXT}
     disk = limits.durable_write(paths.SCRATCH, 2**20 if quick else 2**28)
@@ -283,7 +293,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns=["what", "by", *TIMES, "M units/s", "bytes a unit", "peak, MiB"],
         rows=table,
         notes=[
-            f"{REPETITIONS['write']} interleaved repetitions of writing, {REPETITIONS['ask']} of each question, warm, "
+            f"{REPETITIONS['write']} interleaved repetitions of writing, {REPETITIONS['top']} of the top {TOP}, "
+            f"{REPETITIONS['units']} of {FEATURES:,} features, {REPETITIONS['stats']} of statistics, warm, "
             "behind a comparison with the true answer: to the bit (stats: count, mean and greatest value, within 1e-6)",
             f"of lamina's writing the index takes {indexing:.2f} s; no index: the same run without it, so scanned",
             f"bytes a unit, {'; '.join(kept)}",
@@ -301,7 +312,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         versions=versions,
         samples=samples,
     ).publish("codes", quick=quick)
-    shutil.rmtree(FOLDER)
 
 
 def parts() -> Iterator[tuple[str, int, int]]:

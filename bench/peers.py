@@ -46,7 +46,7 @@ class Worker:
         self._saved: dict[int, tuple[np.ndarray, str]] = {}
         with (self._folder / "stderr").open("w") as errors:
             self._process = subprocess.Popen(
-                [python, "-m", "bench.worker"],
+                [python, "-m", "bench.worker", self._folder],
                 cwd=paths.ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -126,7 +126,7 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _save(self, array: np.ndarray) -> str:
         """Save an array once, however many cases take it."""

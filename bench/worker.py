@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -70,8 +71,8 @@ def resolve(call: str) -> Callable[..., Ready]:
     return getattr(importlib.import_module(module), name)
 
 
-def serve() -> None:
-    """Answer requests until standard input ends."""
+def serve(folder: str) -> None:
+    """Answer requests until standard input ends; then remove the folder of arrays, since who made it may be gone."""
     # What peers print goes to standard error: the pipe carries answers only.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -82,8 +83,12 @@ def serve() -> None:
             answer = {"answer": getattr(cases, request.pop("do"))(**request)}
         except Exception:
             answer = {"error": traceback.format_exc()}
-        print(json.dumps(answer), file=answers, flush=True)
+        try:
+            print(json.dumps(answer), file=answers, flush=True)
+        except BrokenPipeError:
+            break
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])
