@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +17,7 @@ from torch.nn.functional import normalize
 import lamina
 from lamina.demo import features
 from lamina.demo.autoencoder import Autoencoder, learn
+from lamina.errors import LaminaWarning
 from lamina.rows import Rows
 from lamina.sweeps.executors import torch_threads
 from tests.faults import broken, fault
@@ -93,11 +98,15 @@ def read(tmp_path: Path) -> lamina.Run:
     return run.refresh()
 
 
-def test_a_training_is_a_run_and_its_codes_join_the_layer(
-    read: lamina.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"UNITS": 32, "ACTIVE": 3, "BATCH": 64}.items():
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autoencoders of a few units, and a few rows at a time."""
+    for name, value in {"UNITS": 32, "ACTIVE": 3, "BATCH": 64, "_BLOCK": 100}.items():
         monkeypatch.setattr(features, name, value)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_training_is_a_run_and_its_codes_join_the_layer(read: lamina.Run, tmp_path: Path) -> None:
     steps = features.updates(read)
     assert steps == features.PASSES * 9  # 35 windows of 16 rows, 64 at a time
     assert len(list(features.explain(read, tmp_path / "learnt", seed=0))) == steps
@@ -119,3 +128,77 @@ def test_a_training_is_a_run_and_its_codes_join_the_layer(
     same = joined.filter(features.HELD_OUT).select(*keys, "value").sort(keys).collect()
     assert last.select(keys).equals(same.select(keys))
     np.testing.assert_allclose(last["value"], same["value"], rtol=1e-5)
+
+
+def as_killed(path: Path, site: str, rows: int) -> Path:
+    """Copy what a kill leaves once so many rows are durable, within a second: the files, and nobody who writes."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        run = lamina.open(path)
+        if site in run.sites()["site"] and len(run.rows(site)) == rows:
+            break
+        time.sleep(0.05)
+    return shutil.copytree(path, path.with_name("killed"))
+
+
+def codes_of(run: lamina.Run, site: str) -> pl.DataFrame:
+    return run.features(site).select(pl.exclude("row")).collect()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_training_that_is_stopped_opens_and_the_next_one_ends_alike(
+    read: lamina.Run, tmp_path: Path, killed: bool
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert len(list(features.explain(read, whole, seed=0))) == features.updates(read)
+    stage = features.explain(read, stopped, seed=0)
+    for _ in range(6):
+        next(stage)
+    if killed:
+        stopped = as_killed(stopped, "sae.output", 4 * 5 * 16)
+    stage.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LaminaWarning)  # the log's end may be cut off
+        found = lamina.open(stopped)
+    assert found.status.state != "finished"
+    kept = codes_of(found, "sae.output")
+    assert kept["step"].unique().sort().to_list() == [0, 1, 2, 4]
+    done = lamina.open(whole)
+    assert kept.equals(codes_of(done, "sae.output").filter(pl.col("step") <= 4))
+    assert len(list(features.explain(read, tmp_path / "again", seed=0))) == features.updates(read)
+    assert codes_of(lamina.open(tmp_path / "again"), "sae.output").equals(codes_of(done, "sae.output"))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("killed", [False, True])
+def test_codes_that_are_half_attached_are_gone_on_with(
+    read: lamina.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    assert len(list(features.explain(read, tmp_path / "learnt", seed=0)))
+    training = lamina.open(tmp_path / "learnt")
+    whole = lamina.open(shutil.copytree(read.path, tmp_path / "whole"))
+    features.attach(whole, training)
+    encode, blocks = Autoencoder.codes, 0
+
+    def stopped(self: Autoencoder, x: torch.Tensor) -> Any:
+        nonlocal blocks
+        blocks += 1
+        if blocks <= 4:  # the first call is of the new model itself
+            return encode(self, x)
+        if killed:
+            as_killed(read.path, features.CODES, 300)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Autoencoder, "codes", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            features.attach(read, training)
+    run = lamina.open(read.path.with_name("killed")) if killed else read.refresh()
+    assert run.status.state != "finished"
+    assert len(run.rows(features.CODES)) == 300
+    features.attach(run, training)
+    assert len(run.rows(features.CODES)) == 640
+    assert codes_of(run, features.CODES).equals(codes_of(whole, features.CODES))
+    features.attach(run, training)  # nothing is left to do
+    assert codes_of(run.refresh(), features.CODES).height == codes_of(whole, features.CODES).height

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -32,7 +33,7 @@ def updates(run: lamina.Run) -> int:
     return PASSES * -(-len(run.rows(SITE, where=~HELD_OUT)) // BATCH)
 
 
-def explain(run: lamina.Run, folder: Path, *, seed: int) -> Iterator[None]:
+def explain(run: lamina.Run, folder: Path, *, seed: int) -> Generator[None, None, None]:
     """Train an autoencoder on `SITE` of a run that read the documentation; yield after every update.
 
     The training is a run of its own in `folder`: the metrics `train/loss`, `train/explained variance` and
@@ -69,8 +70,13 @@ def explain(run: lamina.Run, folder: Path, *, seed: int) -> Iterator[None]:
 
 
 def attach(run: lamina.Run, training: lamina.Run) -> None:
-    """Encode every row of `SITE` by the weights that a training ended with, and attach the codes as `CODES`."""
+    """Encode the rows of `SITE` by the weights that a training ended with, and attach the codes as `CODES`.
+
+    Rows that have codes keep them: what was interrupted is gone on with.
+    """
     rows = run.rows(SITE)
+    if CODES in run.sites()["site"]:
+        rows = rows[~np.isin(rows.ids, run.rows(CODES).ids)]
     model = Autoencoder(torch.zeros(1, rows.shape[1]), units=UNITS, k=ACTIVE, seed=0)
     model.load_state_dict(training.load(step="last", part="model"))
     with run.writer() as writer, torch.no_grad():
