@@ -182,7 +182,7 @@ def test_answers_are_those_of_the_dense_codes(whole: tuple[lamina.Run, Shown], t
     check(_core.Snapshot(str(run.path), verify="never"), shown)
 
 
-def test_a_small_segment_gives_the_same_bytes_whatever_the_threads(whole: tuple[lamina.Run, Shown]) -> None:
+def test_an_index_has_the_same_bytes_whatever_the_threads(whole: tuple[lamina.Run, Shown]) -> None:
     run, _ = whole
     build(run)
     written = {path.name: path.read_bytes() for path in (run.path / "index").iterdir()}

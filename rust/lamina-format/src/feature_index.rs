@@ -389,11 +389,11 @@ impl PartWriter {
 mod tests {
     use super::*;
     use crate::histogram::{Counter, bin};
-    use crate::posting::{Postings, unit, value};
+    use crate::posting::{Postings, unit};
 
     fn push(part: &mut PartWriter, feature: u32, units: &[u64]) {
         let mut counter = Counter::default();
-        units.iter().for_each(|&unit| counter.add(bin(value(DType::F16, unit as u32))));
+        counter.add(DType::F16, units);
         part.push(feature, units, DType::F16, Sums { sum: 1.5, greatest: 7, steps: (2, 9) }, &mut counter);
     }
 

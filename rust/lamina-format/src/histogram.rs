@@ -1,6 +1,8 @@
 //! The histogram of a feature's values: 8 bins for each doubling.
 
-use crate::{Error, Result};
+use crate::posting::value;
+use crate::{DType, Error, Result};
+use std::sync::LazyLock;
 
 /// Bins that there are: those of negative values, zero, those of positive ones, and the last for what is no number.
 pub const BINS: usize = 8192;
@@ -73,27 +75,50 @@ pub fn quantile(bins: &[(u16, u64)], part: f64) -> Option<f64> {
         .map(|(bin, _)| middle(*bin))
 }
 
-/// Bins that are counted one by one.
+/// The bin of each value of two bytes.
+type OfHalves = [u16; 1 << 16];
+
+static OF_F16: LazyLock<Box<OfHalves>> = LazyLock::new(|| of_halves(DType::F16));
+static OF_BF16: LazyLock<Box<OfHalves>> = LazyLock::new(|| of_halves(DType::Bf16));
+
+fn of_halves(dtype: DType) -> Box<OfHalves> {
+    let mut bins = Box::new([0; 1 << 16]);
+    bins.iter_mut().zip(0..).for_each(|(of, bits)| *of = bin(value(dtype, bits)));
+    bins
+}
+
+/// Values that are counted by their bins.
 pub struct Counter {
-    counts: Vec<u32>,
+    counts: Box<[u32; BINS]>,
     least: usize,
     greatest: usize,
 }
 
 impl Default for Counter {
     fn default() -> Self {
-        Self { counts: vec![0; BINS], least: BINS, greatest: 0 }
+        Self { counts: Box::new([0; BINS]), least: BINS, greatest: 0 }
     }
 }
 
 impl Counter {
-    /// Counts a value of this bin.
-    #[inline]
-    pub fn add(&mut self, bin: u16) {
-        let bin = usize::from(bin) % BINS;
-        self.counts[bin] += 1;
-        self.least = self.least.min(bin);
-        self.greatest = self.greatest.max(bin);
+    /// Counts the values of units.
+    pub fn add(&mut self, dtype: DType, units: &[u64]) {
+        let of_halves = |bins: &'static OfHalves| move |unit: u64| bins[usize::from(unit as u16)];
+        match dtype {
+            DType::F16 => self.count(units, of_halves(&OF_F16)),
+            DType::Bf16 => self.count(units, of_halves(&OF_BF16)),
+            _ => self.count(units, |unit| bin(value(dtype, unit as u32))),
+        }
+    }
+
+    fn count(&mut self, units: &[u64], bin: impl Fn(u64) -> u16) {
+        let (mut least, mut greatest) = (self.least, self.greatest);
+        for &unit in units {
+            let bin = usize::from(bin(unit)) % BINS;
+            self.counts[bin] += 1;
+            (least, greatest) = (least.min(bin), greatest.max(bin));
+        }
+        (self.least, self.greatest) = (least, greatest);
     }
 
     /// Takes out what was counted: the bins that have values, ascending.
@@ -177,7 +202,7 @@ mod tests {
         #[test]
         fn histograms_come_back_and_lies_are_told(values in proptest::collection::vec(any::<f32>(), 0..200)) {
             let mut counter = Counter::default();
-            values.iter().for_each(|&value| counter.add(bin(value)));
+            counter.add(DType::F32, &values.iter().map(|value| value.to_bits().into()).collect::<Vec<u64>>());
             let mut bytes = Vec::new();
             write(&mut counter, &mut bytes);
             let mut bins: Vec<u16> = Vec::new();
@@ -196,6 +221,19 @@ mod tests {
                 assert!(count > 0 && usize::from(bin) < BINS && last.is_none_or(|last| last < bin));
                 last = Some(bin);
             });
+        }
+    }
+
+    #[test]
+    fn values_of_two_bytes_are_counted_by_the_same_bins() {
+        for dtype in [DType::F16, DType::Bf16] {
+            let units: Vec<u64> = (0..1 << 16).map(|bits| 9 << 32 | bits).collect();
+            let mut wanted = vec![0; BINS];
+            units.iter().for_each(|&unit| wanted[usize::from(bin(value(dtype, unit as u32)))] += 1);
+            let (mut counter, mut found) = (Counter::default(), vec![0; BINS]);
+            counter.add(dtype, &units);
+            counter.take(|bin, count| found[usize::from(bin)] = count);
+            assert_eq!(found, wanted, "{dtype:?}");
         }
     }
 

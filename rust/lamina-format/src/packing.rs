@@ -13,34 +13,67 @@ pub fn bytes(count: usize, bits: u32) -> usize {
     (count * bits as usize).div_ceil(8)
 }
 
-/// Puts numbers of at most `bits` bits behind `out`; the first number's lowest bit is the first byte's.
+/// Puts at most [`BLOCK`] numbers of at most `bits` bits behind `out`; the first number's lowest bit is the first byte's.
 pub fn pack(numbers: &[u32], bits: u32, out: &mut Vec<u8>) {
+    // neighbors are joined first, many at a time: what comes one after another then comes half or a quarter as often
+    let mut pairs = [0u64; BLOCK / 2];
+    let (twos, rest) = numbers.as_chunks::<2>();
+    for (pair, &[first, second]) in pairs.iter_mut().zip(twos) {
+        *pair = u64::from(first) | u64::from(second) << bits;
+    }
+    if let (Some(pair), Some(&last)) = (pairs.get_mut(twos.len()), rest.first()) {
+        *pair = last.into();
+    }
+    if bits > 16 {
+        return put(&pairs[..numbers.len().div_ceil(2)], 2 * bits, bytes(numbers.len(), bits), out);
+    }
+    let mut fours = [0u64; BLOCK / 4];
+    for (four, &[first, second]) in fours.iter_mut().zip(pairs.as_chunks::<2>().0) {
+        *four = first | second << (2 * bits);
+    }
+    put(&fours[..numbers.len().div_ceil(4)], 4 * bits, bytes(numbers.len(), bits), out);
+}
+
+/// Puts words of `bits` bits behind each other, and the first `length` bytes of them behind `out`.
+fn put(words: &[u64], bits: u32, length: usize, out: &mut Vec<u8>) {
+    let mut packed = [0; 4 * BLOCK + 8];
+    let mut eights = packed.as_chunks_mut().0.iter_mut();
     let (mut held, mut filled) = (0u64, 0);
-    for &number in numbers {
-        held |= u64::from(number) << filled;
+    for &word in words {
+        held |= word << filled;
         filled += bits;
-        if filled >= 32 {
-            out.extend_from_slice(&(held as u32).to_le_bytes());
-            held >>= 32;
-            filled -= 32;
+        if filled >= 64 {
+            if let Some(eight) = eights.next() {
+                *eight = held.to_le_bytes();
+            }
+            filled -= 64;
+            // the upper bits of the word, none if it ended with the eight bytes
+            held = word >> 1 >> (bits - 1 - filled);
         }
     }
-    out.extend_from_slice(&held.to_le_bytes()[..filled.div_ceil(8) as usize]);
+    if let Some(eight) = eights.next() {
+        *eight = held.to_le_bytes();
+    }
+    out.extend_from_slice(&packed[..length]);
 }
 
 /// Fills `out`, of at most [`BLOCK`] numbers, from what [`pack`] made of them; bytes that are missing stand for zeros.
 pub fn unpack(packed: &[u8], bits: u32, out: &mut [u32]) {
-    // numbers are taken out of eight bytes at once, those behind the last are never used
-    let mut padded = [0; 4 * BLOCK + 8];
-    let length = packed.len().min(4 * BLOCK);
-    padded[..length].copy_from_slice(&packed[..length]);
-    let mask = (1u64 << bits.min(32)) - 1;
-    let mut at = 0;
-    for number in out.iter_mut().take(BLOCK) {
-        let eight = padded[at / 8..].first_chunk().copied().map_or(0, u64::from_le_bytes);
-        *number = (eight >> (at % 8) & mask) as u32;
-        at += bits.min(32) as usize;
-    }
+    let bits = bits.min(32) as usize;
+    let mask = (1u64 << bits) - 1;
+    let number = |bytes: &[u8], at: usize| {
+        let eight = bytes.get(at / 8..).and_then(<[u8]>::first_chunk).copied().map_or(0, u64::from_le_bytes);
+        (eight >> (at % 8) & mask) as u32
+    };
+    // numbers are taken out of eight bytes at once; the last ones from a copy, behind which there are more
+    let alone = packed.len().saturating_sub(7) * 8;
+    let (front, back) = out.split_at_mut(if bits == 0 { 0 } else { alone.div_ceil(bits).min(out.len()) });
+    front.iter_mut().enumerate().for_each(|(at, out)| *out = number(packed, at * bits));
+    let last = packed.get(front.len() * bits / 8..).unwrap_or_default();
+    let mut padded = [0; 16];
+    padded.iter_mut().zip(last).for_each(|(to, &byte)| *to = byte);
+    let from = front.len() * bits % 8;
+    back.iter_mut().enumerate().for_each(|(at, out)| *out = number(&padded, from + at * bits));
 }
 
 #[cfg(test)]

@@ -28,17 +28,54 @@ fn single(half: u32) -> f32 {
     f32::from_bits(bits | (half & 0x8000) << 16)
 }
 
-/// A number for the bits of a value that orders as values do: NaN is below everything, and zeros are alike.
-#[inline]
-pub fn rank(dtype: DType, bits: u32) -> u32 {
-    let (sign, infinity) = match dtype {
+/// The bits of the sign and of infinity.
+fn sign_and_infinity(dtype: DType) -> (u32, u32) {
+    match dtype {
         DType::F16 => (1 << 15, 0x7c00),
         DType::Bf16 => (1 << 15, 0x7f80),
         _ => (1 << 31, 0x7f80_0000),
+    }
+}
+
+/// A number for the bits of a value that orders as values do: NaN is below everything, and zeros are alike.
+#[inline]
+pub fn rank(dtype: DType, bits: u32) -> u32 {
+    let (sign, infinity) = sign_and_infinity(dtype);
+    (order(bits, sign, infinity) as u32).wrapping_add(sign)
+}
+
+/// A signed number that orders likewise: the size of a value, with its sign. Without a branch, so that many are ranked at a time.
+#[inline]
+fn order(bits: u32, sign: u32, infinity: u32) -> i32 {
+    let size = (bits & (sign - 1)) as i32;
+    let below = -i32::from(bits & sign != 0);
+    if size > infinity as i32 { (sign as i32).wrapping_neg() } else { (size ^ below) - below }
+}
+
+/// The bits of a value of this rank.
+pub fn of_rank(dtype: DType, rank: u32) -> u32 {
+    let (sign, infinity) = sign_and_infinity(dtype);
+    match rank {
+        0 => infinity | infinity >> 1,
+        _ if rank < sign => sign | (sign - rank),
+        _ => rank - sign,
+    }
+}
+
+/// The least and the greatest rank of the values of some units.
+pub fn ranks(dtype: DType, units: &[u64]) -> (u32, u32) {
+    let of = |(sign, infinity)| {
+        let orders = units.iter().map(|&unit| order(unit as u32, sign, infinity));
+        let (least, greatest) =
+            orders.fold((i32::MAX, i32::MIN), |(least, most), order| (least.min(order), most.max(order)));
+        ((least as u32).wrapping_add(sign), (greatest as u32).wrapping_add(sign))
     };
-    let size = bits & (sign - 1);
-    let rank = if bits & sign == 0 { sign + size } else { sign - size };
-    if size > infinity { 0 } else { rank }
+    // for each a loop that knows its type
+    match dtype {
+        DType::F16 => of(sign_and_infinity(DType::F16)),
+        DType::Bf16 => of(sign_and_infinity(DType::Bf16)),
+        _ => of(sign_and_infinity(DType::F32)),
+    }
 }
 
 /// The bits of values as they are stored.
@@ -52,24 +89,27 @@ pub fn stored(bytes: &[u8], dtype: DType, at: usize) -> u32 {
 /// Puts the list of a feature's units, whose rows ascend, behind `out`.
 pub fn write(units: &[u64], dtype: DType, out: &mut Vec<u8>) {
     let size = dtype.size() as usize;
-    let mut packed = Vec::with_capacity(2 * units.len());
-    for block in units.chunks(BLOCK) {
+    let (start, head) = (out.len(), 5 + size);
+    out.resize(start + units.len().div_ceil(BLOCK) * head, 0);
+    for (number, block) in units.chunks(BLOCK).enumerate() {
         let mut steps = [0; BLOCK];
-        for (step, pair) in steps.iter_mut().zip(block.windows(2)) {
-            *step = ((pair[1] >> 32) - (pair[0] >> 32)) as u32 - 1;
+        for (step, (a, b)) in steps.iter_mut().zip(block.iter().zip(&block[1..])) {
+            *step = ((b >> 32) as u32).wrapping_sub((a >> 32) as u32).wrapping_sub(1);
         }
         let steps = &steps[..block.len() - 1];
         let bits = packing::bits(steps);
-        out.extend_from_slice(&((block[0] >> 32) as u32).to_le_bytes());
-        out.push(bits as u8);
-        let greatest = block.iter().map(|&unit| unit as u32).max_by_key(|&bits| rank(dtype, bits));
-        out.extend_from_slice(&greatest.unwrap_or(0).to_le_bytes()[..size]);
-        packing::pack(steps, bits, &mut packed);
+        let head = &mut out[start + number * head..][..head];
+        head[..4].copy_from_slice(&((block[0] >> 32) as u32).to_le_bytes());
+        head[4] = bits as u8;
+        head[5..].copy_from_slice(&of_rank(dtype, ranks(dtype, block).1).to_le_bytes()[..size]);
+        packing::pack(steps, bits, out);
     }
-    out.extend_from_slice(&packed);
+    let values = out.len();
+    out.resize(values + units.len() * size, 0);
+    let values = &mut out[values..];
     match size {
-        2 => out.extend(units.iter().flat_map(|&unit| (unit as u16).to_le_bytes())),
-        _ => out.extend(units.iter().flat_map(|&unit| (unit as u32).to_le_bytes())),
+        2 => values.as_chunks_mut().0.iter_mut().zip(units).for_each(|(to, &unit)| *to = (unit as u16).to_le_bytes()),
+        _ => values.as_chunks_mut().0.iter_mut().zip(units).for_each(|(to, &unit)| *to = (unit as u32).to_le_bytes()),
     }
 }
 
@@ -260,6 +300,11 @@ mod tests {
             };
             assert!(ascending.windows(2).all(|pair| rank(pair[0]) < rank(pair[1])), "{dtype:?}");
             assert_eq!((rank(-0.0), rank(-f32::NAN)), (rank(0.0), 0));
+            for bits in [0, 1, 0x3c00, 0x7c00, 0x8001, 0xfc00] {
+                let number = super::rank(dtype, bits);
+                assert_eq!(super::rank(dtype, of_rank(dtype, number)), number, "{dtype:?} {bits:x}");
+            }
+            assert!(value(dtype, of_rank(dtype, 0)).is_nan());
         }
         assert_eq!((value(DType::F32, 1.5f32.to_bits()), value(DType::Bf16, 0x3f80)), (1.5, 1.0));
         for bits in 0..=u16::MAX {

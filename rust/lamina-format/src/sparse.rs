@@ -43,12 +43,7 @@ impl Codes {
         }
         let codes = Self { indptr, ids, values };
         for row in 0..codes.rows() {
-            let of_row = codes.ids_of(row);
-            // without a way out, so that the loop compares many at a time
-            let ascends = of_row.iter().zip(of_row.iter().skip(1)).fold(true, |so_far, (a, b)| so_far & (a < b));
-            let ends = of_row.last().is_none_or(|&last| u64::from(last) < site.width());
-            if !ascends || !ends {
-                let text = if ends { "ids do not ascend in a row" } else { "an id is no feature" };
+            if let Some(text) = flaw_of_row(codes.ids_of(row), site.width()) {
                 let at = codes.indptr[row] as usize * site.id_dtype().size() as usize;
                 return Err(Flaw { role: Role::Ids, at, text });
             }
@@ -88,19 +83,80 @@ impl Codes {
     }
 }
 
+/// A number of codes, as it lies in a file or in memory.
+pub trait Stored: Copy {
+    /// The number.
+    fn number(self) -> u32;
+
+    /// How many of numbers that ascend are less than a limit.
+    fn below(ascending: &[Self], limit: u32) -> usize {
+        match ascending.len() {
+            // without a branch, so that the loop compares many at a time
+            0..=256 => ascending.iter().map(|number| u32::from(number.number() < limit)).sum::<u32>() as usize,
+            _ => ascending.partition_point(|number| number.number() < limit),
+        }
+    }
+}
+
+impl Stored for u32 {
+    #[inline]
+    fn number(self) -> u32 {
+        self
+    }
+}
+
+impl Stored for [u8; 2] {
+    #[inline]
+    fn number(self) -> u32 {
+        u16::from_le_bytes(self).into()
+    }
+
+    fn below(ascending: &[Self], limit: u32) -> usize {
+        let Ok(limit) = u16::try_from(limit) else { return ascending.len() };
+        match ascending.len() {
+            // counted in two bytes, eight at a time
+            0..=256 => ascending.iter().map(|&id| u16::from(u16::from_le_bytes(id) < limit)).sum::<u16>().into(),
+            _ => ascending.partition_point(|&id| u16::from_le_bytes(id) < limit),
+        }
+    }
+}
+
+impl Stored for [u8; 4] {
+    #[inline]
+    fn number(self) -> u32 {
+        u32::from_le_bytes(self)
+    }
+}
+
+/// What is wrong with the ids of a row.
+pub fn flaw_of_row(ids: &[impl Stored], width: u64) -> Option<&'static str> {
+    // without a way out, so that the loop compares many at a time
+    let pairs = ids.iter().zip(ids.iter().skip(1));
+    let ascends = pairs.fold(true, |so_far, (a, b)| so_far & (a.number() < b.number()));
+    match ids.last() {
+        Some(last) if u64::from(last.number()) >= width => Some("an id is no feature"),
+        _ if !ascends => Some("ids do not ascend in a row"),
+        _ => None,
+    }
+}
+
 /// Whether row pointers lead through `active` units.
 pub fn check_indptr(indptr: &[u32], active: u64) -> Result<(), Flaw> {
-    let flaw = |at: usize, text| Err(Flaw { role: Role::Indptr, at: 4 * at, text });
-    if indptr.first() != Some(&0) {
+    check_pointers(indptr, 0, indptr.len().saturating_sub(1), active)
+}
+
+/// Whether some row pointers, from the `from`-th of `rows` + 1 on, may be among those that lead through `active` units.
+pub fn check_pointers(pointers: &[u32], from: usize, rows: usize, active: u64) -> Result<(), Flaw> {
+    let flaw = |at: usize, text| Err(Flaw { role: Role::Indptr, at: 4 * (from + at), text });
+    if from == 0 && pointers.first() != Some(&0) {
         return flaw(0, "row pointers do not begin with 0");
     }
-    if let Some(at) = indptr.windows(2).position(|pair| pair[0] > pair[1]) {
+    if let Some(at) = pointers.windows(2).position(|pair| pair[0] > pair[1]) {
         return flaw(at + 1, "row pointers do not ascend");
     }
-    if indptr.last().map(|&end| u64::from(end)) != Some(active) {
-        return flaw(indptr.len() - 1, "row pointers do not end with the last active unit");
-    }
-    Ok(())
+    let (at, last) = (pointers.len().saturating_sub(1), pointers.last().map(|&end| u64::from(end)));
+    let fits = if from + at == rows { last == Some(active) } else { last.is_none_or(|last| last <= active) };
+    if fits { Ok(()) } else { flaw(at, "row pointers do not end with the last active unit") }
 }
 
 /// Stored u16s or u32s; None if there is no memory for so many. Coded ones may be many times longer than their file.
@@ -152,6 +208,19 @@ mod tests {
         for (indptr, ids, values, role, at) in lies {
             let flaw = parse(9, indptr, ids, values).expect_err("a lie");
             assert_eq!((flaw.role, flaw.at), (role, at), "{}", flaw.text);
+        }
+    }
+
+    #[test]
+    fn some_pointers_are_refused_where_all_are_known_to_lie() {
+        let check = |pointers: &[u32], from| check_pointers(pointers, from, 9, 20).map_err(|flaw| flaw.at);
+        for (pointers, from) in [(&[0, 20][..], 0), (&[3, 3, 7], 4), (&[19, 20], 8), (&[20, 20], 7), (&[], 3)] {
+            assert_eq!(check(pointers, from), Ok(()), "{pointers:?} from {from}");
+        }
+        for (pointers, from, at) in
+            [(&[1, 2][..], 0, 0), (&[3, 2], 4, 20), (&[3, 21], 4, 20), (&[19, 19], 8, 36), (&[20, 21], 8, 36)]
+        {
+            assert_eq!(check(pointers, from), Err(at), "{pointers:?} from {from}");
         }
     }
 

@@ -13,9 +13,6 @@ use lamina_store::writer::{Bounds, Entries, Twice};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
-/// Active units that are read at once.
-const SHARE: usize = 1 << 16;
-
 /// Entries of codes: how many each row has, or row pointers (i64); ids and values, each with its dtype.
 #[derive(FromPyObject)]
 pub struct CodesArgument<'py>(Bound<'py, PyAny>, (String, Bound<'py, PyAny>), (String, Bound<'py, PyAny>));
@@ -132,25 +129,22 @@ pub fn codes_at(
                 continue;
             };
             let codes = snapshot.0.codes(group, site).map_err(raise)?;
-            while done < end {
-                if long.at.len() >= most {
-                    return Ok((done, long.batch(site)?));
-                }
+            while done < end && long.at.len() < most {
                 let first = usize::try_from(positions[done]).ok().filter(|&first| first < codes.rows());
                 let outside = || raise(Error::schema(format!("a group has no row {}", positions[done])));
                 let first = first.ok_or_else(outside)?;
                 // rows that stand one after another are read together
-                let mut rows = 1;
-                while done + rows < end
-                    && positions[done + rows] == (first + rows) as i64
-                    && first + rows < codes.rows()
-                    && codes.units(first, first + rows + 1) <= SHARE
-                {
-                    rows += 1;
-                }
-                let some = codes.read(first, first + rows).map_err(raise)?;
-                long.extend(&some, done, site.dtype.size() as usize, wanted);
-                done += rows;
+                let follow = (first as i64..codes.rows() as i64).zip(&positions[done..end]);
+                let rows = follow.take_while(|(row, position)| row == *position).count();
+                let read = codes.each_stretch(first..first + rows, |_, some| {
+                    long.extend(some, done, site.dtype.size() as usize, wanted);
+                    done += some.rows();
+                    Ok(long.at.len() < most)
+                });
+                read.map_err(raise)?;
+            }
+            if done < end {
+                break;
             }
         }
         Ok((done, long.batch(site)?))

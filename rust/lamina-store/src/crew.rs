@@ -70,6 +70,29 @@ pub fn together(helpers: usize, work: &Work) {
     }
 }
 
+/// Does work on each of some things, on this thread and on at most `helpers` others at once. Things are begun in their order;
+/// behind the first error no more are.
+pub fn each<T, E: Send>(
+    helpers: usize,
+    things: impl Iterator<Item = T> + Send,
+    work: impl Fn(T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let state = Mutex::new((things, None));
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = || {
+        let mut state = lock();
+        if state.1.is_some() { None } else { state.0.next() }
+    };
+    together(helpers, &|| {
+        while let Some(thing) = next() {
+            if let Err(error) = work(thing) {
+                lock().1.get_or_insert(error);
+            }
+        }
+    });
+    state.into_inner().unwrap_or_else(PoisonError::into_inner).1.map_or(Ok(()), Err)
+}
+
 /// This process's threads.
 fn crew() -> &'static Crew {
     static CREW: AtomicPtr<Crew> = AtomicPtr::new(std::ptr::null_mut());
@@ -207,6 +230,26 @@ mod tests {
                 scope.spawn(|| (0..500).for_each(|shares| assert_eq!(sum(3, shares), (0..shares).sum::<usize>())));
             }
         });
+    }
+
+    #[test]
+    fn things_are_begun_in_order_and_none_behind_an_error() {
+        for helpers in [0, 2] {
+            let begun = Mutex::new(Vec::new());
+            let until = |last: usize| {
+                each(helpers, 0..100, |thing| {
+                    begun.lock().unwrap().push(thing);
+                    if thing == last { Err(thing) } else { Ok(()) }
+                })
+            };
+            assert_eq!(until(100), Ok(()));
+            let mut all = std::mem::take(&mut *begun.lock().unwrap());
+            all.sort_unstable();
+            assert_eq!(all, (0..100).collect::<Vec<_>>());
+            assert_eq!(until(50), Err(50));
+            let begun = begun.into_inner().unwrap();
+            assert!(begun.len() <= 51 + helpers && (0..=50).all(|thing| begun.contains(&thing)), "{begun:?}");
+        }
     }
 
     #[test]

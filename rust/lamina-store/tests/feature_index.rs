@@ -4,12 +4,14 @@
 mod common;
 
 use common::{FailingFs, storage, wait};
+use lamina_format::feature_index::{Description, TAIL};
 use lamina_format::posting::{rank, stored};
 use lamina_format::record::Site;
 use lamina_format::sparse::Codes;
 use lamina_format::{ColumnType, DType, ErrorKind, Value};
 use lamina_store::index::State;
 use lamina_store::keep::{Progress, verify};
+use lamina_store::reader::{Access, Verify};
 use lamina_store::storage::Files;
 use lamina_store::writer::{ColumnInput, SiteInput, Values};
 use lamina_store::{Opening, Snapshot, Writer, create};
@@ -124,6 +126,80 @@ proptest! {
             prop_assert_eq!(format!("{indexed:?}"), format!("{scanned:?}"));
         }
         prop_assert!(verify(&storage(&path), &Progress::default()).unwrap().damages.is_empty());
+    }
+}
+
+#[test]
+fn an_index_of_many_parts_has_the_same_bytes_whatever_the_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    // more rows than a share, in groups that shares cut; feature 3 is in every row
+    let row = |row: u32| {
+        let ids: std::collections::BTreeSet<u32> =
+            (0..40).map(|at| (row * 97 + at * at * 31) % 900).chain([3]).collect();
+        ids.into_iter().map(|id| (id, 0x3000 + (row * 7 + id) % 4096)).collect()
+    };
+    let groups = [(0..5000).map(row).collect(), (5000..9000).map(row).collect()];
+    run(&path, &groups, 900, DType::F16);
+    let snapshot = open(&path);
+    let site = snapshot.site("sae").unwrap();
+    let file = snapshot.feature_indexes(site).unwrap()[0].file.clone();
+    let name = path.join(lamina_format::names::feature_index(&file, site.id).unwrap());
+    let built = [1, 2, 5].map(|threads| {
+        snapshot.build_feature_index(site, &file, threads).unwrap();
+        std::fs::read(&name).unwrap()
+    });
+    assert!(built[0] == built[1] && built[0] == built[2]);
+    let length = built[0].len() as u64;
+    let described = Description::length(built[0].last_chunk().unwrap(), length).unwrap() + TAIL;
+    let description = Description::decode(&built[0][built[0].len() - described..], length).unwrap();
+    assert!(description.parts.len() > 3, "{} parts", description.parts.len());
+    check(&snapshot, site, &[0, 3, 4, 450, 899]).unwrap();
+}
+
+#[test]
+fn row_pointers_that_lie_are_refused_by_who_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let counts = [1, 2, 3, 0, 2, 1];
+    let rows: Rows = counts.map(|count| (0..count).map(|id| (id, 0x3c00)).collect()).into();
+    run(&path, &[rows], 9, DType::F16);
+    let segment = std::fs::read_dir(path.join("segments")).unwrap().next().unwrap().unwrap().path();
+    let honest = std::fs::read(&segment).unwrap();
+    let pointers: Vec<u8> = [0u32, 1, 3, 6, 6, 8, 9].iter().flat_map(|end| end.to_le_bytes()).collect();
+    let at = honest.windows(pointers.len()).position(|bytes| bytes == pointers).unwrap();
+    // what is not checked is what an author who computed the checksums could have written
+    let access = Access { verify: Verify::Never, ..Access::default() };
+    for (which, lie, wrong, right) in [
+        (0, 1u32, 0..1, 2..6),
+        (3, 2, 2..3, 4..6),
+        (3, u32::MAX, 1..4, 0..2),
+        (5, 10, 4..5, 0..4),
+        (5, 5, 4..6, 1..3),
+        (6, 8, 5..6, 0..5),
+        (6, u32::MAX, 0..6, 3..5),
+    ] {
+        let mut bytes = honest.clone();
+        bytes[at + 4 * which..][..4].copy_from_slice(&lie.to_le_bytes());
+        std::fs::write(&segment, bytes).unwrap();
+        let snapshot = open(&path).with_access(access);
+        let site = snapshot.site("sae").unwrap();
+        let codes = snapshot.codes(0, site).unwrap();
+        let refused = [
+            codes.read(wrong.start, wrong.end).unwrap_err(),
+            codes.all().unwrap_err(),
+            codes.each_stretch(wrong, |_, _| Ok(true)).unwrap_err(),
+            snapshot.build_feature_index(site, &snapshot.feature_indexes(site).unwrap()[0].file, 2).unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(error.kind, ErrorKind::Damaged, "pointer {which} as {lie}: {error}");
+        }
+        let units: u32 = counts[right.clone()].iter().sum();
+        assert_eq!(
+            codes.read(right.start, right.end).unwrap().ids.len(),
+            units as usize,
+            "the other rows are readable"
+        );
     }
 }
 

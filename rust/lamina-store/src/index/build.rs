@@ -3,28 +3,23 @@
 use super::Held;
 use super::rows::Steps;
 use super::stats::sums;
-use super::transpose::{Buffers, Source, Transposer};
-use crate::crew;
+use super::transpose::{Source, Transposer};
 use crate::reader::{Mask, Snapshot};
 use crate::storage::Blob;
 use lamina_format::feature_index::{Description, LONGEST, MAGIC, Part, PartWriter};
 use lamina_format::histogram::Counter;
 use lamina_format::record::Site;
 use lamina_format::{Error, ErrorKind, Result, names};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Units that all threads together hold: with what they become, some 14 bytes each.
-const AT_ONCE: u64 = 12 << 20;
-/// Units of a range below which cutting costs more than it helps.
-const LEAST: u64 = 1 << 16;
 /// More threads than these wait for the disk.
 const MOST_THREADS: usize = 8;
 
 impl Snapshot {
     /// Builds the index of a segment's codes of a site, or replaces it; returns its bytes. It is there wholly or not at all.
     ///
-    /// Takes some 200 MB of memory whatever the rows, or 12 bytes for each unit of the most frequent feature if that is more.
+    /// Takes some 200 MB of memory whatever the rows, or 24 bytes for each unit of the most frequent feature if that is more.
+    /// Its bytes follow from the codes alone, however many threads build it.
     pub fn build_feature_index(&self, site: &Site, file: &str, threads: usize) -> Result<u64> {
         self.check_codes(site)?;
         let segments = self.indexes().of(self, site);
@@ -45,36 +40,25 @@ impl Snapshot {
             steps.extend(self, held.group(self))?;
         }
         let source = |held: &Held| Source { group: held.group(self), start: held.start as u32, unseen: Mask::None };
-        let transposer = Transposer::new(self, site, segment.groups.iter().map(source).collect());
+        let sources = segment.groups.iter().map(source).collect();
         let threads = threads.clamp(1, MOST_THREADS);
-        let counts = transposer.count(threads)?;
-        let each = counts.iter().sum::<u64>() / (4 * threads as u64);
-        let ranges = transposer.ranges(&counts, each.clamp(LEAST, AT_ONCE / threads as u64));
+        let transposer = Transposer::new(self, site, sources, threads)?;
         let mut blob = self.storage().0.create_index(&name)?;
         blob.write(0, &MAGIC)?;
-        let output = Output { blob, parts: Vec::new(), next: 0, end: MAGIC.len() as u64, failed: None };
+        let output = Output { blob, parts: Vec::new(), next: 0, end: MAGIC.len() as u64, failed: false };
         let output = Turns { output: Mutex::new(output), changed: Condvar::new() };
-        let next = AtomicUsize::new(0);
-        crew::together(threads - 1, &|| {
-            let (mut buffers, mut counter) = (Buffers::default(), Counter::default());
+        transposer.each_part(threads, |number, part| {
             let mut given_up = GivenUp { turns: &output, done: false };
-            loop {
-                let turn = next.fetch_add(1, Ordering::Relaxed);
-                let Some(range) = ranges.get(turn) else { break };
-                let mut part = PartWriter::default();
-                let gathered = transposer.features(&counts, range.clone(), &mut buffers, |feature, units| {
-                    let sums = sums(site.dtype, units, &steps, &mut counter);
-                    part.push(feature, units, site.dtype, sums, &mut counter);
-                });
-                if !output.write(turn, gathered.map(|()| part)) {
-                    break;
-                }
-            }
+            let (mut writer, mut counter) = (PartWriter::default(), Counter::default());
+            part.features(|feature, units| {
+                let sums = sums(site.dtype, units, &steps, &mut counter);
+                writer.push(feature, units, site.dtype, sums, &mut counter);
+            });
             given_up.done = true;
-        });
-        let Output { mut blob, parts, mut end, failed, .. } =
+            output.write(number, writer)
+        })?;
+        let Output { mut blob, parts, mut end, .. } =
             output.output.into_inner().unwrap_or_else(PoisonError::into_inner);
-        failed.map_or(Ok(()), Err)?;
         let description = Description {
             site: site.id,
             dtype: site.dtype,
@@ -102,7 +86,8 @@ struct Output {
     parts: Vec<Part>,
     next: usize,
     end: u64,
-    failed: Option<Error>,
+    /// Whether nothing comes of it.
+    failed: bool,
 }
 
 impl Output {
@@ -128,25 +113,17 @@ impl Turns {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes a part when those before it are; false if nothing comes of the file.
-    fn write(&self, turn: usize, part: Result<PartWriter>) -> bool {
+    /// Writes a part when those before it are, unless one of them failed.
+    fn write(&self, turn: usize, part: PartWriter) -> Result<()> {
         let mut output = self.lock();
-        if let Err(error) = part {
-            output.failed.get_or_insert(error);
-            self.changed.notify_all();
-            return false;
-        }
-        while output.next < turn && output.failed.is_none() {
+        while output.next < turn && !output.failed {
             output = self.changed.wait(output).unwrap_or_else(PoisonError::into_inner);
         }
-        if output.failed.is_none() {
-            if let Err(error) = part.and_then(|part| output.add(part)) {
-                output.failed = Some(error);
-            }
-            output.next += 1;
-        }
+        let written = if output.failed { Ok(()) } else { output.add(part) };
+        output.failed |= written.is_err();
+        output.next += 1;
         self.changed.notify_all();
-        output.failed.is_none()
+        written
     }
 }
 
@@ -159,7 +136,7 @@ struct GivenUp<'a> {
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.turns.lock().failed.get_or_insert(Error::damaged("a thread that built an index ended"));
+            self.turns.lock().failed = true;
             self.turns.changed.notify_all();
         }
     }

@@ -2,25 +2,18 @@
 
 use super::Segment;
 use super::rows::Steps;
-use super::transpose::{Buffers, Source, Transposer};
-use crate::crew;
+use super::transpose::{Source, Transposer};
 use crate::reader::{Mask, Snapshot};
 use lamina_format::feature_index::Sums;
-use lamina_format::histogram::{self, Counter, bin};
-use lamina_format::posting::{rank, value};
+use lamina_format::histogram::{self, Counter};
+use lamina_format::posting::{of_rank, ranks, value};
 use lamina_format::record::Site;
 use lamina_format::{DType, Error, Result};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The parts of the values up to which quantiles are told.
 pub const QUANTILES: [f64; 4] = [0.1, 0.5, 0.9, 0.99];
-/// Units that all threads together hold, of codes without an index.
-const AT_ONCE: u64 = 12 << 20;
-/// Units of a range below which cutting costs more than it helps.
-const LEAST: u64 = 1 << 16;
-
 /// A row a feature, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FeatureStats {
@@ -40,19 +33,27 @@ pub struct FeatureStats {
 
 /// What is told of the values of some units, whose rows ascend; their bins go to `counter`.
 pub fn sums(dtype: DType, units: &[u64], steps: &Steps, counter: &mut Counter) -> Sums {
-    let (mut sum, mut most, mut greatest, mut broken) = (0.0, 0, 0, None);
-    for &unit in units {
-        let bits = unit as u32;
-        let value = value(dtype, bits);
-        sum += f64::from(value);
-        counter.add(bin(value));
-        match rank(dtype, bits) {
-            0 => broken = Some(bits),
-            rank if rank > most => (most, greatest) = (rank, bits),
-            _ => {}
-        }
+    counter.add(dtype, units);
+    let (least, greatest) = ranks(dtype, units);
+    let sum = match dtype {
+        DType::F16 => total(units, |bits| value(DType::F16, bits)),
+        DType::Bf16 => total(units, |bits| value(DType::Bf16, bits)),
+        _ => total(units, |bits| value(dtype, bits)),
+    };
+    // the least rank is that of NaN, which one is enough for
+    let greatest = of_rank(dtype, if least == 0 { 0 } else { greatest });
+    Sums { sum, greatest, steps: steps.bounds(units) }
+}
+
+/// The sum of values: eight sums side by side, so that none waits for another.
+fn total(units: &[u64], value: impl Fn(u32) -> f32) -> f64 {
+    let (eights, rest) = units.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for eight in eights {
+        sums.iter_mut().zip(eight).for_each(|(sum, &unit)| *sum += f64::from(value(unit as u32)));
     }
-    Sums { sum, greatest: broken.unwrap_or(greatest), steps: steps.bounds(units) }
+    sums.iter_mut().zip(rest).for_each(|(sum, &unit)| *sum += f64::from(value(unit as u32)));
+    sums.iter().sum()
 }
 
 /// What is known of a feature.
@@ -188,32 +189,18 @@ impl Snapshot {
         for source in &groups {
             steps.extend(self, source.group)?;
         }
-        let transposer = Transposer::new(self, site, groups);
-        let counts = transposer.count(threads)?;
-        let each = counts.iter().sum::<u64>() / (4 * threads.max(1) as u64);
-        let ranges = transposer.ranges(&counts, each.clamp(LEAST, (AT_ONCE / threads.max(1) as u64).max(LEAST)));
-        let next = AtomicUsize::new(0);
-        let found: Mutex<Result<Vec<(usize, Summaries)>>> = Mutex::new(Ok(Vec::new()));
-        crew::together(threads.max(1) - 1, &|| {
-            let (mut buffers, mut counter) = (Buffers::default(), Counter::default());
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(range) = ranges.get(number) else { return };
-                let mut some = Summaries::default();
-                let done = transposer.features(&counts, range.clone(), &mut buffers, |feature, units| {
-                    let sums = sums(site.dtype, units, &steps, &mut counter);
-                    counter.take(|bin, count| some.bins.push((bin, count.into())));
-                    some.push(feature, units.len() as u64, site.dtype, sums);
-                });
-                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                match (&mut *found, done) {
-                    (Ok(found), Ok(())) => found.push((number, some)),
-                    (Ok(_), Err(error)) => *found = Err(error),
-                    _ => return,
-                }
-            }
-        });
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+        let found = Mutex::new(Vec::new());
+        Transposer::new(self, site, groups, threads)?.each_part(threads, |number, part| {
+            let (mut some, mut counter) = (Summaries::default(), Counter::default());
+            part.features(|feature, units| {
+                let sums = sums(site.dtype, units, &steps, &mut counter);
+                counter.take(|bin, count| some.bins.push((bin, count.into())));
+                some.push(feature, units.len() as u64, site.dtype, sums);
+            });
+            found.lock().unwrap_or_else(PoisonError::into_inner).push((number, some));
+            Ok(())
+        })?;
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         found.sort_by_key(|(number, _)| *number);
         let mut all = Summaries::default();
         found.into_iter().for_each(|(_, some)| all.append(some));

@@ -177,6 +177,24 @@ impl<'a> BlockReader<'a> {
         if trusted && self.open.coding.is_none() { whole() } else { None }
     }
 
+    /// Bytes of the block as they lie in memory, checked; None if they are not mapped, or coded.
+    pub fn checked(&self, start: usize, length: usize) -> Result<Option<&'a [u8]>> {
+        if length == 0 || self.open.coding.is_some() {
+            return Ok(None);
+        }
+        let Some(bytes) = self.mapped(start, length) else { return Ok(None) };
+        for piece in start / PIECE..=(start + length - 1) / PIECE {
+            let whole = || self.mapped(piece * PIECE, PIECE.min(self.block.length as usize - piece * PIECE));
+            if !self.has(piece)
+                && let Some(whole) = whole()
+            {
+                self.blobs.count(self.block.role, whole.len());
+                self.verify(piece, whole)?;
+            }
+        }
+        Ok(Some(bytes))
+    }
+
     /// All of the block.
     pub fn all(&self) -> Result<Vec<u8>> {
         let length = self.open.coding.as_ref().map_or(self.block.length as usize, Coding::raw);

@@ -1,7 +1,7 @@
 //! Reading sparse codes: of some rows of a group, and as dense blocks of some features.
 
 use super::Snapshot;
-use super::block::OpenFile;
+use super::block::{BlockReader, OpenFile};
 use super::coded::{Coding, Scratch};
 use super::gather::{SiteRows, Wanted};
 use super::group::StoredGroup;
@@ -10,19 +10,20 @@ use super::selection::Place;
 use super::verified::Verified;
 use crate::crew;
 use lamina_format::record::{Block, Role, Site, Table};
-use lamina_format::sparse::{Codes, Flaw};
+use lamina_format::sparse::{Codes, Flaw, check_pointers};
 use lamina_format::{Error, ErrorKind, Result};
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Active units that a thread reads before it asks for more work.
+/// Active units that are read at once.
 const SHARE: usize = 1 << 16;
 
-/// The sparse codes of a group, of which the row pointers were read.
+/// The sparse codes of a group.
 pub struct GroupCodes<'a> {
     snapshot: &'a Snapshot,
     group: &'a StoredGroup,
     site: &'a Site,
-    indptr: Vec<u32>,
+    pointers: Part<'a>,
     ids: Part<'a>,
     values: Part<'a>,
 }
@@ -57,41 +58,41 @@ impl Snapshot {
             open.coding = Coding::of(block, site, group.record.rows);
             Ok::<_, Error>(Part { block, verified, open })
         };
-        let ends = part(Role::Indptr)?;
-        let bytes = self.reader(group, &ends.open, (ends.block, ends.verified)).all()?;
-        let indptr: Vec<u32> = bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect();
-        let codes =
-            GroupCodes { snapshot: self, group, site, indptr, ids: part(Role::Ids)?, values: part(Role::Site)? };
-        match lamina_format::sparse::check_indptr(&codes.indptr, codes.ids.block.active.unwrap_or(0)) {
-            Ok(()) => Ok(codes),
-            Err(flaw) => Err(codes.damaged(&flaw, ends.block)),
-        }
+        let (pointers, ids, values) = (part(Role::Indptr)?, part(Role::Ids)?, part(Role::Site)?);
+        Ok(GroupCodes { snapshot: self, group, site, pointers, ids, values })
     }
 }
 
 impl GroupCodes<'_> {
     /// How many rows.
     pub fn rows(&self) -> usize {
-        self.indptr.len() - 1
+        self.group.record.rows as usize
     }
 
-    /// Active units of the rows from `from` to before `to`.
-    pub fn units(&self, from: usize, to: usize) -> usize {
-        (self.indptr[to] - self.indptr[from]) as usize
+    /// The pointers of some rows, and the one behind: they ascend and lead through units that there are.
+    pub(crate) fn pointers(&self, rows: Range<usize>) -> Result<Vec<u32>> {
+        let mut bytes = vec![0; 4 * (rows.len() + 1)];
+        self.reader(&self.pointers).read(4 * rows.start, &mut bytes, &mut Scratch::default())?;
+        let pointers: Vec<u32> = bytes.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect();
+        let active = self.ids.block.active.unwrap_or(0);
+        match check_pointers(&pointers, rows.start, self.rows(), active) {
+            Ok(()) => Ok(pointers),
+            Err(flaw) => Err(self.damaged(&flaw, self.pointers.block)),
+        }
     }
 
-    /// The row pointers.
-    pub(crate) fn indptr(&self) -> &[u32] {
-        &self.indptr
+    fn reader<'b>(&'b self, part: &'b Part<'_>) -> BlockReader<'b> {
+        self.snapshot.reader(self.group, &part.open, (part.block, part.verified))
     }
 
-    /// Ids and values of all rows as they lie in memory, if they are mapped and need no check.
-    pub(crate) fn mapped(&self) -> Option<(&[u8], &[u8])> {
-        Some((self.trusted(&self.ids)?, self.trusted(&self.values)?))
-    }
-
-    fn trusted<'b>(&'b self, part: &'b Part<'_>) -> Option<&'b [u8]> {
-        self.snapshot.reader(self.group, &part.open, (part.block, part.verified)).trusted_whole()
+    /// Ids and values of the rows of these pointers as they lie in memory, their checksums checked but not what they say; None
+    /// if they are not mapped, or coded.
+    pub(crate) fn stored(&self, pointers: &[u32]) -> Result<Option<(&[u8], &[u8])>> {
+        let (Some(&first), Some(&last)) = (pointers.first(), pointers.last()) else { return Ok(None) };
+        let bytes = |size: u64| (first as usize * size as usize, (last - first) as usize * size as usize);
+        let ((start, length), (from, count)) = (bytes(self.site.id_dtype().size()), bytes(self.site.dtype.size()));
+        let ids = self.reader(&self.ids).checked(start, length)?;
+        Ok(ids.zip(self.reader(&self.values).checked(from, count)?))
     }
 
     /// The codes of all rows.
@@ -101,11 +102,31 @@ impl GroupCodes<'_> {
 
     /// The codes of the rows from `from` to before `to`.
     pub fn read(&self, from: usize, to: usize) -> Result<Codes> {
-        let (first, count) = (self.indptr[from], self.units(from, to));
-        let indptr = self.indptr[from..=to].iter().map(|end| end - first).collect();
+        self.of_pointers(&self.pointers(from..to)?)
+    }
+
+    /// Hands on the codes of some rows, some at a time with the first's position, until that says false.
+    pub fn each_stretch(&self, rows: Range<usize>, mut each: impl FnMut(usize, &Codes) -> Result<bool>) -> Result<()> {
+        let pointers = self.pointers(rows.clone())?;
+        let mut from = 0;
+        while from < rows.len() {
+            let most = u64::from(pointers[from]) + SHARE as u64;
+            let to =
+                pointers.partition_point(|&end| u64::from(end) <= most).saturating_sub(1).clamp(from + 1, rows.len());
+            if !each(rows.start + from, &self.of_pointers(&pointers[from..=to])?)? {
+                return Ok(());
+            }
+            from = to;
+        }
+        Ok(())
+    }
+
+    fn of_pointers(&self, pointers: &[u32]) -> Result<Codes> {
+        let (Some(&first), Some(&last)) = (pointers.first(), pointers.last()) else { return Ok(Codes::default()) };
+        let indptr = pointers.iter().map(|end| end - first).collect();
         let part = |part: &Part, size: u64| {
-            let (start, length) = (first as usize * size as usize, count * size as usize);
-            let reader = self.snapshot.reader(self.group, &part.open, (part.block, part.verified));
+            let (start, length) = (first as usize * size as usize, (last - first) as usize * size as usize);
+            let reader = self.reader(part);
             let mut bytes = Vec::new();
             // coded rows may be many times longer than the file
             if bytes.try_reserve_exact(length).is_err() {
