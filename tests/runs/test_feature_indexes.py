@@ -198,15 +198,18 @@ def test_chosen_features_are_those_of_the_dense_codes(case: tuple[lamina.Run, Tr
         assert frame.select(pl.len()).collect().item() == wanted.height
 
 
+def best_of(values: np.ndarray) -> list[int]:
+    missing = np.isnan(values)
+    return [at for at in np.lexsort((np.where(missing, 0, -values), missing)).tolist() if values[at] != 0]
+
+
 def test_the_strongest_are_those_of_the_dense_codes(case: tuple[lamina.Run, Truth]) -> None:
     run, (shown, dense) = case
     rows = shown.select("step", "source", "example", "position").rows()
     places = {place: number for number, place in enumerate(rows)}
     for feature, k, context in [(0, 3, 1), (1, 7, 2), (2, 40, 0), (3, 4, 9), (7, 5, 1)]:
         values = dense[:, feature].astype(np.float64)
-        missing = np.isnan(values)
-        best = [at for at in np.lexsort((np.where(missing, 0, -values), missing)) if values[at] != 0][:k]
-        wanted = []
+        best, wanted = best_of(values)[:k], []
         for rank, at in enumerate(best, 1):
             for offset in range(-context, context + 1):
                 near = places.get((*rows[at][:3], rows[at][3] + offset))
@@ -214,6 +217,9 @@ def test_the_strongest_are_those_of_the_dense_codes(case: tuple[lamina.Run, Trut
                     wanted.append((rank, offset, values[near].item(), shown["row"][near]))
         found = run.top_examples(SITE, feature, k=k, context=context).select("rank", "offset", "value", "row")
         assert str(found.rows()) == str(wanted)
+        of_step = [at for at in best_of(values) if rows[at][0] in (0, 20)][:k]
+        found = run.top_examples(SITE, feature, k=k, context=context, step=[0, 20]).filter(offset=0)
+        assert found["row"].to_list() == shown["row"][of_step].to_list()
 
 
 def test_stats_are_those_of_the_dense_codes(case: tuple[lamina.Run, Truth]) -> None:

@@ -86,6 +86,22 @@ def test_the_strongest_activations_with_their_neighbors(
         assert found.rows() == wanted
 
 
+@pytest.mark.parametrize(("step", "steps"), [(10, [1]), (slice(10, None), [1, 2]), ([0, 20], [0, 2])])
+def test_the_strongest_of_some_steps(case: tuple[lamina.Run, np.ndarray], step: Any, steps: list[int]) -> None:
+    run, dense = case
+    of_step = EXAMPLES * POSITIONS
+    for feature in (0, 1, 2, 7):
+        values = dense[..., feature].reshape(-1)
+        meant = [row for row in np.flatnonzero(values).tolist() if row // of_step in steps]
+        order = sorted(meant, key=lambda row: (-values[row], row))
+        for k in (2, 1000):
+            found = run.top_examples(SITE, feature, k=k, context=1, step=step)
+            assert found.filter(offset=0)["row"].to_list() == order[:k]
+            assert set(found["step"]) <= {10 * at for at in steps}
+    with pytest.raises(NotFoundError, match="step 5"):
+        run.top_examples(SITE, 7, step=5)
+
+
 def test_what_is_known_of_examples_is_found_in_any_order(tmp_path: Path) -> None:
     at = np.arange(EXAMPLES * POSITIONS)
     for name, order in (("ascending", at), ("falling", at[::-1])):

@@ -14,6 +14,7 @@ from lamina.runs.coactivations import coactivations
 from lamina.runs.feature_stats import feature_stats
 from lamina.runs.nearest import nearest_names
 from lamina.runs.opened import Opened
+from lamina.runs.steps import Steps
 
 
 class Featured(Opened):
@@ -119,7 +120,9 @@ class Featured(Opened):
             raise SchemaError(f"feature {outside[0]} of codes {width} wide", hint=f"they are 0 to {width - 1}")
         return coactivations(self._wide.features(site), asked.astype(np.int64))
 
-    def top_examples(self, site: str, feature: int, *, k: int = 20, context: int = 8) -> pl.DataFrame:
+    def top_examples(
+        self, site: str, feature: int, *, k: int = 20, context: int = 8, step: Steps = None
+    ) -> pl.DataFrame:
         """Where a feature of sparse codes is most active, with the rows around it in the same example.
 
         Columns: rank (1 is the strongest), offset (positions from the strongest row), value (of this feature; 0 where
@@ -133,9 +136,10 @@ class Featured(Opened):
             feature: Which feature.
             k: How many activations.
             context: How many positions on either side; without a column `position` there is no context.
+            step: A step, several, or a slice of steps: over a training a feature means now this, now that.
 
         Raises:
-            NotFoundError: There is no such site; the hint lists the nearest that hold codes.
+            NotFoundError: There is no such site, or step; the hint lists the nearest.
             SchemaError: The site holds no sparse codes, or has no such feature.
 
         Cost:
@@ -155,7 +159,8 @@ class Featured(Opened):
         width = self._check_sparse(site)
         if isinstance(feature, bool) or not isinstance(feature, int) or not 0 <= feature < width:
             raise SchemaError(f"feature {feature!r} of codes {width} wide", hint=f"they are 0 to {width - 1}")
-        found = top_examples.top_examples(self._wide.features(site), feature, k, context)
+        early = self._wide.condition(step, [site])
+        found = top_examples.top_examples(self._wide.features(site), feature, k, context, early)
         return stored.with_examples(self._snapshot, self._examples, found)
 
     def index(self, sites: str | Sequence[str] | None = None, *, progress: bool = True) -> indexing.Indexing:

@@ -23,7 +23,7 @@ _WAITING = 1 << 20
 """Units that wait at most before all but the strongest are dropped."""
 
 
-def top_examples(codes: Features, feature: int, k: int, context: int) -> pl.DataFrame:
+def top_examples(codes: Features, feature: int, k: int, context: int, early: pl.Expr | None) -> pl.DataFrame:
     """The strongest activations of a feature and the rows around them; see `Run.top_examples`.
 
     Args:
@@ -31,9 +31,10 @@ def top_examples(codes: Features, feature: int, k: int, context: int) -> pl.Data
         feature: Which.
         k: How many activations.
         context: How many positions on either side.
+        early: What the metadata of the activations must satisfy.
     """
     keys = [name for name in RESERVED_ORDER if name in codes.columns]
-    hits = _described(codes, _strongest(codes, feature, k), keys)
+    hits = _described(codes, _strongest(codes, feature, k, early), keys)
     # one that has no example or no position is near to nothing, and stands alone
     names, near = hits["row"].to_numpy(), np.arange(hits.height)
     if "position" in keys and "example" in keys and context > 0:
@@ -79,7 +80,7 @@ def _described(codes: Features, hits: pl.DataFrame, columns: list[str]) -> pl.Da
     return hits.hstack(rows_of(found, back))
 
 
-def _strongest(codes: Features, feature: int, k: int) -> pl.DataFrame:
+def _strongest(codes: Features, feature: int, k: int, early: pl.Expr | None) -> pl.DataFrame:
     """The k greatest values of a feature, the greatest first: `row` and `value`.
 
     NaN comes last, and of equal values the row that was named first.
@@ -93,16 +94,16 @@ def _strongest(codes: Features, feature: int, k: int) -> pl.DataFrame:
         indexed = Indexed(groups, rows_of(top, order))
         codes.tell_of_indexes(indexed)
         kept, waiting = [], 0
-        for units in codes.walk(None, ["row"], wanted, indexed):
+        for units in codes.walk(early, ["row"], wanted, indexed):
             kept.append(units)
             waiting += units.height
             if waiting > _WAITING:
                 kept, waiting = [_best(together(kept), k)], 0
         best = _best(together(kept), k) if kept else codes.empty().select("row", "value")
-        # several writers may have given a row codes, of which one counts: what is left of the units must suffice
+        # what is left must suffice: of codes that several writers gave a row one counts, and some rows are not meant
         if top.height < asked or (best.height == k and _ranks(best)[-1] <= _ranks(top)[-1]):
             return best
-        asked *= 2
+        asked *= 8
 
 
 def _rows(codes: Features, names: np.ndarray, feature: int) -> pl.DataFrame:

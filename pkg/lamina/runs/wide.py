@@ -106,17 +106,24 @@ class Wide:
         """The wide frame of these sites, and what `step` and `source` ask of its rows."""
         types = self.types(sites, bits=bits)
         step = plain_steps(step)
-        if step is None:
-            groups = self._all
-        else:
-            check_steps(step, self.steps_of(types))
+        condition = self.condition(step, types)
+        groups = self._all
+        if step is not None:
             groups = self.table.groups(self.table.with_steps(step) | self.table.attached)
-        conditions = [] if step is None else [step_condition(step)]
+        conditions = [] if condition is None else [condition]
         if source is not None:
             wanted = [source] if isinstance(source, str) else list(source)
             self._check_sources(wanted, types)
             conditions.append(pl.col("source").is_in(wanted))
         return Scan(self._cells, types, self.columns, groups, bits=bits), conditions
+
+    def condition(self, step: Steps, sites: Iterable[str]) -> pl.Expr | None:
+        """What `step` asks of rows; it must be a step of rows that have one of the sites."""
+        step = plain_steps(step)
+        if step is None:
+            return None
+        check_steps(step, self.steps_of(sites))
+        return step_condition(step)
 
     def _check_sources(self, wanted: Sequence[str], sites: Iterable[str]) -> None:
         if "source" not in self.columns:
