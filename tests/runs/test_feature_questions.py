@@ -154,6 +154,13 @@ def test_a_feature_that_is_none_is_refused(case: tuple[lamina.Run, np.ndarray], 
         case[0].feature_stats("mlp.output/sea")
 
 
+@pytest.mark.parametrize("given", [{"k": 0}, {"k": 2.5}, {"k": True}, {"context": -1}, {"context": "8"}])
+def test_what_is_no_number_of_rows_is_refused(case: tuple[lamina.Run, np.ndarray], given: Any) -> None:
+    with pytest.raises(SchemaError, match="give an integer"):
+        case[0].top_examples(SITE, 7, **given)
+    assert case[0].top_examples(SITE, np.int64(7), k=np.int32(1), context=np.uint8(0)).height == 1
+
+
 def test_several_runs_are_asked_at_once(tmp_path: Path) -> None:
     for seed in range(2):
         run = lamina.Run.create(tmp_path / f"seed-{seed}")

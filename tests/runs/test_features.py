@@ -136,6 +136,8 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "three": ((torch.ones(1, 1),) * 3, {"width": 3}, "3 things"),
     "dense": (torch.ones(1, 1), {}, "Tensor"),
     "doubles": (scipy.sparse.csr_array(np.ones((1, 2))), {}, "f64"),
+    "integers": ((torch.ones(1, 1).int(), torch.zeros(1, 1).long()), {"width": 3}, "values .* are i32"),
+    "width_is_text": ((torch.ones(1, 1), torch.zeros(1, 1).long()), {"width": "3"}, "width='3'"),
     "no_features": ((torch.ones(1, 1), torch.zeros(1, 1).long()), {"width": 0}, "0 features"),
     "too_wide": ((torch.ones(1, 1), torch.zeros(1, 1).long()), {"width": 2**31}, "features"),
     "another_width": (scipy.sparse.csr_array(np.ones((1, 2), np.float32)), {"width": 3}, "have 2 features"),
@@ -156,6 +158,12 @@ def test_what_is_wrong_is_refused_by_name_and_nothing_is_stored(run: lamina.Run,
     with pytest.raises(SchemaError, match=message):
         write(run, codes, **given)
     assert run.refresh().sites().is_empty() or run.sites()["rows"].sum() == 0
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSC tensor support")
+def test_a_layout_by_columns_is_refused_by_name(run: lamina.Run) -> None:
+    with pytest.raises(SchemaError, match=r"layout torch.sparse_csc .*to_sparse_csr"):
+        write(run, torch.eye(3).to_sparse_csc())
 
 
 def test_a_site_keeps_its_width_its_dtype_and_that_it_is_sparse(run: lamina.Run) -> None:

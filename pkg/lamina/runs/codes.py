@@ -51,6 +51,8 @@ def entries(name: str, codes: Any, width: int | None, threshold: float | None, s
         SchemaError: They are no codes, or `width` or `threshold` do not fit them.
     """
     what = f"the codes {name!r}"
+    if width is not None and (isinstance(width, bool) or not hasattr(width, "__index__")):
+        raise SchemaError(f"width={width!r}", hint="give the number of features")
     if threshold is not None:
         return _of_dense(what, codes, width, threshold, staging)
     if isinstance(codes, tuple | list):
@@ -62,6 +64,8 @@ def entries(name: str, codes: Any, width: int | None, threshold: float | None, s
         return _csr(what, matrix.shape, matrix.indptr, matrix.indices, matrix.data, width, staging)
     if is_tensor(codes) and str(codes.layout) in ("torch.sparse_csr", "torch.sparse_coo"):
         return _of_tensor(what, codes.detach(), width, staging)
+    if is_tensor(codes) and (layout := str(codes.layout)) != "torch.strided":
+        raise SchemaError(f"{what} are a tensor of layout {layout}", hint="give its to_sparse_csr()")
     dense = is_tensor(codes) or isinstance(codes, np.ndarray)
     hint = "a dense tensor needs threshold=" if dense else "give a sparse matrix, (values, indices), or codes"
     raise SchemaError(f"{what} are a {type(codes).__name__}", hint=hint)
@@ -76,7 +80,7 @@ def _of_pair(what: str, codes: tuple[Any, ...] | list[Any], width: int | None, s
     if values.shape != ids.shape or len(ids.shape) not in (2, 3):
         shapes = f"{list(values.shape)} and {list(ids.shape)}"
         raise SchemaError(f"{what} are of shapes {shapes}", hint="give (values, indices), both [n, k] or [B, T, k]")
-    return Entries(ids.shape[:-1], width, ids.shape[-1], _ids(what, ids), (values.dtype, values.bytes))
+    return Entries(ids.shape[:-1], width, ids.shape[-1], _ids(what, ids), _values(what, values))
 
 
 def _of_codes(what: str, codes: Any, width: int | None, staging: Staging) -> Entries:
@@ -125,10 +129,8 @@ def _csr(
     _check_width(what, shape[1], width)
     pointers = indptr.detach().cpu().numpy() if is_tensor(indptr) else np.asarray(indptr)
     pointers = np.ascontiguousarray(pointers, dtype=np.int64).view(np.uint8)
-    flat = _flat(values, what, staging)
-    return Entries(
-        (int(shape[0]),), int(shape[1]), pointers, _ids(what, _flat(ids, what, staging)), (flat.dtype, flat.bytes)
-    )
+    taken = _ids(what, _flat(ids, what, staging)), _values(what, _flat(values, what, staging))
+    return Entries((int(shape[0]),), int(shape[1]), pointers, *taken)
 
 
 def _flat(part: Any, what: str, staging: Staging) -> Any:
@@ -139,6 +141,13 @@ def _ids(what: str, ids: Any) -> tuple[str, Buffer]:
     if ids.dtype[0] not in "iu" or ids.dtype == "u64":
         raise SchemaError(f"the features of {what} are {ids.dtype}", hint="give (values, indices), in this order")
     return ids.dtype, ids.bytes
+
+
+def _values(what: str, values: Any) -> tuple[str, Buffer]:
+    if values.dtype not in ("f16", "bf16", "f32"):
+        hint = "give f16, bf16 or f32, for example by .astype(numpy.float32) or .float()"
+        raise SchemaError(f"the values of {what} are {values.dtype}", hint=hint)
+    return values.dtype, values.bytes
 
 
 def _check_width(what: str, found: int, width: int | None) -> None:

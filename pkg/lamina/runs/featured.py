@@ -140,7 +140,7 @@ class Featured(Opened):
 
         Raises:
             NotFoundError: There is no such site, or step; the hint lists the nearest.
-            SchemaError: The site holds no sparse codes, or has no such feature.
+            SchemaError: The site holds no sparse codes, or has no such feature; `k` or `context` is impossible.
 
         Cost:
             Where the indexes are built, the k strongest units of each segment, and what lies around them; else a pass
@@ -157,8 +157,11 @@ class Featured(Opened):
             [(1, -1, 0.0, 7, 1), (1, 0, 5.0, 7, 2)]
         """
         width = self._check_sparse(site)
-        if isinstance(feature, bool) or not isinstance(feature, int) or not 0 <= feature < width:
+        if not _is_integer(feature) or not 0 <= feature < width:
             raise SchemaError(f"feature {feature!r} of codes {width} wide", hint=f"they are 0 to {width - 1}")
+        for name, given, least in (("k", k, 1), ("context", context, 0)):
+            if not _is_integer(given) or given < least:
+                raise SchemaError(f"{name}={given!r}", hint=f"give an integer, at least {least}")
         early = self._wide.condition(step, [site])
         found = top_examples.top_examples(self._wide.features(site), feature, k, context, early)
         return stored.with_examples(self._snapshot, self._examples, found)
@@ -229,3 +232,7 @@ class Featured(Opened):
             if name == site:
                 raise SchemaError(f"site {site!r} holds no sparse codes", hint="run.activations(name) shows it")
         raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, sorted(self._wide.sparse)))
+
+
+def _is_integer(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
