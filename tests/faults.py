@@ -547,8 +547,7 @@ def rbf_rows_are_not_moved(patch: pytest.MonkeyPatch) -> None:
     """Distances are computed where the rows are, however far from the origin."""
     import torch
 
-    from lamina_kernels.gram import blocked_bases, matrix
-    from lamina_kernels.gram.paired import operands
+    from lamina_kernels.gram import blocked_bases, matrix, operands
 
     for module in (blocked_bases, matrix, operands):
         patch.setattr(module, "middle", lambda rows: torch.zeros(rows.shape[1], dtype=torch.float64))
@@ -683,12 +682,6 @@ def hsic_kernel_keeps_the_diagonal(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
-def hsic_kernel_reads_one_chunk(patch: pytest.MonkeyPatch) -> None:
-    """Only the first columns of the rows are read."""
-    _hsic_launch(patch, WHOLE_Y=True, CHUNK_Y=16)
-
-
-@fault
 def hsic_kernel_forgets_the_order(patch: pytest.MonkeyPatch) -> None:
     """Sums of rows that were sorted by group are written as if they were not."""
     _hsic_launch(patch, order=None)
@@ -697,18 +690,17 @@ def hsic_kernel_forgets_the_order(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
     """Rows are taken to stand without gaps inside."""
-    from lamina_kernels.gram.paired import operands
+    from lamina_kernels.gram import operands
 
-    patch.setattr(operands, "_placed", lambda x, shift, precision: x)
+    patch.setattr(operands, "_contiguous", lambda rows: rows)
 
 
 @fault
 def hsic_kernel_rounds_its_rows(patch: pytest.MonkeyPatch) -> None:
     """Rows are rounded to TF32 although accuracy was asked for."""
-    from lamina_kernels.gram.paired import operands
+    from lamina_kernels.gram.paired import launch
 
-    whole = operands._placed
-    patch.setattr(operands, "_placed", lambda x, shift, precision: whole(x, shift, "tf32"))
+    patch.setattr(launch, "products_of", lambda p, target: "tf32")
 
 
 @fault
@@ -733,12 +725,20 @@ def hsic_kernel_tiles_as_it_likes(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def hsic_kernel_forgets_the_edge(patch: pytest.MonkeyPatch) -> None:
-    """Columns beyond the last row have a score."""
+    """Columns beyond the last row are taken for it."""
     import triton.language as tl
 
     from lamina_kernels.gram.paired import forward
+    from lamina_kernels.gram.tile import At
 
-    patch.setattr(forward, "NO_ROW", tl.constexpr(0.0))
+    whole = forward.at_of
+
+    def at_of(*arguments: Any) -> Any:
+        (rows, valid, columns, _, first), itself = whole(*arguments)
+        columns = tl.minimum(columns, arguments[5] - 1)
+        return At(rows, valid, columns, columns == columns, first), itself  # noqa: PLR0124
+
+    patch.setattr(forward, "at_of", at_of)
 
 
 @fault
@@ -767,16 +767,6 @@ def hsic_triton_gives_way(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.paired import blocked, launch
 
     patch.setattr(launch, "hsic_sums", blocked.hsic_sums)
-
-
-@fault
-def hsic_kernel_hides_broken_rows(patch: pytest.MonkeyPatch) -> None:
-    """The smaller of an exponent and 0 drops NaN: a broken row has the score 1."""
-    import triton.language as tl
-
-    from lamina_kernels.tiles import score
-
-    patch.setattr(score, "KEEP_NAN", tl.constexpr(tl.PropagateNan.NONE))
 
 
 def _hsic_tiling(patch: pytest.MonkeyPatch, **changes: int) -> None:

@@ -49,7 +49,15 @@ def gram_kernel_reads_one_chunk(patch: pytest.MonkeyPatch) -> None:
     """Only the first columns of the rows are read."""
     from lamina_kernels.gram import operands
 
-    patch.setattr(operands, "_chunk", lambda width, products, whole: "16:1")
+    patch.setattr(operands, "_cut", lambda *arguments: "16:whole")
+
+
+@fault
+def gram_kernel_takes_all_chunks_for_whole(patch: pytest.MonkeyPatch) -> None:
+    """Rows are read to the end of the last turn, whatever their width."""
+    from lamina_kernels.gram import operands
+
+    patch.setattr(operands, "turn_of", lambda width, chunk, together: together)
 
 
 @fault
@@ -82,6 +90,16 @@ def gram_kernel_trusts_lost_digits(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram import tile
 
     patch.setattr(tile, "LOST", tl.constexpr(-1.0))
+
+
+@fault
+def gram_kernel_hides_broken_rows(patch: pytest.MonkeyPatch) -> None:
+    """The larger of a squared distance and 0 drops NaN: a broken row is near all others."""
+    import triton.language as tl
+
+    from lamina_kernels.gram import tile
+
+    patch.setattr(tile, "KEEP_NAN", tl.constexpr(tl.PropagateNan.NONE))
 
 
 @fault

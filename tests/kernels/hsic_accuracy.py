@@ -11,7 +11,7 @@ import torch
 
 from lamina_kernels.gram import RBF, Linear
 from lamina_kernels.gram.kernels import Kernel
-from lamina_kernels.gram.paired.operands import round_to_tf32
+from lamina_kernels.tiles.rounding import round_to_tf32
 from tests.kernels.hsic_checks import Sums, dense, normal
 
 
@@ -92,5 +92,6 @@ def addresses_take_64_bits(sums: Sums) -> None:
     near = normal(40, 8, seed=34, dtype=torch.float16)
     far.copy_(near)
     y = normal(40, 2, seed=35, dtype=torch.float16)
-    got, expected = sums(far, y, kernel_x=RBF(3.0)), sums(near, y, kernel_x=RBF(3.0))
+    # Rows of other kernels are moved, and thereby copied.
+    got, expected = sums(far, y, kernel_y=RBF(3.0)), sums(near, y, kernel_y=RBF(3.0))
     assert all(torch.equal(a, b) for a, b in zip(got[:5], expected[:5], strict=True))

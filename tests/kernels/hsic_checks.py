@@ -11,6 +11,7 @@ import torch
 
 from lamina_kernels.gram import RBF, Distance, HsicSums, Linear
 from lamina_kernels.gram.kernels import Kernel
+from tests.kernels import gram_kernel_faults as gram_kernel_faults  # known where checks run
 
 Sums = Callable[..., HsicSums]
 LINEAR, NARROW, WIDE = Linear(), RBF(1.5), RBF(4.0)
@@ -242,4 +243,5 @@ SHAPES = [
     (140, 3, 65, 129, WIDE, LINEAR, 0),
     (50, 270, 33, 1, LINEAR, LINEAR, 7),
     (131, 65, 9, 31, NARROW, WIDE, 30),
+    (70, None, 3, 40, Distance(), WIDE, 4),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lamina_kernels.gram import RBF, Distance, Linear, hsic_sums
+from lamina_kernels.gram import RBF, Distance, hsic_sums
 from tests.faults import broken
 from tests.kernels.hsic_forms import FORMS
 
@@ -51,13 +51,6 @@ def test_short_numbers_against_what_they_are_in_double(dtype: torch.dtype) -> No
     x, other = x.double(), other.double()
     expected = hsic_sums(x, x, other, other, kernel_x=Distance(), kernel_y=Distance(), impl="reference")
     torch.testing.assert_close(found[:5], expected[:5], rtol=1e-5, atol=0.0)
-
-
-def test_the_default_is_a_form_that_there_is() -> None:
-    x = torch.ones(3, 2)
-    assert hsic_sums(x, x, kernel_y=Distance()).impl == "blocked"
-    with pytest.raises(NotImplementedError, match=r"Distance\(norm=2.0\) has no form in Triton yet"):
-        hsic_sums(x, x, kernel_x=Distance(), kernel_y=Linear(), impl="triton")
 
 
 def test_gradients_pass_rows_that_coincide() -> None:

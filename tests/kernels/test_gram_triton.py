@@ -13,10 +13,10 @@ from tests.kernels.forms import Form
 _LAUNCH, _TILING = "lamina_kernels.gram.sums.launch", "lamina_kernels.gram.tiling"
 
 
-def tiles(*arguments: Any) -> Any:
+def tiles(*arguments: Any, **options: Any) -> Any:
     from lamina_kernels.gram.tiling import Tiling
 
-    return Tiling(64, 64, 64, 4, 1, 64)
+    return Tiling(64, 64, 64, 4, 1, 64, together=2)
 
 
 _TILES = {f"{_TILING}.sums": tiles, f"{_TILING}.softmax": tiles, f"{_TILING}.gradients": tiles}
@@ -45,9 +45,10 @@ def test_far_rows_keep_their_digits(dtype: torch.dtype) -> None:
     TRITON.run(checks.far_rows_keep_their_digits, dtype)
 
 
-@pytest.mark.parametrize("precision", [None, "bf16x3", "tf32", "ieee"])
-def test_small_integers_are_exact(precision: str | None) -> None:
-    TRITON.run(checks.small_integers_are_exact, precision)
+@pytest.mark.parametrize(("precision", "width"), [(None, 24), ("bf16x3", 100), ("tf32", 96), ("ieee", 128)])
+def test_small_integers_are_exact(precision: str | None, width: int) -> None:
+    """Whole rows; chunks of which the last is not whole; whole chunks, one or several in a turn."""
+    TRITON.run(checks.small_integers_are_exact, precision, width)
 
 
 _WHOLE: dict[str, Any] = {
@@ -97,6 +98,7 @@ def test_a_fault_of_the_gradients_is_noticed(fault: str, changes: dict[str, Any]
         ("gram_kernel_moves_no_rows", checks.far_rows_keep_their_digits, (torch.float16,)),
         ("gram_kernel_trusts_lost_digits", checks.near_rows_keep_their_digits, ()),
         ("gram_kernel_takes_rows_for_others", checks.near_rows_keep_their_digits, ()),
+        ("gram_kernel_takes_all_chunks_for_whole", checks.small_integers_are_exact, ("tf32", 96)),
         ("gram_kernel_loses_what_rounding_loses", checks.sums_of_tiles_are_as_good_as_one, ()),
     ],
 )

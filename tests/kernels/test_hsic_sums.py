@@ -97,7 +97,7 @@ NOTICED = [
     ("triton", "hsic_kernel_keeps_the_diagonal", checks.three_rows_by_hand, ()),
     ("loop", "hsic_kernel_keeps_the_diagonal", checks.one_hot_rows_count_their_classes, ()),
     ("triton", "hsic_kernel_forgets_the_edge", checks.agrees_with_dense, checks.SHAPES[2]),
-    ("triton", "hsic_kernel_reads_one_chunk", checks.agrees_with_dense, checks.SHAPES[7]),
+    ("triton", "gram_kernel_reads_one_chunk", checks.agrees_with_dense, checks.SHAPES[7]),
     ("triton", "hsic_kernel_forgets_the_order", checks.groups_add_up_and_keep_to_themselves, ()),
     ("triton", "hsic_kernel_skips_a_program", checks.every_sum_is_written, ()),
     ("triton", "hsic_kernel_tiles_as_it_likes", checks.the_same_bits_every_time, ()),

@@ -114,6 +114,7 @@ def gradients() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], L
 
 def turns(arguments: Mapping[str, Any]) -> int:
     """Return how many chunks the rows of the first base are multiplied in; differences are taken one at a time."""
-    kind, _, chunk, whole = arguments["BASES"].split()[0].split(":")
-    chunk = "1" if kind == "norm" else chunk
-    return 1 if whole == "1" and kind != "norm" else ceil_div(arguments["bases"][0].width, int(chunk))
+    kind, _, chunk, turn = arguments["BASES"].split()[0].split(":")
+    if kind == "norm":
+        return arguments["bases"][0].width
+    return 1 if turn == "whole" else ceil_div(arguments["bases"][0].width, int(chunk) * max(int(turn), 1))

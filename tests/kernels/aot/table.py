@@ -84,7 +84,7 @@ def compiled(family: str, name: str, target: str) -> tuple[CompiledKernel, Row]:
         triton=triton.__version__,
         target=target,
         configuration=name,
-        precision=launch.arguments.get("PRECISION", ""),
+        precision=next((launch.arguments[n] for n in ("PRECISION", "X_PRECISION") if n in launch.arguments), ""),
         warps=str(launch.options["num_warps"]),
         stages=str(launch.options["num_stages"]),
         registers=str(code.registers),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from lamina_kernels.tiles.dot import dot_of_rows, dot_rows
+from lamina_kernels.tiles.dot import dot_of_chunks, dot_of_rows, dot_rows
 from lamina_kernels.tiles.load import INDEX, load_rows
 
 # Farther than any row: the bound of what lies beyond the edge, or is left out.
@@ -64,15 +64,22 @@ def block_of(x, rows, valid, width, CHUNK: tl.constexpr, WHOLE: tl.constexpr):
 
 @triton.jit
 def bounds_of(
-    x, block, y, columns, valid, width, scale,
-    APART: tl.constexpr, PRECISION: tl.constexpr, CHUNK: tl.constexpr, WHOLE: tl.constexpr,
+    x, block, y, first, columns, valid, width, scale,
+    APART: tl.constexpr, PRECISION: tl.constexpr, CHUNK: tl.constexpr, WHOLE: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
-    """Return the bounds of a block of rows of x and some rows of y; APART leaves out pairs of a row with itself."""
+    """Return the bounds of a block of rows of x and some rows of y; APART leaves out pairs of a row with itself.
+
+    For rows that are not multiplied whole see `dot_of_chunks`.
+    """
     rows = block.rows
     if WHOLE:
         y_tile = load_rows(y.rows, columns, y.stride, valid, 0, width, CHUNK)
         none = tl.zeros([rows.shape[0], columns.shape[0]], tl.float32)
         products = dot_rows(block.tile, y_tile, none, PRECISION)
+    elif TOGETHER > 0:
+        products = dot_of_chunks(
+            x.rows, rows, x.stride, block.valid, y.rows, first, y.stride, valid, width, PRECISION, CHUNK, TOGETHER
+        )
     else:
         products = dot_of_rows(
             x.rows, rows, x.stride, block.valid, y.rows, columns, y.stride, valid, width, PRECISION, CHUNK

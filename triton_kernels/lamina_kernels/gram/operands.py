@@ -65,10 +65,17 @@ class Operands(NamedTuple):
     columns: tuple[tuple[int, int], ...]
     products: str
 
-    def base_code(self, whole: int) -> str:
-        """Return the bases as Triton compiles them, with the widest rows of which a tile of x is loaded once."""
+    def base_code(self, whole: int, *, together: int = 0, chunk: int | None = None) -> str:
+        """Return the bases as Triton compiles them.
+
+        Args:
+            whole: The widest rows of which a tile of x is loaded once.
+            together: Chunks of wider ones that are multiplied in a turn, at most; see `dot_of_chunks`.
+            chunk: Columns of a chunk; None for those of `CHUNK`.
+        """
+        chunk = CHUNK[self.products] if chunk is None else chunk
         codes = (
-            f"{kind}:{norm}:{_chunk(base.width, self.products, whole)}"
+            f"{kind}:{norm}:{_cut(base.width, whole, chunk, together)}"
             for (kind, norm), base in zip(self.kinds, self.bases, strict=True)
         )
         return " ".join(codes)
@@ -147,11 +154,19 @@ def _encoded(node: Node, numbers: dict[int, int]) -> str:
     return f"{_kind(node)}:{node.function}:{node.degree}:{numbers[node.place]}:{node.place}"
 
 
-def _chunk(width: int, products: str, whole: int) -> str:
-    """Return how many columns are multiplied at a time (a matrix instruction takes at least 16), and if it is all."""
+def _cut(width: int, whole: int, chunk: int, together: int) -> str:
+    """Return how many columns are multiplied at a time (a matrix instruction takes at least 16), and how many times.
+
+    That is "whole" for all at once, or as many chunks as a turn of a loop takes, see `turn_of`.
+    """
     if width <= whole:
-        return f"{max(16, 1 << (width - 1).bit_length())}:1"
-    return f"{CHUNK[products]}:0"
+        return f"{max(16, 1 << (width - 1).bit_length())}:whole"
+    return f"{chunk}:{turn_of(width, chunk, together)}"
+
+
+def turn_of(width: int, chunk: int, together: int) -> int:
+    """Return how many chunks of rows of this width a turn of `dot_of_chunks` takes; 0 if the last may not be whole."""
+    return next((turn for turn in range(together, 0, -1) if width and width % (turn * chunk) == 0), 0)
 
 
 def _base(p: Pairs, kind: str, columns: tuple[int, int], *, rounds: bool) -> Base:

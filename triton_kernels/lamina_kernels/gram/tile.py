@@ -5,7 +5,7 @@ BASES that `Operands` holds, and computes
 
     numbers = numbers_of(parameters, CODE)
     left = rows_of(bases, rows, rows < n, BASES)                 # once, before the walk over columns
-    at = At(rows, rows < n, columns, columns < m, first)         # [R] and [C]: numbers of rows of x and of y
+    at, itself = at_of(walk, turn, rows, rows < n, 0, m, …)      # [R] and [C]: numbers of rows of x and of y
     products = products_of(bases, left, at, itself, BASES, PRECISION)
     k = values(products, bases, numbers, at, itself, CODE, BASES)
 
@@ -21,10 +21,10 @@ import triton
 import triton.language as tl
 
 from lamina_kernels.gram import tree
-from lamina_kernels.gram.tile_functions import LOG2E, power, value
-from lamina_kernels.tiles.dot import dot_of_rows, dot_rows
+from lamina_kernels.gram.tile_functions import KEEP_NAN, LOG2E, power, value
+from lamina_kernels.gram.walk import tile_at
+from lamina_kernels.tiles.dot import dot_of_chunks, dot_of_rows, dot_rows
 from lamina_kernels.tiles.load import INDEX, load_rows
-from lamina_kernels.tiles.score import KEEP_NAN
 
 # Where a squared distance is a smaller part of its rows' squared norms, it has lost too many digits for its root.
 LOST = tl.constexpr(2.0**-8)
@@ -46,6 +46,27 @@ class At(NamedTuple):
     columns: tl.tensor
     columns_valid: tl.tensor
     first: tl.tensor
+
+
+@triton.jit
+def at_of(
+    walk, turn, rows, rows_valid, start, stop,
+    EDGE: tl.constexpr, SAME: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Return where a tile of the columns from `start` to `stop` lies, and where rows meet themselves in it.
+
+    The latter is [R, C], or None where they cannot.
+    """
+    first = start + tile_at(walk, turn, EDGE) * COLUMNS
+    columns = first + tl.arange(0, COLUMNS)
+    if EDGE:
+        at = At(rows, rows_valid, columns, columns < stop, first)
+    else:
+        at = At(rows, rows_valid, columns, tl.full([COLUMNS], True, tl.int1), first)
+    if SAME and EDGE:
+        return at, rows[:, None] == columns[None, :]
+    else:
+        return at, None
 
 
 @triton.jit
@@ -180,6 +201,11 @@ def _product(
                 at.columns_valid, 0, base.width, tree.chunk(BASES, NUMBER),
             )  # fmt: skip
             tile = dot_rows(left, right, tl.zeros([at.rows.shape[0], at.columns.shape[0]], tl.float32), PRECISION)
+        elif tree.together(BASES, NUMBER) > 0:
+            tile = dot_of_chunks(
+                base.x, at.rows, base.x_row, at.rows_valid, base.y, at.first, base.y_row, at.columns_valid,
+                base.width, PRECISION, tree.chunk(BASES, NUMBER), tree.together(BASES, NUMBER),
+            )  # fmt: skip
         else:
             tile = dot_of_rows(
                 base.x, at.rows, base.x_row, at.rows_valid, base.y, at.columns, base.y_row, at.columns_valid,

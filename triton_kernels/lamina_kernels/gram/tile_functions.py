@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.tiles.score import KEEP_NAN
-
+# A minimum, or a maximum, that dropped NaN would hide a broken row.
+KEEP_NAN = tl.constexpr(tl.PropagateNan.ALL)
 LOG2E = tl.constexpr(1.4426950408889634)
 PI = tl.constexpr(3.141592653589793)
 TINY = tl.constexpr(1.1754943508222875e-38)

@@ -21,6 +21,7 @@ class Tiling(NamedTuple):
         warps: Warps of a program.
         stages: Tiles in flight.
         width: Columns of rows that a program multiplies at a time (scores), or makes gradients of; sums need none.
+        together: Chunks of wider rows that are multiplied in a turn; see `tiles.dot.dot_of_chunks`.
     """
 
     rows: int
@@ -29,6 +30,7 @@ class Tiling(NamedTuple):
     warps: int
     stages: int
     width: int = 0
+    together: int = 1
 
 
 _SUMS = {
@@ -65,15 +67,19 @@ _GRADIENTS = {
 }
 
 
-def sums(target: str, products: str, kinds: Sequence[str]) -> Tiling:
+def sums(target: str, products: str, kinds: Sequence[str], *, slim: bool = False) -> Tiling:
     """Return the tiles of sums.
 
     Args:
         target: "cuda:90", "hip:gfx942" and the like, or "interpreter".
         products: "half", or how float32 is multiplied.
         kinds: Of the tiles of products that there are at a time; see `operands.Operands`.
+        slim: Whether rows are wide, and what they are multiplied with has at most 16 columns.
     """
     tiles = _SUMS[kind(target), "half" if products == "half" else "single"]
+    if slim and products == "half" and len(kinds) == 1 and "root" not in kinds and kind(target) == "hopper":
+        # Of wide rows a product is most of the work: as few loads for it as there are registers for.
+        tiles = tiles._replace(columns=256, together=2)
     if list(kinds) == ["norm"]:
         # Differences are added up in registers: the larger a thread's part, the fewer numbers are loaded for each.
         return Tiling(128, 128, 0, 4, 1)
@@ -103,20 +109,30 @@ def gradients(target: str, products: str, kinds: Sequence[str]) -> Tiling:
         return Tiling(32, 64, 0, 4, 2, 64)
     if len(kinds) > 1:
         tiles = tiles._replace(rows=tiles.rows // 2, whole=0, warps=4)
-    return tiles
+    # Chunks without masks were not compiled here yet.
+    return tiles._replace(together=0)
 
 
-def scores(target: str, products: str, group: int) -> Tiling:
+def scores(target: str, products: str, group: int, kinds: Sequence[str] = ()) -> Tiling:
     """Return the tiles of scores that are summed two at a time, or searched.
 
     Args:
         target: See `sums`.
         products: See `sums`.
         group: Rows of a group on average. Tiles do not cross groups, so that small groups get narrow ones.
+        kinds: See `sums`; nothing where only products are searched.
     """
     gpu = kind(target)
+    if "root" in kinds and gpu == "blackwell":
+        return Tiling(32, 32, 0, 4, 2, 64)
     chosen = _SCORES.get((gpu, products), _SCORES.get(("", products)))
     if chosen is None:
         half = products == "half"
         chosen = _SUMS[gpu, "half" if half else "single"]._replace(width=64 if half else 32)
+    if "root" in kinds or len(kinds) > 2:
+        # As of sums: what recomputes near rows takes registers, and so do more tiles than two.
+        chosen = chosen._replace(columns=32, whole=0)
+    elif kinds and gpu == "hopper":
+        # Two tiles leave no registers for rows that stay.
+        chosen = chosen._replace(whole=0)
     return chosen if group > 32 else chosen._replace(columns=32)

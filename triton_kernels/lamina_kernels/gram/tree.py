@@ -83,7 +83,7 @@ def holds(code, number):
 
 @triton.constexpr_function
 def bases(code):
-    """Return how many bases there are, by the code of all of them: "kind:norm:chunk:whole", one behind the other."""
+    """Return how many bases there are, by the code of all of them: "kind:norm:chunk:turn", one behind the other."""
     return len(code.split())
 
 
@@ -112,7 +112,13 @@ def chunk(code, number):
 @triton.constexpr_function
 def is_whole(code, number):
     """Return whether these are all, so that a tile of rows of x is loaded once."""
-    return code.split()[number].split(":")[3] == "1"
+    return code.split()[number].split(":")[3] == "whole"
+
+
+@triton.constexpr_function
+def together(code, number):
+    """Return how many chunks are multiplied in a turn, where they are not all; see `dot_of_chunks`."""
+    return int(code.split()[number].split(":")[3])
 
 
 @triton.constexpr_function

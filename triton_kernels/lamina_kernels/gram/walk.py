@@ -22,8 +22,11 @@ class Walk(NamedTuple):
 
 
 @triton.jit
-def walk_of(block, split, splits, m, SAME: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return the walk of a block of rows over one of the splits of y."""
+def walk_of(row, split, splits, m, SAME: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Return the walk of ROWS rows over one of the splits of the m rows of y, where the first of them is number `row`.
+
+    The number counts only if they are the SAME rows; it may lie outside.
+    """
     share = tl.cdiv(tl.cdiv(m, COLUMNS), splits)
     start = split * share
     stop = tl.minimum(start + share, tl.cdiv(m, COLUMNS))
@@ -31,8 +34,8 @@ def walk_of(block, split, splits, m, SAME: tl.constexpr, ROWS: tl.constexpr, COL
     edge = tl.minimum(tl.maximum(m // COLUMNS, start), stop)
     low, high = start, start
     if SAME:
-        low = tl.minimum(tl.maximum(block * ROWS // COLUMNS, start), edge)
-        high = tl.minimum(tl.maximum(tl.cdiv((block + 1) * ROWS, COLUMNS), low), stop)
+        low = tl.minimum(tl.maximum(tl.maximum(row, 0) // COLUMNS, start), edge)
+        high = tl.minimum(tl.maximum(tl.cdiv(tl.maximum(row + ROWS, 0), COLUMNS), low), stop)
     return Walk(start, low, high, tl.maximum(edge, high), stop)
 
 

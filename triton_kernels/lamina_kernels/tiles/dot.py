@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from triton import knobs
 
-from lamina_kernels.tiles.load import load_rows
+from lamina_kernels.tiles.load import INDEX, load_rows
 
 # In Triton's interpreter, which must be asked for before this module is imported.
 INTERPRETED = tl.constexpr(knobs.runtime.interpret)
@@ -75,4 +75,29 @@ def dot_of_rows(
         a = load_rows(x, x_rows, x_stride, x_valid, first, width, COLUMNS)
         b = load_rows(y, y_rows, y_stride, y_valid, first, width, COLUMNS)
         products = dot_rows(a, b, products, PRECISION)
+    return products
+
+
+@triton.jit
+def dot_of_chunks(
+    x, x_rows, x_stride, x_valid, y, first_of_y, y_stride, y_valid, width,
+    PRECISION: tl.constexpr, COLUMNS: tl.constexpr, TOGETHER: tl.constexpr,
+):  # fmt: skip
+    """Return the same of rows whose width is a multiple of TOGETHER COLUMNS, and of rows of y that stand together.
+
+    Nothing is masked but rows of y: rows of x beyond the edge are taken for the first, as their products are nobody's.
+    The TOGETHER chunks that a turn of the loop multiplies share the addresses of their rows.
+    """
+    products = tl.zeros([x_rows.shape[0], y_valid.shape[0]], tl.float32)
+    x_row = (tl.where(x_valid, x_rows, 0).to(INDEX) * x_stride)[:, None]
+    # What is added to the address of the first is the same in every tile.
+    y += first_of_y.to(INDEX) * y_stride
+    y_row = (tl.arange(0, y_valid.shape[0]).to(INDEX) * y_stride)[:, None]
+    # At least once: what jumps past the loop would set all products to 0 a second time.
+    for first in range(0, tl.maximum(width, 1), COLUMNS * TOGETHER):
+        columns = (first + tl.arange(0, COLUMNS)).to(INDEX)[None, :]
+        for part in tl.static_range(TOGETHER):
+            a = tl.load(x + (x_row + columns) + part * COLUMNS)
+            b = tl.load(y + (y_row + columns) + part * COLUMNS, mask=y_valid[:, None], other=0.0)
+            products = dot_rows(a, b, products, PRECISION)
     return products

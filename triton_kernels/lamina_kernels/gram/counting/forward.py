@@ -30,7 +30,7 @@ def counts_kernel(
     scale,
     APART: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, EDGES: tl.constexpr,
-    CHUNK: tl.constexpr, WHOLE: tl.constexpr, OWN_CHUNK: tl.constexpr,
+    CHUNK: tl.constexpr, WHOLE: tl.constexpr, TOGETHER: tl.constexpr, OWN_CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Count, for ROWS rows and one part of the columns, the pairs up to a limit.
 
@@ -60,7 +60,9 @@ def counts_kernel(
     for place in range(first, last, COLUMNS):
         columns = place + tl.arange(0, COLUMNS)
         valid = columns < last
-        bounds = bounds_of(left, own, right, columns, valid, width, scale, APART, PRECISION, CHUNK, WHOLE)
+        bounds = bounds_of(
+            left, own, right, place, columns, valid, width, scale, APART, PRECISION, CHUNK, WHOLE, TOGETHER
+        )
         slack = loose + tl.max(tl.load(y_slack + columns.to(INDEX), mask=valid, other=0.0), 0)
         if EDGES == 0:
             total += _within(

@@ -13,7 +13,7 @@ from lamina_kernels.gram.bounds import rounded
 from lamina_kernels.gram.counting.forward import counts_kernel
 from lamina_kernels.gram.counting.thresholds import Thresholds
 from lamina_kernels.gram.distances import leaf_of
-from lamina_kernels.gram.operands import CHUNK, products_of
+from lamina_kernels.gram.operands import CHUNK, products_of, turn_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.product_bounds import prepare
 from lamina_kernels.tiles.launch import Launch, run
@@ -93,6 +93,7 @@ def plan(p: Pairs, limits: Tensor, edges: int, target: str) -> Launch:
         # A matrix instruction takes at least 16 columns.
         "CHUNK": max(16, 1 << (width - 1).bit_length()) if whole else CHUNK[products],
         "WHOLE": whole,
+        "TOGETHER": turn_of(width, CHUNK[products], tiles.together),
         "OWN_CHUNK": OWN_CHUNK,
     }
     return Launch((blocks * splits,), arguments, {"num_warps": tiles.warps, "num_stages": tiles.stages})

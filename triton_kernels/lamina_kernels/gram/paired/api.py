@@ -7,9 +7,11 @@ from typing import Literal, NamedTuple
 import torch
 
 from lamina_kernels import dispatch
+from lamina_kernels.gram.forms import is_written
 from lamina_kernels.gram.kernels import Kernel, Linear
 from lamina_kernels.gram.paired import blocked, moments, problem, reference
-from lamina_kernels.gram.radial import RBF
+from lamina_kernels.gram.support import NO_FUNCTION
+from lamina_kernels.refusals import refuse
 
 
 class HsicSums(NamedTuple):
@@ -58,7 +60,7 @@ def hsic_sums(
         y: [n, dy], paired with x row by row; the same dtype and device, like the two that follow.
         x_other: [m, dx], the rows x'; x itself if None.
         y_other: [m, dy], paired with `x_other`; given if and only if that is.
-        kernel_x: Any kernel. `Linear()` and `RBF(number)` alone have a form in Triton yet.
+        kernel_x: Any kernel.
         kernel_y: Likewise.
         groups: [n], integers from 0: sum over the rows j of each group apart. Only without others.
         groups_other: [m], likewise, with others.
@@ -71,8 +73,8 @@ def hsic_sums(
             `"blocked"` holds tiles of scores, in float32 (in float64 for float64), and sums tiles in float64; two
             linear kernels it sums by moments where that takes fewer operations. `"triton"` does the same on a GPU;
             it needs one, unless `TRITON_INTERPRET=1`, and never gives way to another form. None takes
-            `"reference"` where gradients are wanted, `"triton"` on a GPU that Triton can use, for less than float64 and
-            what it has a form for, unless `"blocked"` would take moments, and else `"blocked"`.
+            `"reference"` where gradients are wanted, `"triton"` on a GPU that Triton can use, for less than float64
+            unless `"blocked"` would take moments, and else `"blocked"`.
 
     Returns:
         The sums, the number of rows summed over, and the name of the form that ran. With groups the sums are
@@ -82,7 +84,8 @@ def hsic_sums(
         ValueError: Shapes, dtypes or devices that do not fit each other, others or groups that are incomplete or
             not what they should be, an unknown form or precision, or float64 with `impl="triton"`.
         TypeError: A kernel that is none.
-        NotImplementedError: Gradients wanted of a form that has none, or `impl="triton"` for another kernel.
+        NotImplementedError: Gradients wanted of a form that has none, or `impl="triton"` for a `Pointwise` kernel
+            without a function.
         RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
@@ -111,12 +114,9 @@ def hsic_sums(
         )
     if form == "blocked":
         return _result(p, blocked.hsic_sums(p), "blocked")
-    for kernel in (p.kernel_x, p.kernel_y):
-        if not _has_triton(kernel):
-            raise NotImplementedError(
-                f"hsic_sums: {kernel!r} has no form in Triton yet; leave impl out, or take 'blocked'"
-            )
     dispatch.demand_triton("hsic_sums", p.x)
+    if not all(map(is_written, p.pairs())):
+        refuse("hsic_sums", NO_FUNCTION)
     from lamina_kernels.gram.paired import launch
 
     return _result(p, launch.hsic_sums(p), "triton")
@@ -124,16 +124,8 @@ def hsic_sums(
 
 def _default(p: problem.Problem) -> str:
     """Return the form for a problem without gradients."""
-    ready = dispatch.triton_obstacle(p.x) is None and p.x.is_cuda
-    ready = ready and _has_triton(p.kernel_x) and _has_triton(p.kernel_y)
+    ready = dispatch.triton_obstacle(p.x) is None and p.x.is_cuda and all(map(is_written, p.pairs()))
     return "triton" if ready and not moments.cheaper(p) else "blocked"
-
-
-def _has_triton(kernel: Kernel) -> bool:
-    """Return whether there is a Triton kernel for a kernel: for dot products, and for RBF of one number."""
-    if isinstance(kernel, RBF):
-        return not isinstance(kernel.bandwidth, torch.Tensor)
-    return isinstance(kernel, Linear)
 
 
 def _result(p: problem.Problem, sums: torch.Tensor, impl: str) -> HsicSums:

@@ -68,7 +68,10 @@ class Problem:
 
     def pairs(self) -> tuple[Pairs, Pairs]:
         """Return the rows of x and of y with their kernels, all pairs of which count."""
-        return _pairs(self.kernel_x, self.x, self.x_other), _pairs(self.kernel_y, self.y, self.y_other)
+        return (
+            _pairs(self.kernel_x, self.x, self.x_other, self.precision),
+            _pairs(self.kernel_y, self.y, self.y_other, self.precision),
+        )
 
     def zeros(self) -> torch.Tensor:
         """Return the five sums before anything was added: float64 [5, n, n_groups]."""
@@ -123,10 +126,10 @@ def build(
     )
 
 
-def _pairs(kernel: Kernel, rows: torch.Tensor, others: torch.Tensor) -> Pairs:
+def _pairs(kernel: Kernel, rows: torch.Tensor, others: torch.Tensor, precision: str | None) -> Pairs:
     builder = Builder(rows, others)
     terms = builder.result(kernel.node(builder))
-    return Pairs(*terms, same=others is rows)
+    return Pairs(*terms, same=others is rows, precision=precision)
 
 
 def _group_ids(name: str, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ def nearest_groups_kernel(
     scale,
     APART: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr, TOP: tl.constexpr,
-    CHUNK: tl.constexpr, WHOLE: tl.constexpr,
+    CHUNK: tl.constexpr, WHOLE: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
     """Find the TOP groups of GROUP columns with the smallest bounds, for ROWS rows among one part of the columns.
 
@@ -48,7 +48,9 @@ def nearest_groups_kernel(
     for place in range(first, last, COLUMNS):
         columns = place + tl.arange(0, COLUMNS)
         valid = columns < last
-        bounds = bounds_of(left, own, right, columns, valid, width, scale, APART, PRECISION, CHUNK, WHOLE)
+        bounds = bounds_of(
+            left, own, right, place, columns, valid, width, scale, APART, PRECISION, CHUNK, WHOLE, TOGETHER
+        )
         lowest = tl.min(tl.reshape(bounds, [ROWS, COLUMNS // GROUP, GROUP]), 2)
         least = tl.min(lowest, 1)
         enters = least < tl.max(best, 1)

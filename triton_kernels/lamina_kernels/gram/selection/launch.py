@@ -8,7 +8,7 @@ from torch import Tensor
 from lamina_kernels import dispatch
 from lamina_kernels.gram import tiling
 from lamina_kernels.gram.bounds import Bounds
-from lamina_kernels.gram.operands import products_of
+from lamina_kernels.gram.operands import products_of, turn_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.product_bounds import Sides, prepare
 from lamina_kernels.gram.selection.blocked import Found, decided
@@ -92,6 +92,7 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
         # A matrix instruction takes at least 16 columns.
         "CHUNK": max(16, 1 << (width - 1).bit_length()) if whole else tile.width,
         "WHOLE": whole,
+        "TOGETHER": turn_of(width, tile.width, tile.together),
     }
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
     return Launch((blocks * splits,), arguments, options)

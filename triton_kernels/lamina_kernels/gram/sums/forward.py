@@ -62,7 +62,10 @@ def sums_kernel(
                 factor = tl.load(v + columns.to(INDEX) * v_row, mask=columns_valid, other=0.0).to(tl.float32)
                 part = tl.sum(k * factor[None, :], 1)
             else:
-                v_tile = load_rows(v, columns, v_row, columns_valid, first_value, values_width, VALUES)
+                v_tile = load_rows(
+                    v + at.first.to(INDEX) * v_row, tl.arange(0, COLUMNS), v_row, columns_valid,
+                    first_value, values_width, VALUES,
+                )  # fmt: skip
                 part = dot(
                     rounded_for(weights_as(k, v_tile), VALUE_PRECISION), v_tile,
                     tl.zeros([ROWS, VALUES], tl.float32), VALUE_PRECISION,

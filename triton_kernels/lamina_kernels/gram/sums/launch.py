@@ -68,7 +68,8 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Te
 
 def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
     """Choose tiles and grid of sums for a target, and allocate what they write."""
-    tiles = tiling.sums(target, operands.products, [kind for kind, _ in operands.kinds])
+    slim = v.shape[1] <= 16 and operands.bases[0].width > 128
+    tiles = tiling.sums(target, operands.products, [kind for kind, _ in operands.kinds], slim=slim)
     arguments = shared(p, operands, tiles) | _values(p, v, operands.products, None if terms is None else target)
     blocks, splits, parts = grid(p, tiles, ceil_div(v.shape[1], max(arguments["VALUES"], 1)))
     arguments |= {
@@ -100,7 +101,7 @@ def shared(p: Pairs, operands: Operands, tiles: Tiling) -> dict[str, Any]:
     return {
         "bases": operands.bases,
         "CODE": operands.code,
-        "BASES": operands.base_code(tiles.whole),
+        "BASES": operands.base_code(tiles.whole, together=tiles.together),
         "parameters": p.parameters.float().contiguous(),
         "x_groups": None if p.x_groups is None else p.x_groups.contiguous(),
         "y_groups": None if p.y_groups is None else p.y_groups.contiguous(),

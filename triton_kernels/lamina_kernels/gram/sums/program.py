@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.gram.tile import At, numbers_of, products_of, rows_of
-from lamina_kernels.gram.walk import tile_at, walk_of
+from lamina_kernels.gram.tile import at_of, numbers_of, products_of, rows_of
+from lamina_kernels.gram.walk import walk_of
 
 
 @triton.jit
@@ -30,7 +30,7 @@ def block_of_rows(
     valid = rows < n
     numbers = numbers_of(parameters, CODE)
     left = rows_of(bases, rows, valid, BASES)
-    return block, split, part, rows, valid, numbers, left, walk_of(block, split, splits, m, SAME, ROWS, COLUMNS)
+    return block, split, part, rows, valid, numbers, left, walk_of(block * ROWS, split, splits, m, SAME, ROWS, COLUMNS)
 
 
 @triton.jit
@@ -39,14 +39,5 @@ def tile_of(
     EDGE: tl.constexpr, SAME: tl.constexpr, BASES: tl.constexpr, PRECISION: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Return where a tile lies, where rows meet themselves in it (None where they cannot), and its products."""
-    first = tile_at(walk, turn, EDGE) * COLUMNS
-    columns = first + tl.arange(0, COLUMNS)
-    if EDGE:
-        at = At(rows, rows_valid, columns, columns < m, first)
-    else:
-        at = At(rows, rows_valid, columns, tl.full([COLUMNS], True, tl.int1), first)
-    if SAME and EDGE:
-        itself = rows[:, None] == columns[None, :]
-        return at, itself, products_of(bases, left, at, itself, BASES, PRECISION)
-    else:
-        return at, None, products_of(bases, left, at, None, BASES, PRECISION)
+    at, itself = at_of(walk, turn, rows, rows_valid, 0, m, EDGE, SAME, COLUMNS)  # pyright: ignore[reportGeneralTypeIssues]
+    return at, itself, products_of(bases, left, at, itself, BASES, PRECISION)
