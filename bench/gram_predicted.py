@@ -41,8 +41,6 @@ class Reduction(NamedTuple):
 
 
 RBF = "RBF product, 16 columns"
-NARROW, WIDEST = 512, 4096
-"""Widths of which the table counts the instructions: those of others lie on the line through them."""
 REDUCTIONS = [
     Reduction(RBF, 64, "bf16 d64 rbf", 2 * (64 + VALUES), goal="40 % of exp"),
     Reduction(RBF, 128, "bf16 d128 rbf", 2 * (128 + VALUES), goal="33 % of exp"),
@@ -84,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"exponentials and square roots at {EXPONENTIALS}, all counted instructions at {INSTRUCTIONS}",
             "% of exp: of one exponential a pair; % of peak: of bfloat16's products; % of FADD: of 2 additions a pair "
             "and dimension",
-            f"rows wider than a tile: counts at d = {NARROW} and {WIDEST}, between them on the line through both; what "
+            "rows wider than a tile: those of widths that are not compiled lie on the line through two that are; what "
             "loads the next columns beside the products of these is counted behind them",
             "left out: the diagonal, launches, and whatever the kernels wait for; of argmin also groups that enter its "
             "lists, and the distances of candidates in float64",
@@ -97,10 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def counted(one: Reduction) -> float:
     """Return the instructions a pair."""
     counts = predicted.counts(one.family)
-    if one.row in counts:
-        return counts[one.row]
-    low, high = (counts[f"bf16 d{dim} rbf"] for dim in (NARROW, WIDEST))
-    return low + (high - low) * (one.dim - NARROW) / (WIDEST - NARROW)
+    return counts[one.row] if one.row in counts else predicted.at_width(counts, "bf16 d{} rbf", one.dim)
 
 
 if __name__ == "__main__":

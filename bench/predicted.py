@@ -7,6 +7,8 @@ Nothing is measured here: the counts are those of the committed tables of compil
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Mapping
 
 from bench import paths
 
@@ -38,3 +40,24 @@ def counts(family: str) -> dict[str, float]:
         for row in rows
         if tuple(map(int, row["triton"].split("."))) == newest
     }
+
+
+def at_width(counts: Mapping[str, float], row: str, d: int) -> float:
+    """Return the instructions a score at any width, on the line through those of two widths.
+
+    Args:
+        counts: See `counts`.
+        row: What the table calls them, with "{}" where the width stands.
+        d: The width.
+
+    Raises:
+        ValueError: The table has not two such widths.
+    """
+    before, after = row.split("{}")
+    known = {
+        int(name.removeprefix(before).removesuffix(after)): count
+        for name, count in counts.items()
+        if re.fullmatch(re.escape(before) + r"\d+" + re.escape(after), name)
+    }
+    low, high = sorted(known)[-2:]
+    return known[low] + (known[high] - known[low]) * (d - low) / (high - low)

@@ -14,8 +14,6 @@ from bench.predicted import HERTZ, INSTRUCTIONS, PROCESSORS, PRODUCTS
 from bench.table import Table
 
 ROWS, UNITS, KEPT = 8192, 131_072, 32
-CHUNK = 64
-"""Columns that the loop over the width of the rows takes at a time, in half precision."""
 SAMPLE = 4096
 """Units that are looked at beforehand."""
 BYTES = 3.35e12
@@ -63,14 +61,15 @@ def encoders() -> list[dict[str, Any]]:
     counts = predicted.counts("sparse_encode")
     found = []
     for name, row in (("encode, TopK", "bf16 d1024 bias"), ("encode, JumpReLU", "bf16 d1024 bias shift")):
+        # What is done with a pre-activation does not depend on the width.
+        more = counts[row] - counts["bf16 d1024 bias"]
         for d in WIDTHS:
-            # Of the counted instructions one turn of the loop over the width is part.
-            instructions = counts[row] + (d / CHUNK - 1) * counts["bf16 d1024 inner"]
+            instructions = predicted.at_width(counts, "bf16 d{} bias", d) + more
             made = products(name, d, ROWS * UNITS, instructions)
             extra = sampled(d) + stored()
             found.append(told(made, 2.0 * ROWS * UNITS * d, {"ms, in turn": extra, "ms, at once": extra}))
     for d in WIDTHS:
-        instructions = counts["bf16 d1024 product"] + (d / CHUNK - 1) * counts["bf16 d1024 product inner"]
+        instructions = predicted.at_width(counts, "bf16 d{} product", d)
         made = products("product, stored", d, ROWS * UNITS, instructions)
         written = 2.0 * ROWS * UNITS / BYTES
         left = max(0.0, written - 1e-3 * made["ms, at once"])

@@ -44,8 +44,9 @@ def once(arguments: Mapping[str, Any]) -> int:
 
 
 def chunks(arguments: Mapping[str, Any]) -> int:
-    """Return how many chunks rows are multiplied in."""
-    return 1 if arguments["WHOLE"] else ceil_div(arguments["width"], arguments["CHUNK"])
+    """Return in how many turns the chunks of rows are multiplied."""
+    turn = arguments["CHUNK"] * max(1, arguments.get("TOGETHER", 1))
+    return 1 if arguments.get("WHOLE") else ceil_div(arguments["width"], turn)
 
 
 class Configuration(NamedTuple):
@@ -175,7 +176,7 @@ FAMILIES = {
         for name, main, plan in layers.gradients()
     },
     "sparse_encode": {
-        name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True)
+        name: Configuration(name, kernel, plan, main, ("ROWS", "COLUMNS"), matrix=True, turns=chunks)
         for name, main, kernel, plan in sparse_encode.launches()
     },
     "pointwise": {

@@ -45,7 +45,6 @@ class MachineCode:
         matrix: The name of the matrix instructions, or "none".
         instructions: Instructions of the outermost loop with the most matrix instructions, of several the shortest (of
             tiles that are not masked); each loop inside counts once, the innermost matrix loops as often as they turn.
-        inner: Instructions of the innermost loop with the most matrix instructions.
     """
 
     registers: int
@@ -54,7 +53,6 @@ class MachineCode:
     spills_in_loop: int
     matrix: str
     instructions: int
-    inner: int
 
 
 def read(kernel: CompiledKernel, work: re.Pattern[str] = MATRIX, turns: int = 1) -> MachineCode:
@@ -112,7 +110,8 @@ def count(
     with_work = [loop for loop in loops(code) if not loop.isdisjoint(marked)]
     innermost = [loop for loop in with_work if not any(other < loop for other in with_work)]
     outermost = [loop for loop in with_work if not any(loop < other for other in with_work)]
-    longest = _most(outermost, marked)
+    # Of several, an empty one of none.
+    longest = min(outermost, key=lambda loop: (-len(loop & marked), len(loop)), default=frozenset[int]())
     again = sum(len(loop) for loop in innermost if loop < longest)
     return MachineCode(
         registers=registers,
@@ -121,10 +120,4 @@ def count(
         spills_in_loop=len(spills.intersection(*[frozenset().union(*innermost)])),
         matrix="+".join(sorted(matrix)) or "none",
         instructions=len(longest) + (turns - 1) * again,
-        inner=len(_most(innermost, marked)),
     )
-
-
-def _most(some: list[frozenset[int]], marked: set[int]) -> frozenset[int]:
-    """Return the loop with the most marked instructions, of several the shortest; an empty one of none."""
-    return min(some, key=lambda loop: (-len(loop & marked), len(loop)), default=frozenset())

@@ -41,24 +41,25 @@ def encode_launch(
     return launch.plan(p, torch.zeros(2048), 128, target, mass=mass, **named)
 
 
-def product_launch(target: str) -> Launch:
+def product_launch(target: str, width: int) -> Launch:
     """Return the launch of the product alone, stored."""
     half = torch.bfloat16
-    return stored_product.plan(torch.zeros(2048, 1024, dtype=half), torch.zeros(16_384, 1024, dtype=half), target)
+    return stored_product.plan(torch.zeros(2048, width, dtype=half), torch.zeros(16_384, width, dtype=half), target)
 
 
 def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:
     """Yield names, whether `make test` compiles them, kernels and plans."""
     for name, main, plan in _encoders():
         yield name, main, groups_above_kernel, plan
-    yield "bf16 d1024 product", False, stored_product.stored_product_kernel, product_launch
-    yield "bf16 d1024 product inner", False, stored_product.stored_product_kernel, product_launch
+    for width in (1024, 4096):
+        plan = partial(product_launch, width=width)
+        yield f"bf16 d{width} product", False, stored_product.stored_product_kernel, plan
 
 
 def _encoders() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     half, single = torch.bfloat16, torch.float32
     yield "bf16 d1024 bias", True, partial(encode_launch, dtype=half, width=1024, bias=True)
-    yield "bf16 d1024 inner", False, partial(encode_launch, dtype=half, width=1024, bias=True)
+    yield "bf16 d4096 bias", False, partial(encode_launch, dtype=half, width=4096, bias=True)
     yield "bf16 d1024", False, partial(encode_launch, dtype=half, width=1024)
     yield "bf16 d1024 bias shift", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="shift")
     yield "bf16 d1024 bias boost", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="boost")

@@ -40,9 +40,8 @@ class Row(NamedTuple):
         matrix: The matrix instructions.
         instructions: Instructions a score: of the outermost loop with the most matrix instructions, by all threads,
             over the scores of a tile. Inner loops over the width of the rows count as often as they turn in sums and
-            selections of one kernel, in others once; of a name that ends in "inner": such a loop alone. Of kernels that
-            gather rows: of the loop with the most loads, over the numbers that it loads; of sums of differences: of
-            that with the most additions.
+            selections of one kernel and in encoders, in others once. Of kernels that gather rows: of the loop with the
+            most loads, over the numbers that it loads; of sums of differences: of that with the most additions.
     """
 
     triton: str
@@ -79,7 +78,6 @@ def compiled(family: str, name: str, target: str) -> tuple[CompiledKernel, Row]:
     code = read(kernel, configuration.work, configuration.turns(launch.arguments))
     threads = launch.options["num_warps"] * TARGETS[target].warp_size
     rows, columns = (launch.arguments[name] for name in configuration.scores)
-    counted = code.inner if configuration.name.endswith(" inner") else code.instructions
     return kernel, Row(
         triton=triton.__version__,
         target=target,
@@ -92,7 +90,7 @@ def compiled(family: str, name: str, target: str) -> tuple[CompiledKernel, Row]:
         spills=str(code.spills),
         spills_in_loop=str(code.spills_in_loop),
         matrix=code.matrix,
-        instructions=f"{counted * threads / (rows * columns):.1f}",
+        instructions=f"{code.instructions * threads / (rows * columns):.1f}",
     )
 
 
