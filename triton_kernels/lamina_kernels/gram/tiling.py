@@ -132,7 +132,7 @@ def scores(target: str, products: str, group: int, kinds: Sequence[str] = ()) ->
     if "root" in kinds or len(kinds) > 2:
         # As of sums: what recomputes near rows takes registers, and so do more tiles than two.
         chosen = chosen._replace(columns=32, whole=0)
-    elif kinds and gpu == "hopper":
-        # Two tiles leave no registers for rows that stay.
+    elif gpu == "hopper" and not set(kinds) <= {"dot"}:
+        # Two tiles of distances leave no registers for rows that stay.
         chosen = chosen._replace(whole=0)
     return chosen if group > 32 else chosen._replace(columns=32)
