@@ -731,12 +731,12 @@ def hsic_kernel_forgets_the_edge(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.paired import forward
     from lamina_kernels.gram.tile import At
 
-    whole = forward.at_of
+    whole: Any = forward.at_of
 
     def at_of(*arguments: Any) -> Any:
         (rows, valid, columns, _, first), itself = whole(*arguments)
         columns = tl.minimum(columns, arguments[5] - 1)
-        return At(rows, valid, columns, columns == columns, first), itself  # noqa: PLR0124
+        return At(rows, valid, columns, columns == columns, first), itself
 
     patch.setattr(forward, "at_of", at_of)
 
@@ -756,9 +756,10 @@ def hsic_kernel_counts_in_32_bits(patch: pytest.MonkeyPatch) -> None:
     """Addresses overflow behind two billion numbers."""
     import triton.language as tl
 
-    from lamina_kernels.tiles import load
+    from lamina_kernels.tiles import dot, load
 
-    patch.setattr(load, "INDEX", tl.constexpr(tl.int32))
+    for module in (dot, load):
+        patch.setattr(module, "INDEX", tl.constexpr(tl.int32))
 
 
 @fault
@@ -792,7 +793,7 @@ def hsic_kernel_spills(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_kernel_leaves_the_tensor_cores(patch: pytest.MonkeyPatch) -> None:
     """float32 is multiplied one number at a time."""
-    _hsic_launch(patch, PRECISION="ieee")
+    _hsic_launch(patch, X_PRECISION="ieee", Y_PRECISION="ieee")
 
 
 @fault

@@ -11,6 +11,7 @@ import pytest
 import triton
 
 from tests.faults import broken
+from tests.kernels import gram_kernel_faults as gram_kernel_faults  # known where checks run
 from tests.kernels.aot.compiling import TARGETS
 from tests.kernels.aot.configurations import FAMILIES
 from tests.kernels.aot.table import compiled, complaints, rows
