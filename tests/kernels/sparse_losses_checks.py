@@ -125,8 +125,38 @@ def the_same_bits_every_time(run: Losses) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def several_dictionaries_are_compared_one_by_one(run: Losses) -> None:
+    """Losses of three outputs of the same codes, and gradients of their weighted sum."""
+    codes, dead = (codes_of(20, k, UNITS, torch.float64, seed=12 + k) for k in (3, 2))
+    values, atoms, target, bias = (
+        x.requires_grad_()
+        for x in (
+            codes.values.clone(),
+            *(normal(*shape, seed=14, dtype=torch.float64) for shape in ((3, UNITS, 5), (20, 3, 5), (3, 5))),
+        )
+    )
+    leaves, weights = [values, atoms, target, bias], torch.arange(1.0, 4, dtype=torch.float64)
+    for options in ({}, {"prefixes": PREFIXES, "reduction": "sum"}, {"dead": dead}):
+        chosen = Codes(values, codes.ids, UNITS)
+        found = run(chosen, atoms, target, bias, **options)
+        single = [run(chosen, atoms[i], target[:, i], bias[i], **options) for i in range(3)]
+        assert torch.equal(found.loss, torch.stack([one.loss for one in single]))
+        assert torch.equal(found.explained_variance, torch.stack([one.explained_variance for one in single]))
+        own, theirs = (
+            torch.autograd.grad(
+                torch.stack([w * one.sum() for w, one in zip(weights, losses, strict=True)]).sum(),
+                leaves,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            for losses in (found.loss, [one.loss for one in single])
+        )
+        torch.testing.assert_close(own, theirs)
+
+
 CHECKS = [
     perfect_codes_explain_everything,
+    several_dictionaries_are_compared_one_by_one,
     far_targets_keep_their_variance,
     what_is_broken_shows,
     the_same_bits_every_time,
@@ -140,6 +170,12 @@ def reconstruction_forgets_a_block(patch: pytest.MonkeyPatch) -> None:
 
     whole = blocked._blocks
     patch.setattr(blocked, "_blocks", lambda p: list(whole(p))[:-1])
+
+
+@fault
+def reconstruction_decodes_by_the_first_dictionary(patch: pytest.MonkeyPatch) -> None:
+    """Of several dictionaries the first stands for all."""
+    patch.setattr(torch.Tensor, "unbind", lambda self, dim=0: [self.select(dim, 0)] * self.shape[dim])
 
 
 @fault

@@ -57,6 +57,12 @@ RULE = checks.errs_at_most_twice_as_much_as_plain_torch
 NOTICED: list[tuple[str, str, Any, tuple[Any, ...]]] = [
     ("blocks", "reconstruction_forgets_a_block", RULE, (checks.CASES[0], torch.float32)),
     ("blocks", "reconstruction_counts_the_first_prefix_alone", RULE, (checks.CASES[2], torch.float32)),
+    (
+        "blocks",
+        "reconstruction_decodes_by_the_first_dictionary",
+        checks.several_dictionaries_are_compared_one_by_one,
+        (),
+    ),
     ("blocks", "reconstruction_adds_no_units_of_earlier_blocks", RULE, (checks.CASES[0], torch.float32)),
     ("blocks", "reconstruction_takes_the_variance_around_zero", checks.far_targets_keep_their_variance, ()),
     ("blocks", "reconstruction_forgets_what_is_given", RULE, (checks.CASES[4], torch.float32)),
@@ -79,6 +85,12 @@ CODES, ATOMS, TARGET = Codes(torch.ones(2, 3), torch.zeros(2, 3).int(), 4), torc
     [
         ((CODES, torch.ones(3, 5), TARGET), {}, "reconstruction: codes have width 4 and dictionary 3 atoms"),
         ((CODES, ATOMS, TARGET[:1]), {}, r"reconstruction: target has shape \[1, 5\], expected \[2, 5\]"),
+        ((CODES, ATOMS[None], TARGET), {}, r"reconstruction: target has shape \[2, 5\], expected \[2, 1, 5\]"),
+        (
+            (CODES, ATOMS[None], TARGET[:, None], torch.ones(5)),
+            {},
+            r"reconstruction: bias has shape \[5\], expected \[1, 5\]",
+        ),
         ((CODES, ATOMS, TARGET.double()), {}, "reconstruction: target is torch.float64"),
         ((CODES, ATOMS, TARGET, torch.ones(4)), {}, r"reconstruction: bias has shape \[4\], expected \[5\]"),
         (

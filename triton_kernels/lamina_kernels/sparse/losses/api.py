@@ -22,7 +22,8 @@ class Reconstruction(NamedTuple):
     """What `reconstruction` and `auxiliary_loss` return.
 
     Attributes:
-        loss: The mean or sum of squared residuals, float32 (float64 for float64), differentiable; [P] with prefixes.
+        loss: The mean or sum of squared residuals, float32 (float64 for float64), differentiable; [P] with prefixes,
+            [L] of several dictionaries, [L, P] with both.
         explained_variance: 1 - the sum of squared residuals / that of the target around its mean, likewise, but
             without gradients.
     """
@@ -48,17 +49,18 @@ def reconstruction(
 
     Args:
         codes: n rows of codes of width M.
-        dictionary: [M, d], the atoms as rows, in the dtype and on the device of the values.
-        target: [n, d], likewise.
-        bias: [d].
+        dictionary: [M, d], the atoms as rows, in the dtype and on the device of the values; or [L, M, d], dictionaries
+            for L outputs of the same codes, as of `decode`.
+        target: [n, d], likewise; or [n, L, d].
+        bias: [d] or [L, d].
         prefixes: Numbers of units, ascending, the last of them M: a loss for each prefix of the dictionary, to which
             the entries of its units contribute, as for Matryoshka autoencoders. None for the whole alone.
         reduction: `"mean"` over rows and columns, or `"sum"`.
         impl: As of `decode`.
 
     Returns:
-        The loss and the explained variance, numbers, or [P] with prefixes. Residuals are float32 (float64 for float64)
-        and summed in float64.
+        The loss and the explained variance, numbers, or [P] with prefixes; of L dictionaries those of each, whose sum
+        is a crosscoder's. Residuals are float32 (float64 for float64) and summed in float64.
 
     Raises:
         ValueError: As of `decode`; prefixes that do not ascend from 1 to M.
@@ -126,7 +128,7 @@ def auxiliary_loss(
     """
     if len(dead) != len(codes):
         raise ValueError(f"auxiliary_loss: dead has {len(dead)} rows and codes {len(codes)}, they must agree")
-    check_dictionary("auxiliary_loss: codes", codes, dictionary[None])
+    check_dictionary("auxiliary_loss: codes", codes, dictionary if dictionary.ndim == 3 else dictionary[None])
     if bias is not None:
         bias = bias.detach()
     return _compared("auxiliary_loss", dead, dictionary, target, bias, codes, None, reduction, impl)
@@ -143,25 +145,30 @@ def _compared(
     reduction: Reduction,
     impl: Impl | None,
 ) -> Reconstruction:
-    check_dictionary(name, codes, dictionary[None])
-    checks.matrices(name, dictionary=dictionary, target=target)
-    expected = len(codes), dictionary.shape[1]
-    if target.shape != expected:
-        raise ValueError(f"{name}: target has shape {list(target.shape)}, expected {list(expected)}")
-    if bias is not None:
-        checks.matrices(name, target=target, bias=bias[None])
-        if bias.shape != expected[1:]:
-            raise ValueError(f"{name}: bias has shape {list(bias.shape)}, expected {list(expected[1:])}")
+    several = dictionary.ndim == 3
+    dictionaries = dictionary if several else dictionary[None]
+    check_dictionary(name, codes, dictionaries)
+    expected = [len(codes), *dictionary.shape[:-2], dictionary.shape[-1]]
+    for what, tensor, shape in (("target", target, expected), ("bias", bias, expected[1:])):
+        if tensor is None:
+            continue
+        if list(tensor.shape) != shape:
+            raise ValueError(f"{name}: {what} has shape {list(tensor.shape)}, expected {shape}")
+        checks.matrices(name, dictionary=dictionaries[0], **{what: tensor[:1].reshape(-1, 1)})
     if reduction not in ("mean", "sum"):
         raise ValueError(f"{name}: reduction is {reduction!r}, expected 'mean' or 'sum'")
     units = [codes.width] if prefixes is None else list(prefixes)
     if not units or units[0] < 1 or units[-1] != codes.width or sorted(set(units)) != units:
         raise ValueError(f"{name}: prefixes are {units}, expected numbers that ascend from 1 to {codes.width}")
     form = choose(name, dictionary, impl)
-    known = None if given is None else entries(given)
-    p = Problem(entries(codes), dictionary, target, bias, known, units)
-    squares, variation = reference.squares(*p) if form == "reference" else op.squares(p, form)
-    loss = squares / target.numel() if reduction == "mean" else squares
-    explained = 1 - squares.detach() / variation
-    found = [x.to(accumulation_dtype(target.dtype)) for x in (loss, explained)]
-    return Reconstruction(*(found if prefixes is not None else (x[0] for x in found)))
+    e, known = entries(codes), None if given is None else entries(given)
+    targets, biases = (target, bias) if several else (target[:, None], None if bias is None else bias[None])
+    found = []
+    # Unbound, so that each gradient is written once.
+    for place, (atoms, rows) in enumerate(zip(dictionaries.unbind(), targets.unbind(1), strict=True)):
+        p = Problem(e, atoms, rows, None if biases is None else biases[place], known, units)
+        squares, variation = reference.squares(*p) if form == "reference" else op.squares(p, form)
+        found.append((squares / rows.numel() if reduction == "mean" else squares, 1 - squares.detach() / variation))
+    told = [torch.stack(each).to(accumulation_dtype(target.dtype)) for each in zip(*found, strict=True)]
+    told = [each if several else each[0] for each in told]
+    return Reconstruction(*(told if prefixes is not None else (each[..., 0] for each in told)))
