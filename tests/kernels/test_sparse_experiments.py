@@ -1,64 +1,90 @@
-"""Small experiments with sparse activations: what papers found, on data that is made here or bundled."""
+"""Small experiments with sparse activations: what papers found, on data that is made here or bundled.
+
+Settings are the papers', or torch's defaults, and were not looked for: see docs/sparse.md for what five seeds gave.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lamina_kernels.sparse import Codes, HardASH, KWinners, UnitActivity, decode, encode, quantize
+from tests.threads import one_thread  # noqa: F401
 
-Layer = Callable[[Tensor, Tensor], Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Steps are small: threads that wait for each other on a busy machine take seconds for nothing."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+SEEDS = [11, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (12, 13, 14, 15))]
+PAIRS = 5
+"""Tasks of the digits: 0 and 1, 2 and 3, and so on."""
 
 
-def digits() -> tuple[Tensor, Tensor]:
-    """Return the bundled digits, [1797, 64], each pixel less its mean, and their labels."""
+class Learned(NamedTuple):
+    """Accuracies on held-out digits, of all ten classes, in the mean of the pairs.
+
+    Attributes:
+        at_once: Of each pair right after it was learned.
+        at_the_end: Of each pair after the last one was.
+    """
+
+    at_once: float
+    at_the_end: float
+
+    @property
+    def forgotten(self) -> float:
+        """What is lost between."""
+        return self.at_once - self.at_the_end
+
+
+def pair_after_pair(model: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], seed: int) -> Learned:
+    """Learn five pairs of digits, one pair after the other, ten epochs each, by Adagrad with its own learning rate."""
     sklearn = pytest.importorskip("sklearn.datasets")
-    images, labels = sklearn.load_digits(return_X_y=True)
-    rows = torch.tensor(images / 16).float()
-    return rows - rows.mean(0), torch.tensor(labels)
+    images, labels = (torch.tensor(part) for part in sklearn.load_digits(return_X_y=True))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(images), generator=generator)
+    x, y = (images[order] / 16).float(), labels[order]
+    training, test = slice(0, 1437), slice(1437, None)
+    x = x - x[training].mean(0)
+    optimizer = torch.optim.Adagrad(parameters)
+
+    def accuracy(pair: int) -> float:
+        own = y[test] // 2 == pair
+        with torch.no_grad():
+            return float((model(x[test][own]).argmax(1) == y[test][own]).double().mean())
+
+    at_once = []
+    for pair in range(PAIRS):
+        own = (y[training] // 2 == pair).nonzero()[:, 0]
+        for _ in range(10):
+            for batch in own[torch.randperm(len(own), generator=generator)].split(32):
+                optimizer.zero_grad()
+                cross_entropy(model(x[batch]), y[batch]).backward()
+                optimizer.step()
+        at_once.append(accuracy(pair))
+    return Learned(sum(at_once) / PAIRS, sum(accuracy(pair) for pair in range(PAIRS)) / PAIRS)
 
 
-def ash(x: Tensor, weight: Tensor) -> Tensor:
-    return encode(x, weight, select=HardASH(0.02)).codes.dense()
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_stands_out_is_forgotten_less(seed: int) -> None:
+    """S026: a layer of Hard ASH beside its ReLU twin, of a thousand units."""
 
+    def learned(*, sparse: bool) -> Learned:
+        torch.manual_seed(seed)
+        hidden, out = nn.Linear(64, 1000), nn.Linear(1000, 10)
 
-def relu(x: Tensor, weight: Tensor) -> Tensor:
-    return linear(x, weight).relu()
+        def model(x: Tensor) -> Tensor:
+            if not sparse:
+                return out(hidden(x).relu())
+            return out(encode(x, hidden.weight, hidden.bias, select=HardASH(0.05)).codes.dense())
 
+        return pair_after_pair(model, [*hidden.parameters(), *out.parameters()], seed)
 
-def remembered(layer: Layer, *, width: int = 500) -> float:
-    """Learn five pairs of digits, one pair after the other, and return the accuracy on all of them."""
-    images, labels = digits()
-    generator = torch.Generator().manual_seed(0)
-    hidden = (torch.randn(width, 64, generator=generator) / 3).requires_grad_()
-    out = torch.zeros(10, width, requires_grad=True)
-    optimizer = torch.optim.SGD([hidden, out], lr=0.03)
-    for pair in range(5):
-        own = ((labels // 2) == pair).nonzero()[:, 0]
-        for _ in range(20):
-            batch = own[torch.randint(len(own), (32,), generator=generator)]
-            optimizer.zero_grad()
-            cross_entropy(linear(layer(images[batch], hidden), out), labels[batch]).backward()
-            optimizer.step()
-    return float((linear(layer(images, hidden), out).argmax(1) == labels).double().mean())
-
-
-def test_what_stands_out_is_forgotten_less() -> None:
-    """A layer of Hard ASH keeps more of the digits that came first than its ReLU twin (S026)."""
-    assert remembered(ash) > 0.8 > 0.5 > remembered(relu)
+    ash, relu = learned(sparse=True), learned(sparse=False)
+    assert min(ash.at_once, relu.at_once) > 0.95
+    assert ash.forgotten < relu.forgotten
+    assert ash.at_the_end > relu.at_the_end
 
 
 def pairs(codes: Codes) -> Codes:
@@ -83,99 +109,128 @@ def test_weights_of_pairs_that_win_together_learn_and_no_other() -> None:
     assert set((touched // 40).tolist()) | set((touched % 40).tolist()) == set(codes.ids[0].tolist())
 
 
-def remembered_by_pairs() -> float:
-    """Learn pairs of digits as above, by winners of a fixed layer and a table of their pairs."""
-    images, labels = digits()
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(200, 64, generator=generator)
-    table = torch.zeros(200 * 200, 10, requires_grad=True)
-    select = KWinners(10)
-    for pair in range(5):
-        own = ((labels // 2) == pair).nonzero()[:, 0]
-        for _ in range(40):
-            batch = own[torch.randint(len(own), (32,), generator=generator)]
-            codes = encode(images[batch], hidden, select=select).codes
-            (slope,) = torch.autograd.grad(cross_entropy(decode(pairs(codes), table), labels[batch]), table)
-            with torch.no_grad():
-                table -= 0.1 * slope
-    found = decode(pairs(encode(images, hidden, select=select).codes), table)
-    return float((found.argmax(1) == labels).double().mean())
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_table_of_pairs_forgets_less_than_a_dense_head(seed: int) -> None:
+    """S234: both stand on the same fixed layer."""
+    hidden = torch.randn(200, 64, generator=torch.Generator().manual_seed(seed)) / 8
+    table, dense = torch.zeros(200 * 200, 10, requires_grad=True), torch.zeros(10, 200, requires_grad=True)
+    by_pairs = pair_after_pair(
+        lambda x: decode(pairs(encode(x, hidden, select=KWinners(10)).codes), table), [table], seed
+    )
+    by_units = pair_after_pair(lambda x: (x @ hidden.T).relu() @ dense.T, [dense], seed)
+    assert min(by_pairs.at_once, by_units.at_once) > 0.9
+    assert by_pairs.forgotten < by_units.forgotten
 
 
-def test_a_table_of_pairs_forgets_less_than_a_dense_layer() -> None:
-    assert remembered_by_pairs() > 0.6 > 0.5 > remembered(relu)
-
-
-def density(width: int) -> float:
-    """Train a hidden layer on random labels, and return the share of it that is active."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(512, 32, generator=generator)
-    labels = torch.randint(100, (512,), generator=generator)
-    hidden = (torch.randn(width, 32, generator=generator) / 32**0.5).requires_grad_()
-    bias = torch.zeros(width, requires_grad=True)
-    out = (torch.randn(100, width, generator=generator) / width**0.5).requires_grad_()
-    optimizer = torch.optim.Adam([hidden, bias, out], lr=1e-2)
-    for _ in range(300):
+def density(width: int, seed: int, *, labels: int, rate: float) -> float:
+    """Fit random labels for 2,000 steps of Adam, and return the share of a hidden ReLU layer that is active."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    x, y = torch.randn(512, 32, generator=generator), torch.randint(labels, (512,), generator=generator)
+    hidden, out = nn.Linear(32, width), nn.Linear(width, labels)
+    optimizer = torch.optim.Adam([*hidden.parameters(), *out.parameters()], lr=rate)
+    for _ in range(2000):
         batch = torch.randint(512, (64,), generator=generator)
         optimizer.zero_grad()
-        cross_entropy(linear(linear(x[batch], hidden, bias).relu(), out), labels[batch]).backward()
+        cross_entropy(out(hidden(x[batch]).relu()), y[batch]).backward()
         optimizer.step()
     state = UnitActivity(width)
-    for part in x.split(100):
-        state.update(linear(part, hidden.detach(), bias.detach()).relu())
+    with torch.no_grad():
+        for part in x.split(100):
+            state.update(hidden(part).relu())
     return float(state.result().density.mean())
 
 
-def test_wider_layers_are_sparser_even_on_random_labels() -> None:
-    """S349: the share of active units falls with the width."""
-    narrow, middle, wide = density(32), density(128), density(512)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [11, 12, 13, 14, 15])
+def test_wider_layers_are_sparser_on_random_labels_where_steps_are_large(seed: int) -> None:
+    """S349: at ten times Adam's own rate; at that itself the width makes no difference, which docs/sparse.md says."""
+    narrow, middle, wide = (density(width, seed, labels=100, rate=1e-2) for width in (64, 256, 1024))
     assert narrow > middle > wide
-    assert narrow > wide + 0.03
 
 
-STATES, TOKENS, NEURONS, CODES = 24, 6, 8, 96
+STATES, DIGITS = 100, 10
 
 
-def machine(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return rows of a finite-state machine: states [n], noisy one-hot; and the distribution after each state."""
-    states = torch.randint(STATES, (2000,), generator=generator)
-    logits = 3 * torch.randn(STATES, TOKENS, generator=generator)
-    return states, logits.softmax(1)
+class Forced(NamedTuple):
+    """What codes have to do with states.
+
+    Attributes:
+        precision: The share of states in the code of most of whose states they are.
+        nearest: The share of codes which, forced, make the distribution of their own state rather than of another.
+        own: The distance of that distribution from the state's, in total variation.
+        others: From the mean other state's.
+    """
+
+    precision: float
+    nearest: float
+    own: float
+    others: float
 
 
-def test_codes_of_a_bottleneck_are_the_states_of_a_machine_and_force_it() -> None:
-    """S250: more states than neurons; codes map to states, and forcing a code forces what comes after it."""
-    generator = torch.Generator().manual_seed(0)
-    states, after = machine(generator)
-    # What the layers before have made of the state: a direction, and noise.
-    directions = torch.nn.functional.normalize(torch.randn(STATES, NEURONS, generator=generator), dim=1)
-    rows = directions[states] + 0.03 * torch.randn(len(states), NEURONS, generator=generator)
-    book = rows[:CODES].clone().requires_grad_()
-    out = torch.zeros(TOKENS, NEURONS, requires_grad=True)
-    mixing = torch.zeros(64, NEURONS, requires_grad=True)
-    head = (torch.randn(TOKENS, 64, generator=generator) / 8).requires_grad_()
+def machine(seed: int, *, neurons: int = 32, codes: int = 1000, steps: int = 1000) -> Forced:
+    """Train a network on a finite-state machine, then with a codebook in the place of its bottleneck.
+
+    A state has two digits and ten successors; what is to be told from both digits is the first digit of the next state.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    edges = torch.rand(STATES, STATES, generator=generator).topk(10, dim=1).indices
+    after = torch.zeros(STATES, STATES).scatter(1, edges, 0.1).view(STATES, DIGITS, DIGITS).sum(2)
+    embedding = nn.Embedding(2 * DIGITS, 32)
+    low = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, neurons))
+    high = nn.Sequential(nn.Linear(neurons, 128), nn.ReLU(), nn.Linear(128, DIGITS))
+
+    def rows(states: Tensor) -> Tensor:
+        return low(torch.cat([embedding(states // DIGITS), embedding(DIGITS + states % DIGITS)], 1))
+
+    def train(parameters: Sequence[Tensor], loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        optimizer = torch.optim.Adam(parameters)
+        for _ in range(steps):
+            states = torch.randint(STATES, (512,), generator=generator)
+            optimizer.zero_grad()
+            loss(rows(states), torch.multinomial(after[states], 1, generator=generator)[:, 0]).backward()
+            optimizer.step()
+
+    def through_codes(x: Tensor, digit: Tensor) -> Tensor:
+        found = quantize(x, book, 1, distance="cosine")
+        return cross_entropy(high(found.output), digit) + (found.chosen - x.detach()).square().mean()
+
+    network = [*embedding.parameters(), *low.parameters(), *high.parameters()]
+    train(network, lambda x, digit: cross_entropy(high(x), digit))
     with torch.no_grad():
-        mixing.copy_(torch.randn(64, NEURONS, generator=generator))
-    targets = after[states]
+        book = rows(torch.randint(STATES, (codes,), generator=generator))
+        book += 0.1 * book.std() * torch.randn(book.shape, generator=generator)
+    book.requires_grad_()
+    train([*network, book], through_codes)
+    with torch.no_grad():
+        states = torch.arange(STATES)
+        ids = quantize(rows(states), book, 1, distance="cosine").codes.ids[:, 0].long()
+        counts = torch.zeros(codes, STATES).index_put((ids, states), torch.ones(STATES), accumulate=True)
+        used = counts.sum(1) > 0
+        state_of = counts.argmax(1)[used]
+        distances = 0.5 * (high(book[used]).softmax(1)[:, None] - after).abs().sum(2)
+        own = distances.gather(1, state_of[:, None])[:, 0]
+        others = (distances.sum(1) - own) / (STATES - 1)
+    nearest = (distances.argmin(1) == state_of).double().mean()
+    return Forced(float(counts.amax(1).sum() / STATES), float(nearest), float(own.mean()), float(others.mean()))
 
-    def tokens(hidden: Tensor) -> Tensor:
-        return linear(linear(hidden, mixing).relu(), head) + linear(hidden, out)
 
-    optimizer = torch.optim.Adam([book, out, mixing, head], lr=1e-2)
-    for _ in range(150):
-        found = quantize(rows, book, 1, distance="cosine")
-        loss = cross_entropy(tokens(found.chosen), targets) + (found.chosen - rows).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    ids = quantize(rows, book, 1, distance="cosine").codes.ids[:, 0].long()
-    counts = torch.zeros(CODES, STATES).index_put((ids, states), torch.ones(len(ids)), accumulate=True)
-    assert counts.amax(1).sum() / len(ids) > 0.95
-    # A code of another state, forced, makes the distribution of that state.
-    state_of = counts.argmax(1)
-    used = counts.sum(1) > 0
-    forced = tokens(decode(Codes(torch.ones(CODES, 1), torch.arange(CODES)[:, None], CODES), book)).softmax(1)
-    distance = 0.5 * (forced - after[state_of]).abs().sum(1)[used]
-    assert distance.mean() < 0.1
-    others = 0.5 * (forced - after[(state_of + 1) % STATES]).abs().sum(1)[used]
-    assert others.mean() > 0.4
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [11, 12, 13, 14, 15])
+def test_codes_of_a_bottleneck_are_the_states_of_a_machine_and_force_it(seed: int) -> None:
+    """S250: a hundred states, 32 neurons."""
+    found = machine(seed)
+    assert found.precision > 0.95
+    assert found.nearest > 0.95
+    assert found.own < 0.5 * found.others
+
+
+def test_codes_of_separate_directions_are_these_directions() -> None:
+    """S250, by argument: codes that are rows, of directions further apart than their noise, name one direction each."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.cat([torch.eye(6), -torch.eye(6)])
+    at = torch.arange(600) % 12
+    rows = directions[at] + 0.05 * torch.randn(600, 6, generator=generator)
+    ids = quantize(rows, rows[:48], 1, distance="cosine").codes.ids[:, 0].long()
+    assert torch.equal(at[:48][ids], at)
