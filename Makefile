@@ -126,7 +126,7 @@ $(OLDEST)/.environment: triton_kernels/pyproject.toml | $(BIN)/uv
 	$(PYTHON) -m venv $(OLDEST)
 	@# The interpreter of Triton 3.6 fails under NumPy 2.4, which no longer makes a number of an array of one.
 	env -u UV_CONSTRAINT $(BIN)/uv pip install --quiet --python $(OLDEST)/bin/python \
-		'torch==2.11.*' 'triton==3.6.*' 'numpy>=2,<2.4' pytest pytest-timeout hypothesis
+		'torch==2.11.*' 'triton==3.6.*' 'numpy>=2,<2.4' pytest pytest-timeout hypothesis scipy scikit-learn
 	@touch $@
 
 # Polars at its lower bound, as pinned, and at its newest; without torch, which the wide frame does not need.

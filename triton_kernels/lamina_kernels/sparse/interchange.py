@@ -152,6 +152,8 @@ def to_torch(codes: Codes, *, layout: torch.layout = torch.sparse_csr) -> Tensor
         return torch.sparse_coo_tensor(at, codes.values, codes.shape, is_coalesced=True, check_invariants=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        # Torch 2.11 says so although they are asked for.
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")
         return torch.sparse_csr_tensor(codes.indptr, codes.ids.long(), codes.values, codes.shape, check_invariants=True)
 
 
