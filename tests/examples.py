@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.threads import one_thread  # noqa: F401  # of small examples, many at a time
+
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
