@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from tests.kernels import hsic_accuracy as accuracy
 from tests.kernels import hsic_checks as checks
 from tests.kernels.forms import Form
 from tests.kernels.hsic_checks import LINEAR, NARROW, WIDE, normal
+from tests.kernels.hsic_gradient_checks import PROBLEMS, gradients_err_at_most_three_times_as_much
 
 pytestmark = pytest.mark.gpu
 
@@ -130,3 +133,10 @@ def test_memory_does_not_grow_with_the_pairs():
     before = torch.cuda.memory_allocated()
     hsic_sums(x, x, kernel_x=WIDE, kernel_y=WIDE, impl="triton")
     assert torch.cuda.max_memory_allocated() - before < 64 * 2**20
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_gradients_err_at_most_three_times_as_much(problem: dict[str, Any]) -> None:
+    # Tensor cores cut digits off when they add, see test_gram_layers.
+    times = 10 if problem["dtype"] == torch.float32 else 3
+    TRITON.run(gradients_err_at_most_three_times_as_much, problem, times)

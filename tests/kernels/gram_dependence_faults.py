@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -197,3 +198,19 @@ def softplus_forgets_the_bias(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(
         FUNCTIONS, "softplus", FUNCTIONS["softplus"]._replace(by_shape=lambda u, k, a, n: torch.zeros_like(u))
     )
+
+
+@fault
+def hsic_gradients_keep_the_diagonal(patch: pytest.MonkeyPatch) -> None:
+    """Sums of two kernels have gradients of the pairs of a row with itself."""
+    from lamina_kernels.gram.paired import gradients
+
+    patch.setattr(gradients, "replace", lambda p, **changes: replace(p, **(changes | {"apart": False})))
+
+
+@fault
+def hsic_gradients_forget_the_other_kernel(patch: pytest.MonkeyPatch) -> None:
+    """The gradient of the sums of a product is that of the first kernel's."""
+    from lamina_kernels.gram.paired import gradients
+
+    patch.setattr(gradients, "_product", lambda a, b: a)

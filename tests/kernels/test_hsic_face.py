@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lamina_kernels import dispatch
-from lamina_kernels.gram import RBF, Linear, hsic_sums
+from lamina_kernels.gram import RBF, hsic_sums
 from lamina_kernels.gram.paired import moments
 from tests.kernels.hsic_checks import NARROW, Sums, normal
 from tests.kernels.hsic_forms import FORMS
@@ -146,26 +146,6 @@ def test_the_triton_form_launches_its_kernel_once():
 def test_a_form_that_launches_nothing_is_noticed():
     with pytest.raises(AssertionError):
         FORMS["triton"].run(one_launch_each, fault="hsic_triton_gives_way")
-
-
-@pytest.mark.parametrize("impl", ["blocked", "triton"])
-def test_forms_without_gradients_refuse_tensors_that_want_them(impl):
-    with pytest.raises(NotImplementedError, match=f"the form '{impl}' has no gradients yet"):
-        hsic_sums(X.clone().requires_grad_(), Y, impl=impl)
-    with torch.no_grad():
-        assert hsic_sums(X.clone().requires_grad_(), Y, impl="blocked").impl == "blocked"
-
-
-def test_the_reference_is_differentiable_and_the_default_where_that_is_wanted():
-    x, y = (normal(6, d, seed=d, dtype=torch.float64).requires_grad_() for d in (3, 2))
-    others = [normal(4, d, seed=d + 9, dtype=torch.float64).requires_grad_() for d in (3, 2)]
-    assert hsic_sums(x, y).impl == "reference"
-
-    def three(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return hsic_sums(*tensors, kernel_x=NARROW, kernel_y=Linear())[:5]
-
-    assert torch.autograd.gradcheck(three, (x, y))
-    assert torch.autograd.gradcheck(three, (x, y, *others))
 
 
 def test_moments_are_taken_where_they_take_fewer_operations(monkeypatch):

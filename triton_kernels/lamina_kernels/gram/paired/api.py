@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from lamina_kernels import dispatch
 from lamina_kernels.gram.forms import is_written
 from lamina_kernels.gram.kernels import Kernel, Linear
-from lamina_kernels.gram.paired import blocked, moments, problem, reference
+from lamina_kernels.gram.paired import blocked, gradients, moments, problem, reference
 from lamina_kernels.gram.support import NO_FUNCTION
 from lamina_kernels.refusals import refuse
 
@@ -53,7 +54,8 @@ def hsic_sums(
 
     K_ij = kernel_x(x_i, x'_j) and L_ij = kernel_y(y_i, y'_j). Without others, x' is x, y' is y, and the diagonals of
     K and L are zero. With others all pairs count: a problem of many rows is cut into diagonal blocks and
-    off-diagonal blocks, whose sums add. Neither matrix is built, but for the form `reference`.
+    off-diagonal blocks, whose sums add. Neither matrix is built, but for the form `reference`. Differentiable twice in
+    all rows and in the kernels' hyperparameters.
 
     Args:
         x: [n, dx], float16, bfloat16, float32 or float64; any strides.
@@ -68,13 +70,12 @@ def hsic_sums(
             parts of a number; `"tf32"`, with 11 bits of each; `"ieee"`, without rounding, which has no tensor core on
             NVIDIA. None takes `"bf16x6"` on NVIDIA and `"ieee"` on AMD. Forms in plain torch multiply as torch is
             set to. Half precision is multiplied exactly and summed in float32.
-        impl: `"reference"` builds the matrices in float32 (in float64 for float64), sums in float64, and alone is
-            differentiable.
+        impl: `"reference"` builds the matrices in float32 (in float64 for float64), and sums in float64.
             `"blocked"` holds tiles of scores, in float32 (in float64 for float64), and sums tiles in float64; two
             linear kernels it sums by moments where that takes fewer operations. `"triton"` does the same on a GPU;
             it needs one, unless `TRITON_INTERPRET=1`, and never gives way to another form. None takes
-            `"reference"` where gradients are wanted, `"triton"` on a GPU that Triton can use, for less than float64
-            unless `"blocked"` would take moments, and else `"blocked"`.
+            `"triton"` on a GPU that Triton can use, for less than float64 unless `"blocked"` would take moments, and
+            else `"blocked"`.
 
     Returns:
         The sums, the number of rows summed over, and the name of the form that ran. With groups the sums are
@@ -84,15 +85,16 @@ def hsic_sums(
         ValueError: Shapes, dtypes or devices that do not fit each other, others or groups that are incomplete or
             not what they should be, an unknown form or precision, or float64 with `impl="triton"`.
         TypeError: A kernel that is none.
-        NotImplementedError: Gradients wanted of a form that has none, or `impl="triton"` for a `Pointwise` kernel
+        NotImplementedError: A third derivative, but of `"reference"`, or `impl="triton"` for a `Pointwise` kernel
             without a function.
         RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
         2 n m (dx + dy) operations and n m exponentials for each RBF kernel, half of both for `"blocked"` on a diagonal
-        block; by moments 2 (m + n G) (dx² + dx dy + dy²) operations. Memory beside the result: `"blocked"` three tiles
-        of 512 x 512, or the moments, dx² + dx dy + dy²; `"triton"` n + m numbers, and copies of rows that are sorted by
-        group, or float32 under RBF or tf32; `"reference"` 11 n m numbers.
+        block; by moments 2 (m + n G) (dx² + dx dy + dy²) operations. Gradients are those of `product` with G columns
+        and the kernels kernel_x * kernel_y, kernel_x and so on, of each sum that has one. Memory beside the result:
+        `"blocked"` three tiles of 512 x 512, or the moments, dx² + dx dy + dy²; `"triton"` n + m numbers, and copies of
+        rows that are sorted by group, or float32 under RBF or tf32; `"reference"` 11 n m numbers.
 
     Example:
         >>> import torch
@@ -104,31 +106,31 @@ def hsic_sums(
         [[0.0, 5.0], [2.0, 6.0], [3.0, 6.0]]
     """
     p = problem.build(x, y, x_other, y_other, kernel_x, kernel_y, groups, groups_other, precision)
-    default = "reference" if p.wants_gradients else _default(p)
-    form = dispatch.choose("hsic_sums", ("reference", "blocked", "triton"), impl, default=default)
+    form = dispatch.choose("hsic_sums", ("reference", "blocked", "triton"), impl, default=_default(p))
     if form == "reference":
         return _result(p, reference.hsic_sums(p), "reference")
-    if p.wants_gradients:
-        raise NotImplementedError(
-            f"hsic_sums: the form {form!r} has no gradients yet; take impl='reference', or call it in torch.no_grad()"
-        )
     if form == "blocked":
-        return _result(p, blocked.hsic_sums(p), "blocked")
+        return _result(p, _sums(p, blocked.hsic_sums, form), form)
     dispatch.demand_triton("hsic_sums", p.x)
     if not all(map(is_written, p.pairs())):
         refuse("hsic_sums", NO_FUNCTION)
     from lamina_kernels.gram.paired import launch
 
-    return _result(p, launch.hsic_sums(p), "triton")
+    return _result(p, _sums(p, launch.hsic_sums, form), form)
+
+
+def _sums(p: problem.Problem, sums: Callable[[problem.Problem], torch.Tensor], form: str) -> Iterable[torch.Tensor]:
+    """Return the sums of a form, with gradients where they are wanted."""
+    return gradients.differentiable(p, sums, form) if p.wants_gradients else sums(p)
 
 
 def _default(p: problem.Problem) -> str:
-    """Return the form for a problem without gradients."""
+    """Return the form where none is asked for."""
     ready = dispatch.triton_obstacle(p.x) is None and p.x.is_cuda and all(map(is_written, p.pairs()))
     return "triton" if ready and not moments.cheaper(p) else "blocked"
 
 
-def _result(p: problem.Problem, sums: torch.Tensor, impl: str) -> HsicSums:
+def _result(p: problem.Problem, sums: Iterable[torch.Tensor], impl: str) -> HsicSums:
     """Name the five sums, without the dimension of the groups if there are none."""
-    product, sums_x, sums_y, square_x, square_y = sums if p.groups is not None else sums[:, :, 0]
+    product, sums_x, sums_y, square_x, square_y = (each if p.groups is not None else each[:, 0] for each in sums)
     return HsicSums(product, sums_x, sums_y, square_x, square_y, p.m, impl)

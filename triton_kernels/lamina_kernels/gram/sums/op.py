@@ -33,6 +33,11 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None, name: str) -> tuple
     return _softmax(*flat(p), v, log_weights, name)
 
 
+def gradients(p: Pairs, v: Tensor, g: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of sum_i <g_i, sum_j k_ij v_j> by x, y and the parameters, which have gradients too."""
+    return _backward(*flat(p), v, None, None, g, name)[:3]
+
+
 @operator("gram_sums", f"({SCHEMA}, Tensor v, str form) -> Tensor")
 def _sums(*arguments: Any) -> Tensor:
     p, v = unflat(arguments), arguments[COUNT]

@@ -1,0 +1,58 @@
+"""Gradients of the sums of two kernels: in plain torch and in Triton's interpreter, and that faults are noticed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from lamina_kernels.gram import RBF, hsic_sums
+from tests.faults import broken
+from tests.kernels import gram_dependence_faults as gram_dependence_faults  # known where checks run
+from tests.kernels.hsic_checks import normal
+from tests.kernels.hsic_forms import FORMS
+from tests.kernels.hsic_gradient_checks import (
+    PROBLEMS,
+    gradients_are_those_of_matrices,
+    gradients_err_at_most_three_times_as_much,
+)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_gradients_are_those_of_matrices_and_have_gradients(problem: dict[str, Any]) -> None:
+    gradients_are_those_of_matrices(partial(hsic_sums, impl="blocked"), problem)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_gradients_in_triton_err_at_most_three_times_as_much(problem: dict[str, Any]) -> None:
+    FORMS["triton"].run(gradients_err_at_most_three_times_as_much, problem)
+
+
+@pytest.mark.parametrize("fault", ["hsic_gradients_keep_the_diagonal", "hsic_gradients_forget_the_other_kernel"])
+def test_a_fault_is_noticed(fault: str) -> None:
+    with broken(fault), pytest.raises(AssertionError):
+        gradients_are_those_of_matrices(partial(hsic_sums, impl="blocked"), PROBLEMS[0])
+
+
+def test_a_fault_in_triton_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        FORMS["triton"].run(gradients_err_at_most_three_times_as_much, PROBLEMS[0], fault="gram_kernel_skips_a_program")
+
+
+def test_the_default_has_gradients_and_a_sum_that_nothing_depends_on_costs_none(monkeypatch: Any) -> None:
+    from lamina_kernels.gram.sums import op
+
+    asked: list[str] = []
+    whole = op.gradients
+    monkeypatch.setattr(op, "gradients", lambda p, *rest: asked.append(p.code) or whole(p, *rest))
+    x, y = (normal(9, d, seed=d).requires_grad_() for d in (3, 2))
+    found = hsic_sums(x, y, kernel_x=RBF(1.0))
+    assert found.impl == "blocked"
+    torch.autograd.grad(found.product.sum() + found.sums_x.sum(), x)
+    assert len(asked) == 2
+    with torch.no_grad():
+        assert not hsic_sums(x, y).product.requires_grad
+    empty = hsic_sums(x[:0], y[:0], impl="blocked").product.sum()
+    assert not torch.autograd.grad(empty, x)[0].any()
