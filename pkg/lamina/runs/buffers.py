@@ -78,6 +78,11 @@ def dtype_name(dtype: np.dtype) -> str | None:
     return _NAMES.get(dtype)
 
 
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, of Python, NumPy or torch, and no bool."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
 def is_tensor(value: Any) -> bool:
     """Whether it is a torch tensor; imports torch only if somebody already did."""
     torch = sys.modules.get("torch")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lamina.errors import SchemaError
-from lamina.runs.buffers import flatten, is_tensor
+from lamina.runs.buffers import flatten, is_integer, is_tensor
 from lamina.runs.layout import RowSet, row_names, rows_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def entries(name: str, codes: Any, width: int | None, threshold: float | None, s
         SchemaError: They are no codes, or `width` or `threshold` do not fit them.
     """
     what = f"the codes {name!r}"
-    if width is not None and (isinstance(width, bool) or not hasattr(width, "__index__")):
+    if width is not None and not is_integer(width):
         raise SchemaError(f"width={width!r}", hint="give the number of features")
     if threshold is not None:
         return _of_dense(what, codes, width, threshold, staging)

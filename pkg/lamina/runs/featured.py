@@ -10,6 +10,7 @@ import polars as pl
 
 from lamina.errors import NotFoundError, SchemaError
 from lamina.runs import globs, indexing, stored, top_examples
+from lamina.runs.buffers import is_integer
 from lamina.runs.coactivations import coactivations
 from lamina.runs.feature_stats import feature_stats
 from lamina.runs.nearest import nearest_names
@@ -157,10 +158,10 @@ class Featured(Opened):
             [(1, -1, 0.0, 7, 1), (1, 0, 5.0, 7, 2)]
         """
         width = self._check_sparse(site)
-        if not _is_integer(feature) or not 0 <= feature < width:
+        if not is_integer(feature) or not 0 <= feature < width:
             raise SchemaError(f"feature {feature!r} of codes {width} wide", hint=f"they are 0 to {width - 1}")
         for name, given, least in (("k", k, 1), ("context", context, 0)):
-            if not _is_integer(given) or given < least:
+            if not is_integer(given) or given < least:
                 raise SchemaError(f"{name}={given!r}", hint=f"give an integer, at least {least}")
         early = self._wide.condition(step, [site])
         found = top_examples.top_examples(self._wide.features(site), feature, k, context, early)
@@ -232,7 +233,3 @@ class Featured(Opened):
             if name == site:
                 raise SchemaError(f"site {site!r} holds no sparse codes", hint="run.activations(name) shows it")
         raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, sorted(self._wide.sparse)))
-
-
-def _is_integer(value: Any) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import polars as pl
 
 from lamina.errors import NotFoundError, SchemaError
+from lamina.runs.buffers import is_integer
 from lamina.runs.nearest import nearest_steps
 
 Steps = int | Sequence[int] | slice | None
@@ -33,7 +34,7 @@ def plain_steps(wanted: Any) -> Steps:
 
 def plain_step(step: Any) -> int:
     """One step as a plain integer; SchemaError if it is none."""
-    if isinstance(step, bool) or not hasattr(step, "__index__"):
+    if not is_integer(step):
         raise SchemaError(f"the step is {step!r}", hint="give the number of optimizer updates so far, an integer")
     return index(step)
 
@@ -43,7 +44,7 @@ def checkpoint_step(step: Any) -> int | Literal["last"]:
     if isinstance(step, str):
         if step == "last":
             return "last"
-    elif not isinstance(step, bool) and hasattr(step, "__index__"):
+    elif is_integer(step):
         return index(step)
     raise SchemaError(f"step={step!r}", hint='give the step of a checkpoint, an integer, or "last"')
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lamina.runs.scan.indexed import spread
+
 if TYPE_CHECKING:
     from lamina.runs.scan.cells import Cells
     from lamina.runs.scan.groups import Group
@@ -49,9 +51,7 @@ def _with_examples(cells: Cells, group: Group, wanted: pl.Series) -> tuple[np.nd
         same = [np.flatnonzero((examples == example).fill_null(False).to_numpy()) for example in wanted]
         return np.repeat(np.arange(len(same)), [at.size for at in same]), np.concatenate(same)
     column, values = examples.to_numpy(), wanted.to_numpy()
-    low, high = np.searchsorted(column, values), np.searchsorted(column, values, side="right")
-    which = np.repeat(np.arange(values.size), high - low)
-    return which, np.arange(which.size) + np.repeat(high - np.cumsum(high - low), high - low)
+    return spread(np.searchsorted(column, values), np.searchsorted(column, values, side="right"))
 
 
 def _holding(cells: Cells, groups: Sequence[Group], hits: pl.DataFrame) -> dict[Group, np.ndarray]:

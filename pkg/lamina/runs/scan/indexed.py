@@ -52,6 +52,13 @@ class Indexed:
         return Runs.of(_key(self.groups, self.positions))
 
 
+def spread(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of some ranges, range by range: which of the ranges, and the number."""
+    sizes = stops - starts
+    which = np.repeat(np.arange(sizes.size), sizes)
+    return which, np.arange(which.size) + np.repeat(stops - np.cumsum(sizes), sizes)
+
+
 class Runs:
     """Entries that stand key by key, found by their keys.
 
@@ -73,10 +80,8 @@ class Runs:
     def find(self, keys: np.ndarray | range) -> tuple[np.ndarray, np.ndarray]:
         """The entries of some keys, key by key: which of the keys, and which entry."""
         here, found = self._met(keys)
-        starts = self._starts[found]
-        counts = self._stops[found] - starts
-        at = np.repeat(here, counts)
-        return at, np.arange(at.size) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        which, entries = spread(self._starts[found], self._stops[found])
+        return here[which], entries
 
     def numbered(self, keys: np.ndarray) -> Runs:
         """The same entries by the places of their keys among some, which may come in any order, and several times."""
