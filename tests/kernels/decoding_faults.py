@@ -42,7 +42,7 @@ def decode_takes_the_first_row_of_a_unit(patch: pytest.MonkeyPatch) -> None:
 @fault
 def decode_forgets_duplicates(patch: pytest.MonkeyPatch) -> None:
     """Of entries of one unit in one row the first alone counts."""
-    from lamina_kernels.sparse.decoding import api, op, reference
+    from lamina_kernels.sparse.decoding import blocked, reference
     from lamina_kernels.sparse.decoding.entries import Entries
 
     def once(e: Entries) -> Entries:
@@ -54,22 +54,17 @@ def decode_forgets_duplicates(patch: pytest.MonkeyPatch) -> None:
                 seen.add(key)
         return e._replace(values=values)
 
-    for room in (op, reference):
-        whole = room.decode
-        patch.setattr(room, "decode", lambda e, *rest, whole=whole: whole(once(e), *rest))
-    assert api.op is op
+    sums, decode = blocked.sums, reference.decode
+    patch.setattr(blocked, "sums", lambda *given: sums(*once(Entries(*given[:3])), *given[3:]))
+    patch.setattr(reference, "decode", lambda e, *rest: decode(once(e), *rest))
 
 
 @fault
 def decode_sums_in_half_precision(patch: pytest.MonkeyPatch) -> None:
-    """Values are rounded to few digits before they are summed."""
-    from lamina_kernels.sparse.decoding import blocked
-
-    whole = blocked.embedding_bag
+    """Atoms are rounded to few digits before they are summed."""
+    whole = torch.embedding_bag
     patch.setattr(
-        blocked,
-        "embedding_bag",
-        lambda ids, table, *rest, **options: whole(ids, table.bfloat16().to(table.dtype), *rest, **options),
+        torch, "embedding_bag", lambda table, *rest, **named: whole(table.bfloat16().to(table.dtype), *rest, **named)
     )
 
 

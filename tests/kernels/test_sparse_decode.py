@@ -107,7 +107,7 @@ CODES = Codes(torch.ones(2, 3), torch.zeros(2, 3).int(), 4)
     ("codes", "dictionary", "options", "message"),
     [
         (CODES, torch.ones(5, 2), {}, "decode: codes have width 4 and dictionary 5 atoms"),
-        (CODES, torch.ones(4), {}, r"decode: dictionary has shape \[1, 4\], expected"),
+        (CODES, torch.ones(4), {}, r"decode: dictionary has shape \[4\], expected"),
         (CODES, torch.ones(0, 4, 2), {}, r"decode: dictionary has shape \[0, 4, 2\], expected"),
         (
             CODES,
@@ -138,6 +138,22 @@ def test_ids_that_are_out_of_range_are_refused(impl: Any, bad: int) -> None:
     codes = Codes(torch.ones(1, 2), torch.tensor([[0, bad]]).int(), 4, check=False)
     with pytest.raises(ValueError, match=r"decode: ids go from .* to .*, expected from 0 to 3"):
         decode(codes, torch.ones(4, 2), impl=impl)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    """Of many rows, so that threads share them; without gradients no operator stands between."""
+    codes, atoms = checks.codes_of(3000, 8, 500, torch.float32, seed=0), normal(500, 32, seed=1)
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            each = checks.with_gradients(decode, codes, [codes.values, atoms, atoms[0]], torch.float32)
+            assert torch.equal(decode(codes, atoms, atoms[0]), each[0])
+            found.append(each)
+    finally:
+        torch.set_num_threads(before)
+    for others in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], others, strict=True))
 
 
 def test_triton_runs_on_a_gpu_alone_and_never_gives_way() -> None:

@@ -45,6 +45,17 @@ def _not_compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def followed(*tensors: torch.Tensor | None) -> bool:
+    """Return whether gradients by one of the tensors, or torch's compiler, need an operator where torch has others."""
+    if torch.compiler.is_compiling():
+        return True
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
 def tensors(count: int) -> str:
     """Return what an operator returns, as a schema writes it."""
     return f"({', '.join(['Tensor'] * count)})"

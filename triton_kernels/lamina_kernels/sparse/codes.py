@@ -173,9 +173,9 @@ class Codes:
             raise ValueError(f"Codes: values are {list(values.shape)} and ids {list(ids.shape)}, expected {expected}")
         if indptr is not None and (indptr.dtype != torch.int64 or indptr.ndim != 1 or len(indptr) == 0):
             raise ValueError(f"Codes: indptr is {indptr.dtype} {list(indptr.shape)}, expected int64 [n + 1]")
-        devices = {tensor.device for tensor in (values, ids, indptr) if tensor is not None}
-        if len(devices) > 1:
-            raise ValueError(f"Codes: values, ids and indptr are on {sorted(map(str, devices))}, expected one device")
+        if ids.device != values.device or (indptr is not None and indptr.device != values.device):
+            devices = {str(tensor.device) for tensor in (values, ids, indptr) if tensor is not None}
+            raise ValueError(f"Codes: values, ids and indptr are on {sorted(devices)}, expected one device")
         most = torch.iinfo(ids.dtype).max
         if self.width - 1 > most:
             raise ValueError(f"Codes: width is {self.width}, but {ids.dtype} ids count up to {most} alone")

@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 
-from lamina_kernels import checks, dispatch
+from lamina_kernels import dispatch
+from lamina_kernels.operators import followed
 from lamina_kernels.sparse.codes import Codes
-from lamina_kernels.sparse.decoding import op, reference
+from lamina_kernels.sparse.decoding import blocked, op, reference
 from lamina_kernels.sparse.decoding.entries import entries
 
 FORMS = ("reference", "blocked", "triton")
@@ -52,9 +53,7 @@ def decode(
         >>> decode(codes, torch.eye(3), bias=torch.ones(3)).tolist()
         [[3.0, 1.0, 2.0], [1.0, 3.0, 1.0]]
     """
-    several = dictionary.ndim == 3
-    dictionaries = dictionary if several else dictionary[None]
-    check_dictionary("decode", codes, dictionaries)
+    check_dictionary("decode", codes, dictionary)
     if bias is not None:
         expected = dictionary.shape[:-2] + dictionary.shape[-1:]
         if bias.shape != expected or bias.dtype != dictionary.dtype or bias.device != dictionary.device:
@@ -62,8 +61,13 @@ def decode(
                 f"decode: bias is {bias.dtype} {list(bias.shape)} on {bias.device}, expected "
                 f"{dictionary.dtype} {list(expected)} on {dictionary.device}"
             )
-        bias = bias if several else bias[None]
     form = choose("decode", dictionary, impl)
+    several = dictionary.ndim == 3
+    if form == "blocked" and not several and not followed(codes.values, dictionary, bias):
+        # The way to an operator takes a thirtieth of the time of 4,096 rows of 32 atoms.
+        return blocked.sums(*entries(codes), dictionary, bias)
+    dictionaries = dictionary if several else dictionary[None]
+    bias = bias if several or bias is None else bias[None]
     if form == "reference":
         out = reference.decode(entries(codes), dictionaries, bias).to(dictionary.dtype)
     else:
@@ -71,13 +75,18 @@ def decode(
     return out if several else out[:, 0]
 
 
-def check_dictionary(name: str, codes: Codes, dictionaries: torch.Tensor) -> None:
-    """Raise ValueError unless codes and dictionaries [L, M, d] fit."""
-    if dictionaries.ndim != 3 or len(dictionaries) == 0:
-        raise ValueError(f"{name}: dictionary has shape {list(dictionaries.shape)}, expected [M, d] or [L, M, d]")
-    checks.matrices(name, values=codes.values.reshape(-1, 1), dictionary=dictionaries[0])
-    if dictionaries.shape[1] != codes.width:
-        raise ValueError(f"{name}: codes have width {codes.width} and dictionary {dictionaries.shape[1]} atoms")
+def check_dictionary(name: str, codes: Codes, dictionary: torch.Tensor) -> None:
+    """Raise ValueError unless codes and a dictionary [M, d] or [L, M, d] fit."""
+    shape, values = dictionary.shape, codes.values
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] == 0):
+        raise ValueError(f"{name}: dictionary has shape {list(shape)}, expected [M, d] or [L, M, d]")
+    if dictionary.dtype != values.dtype or dictionary.device != values.device:
+        raise ValueError(
+            f"{name}: dictionary is {dictionary.dtype} on {dictionary.device}, but values is {values.dtype} on "
+            f"{values.device}"
+        )
+    if shape[-2] != codes.width:
+        raise ValueError(f"{name}: codes have width {codes.width} and dictionary {shape[-2]} atoms")
 
 
 def choose(name: str, dictionary: torch.Tensor, impl: str | None) -> str:

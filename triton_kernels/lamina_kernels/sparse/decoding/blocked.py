@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
+from lamina_kernels.sparse.decoding.entries import demand_atoms
 from lamina_kernels.sparse.decoding.units import Runs, add_pieces, rows_of
 from lamina_kernels.tiles.rows import accumulation_dtype, tiles
 
@@ -33,14 +33,14 @@ def sums(values: Tensor, ids: Tensor, offsets: Tensor, table: Tensor, bias: Tens
         known = (ids >= 0) & (ids < len(table))
         values, ids = torch.where(known, values, torch.nan), torch.where(known, ids, 0)
     # It gathers and adds without a copy of what it gathers, in float32 also for half precision.
-    out = embedding_bag(
-        ids,
-        table.contiguous(),
-        offsets.to(ids.dtype),
-        mode="sum",
-        per_sample_weights=values,
-        include_last_offset=True,
-    )
+    try:
+        out, *_ = torch.embedding_bag(
+            table.contiguous(), ids, offsets.to(ids.dtype), per_sample_weights=values, include_last_offset=True
+        )
+    except RuntimeError:
+        # What gathers has looked at the ids: a look of our own beforehand would take a hundredth of the time.
+        demand_atoms(ids, len(table))
+        raise
     return out if bias is None else out.add_(bias)
 
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from lamina_kernels.sparse.codes import Codes, demand_in_range
 
+MOST = torch.iinfo(torch.int32).max
+"""Entries that int32 counts."""
+
 
 class Entries(NamedTuple):
     """The entries of codes, a list for each row.
@@ -27,13 +30,13 @@ class Entries(NamedTuple):
 def entries(codes: Codes) -> Entries:
     """Return the entries of codes, differentiable in the values."""
     ids = codes.ids if codes.ids.dtype in (torch.int32, torch.int64) else codes.ids.int()
-    if ids.numel() > torch.iinfo(torch.int32).max:
+    if ids.numel() > MOST:
         # Offsets take the dtype of the ids.
         ids = ids.long()
     if codes.indptr is not None:
         return Entries(codes.values.contiguous(), ids.contiguous(), codes.indptr)
     n, k = codes.values.shape
-    offsets = torch.arange(n + 1, device=ids.device) * k
+    offsets = torch.arange(0, n * k + 1, k, device=ids.device) if k else ids.new_zeros(n + 1, dtype=torch.int64)
     return Entries(codes.values.contiguous().view(-1), ids.contiguous().view(-1), offsets)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.operators import operator, plainly
-from lamina_kernels.sparse.decoding.entries import Entries, demand_atoms
+from lamina_kernels.sparse.decoding.entries import Entries
 from lamina_kernels.sparse.decoding.passes import passes
 from lamina_kernels.sparse.decoding.units import runs
 from lamina_kernels.tiles.rows import accumulation_dtype
@@ -40,15 +40,10 @@ def _decode(values: Tensor, ids: Tensor, offsets: Tensor, dictionary: Tensor, bi
     with plainly(values):
         run = passes(form)
         biases = [None] * len(dictionary) if bias is None else bias.detach().contiguous()
-        try:
-            layers = [
-                run.sums(values.detach(), ids, offsets, atoms, own)
-                for atoms, own in zip(dictionary.detach(), biases, strict=True)
-            ]
-        except RuntimeError:
-            # What gathers has looked at the ids: a look of our own beforehand would take a hundredth of the time.
-            demand_atoms(ids, dictionary.shape[1])
-            raise
+        layers = [
+            run.sums(values.detach(), ids, offsets, atoms, own)
+            for atoms, own in zip(dictionary.detach(), biases, strict=True)
+        ]
         return layers[0][:, None] if len(layers) == 1 else torch.stack(layers, 1)
 
 

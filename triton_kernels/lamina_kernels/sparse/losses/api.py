@@ -45,7 +45,7 @@ def reconstruction(
     """Compare rows with what their codes decode to: |target_i - bias - sum_e value_e dictionary[id_e]|².
 
     What is decoded is compared a block of rows at a time, and made again for gradients. These are by the values of the
-    codes, the dictionary, the target and the bias, once.
+    codes, the dictionary, the target and the bias, as often as asked.
 
     Args:
         codes: n rows of codes of width M.
@@ -64,11 +64,12 @@ def reconstruction(
 
     Raises:
         ValueError: As of `decode`; prefixes that do not ascend from 1 to M.
-        RuntimeError: As of `decode`; a second derivative.
+        RuntimeError: As of `decode`.
 
     Cost:
         As of `decode`, and P n d operations; backward twice that, and `decode` anew. Memory: one block of residuals,
-        of 16 MB on a CPU, or P / k of the dictionary where that is more.
+        of 16 MB on a CPU, or P / k of the dictionary where that is more; for gradients of gradients (`create_graph`)
+        P n d residuals and what they are decoded from.
 
     Source:
         Matryoshka sparse autoencoders: Bussmann, Nabeshima, Karvonen and Nanda, 2025.
@@ -128,7 +129,7 @@ def auxiliary_loss(
     """
     if len(dead) != len(codes):
         raise ValueError(f"auxiliary_loss: dead has {len(dead)} rows and codes {len(codes)}, they must agree")
-    check_dictionary("auxiliary_loss: codes", codes, dictionary if dictionary.ndim == 3 else dictionary[None])
+    check_dictionary("auxiliary_loss: codes", codes, dictionary)
     if bias is not None:
         bias = bias.detach()
     return _compared("auxiliary_loss", dead, dictionary, target, bias, codes, None, reduction, impl)
@@ -145,9 +146,9 @@ def _compared(
     reduction: Reduction,
     impl: Impl | None,
 ) -> Reconstruction:
+    check_dictionary(name, codes, dictionary)
     several = dictionary.ndim == 3
     dictionaries = dictionary if several else dictionary[None]
-    check_dictionary(name, codes, dictionaries)
     expected = [len(codes), *dictionary.shape[:-2], dictionary.shape[-1]]
     for what, tensor, shape in (("target", target, expected), ("bias", bias, expected[1:])):
         if tensor is None:
