@@ -48,7 +48,28 @@ def by_dense(
     return found if prefixes else Reconstruction(found.loss[0], found.explained_variance[0])
 
 
-def with_gradients(run: Losses, n: int, k: Any, dtype: torch.dtype, *, dead: bool, bias: bool, **options: Any) -> Any:
+def with_gradients(run: Losses, *given: Any, **options: Any) -> Any:
+    found, leaves = made(run, *given, **options)
+    return [*found, *torch.autograd.grad(weighted(found.loss), leaves)]
+
+
+def weighted(loss: Tensor) -> Tensor:
+    return (loss * torch.arange(1.0, 1 + loss.numel()).to(loss.dtype).view_as(loss)).sum()
+
+
+def second_derivatives(run: Losses, *given: Any, **options: Any) -> Any:
+    """Products of the matrix of second derivatives with a direction, by all that a loss is of."""
+    found, leaves = made(run, *given, **options)
+    slopes = torch.autograd.grad(weighted(found.loss), leaves, create_graph=True)
+    directions = [normal(*leaf.shape, seed=9 + at, dtype=torch.float16).to(leaf) for at, leaf in enumerate(leaves)]
+    along = torch.stack([(a * b).sum() for a, b in zip(slopes, directions, strict=True)]).sum()
+    return torch.autograd.grad(along, leaves)
+
+
+def made(
+    run: Losses, n: int, k: Any, dtype: torch.dtype, *, dead: bool, bias: bool, **options: Any
+) -> tuple[Reconstruction, list[Tensor]]:
+    """A loss, and what it is of."""
     codes = codes_of(n, k, UNITS, torch.float16, seed=1)
     values, atoms, target, own = (
         x.to(dtype).requires_grad_()
@@ -66,9 +87,7 @@ def with_gradients(run: Losses, n: int, k: Any, dtype: torch.dtype, *, dead: boo
         options["dead"], chosen = chosen, other
     elif bias:
         leaves.append(own)
-    found = run(chosen, atoms, target, own if bias else None, **options)
-    weights = torch.arange(1.0, 1 + found.loss.numel()).to(found.loss.dtype).view_as(found.loss)
-    return [*found, *torch.autograd.grad((found.loss * weights).sum(), leaves)]
+    return run(chosen, atoms, target, own if bias else None, **options), leaves
 
 
 CASES: list[dict[str, Any]] = [
@@ -88,6 +107,15 @@ def errs_at_most_twice_as_much_as_plain_torch(run: Losses, case: dict[str, Any],
     plain = with_gradients(by_dense, dtype=dtype, **case)
     for value, truth, other in zip(found, exact, plain, strict=True):
         within(value.to(dtype), truth, other.to(dtype), 2)
+
+
+def second_derivatives_err_at_most_twice_as_much(run: Losses, case: dict[str, Any]) -> None:
+    with poisoned():
+        found = second_derivatives(run, dtype=torch.float32, **case)
+    exact = second_derivatives(by_dense, dtype=torch.float64, **case)
+    plain = second_derivatives(by_dense, dtype=torch.float32, **case)
+    for value, truth, other in zip(found, exact, plain, strict=True):
+        within(value, truth, other, 2)
 
 
 def perfect_codes_explain_everything(run: Losses) -> None:
@@ -183,7 +211,7 @@ def reconstruction_counts_the_first_prefix_alone(patch: pytest.MonkeyPatch) -> N
     """An entry's gradient is that of the prefix in which it comes in, not of those that follow."""
     from lamina_kernels.sparse.losses import blocked
 
-    patch.setattr(blocked, "_following", lambda slopes: slopes)
+    patch.setattr(blocked, "following", lambda slopes: slopes)
 
 
 @fault
@@ -199,6 +227,15 @@ def reconstruction_adds_no_units_of_earlier_blocks(patch: pytest.MonkeyPatch) ->
 
     whole = blocked._add_by_unit
     patch.setattr(blocked, "_add_by_unit", last)
+
+
+@fault
+def reconstruction_takes_residuals_for_constants(patch: pytest.MonkeyPatch) -> None:
+    """Gradients of gradients know nothing of what the residuals are of."""
+    from lamina_kernels.sparse.losses import twice
+
+    whole = twice.op.decode
+    patch.setattr(twice.op, "decode", lambda *given: whole(*given).detach())
 
 
 @fault

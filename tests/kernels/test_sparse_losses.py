@@ -65,6 +65,12 @@ NOTICED: list[tuple[str, str, Any, tuple[Any, ...]]] = [
     ),
     ("blocks", "reconstruction_adds_no_units_of_earlier_blocks", RULE, (checks.CASES[0], torch.float32)),
     ("blocks", "reconstruction_takes_the_variance_around_zero", checks.far_targets_keep_their_variance, ()),
+    (
+        "blocks",
+        "reconstruction_takes_residuals_for_constants",
+        checks.second_derivatives_err_at_most_twice_as_much,
+        (checks.CASES[2],),
+    ),
     ("blocks", "reconstruction_forgets_what_is_given", RULE, (checks.CASES[4], torch.float32)),
 ]
 
@@ -117,11 +123,21 @@ def test_dead_codes_of_other_rows_are_refused() -> None:
         auxiliary_loss(CODES, wild, ATOMS, TARGET)
 
 
-def test_a_second_derivative_is_refused() -> None:
-    atoms = ATOMS.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(reconstruction(CODES, atoms, TARGET).loss, atoms, create_graph=True)
-    with pytest.raises(NotImplementedError, match="gradients of gradients of losses is not supported"):
-        slope.sum().backward()
+@FORM
+@pytest.mark.parametrize("case", checks.CASES[1:5], ids=lambda case: " ".join(map(str, case.values())))
+def test_second_derivatives_err_at_most_twice_as_much_as_plain_torch(form: Form, case: dict[str, Any]) -> None:
+    form.run(checks.second_derivatives_err_at_most_twice_as_much, case | {"n": 5})
+
+
+def test_third_derivatives() -> None:
+    ids = torch.tensor([[0, 3], [2, 2], [1, 0]]).int()
+    leaves = [normal(*shape, seed=3, dtype=torch.float64).requires_grad_() for shape in ((3, 2), (4, 2), (3, 2), (2,))]
+
+    def slopes(*leaves: Tensor) -> tuple[Tensor, ...]:
+        loss = reconstruction(Codes(leaves[0], ids, 4), *leaves[1:], prefixes=(2, 4)).loss
+        return torch.autograd.grad((loss * torch.tensor([1.0, 2.0])).sum(), leaves, create_graph=True)
+
+    assert torch.autograd.gradgradcheck(slopes, leaves)
 
 
 def test_torch_finds_the_operators_in_order() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,7 +65,7 @@ def squares(p: Problem, run: Passes) -> tuple[Tensor, Tensor]:
     return found, torch.as_tensor(variation, dtype=torch.float64, device=found.device)
 
 
-def gradients(p: Problem, weights: Tensor, wanted: tuple[bool, bool, bool, bool], run: Passes) -> Gradients:
+def gradients(p: Problem, weights: Tensor, wanted: Sequence[bool], run: Passes) -> Gradients:
     """Return the gradients of sum_p weights_p squares_p by values, dictionary, target and bias, as far as wanted."""
     dtype = accumulation_dtype(p.target.dtype)
     of_values, of_dictionary, of_target, of_bias = wanted
@@ -76,7 +76,7 @@ def gradients(p: Problem, weights: Tensor, wanted: tuple[bool, bool, bool, bool]
     for block in _blocks(p):
         residuals, _ = _residuals(p, block, run)
         # An entry moves all prefixes from that on in which it comes in.
-        slopes = _following(residuals.mul_((-2 * weights)[None, :, None].to(dtype)))
+        slopes = following(residuals.mul_((-2 * weights)[None, :, None].to(dtype)))
         if target is not None:
             target[block] = -slopes[:, 0]
         if bias is not None:
@@ -103,7 +103,7 @@ def gradients(p: Problem, weights: Tensor, wanted: tuple[bool, bool, bool, bool]
     )
 
 
-def _following(slopes: Tensor) -> Tensor:
+def following(slopes: Tensor) -> Tensor:
     """Return the sum of each prefix's slopes and those of the longer ones, [b, P, d]."""
     return slopes.flip(1).cumsum(1).flip(1) if slopes.shape[1] > 1 else slopes
 

@@ -1,19 +1,18 @@
-"""Sums of squared residuals as an operator that torch knows: compiled without a break, and differentiable once."""
+"""Sums of squared residuals as an operator that torch knows: compiled without a break, differentiable without end."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lamina_kernels.operators import keep, kept, operator, plainly, tensors
-from lamina_kernels.refusals import refuse
 from lamina_kernels.sparse.decoding.entries import Entries, demand_atoms
 from lamina_kernels.sparse.decoding.passes import passes
-from lamina_kernels.sparse.losses import blocked
+from lamina_kernels.sparse.losses import blocked, twice
 from lamina_kernels.sparse.losses.blocked import Problem
-from lamina_kernels.sparse.support import TWICE
 
 _SCHEMA = (
     "Tensor values, Tensor ids, Tensor offsets, Tensor dictionary, Tensor target, Tensor? bias, "
@@ -28,16 +27,19 @@ def squares(p: Problem, form: str) -> tuple[Tensor, Tensor]:
     return _squares(*p.e, p.dictionary, p.target, p.bias, *given, p.prefixes, form)
 
 
-def _problem(arguments: Any) -> Problem:
-    held: list[Any] = [x.detach() if isinstance(x, Tensor) else x for x in arguments[:_COUNT]]
+def _problem(held: Sequence[Any]) -> Problem:
     *entries, dictionary, target, bias = held[:6]
     given = None if held[6] is None else Entries(*held[6:9])
     return Problem(Entries(*entries), dictionary, target, bias, given, held[9])
 
 
+def _plain(arguments: Sequence[Any]) -> Problem:
+    return _problem([x.detach() if isinstance(x, Tensor) else x for x in arguments[:_COUNT]])
+
+
 @operator("sparse_squares", f"({_SCHEMA}, str form) -> {tensors(2)}")
 def _squares(*arguments: Any) -> tuple[Tensor, Tensor]:
-    p = _problem(arguments)
+    p = _plain(arguments)
     demand_atoms(p.e.ids, len(p.dictionary))
     if p.given is not None:
         demand_atoms(p.given.ids, len(p.dictionary))
@@ -54,7 +56,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 @operator("sparse_squares_backward", f"({_SCHEMA}, Tensor weights, bool[] wanted, str form) -> {tensors(4)}")
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    p, (weights, wanted, form) = _problem(arguments), arguments[_COUNT:]
+    p, (weights, wanted, form) = _plain(arguments), arguments[_COUNT:]
     with plainly(p.target):
         found = blocked.gradients(p, weights, wanted, passes(form))
     values, dictionary, target, bias = (p.target.new_empty(0) if x is None else x for x in found)
@@ -77,16 +79,14 @@ def _gradients(ctx: Any, g: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
         return (None,) * (_COUNT + 1)
     places = (0, 3, 4, 5)
     wanted = [ctx.needs_input_grad[place] for place in places]
-    found = _backward(*inputs, g, wanted, form)
+    if torch.is_grad_enabled():
+        found = twice.gradients(_problem(inputs), g, wanted, form)
+    else:
+        found = _backward(*inputs, g, wanted, form)
     gradients: list[Any] = [None] * (_COUNT + 1)
     for place, is_wanted, value in zip(places, wanted, found, strict=True):
         gradients[place] = value if is_wanted else None
     return tuple(gradients)
 
 
-def _refuse(ctx: Any, *given: Any) -> Any:
-    refuse("sparse", TWICE)
-
-
 torch.library.register_autograd(_squares, _gradients, setup_context=keep)
-torch.library.register_autograd(_backward, _refuse)
