@@ -280,20 +280,42 @@ def what_is_not_finite_shows(encode: Encode) -> None:
 
 def statistics_are_those_of_the_dense_matrix(encode: Encode) -> None:
     x, weight, bias, pre = whole_problem()
-    for select in (TopK(9), BatchTopK(4), ReLU()):
-        asked = ("counts", "sums", "positive") if impl_of(encode) != "triton" else ("counts", "sums")
-        told = encode(x, weight, bias, select=select, statistics=asked)
+    for select in (TopK(9), GroupTopK(2, 3), BatchTopK(4), ReLU()):
+        told = encode(x, weight, bias, select=select, statistics=("counts", "sums", "positive"))
         dense, statistics = told.codes.dense(), told.statistics
         assert statistics.rows == 60
         assert statistics.counts is not None
         assert torch.equal(statistics.counts, (dense != 0).sum(0))
         assert statistics.sums is not None
         assert torch.equal(statistics.sums, dense.double().sum(0))
-        if "positive" in asked:
-            assert statistics.positive is not None
-            assert torch.equal(statistics.positive, (pre > 0).sum(0))
+        assert statistics.positive is not None
+        assert torch.equal(statistics.positive, (pre > 0).sum(0))
         assert torch.equal(told.l0(), (dense != 0).sum(1))
         torch.testing.assert_close(told.l1(), dense.sum(1))
+
+
+def lost_rows_have_nothing_positive(encode: Encode) -> None:
+    """Whether a row is lost from the start, or by what overflows in its last unit."""
+    x, weight, bias, _ = whole_problem()
+    weight = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
+    weight[-1, 0], bias = 1e30, torch.cat([bias, bias.new_zeros(1)])
+    for which in ((), (3,), (3, 50)):
+        broken = x.clone()
+        broken[:, 0] = 0
+        expected = (broken.double() @ weight.double().T + bias.double()) > 0
+        if which:
+            expected[list(which)] = False
+            broken[3, 1] = math.nan
+        if len(which) == 2:
+            broken[50, 0] = 1e30
+        for select in (TopK(9), ReLU()):
+            found = encode(broken, weight, bias, select=select, statistics=("positive",)).statistics.positive
+            assert found is not None
+            assert torch.equal(found, expected.sum(0))
+    everywhere = weight.index_fill(0, torch.tensor([70]), math.nan)
+    found = encode(x, everywhere, bias, select=TopK(9), statistics=("positive",)).statistics.positive
+    assert found is not None
+    assert not found.any()
 
 
 def nothing_to_encode(encode: Encode) -> None:
@@ -410,6 +432,7 @@ EVERYWHERE = [
     broken_rows_show,
     what_is_not_finite_shows,
     statistics_are_those_of_the_dense_matrix,
+    lost_rows_have_nothing_positive,
     nothing_to_encode,
     rows_of_any_shape,
     the_same_bits_every_time,

@@ -31,6 +31,12 @@ def codes_forget_where_rows_begin(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def stacking_takes_entries_as_they_come(patch: pytest.MonkeyPatch) -> None:
+    """The entries of the second codes stand behind all of the first, in whatever rows these are."""
+    patch.setattr(torch.Tensor, "argsort", lambda self, **options: torch.arange(len(self)))
+
+
+@fault
 def encoding_forgets_the_first_of_equals(patch: pytest.MonkeyPatch) -> None:
     """Of equal numbers those are kept that torch finds."""
     from lamina_kernels.sparse.encoding import best, blocked
@@ -127,10 +133,10 @@ def encoding_counts_what_was_kept(patch: pytest.MonkeyPatch) -> None:
     whole = Walk.tiles
 
     def tiles(self: Walk, blocks: list[slice], cuts: Any) -> Any:
-        before = self.positive.clone()
+        before = self._positive.clone()
         yield from whole(self, blocks, cuts)
         if blocks[0].start:
-            self.positive.copy_(before)
+            self._positive.copy_(before)
 
     patch.setattr(Walk, "tiles", tiles)
 
@@ -201,6 +207,20 @@ def encode_kernel_forgets_the_boost(patch: pytest.MonkeyPatch) -> None:
 def encode_kernel_forgets_the_shift(patch: pytest.MonkeyPatch) -> None:
     """Groups are compared with 0, whatever the limits of their units."""
     _encode_launch(patch, shift=None)
+
+
+@fault
+def encode_kernel_counts_nothing(patch: pytest.MonkeyPatch) -> None:
+    """No unit is ever positive."""
+    _encode_launch(patch, positive=None)
+
+
+@fault
+def encoding_counts_lost_rows(patch: pytest.MonkeyPatch) -> None:
+    """What stands in place of a row that is not finite is counted."""
+    from lamina_kernels.sparse.encoding.walk import Walk
+
+    patch.setattr(Walk, "positive", lambda self: self._positive)
 
 
 @fault

@@ -101,6 +101,8 @@ def test_hard_ash_keeps_the_normal_tail() -> None:
         ("encoding_takes_broken_rows_for_zeros", checks.what_is_not_finite_shows, "blocked"),
         ("encoding_expects_no_overflow", checks.what_is_not_finite_shows, "blocked"),
         ("encoding_counts_what_was_kept", checks.statistics_are_those_of_the_dense_matrix, "tiles"),
+        ("encode_kernel_counts_nothing", checks.statistics_are_those_of_the_dense_matrix, "triton"),
+        ("encoding_counts_lost_rows", checks.lost_rows_have_nothing_positive, "tiles"),
         ("encoding_knows_no_mean", checks.the_normal_tail, "blocked"),
     ],
 )
@@ -151,6 +153,8 @@ def test_gradients_are_those_of_the_dense_formula(name: str) -> None:
         held = extra()
         form.run(lambda encode, held=held: forms.append(checks.gradients(encode, lambda: select(*held), held)))
     for found in forms[1:]:
+        # In float64 the same units are kept, however the work is cut.
+        assert torch.equal(found[0] != 0, forms[0][0] != 0)
         torch.testing.assert_close(found, forms[0], rtol=1e-10, atol=1e-10)
     if name not in ("topk", "raw", "gated", "relu", "ash"):
         return

@@ -24,6 +24,7 @@ def encode_launch(
     bias: bool = False,
     by: str | None = None,
     mass: bool = False,
+    positive: bool = False,
 ) -> Launch:
     """Return the launch of an encoder of 2048 rows and 16,384 units that nobody ever computes with.
 
@@ -34,11 +35,13 @@ def encode_launch(
         bias: Whether there is one.
         by: "shift" for limits of units, "boost" for helped winners, None for one limit a row.
         mass: Whether positive pre-activations are summed.
+        positive: Whether they are counted.
     """
     x, weight = torch.zeros(2048, width, dtype=dtype), torch.zeros(16_384, width, dtype=dtype)
     p = Problem(x, weight, torch.zeros(16_384, dtype=dtype) if bias else None)
     named = {} if by is None else {by: torch.zeros(16_384)}
-    return launch.plan(p, torch.zeros(2048), 128, target, mass=mass, **named)
+    counts = torch.zeros(16_384, dtype=torch.int32) if positive else None
+    return launch.plan(p, torch.zeros(2048), 128, target, mass=mass, positive=counts, **named)
 
 
 def product_launch(target: str, width: int) -> Launch:
@@ -64,5 +67,6 @@ def _encoders() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     yield "bf16 d1024 bias shift", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="shift")
     yield "bf16 d1024 bias boost", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="boost")
     yield "bf16 d1024 bias mass", False, partial(encode_launch, dtype=half, width=1024, bias=True, mass=True)
+    yield "bf16 d1024 bias positive", False, partial(encode_launch, dtype=half, width=1024, bias=True, positive=True)
     yield "fp16 d64", False, partial(encode_launch, dtype=torch.float16, width=64)
     yield "fp32 d768 bias", False, partial(encode_launch, dtype=single, width=768, bias=True)

@@ -13,24 +13,12 @@ SHORT_RUNS = Refusal(
     ("triton",),
     "each run is a launch of its kernel; impl='blocked' takes short ones, on a GPU too",
 )
-POSITIVE = Refusal(
-    "the statistic 'positive'",
-    ("triton",),
-    "its kernel adds up no column of pre-activations; impl='blocked' does, on a GPU too",
-)
-TWICE = Refusal(
-    "gradients of gradients of losses",
-    ("blocked", "triton"),
-    "they are made of a block of rows at a time, and not kept; those of decode have them",
-)
 
-REFUSALS = (SHORT_RUNS, POSITIVE, TWICE)
+REFUSALS = (SHORT_RUNS,)
 
 
-def refusal_of(p: Problem, rule: Rule, positive: bool) -> Refusal | None:
+def refusal_of(p: Problem, rule: Rule) -> Refusal | None:
     """Return why the Triton kernel cannot encode what others can, or None."""
-    if positive:
-        return POSITIVE
     if not isinstance(rule, Largest):
         return None
     return SHORT_RUNS if rule.groups > 1 and p.m // rule.groups < SHORTEST else None

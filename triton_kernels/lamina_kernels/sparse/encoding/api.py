@@ -30,7 +30,8 @@ class UnitStatistics(NamedTuple):
         rows: How many rows there were.
         counts: [M] int64, in how many rows the unit's value was not 0. Units with a count of 0 are dead.
         sums: [M] float64, the sum of its values.
-        positive: [M] int64, in how many rows its pre-activation was positive, whether kept or not.
+        positive: [M] int64, in how many rows its pre-activation was positive, whether kept or not; rows that are not
+            finite do not count.
     """
 
     rows: int
@@ -103,7 +104,7 @@ def encode(
     Raises:
         ValueError: Shapes, dtypes or devices that do not fit; a k above M; a statistic or a form that there is not.
         TypeError: `select` is no selection.
-        NotImplementedError: `impl="triton"` for what it has not, and for the statistic `"positive"`.
+        NotImplementedError: `impl="triton"` for what it has not.
         RuntimeError: `impl="triton"` without a GPU, or without Triton.
 
     Cost:
@@ -125,7 +126,7 @@ def encode(
     p = problem("encode", x, weight, bias)
     rule = select.rule(p)
     positive = "positive" in statistics
-    form = _form(p, rule, positive, impl)
+    form = _form(p, rule, impl)
     kept = (
         reference.keep(p, rule, positive=positive) if form == "reference" else op.keep(p, rule, form, positive=positive)
     )
@@ -139,9 +140,9 @@ def encode(
     return Encoded(codes.to(dtype=x.dtype), pre, told, form)
 
 
-def _form(p: Problem, rule: Rule, positive: bool, impl: Impl | None) -> str:
+def _form(p: Problem, rule: Rule, impl: Impl | None) -> str:
     """Return the form that runs."""
-    refused = refusal_of(p, rule, positive)
+    refused = refusal_of(p, rule)
     default = refused is None and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
     form = dispatch.choose(
         "encode", ("reference", "blocked", "triton"), impl, default="triton" if default else "blocked"

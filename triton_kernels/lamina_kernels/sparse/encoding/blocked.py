@@ -33,7 +33,7 @@ def keep(p: Problem, rule: Rule, *, positive: bool = False) -> Kept:
         kept = _together(p, rule, w)
     else:
         kept = _above(p, rule, w)
-    return poisoned(p, rule, kept._replace(positive=w.positive), w.lost)
+    return poisoned(p, rule, kept._replace(positive=w.positive()), w.lost)
 
 
 def _of_short_runs(p: Problem, rule: Largest, w: Walk) -> Kept:

@@ -32,25 +32,30 @@ BYTES = 2**28
 """Bytes of these groups, above which the piece is cut."""
 
 
-def keep(p: Problem, rule: Rule) -> Kept:
+def keep(p: Problem, rule: Rule, *, positive: bool = False) -> Kept:
     """Return what a rule keeps; it is none that `support` refuses."""
     lost, overflows = survey(p)
     if overflows or bool(lost.all()) or p.m == 0:
         # What overflows is for the other form to find; lost rows and no units are no work.
-        return blocked.keep(p, rule)
+        return blocked.keep(p, rule, positive=positive)
     # Of lost rows nothing is looked at.
     clean = Problem(p.x.masked_fill(lost[:, None], 0) if bool(lost.any()) else p.x, p.weight, p.bias)
     target = dispatch.target(p.x)
+    counts = torch.zeros(p.m, dtype=torch.int32, device=p.x.device) if positive else None
     if isinstance(rule, Largest):
-        kept = _largest(clean, rule, target)
+        kept = _largest(clean, rule, target, counts)
     elif isinstance(rule, Together):
-        kept = _together(clean, rule, target)
+        kept = _together(clean, rule, target, counts)
     else:
-        kept = _above(clean, rule, target)
+        kept = _above(clean, rule, target, counts)
+    if counts is not None:
+        # What stood in place of lost rows was zeros, and of these the bias is the pre-activation.
+        zeros = 0 if p.bias is None else lost.sum() * (p.bias > 0)
+        kept = kept._replace(positive=counts - zeros)
     return poisoned(p, rule, kept, lost)
 
 
-def _largest(p: Problem, rule: Largest, target: str) -> Kept:
+def _largest(p: Problem, rule: Largest, target: str, positive: Tensor | None) -> Kept:
     pre = torch.empty(p.n, rule.groups * rule.k, dtype=torch.float32, device=p.x.device)
     ids = torch.empty_like(pre, dtype=torch.int32)
     mass = torch.empty(p.n if rule.mass else 0, dtype=torch.float32, device=p.x.device)
@@ -61,7 +66,8 @@ def _largest(p: Problem, rule: Largest, target: str) -> Kept:
         at = slice(run * rule.k, (run + 1) * rule.k)
         for rows in tiles(p.n, PIECE):
             piece = Problem(p.x[rows], p.weight[own], None if p.bias is None else p.bias[own])
-            values, units, again, sums = _largest_of(piece, rule, boost, target)
+            counts = None if positive is None else positive[own]
+            values, units, again, sums = _largest_of(piece, rule, boost, target, counts)
             if sums is not None:
                 mass[rows] = sums.sum(0)
             again = again.nonzero()[:, 0]
@@ -73,7 +79,7 @@ def _largest(p: Problem, rule: Largest, target: str) -> Kept:
 
 
 def _largest_of(
-    p: Problem, rule: Largest, boost: Tensor | None, target: str
+    p: Problem, rule: Largest, boost: Tensor | None, target: str, positive: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return values and ids of the largest of some rows, of which rows they are not known to be, and the rows' sums."""
     k = rule.k
@@ -82,7 +88,7 @@ def _largest_of(
     share = k / step
     rank = min(sampled.shape[1], math.ceil(share + 2 * math.sqrt(share)) + 1)
     limits = sampled.topk(rank, dim=1, sorted=False).values.amin(1)
-    found = groups_above(p, limits, 2 * rank * step, target, boost=boost, mass=rule.mass)
+    found = groups_above(p, limits, 2 * rank * step, target, boost=boost, mass=rule.mass, positive=positive)
     if found.lists * GROUP < k:
         nothing = torch.zeros(p.n, k, device=limits.device)
         return nothing, nothing.int(), torch.ones_like(limits, dtype=torch.bool), found.mass
@@ -97,14 +103,14 @@ def _largest_of(
     return values.gather(1, places), units.gather(1, places).int(), again, found.mass
 
 
-def _above(p: Problem, rule: Above, target: str) -> Kept:
+def _above(p: Problem, rule: Above, target: str, positive: Tensor | None) -> Kept:
     parts = [_nothing(p)]
     for rows in tiles(p.n, PIECE):
         own = None if rule.rows is None else rule.rows[rows]
         piece = Problem(p.x[rows], p.weight, p.bias)
         sampled, step = _sampled(piece, None)
         counts = (sampled > _limits(None if rule.units is None else rule.units[::step], own)).sum(1)
-        values, at, ids, full = _above_of(piece, rule.units, own, _expected(counts, step), target)
+        values, at, ids, full = _above_of(piece, rule.units, own, _expected(counts, step), target, positive)
         if len(full):
             left = Above(rule.units, None if own is None else own[full])
             repaired = blocked.keep(Problem(piece.x[full], p.weight, p.bias), left)
@@ -117,7 +123,7 @@ def _above(p: Problem, rule: Above, target: str) -> Kept:
     return blocked.in_rows(p, *(torch.cat(some) for some in zip(*parts, strict=True)))
 
 
-def _together(p: Problem, rule: Together, target: str) -> Kept:
+def _together(p: Problem, rule: Together, target: str, positive: Tensor | None) -> Kept:
     pool = Pool(rule.k * p.n, p.m, p.x.new_empty(0, dtype=p.dtype))
     dropped = -math.inf
     for rows in tiles(p.n, PIECE):
@@ -132,7 +138,7 @@ def _together(p: Problem, rule: Together, target: str) -> Kept:
         limits = sampled.new_full((len(piece.x),), max(limit, pool.limit))
         counts = (sampled >= limits[:, None]).sum(1)
         below = torch.nextafter(limits, torch.full_like(limits, -math.inf))
-        values, at, ids, full = _above_of(piece, None, below, _expected(counts, step), target)
+        values, at, ids, full = _above_of(piece, None, below, _expected(counts, step), target, positive)
         pool.add(values, at + rows.start, ids)
         if len(full):
             again = Problem(piece.x[full], p.weight, p.bias)
@@ -145,7 +151,7 @@ def _together(p: Problem, rule: Together, target: str) -> Kept:
 
 
 def _above_of(
-    p: Problem, units: Tensor | None, rows: Tensor | None, expected: int, target: str
+    p: Problem, units: Tensor | None, rows: Tensor | None, expected: int, target: str, positive: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return what lies above the limits of units and rows: values, rows, ids.
 
@@ -160,7 +166,7 @@ def _above_of(
         if units is not None and own is not None:
             # The kernel takes one off and compares with the other: that rounds.
             limits = own - 4 * torch.finfo(own.dtype).eps * (own.abs() + units.abs().amax())
-        found = groups_above(piece, limits, expected, target, shift=units)
+        found = groups_above(piece, limits, expected, target, shift=units, positive=positive)
         full = found.full()
         row, lists = (found.there() & ~full[None, :, None]).transpose(0, 1).flatten(1).nonzero().unbind(1)
         values, ids = found.members(row, lists)

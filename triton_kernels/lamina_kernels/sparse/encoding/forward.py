@@ -23,6 +23,7 @@ def groups_above_kernel(
     highest,  # [parts, n, ROOM] float32
     values,  # [parts, n, ROOM, GROUP] float32
     mass,  # [parts, n] float32, the sums of positive pre-activations; None if nobody asks
+    positive,  # [m] int32, to which is added in how many rows a pre-activation is positive; None if nobody asks
     n, m, parts, width,
     x_stride, weight_stride,
     PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, GROUP: tl.constexpr, ROOM: tl.constexpr,
@@ -63,6 +64,10 @@ def groups_above_kernel(
         pre = tl.where(valid[None, :], pre, NO_UNIT)
         if mass is not None:
             total += tl.sum(tl.maximum(pre, 0.0), 1)
+        if positive is not None:
+            # Whole numbers: the order in which programs add does not matter.
+            above = tl.sum(((pre > 0) & rows_valid[:, None]).to(tl.int32), 0)
+            tl.atomic_add(positive + units.to(INDEX), above, mask=valid)
         scores = pre
         if boost is not None:
             scores *= tl.load(boost + units.to(INDEX), mask=valid, other=1.0)[None, :]

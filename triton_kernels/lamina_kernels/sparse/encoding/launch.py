@@ -67,9 +67,10 @@ def groups_above(
     boost: Tensor | None = None,
     shift: Tensor | None = None,
     mass: bool = False,
+    positive: Tensor | None = None,
 ) -> Groups:
     """Return the groups in which a pre-activation, times its boost and less its shift, reaches the limit of its row."""
-    launch = plan(p, limits, expected, target, boost=boost, shift=shift, mass=mass)
+    launch = plan(p, limits, expected, target, boost=boost, shift=shift, mass=mass, positive=positive)
     run(groups_above_kernel, launch, p.x)
     return Groups(*(launch.arguments[name] for name in Groups._fields))
 
@@ -83,6 +84,7 @@ def plan(
     boost: Tensor | None = None,
     shift: Tensor | None = None,
     mass: bool = False,
+    positive: Tensor | None = None,
 ) -> Launch:
     """Choose tiles and grid for a target, and allocate what the kernel writes.
 
@@ -94,6 +96,7 @@ def plan(
         boost: [M] float32.
         shift: [M] float32.
         mass: Whether the positive pre-activations of each row are summed.
+        positive: [M] int32, to which is added in how many rows each unit's pre-activation is positive.
     """
     products = accurate(target) if p.x.dtype == torch.float32 else "half"
     tile = tiling.scores(target, products, p.m)
@@ -118,6 +121,7 @@ def plan(
         "highest": torch.empty(parts, p.n, room, **single),
         "values": torch.empty(parts, p.n, room, GROUP, **single),
         "mass": torch.empty(parts, p.n, **single) if mass else None,
+        "positive": positive,
         "n": p.n,
         "m": p.m,
         "parts": parts,

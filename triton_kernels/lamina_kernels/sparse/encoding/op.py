@@ -40,7 +40,7 @@ def _run(make: Callable[..., Rule], arguments: tuple[Any, ...]) -> Kept:
         if arguments[-1] == "triton":
             from lamina_kernels.sparse.encoding import candidates
 
-            return candidates.keep(p, rule)
+            return candidates.keep(p, rule, positive=positive)
         return blocked.keep(p, rule, positive=positive)
 
 

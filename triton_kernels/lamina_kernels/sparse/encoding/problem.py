@@ -94,7 +94,8 @@ class Kept(NamedTuple):
         ids: Of the same shape, int32.
         indptr: None, or [n + 1] int64.
         mass: [n], the sums of positive pre-activations; no elements if not asked for.
-        positive: [M] int64, how many rows have a positive pre-activation; no elements if not asked for.
+        positive: [M] int64, how many rows have a positive pre-activation, those left out that are not finite; no
+            elements if not asked for.
     """
 
     pre: Tensor

@@ -14,7 +14,7 @@ def keep(p: Problem, rule: Rule, *, positive: bool = False) -> Kept:
     pre = pre if p.bias is None else pre + p.bias.to(p.dtype)
     lost = ~pre.detach().isfinite().all(1)
     kept = _kept(pre.masked_fill(lost[:, None], 0), rule)
-    counts = (pre > 0).sum(0) if positive else pre.new_empty(0, dtype=torch.int64)
+    counts = ((pre > 0) & ~lost[:, None]).sum(0) if positive else pre.new_empty(0, dtype=torch.int64)
     return poisoned(p, rule, kept._replace(positive=counts), lost)
 
 

@@ -21,14 +21,13 @@ class Walk:
 
     Attributes:
         lost: [n], which rows met a number that is not finite; complete when all tiles were seen.
-        positive: [M] int64, how many rows have a positive pre-activation; no elements if not asked for.
     """
 
     def __init__(self, p: Problem, *, positive: bool = False) -> None:
         self._p = p
         self.lost, self._overflows = survey(p)
         self._room = torch.empty(ROWS * COLUMNS, dtype=p.dtype, device=p.x.device)
-        self.positive = torch.zeros(p.m if positive else 0, dtype=torch.int64, device=p.x.device)
+        self._positive = torch.zeros(p.m if positive else 0, dtype=torch.int64, device=p.x.device)
         self._zeroed = bool(self.lost.any())
 
     def together(self) -> Iterator[list[slice]]:
@@ -57,6 +56,20 @@ class Walk:
                 if self._overflows or self._zeroed:
                     self.lost[block] |= ~tile.isfinite().all(1)
                     tile.nan_to_num_(0.0, 0.0, 0.0)
-                if len(self.positive):
-                    self.positive[cut] += (tile > 0).sum(0)
+                if len(self._positive):
+                    self._positive[cut] += (tile > 0).sum(0)
                 yield number, cut, tile
+
+    def positive(self) -> Tensor:
+        """Return how many rows that are not lost have a positive pre-activation, [M] int64, when all tiles were seen.
+
+        No elements if not asked for.
+        """
+        if len(self._positive) == 0 or not bool(self.lost.any()):
+            return self._positive
+        # They are not known before the last tile: what was counted of them is counted once more, and taken off.
+        lost = Walk(Problem(self._p.x[self.lost], self._p.weight, self._p.bias), positive=True)
+        for blocks in lost.together():
+            for _ in lost.tiles(blocks, tiles(self._p.m, COLUMNS)):
+                pass
+        return self._positive - lost._positive
