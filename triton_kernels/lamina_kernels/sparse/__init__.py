@@ -23,6 +23,7 @@ from lamina_kernels.sparse.encoding.relu import ReLU
 from lamina_kernels.sparse.encoding.topk import GroupTopK, MassShare, TopK
 from lamina_kernels.sparse.interchange import from_dense, from_scipy, from_topk, from_torch, to_scipy, to_torch
 from lamina_kernels.sparse.losses.api import Reconstruction, auxiliary_loss, reconstruction
+from lamina_kernels.sparse.stacking import hstack
 from lamina_kernels.sparse.statistics.activity import UnitActivity, UnitMoments
 from lamina_kernels.sparse.statistics.pairs import Coactivated, Coactivation
 from lamina_kernels.sparse.statistics.quantiles import QuantileSketch
@@ -66,6 +67,7 @@ __all__ = [
     "from_scipy",
     "from_topk",
     "from_torch",
+    "hstack",
     "nearest_scalars",
     "quantize",
     "reconstruction",
