@@ -217,11 +217,11 @@ def indexes_answer_for_all(patch: pytest.MonkeyPatch) -> None:
 
 @fault
 def indexes_are_off_by_a_row(patch: pytest.MonkeyPatch) -> None:
-    """Units are looked up by the position after their own."""
+    """Units are looked up by the name after their row's."""
     from lamina.runs.scan.indexed import Indexed
 
     whole = Indexed.of
-    patch.setattr(Indexed, "of", lambda self, groups, positions: whole(self, groups, positions + 1))
+    patch.setattr(Indexed, "of", lambda self, rows: whole(self, rows + 1))
 
 
 @fault

@@ -432,14 +432,17 @@ def build_feature_index(snapshot: Snapshot, site: str, file: str, threads: int) 
     """Build or replace the index of a segment's codes, wholly or not at all; return its bytes. SchemaError while the
     segment is being written."""
 
-def indexed_units(snapshot: Snapshot, site: str, features: Buffer, threads: int) -> tuple[list[int], ArrowArray]:
-    """The groups that an index answers for, ascending, and of them all active units of these features (i64): a record
-    batch of group, position, feature, value in this order. What is hidden is left out, and so are values of attached
-    groups that do not count, because their row is not shown or has another value."""
+def indexed_units(
+    snapshot: Snapshot, site: str, features: Buffer, threads: int
+) -> tuple[list[int], list[int], ArrowArray]:
+    """The groups that an index answers for, ascending, and how many units of these features (i64) each of them has; and
+    these active units in order of group, of place there and of feature: a record batch of row, feature, value. What is
+    hidden is left out, and so are values of attached groups that do not count, because their row is not shown or has
+    another value."""
 
 def top_units(snapshot: Snapshot, site: str, feature: int, k: int) -> tuple[list[int], ArrowArray]:
-    """Likewise the k strongest units of one feature: a record batch of group, position, row, value, NaN last, of equal
-    values the least row name first."""
+    """The groups that an index answers for, ascending, and of them the k strongest units of one feature: a record batch
+    of group, position, row, value, NaN last, of equal values the least row name first."""
 
 def feature_stats(snapshot: Snapshot, site: str, threads: int) -> ArrowArray:
     """A record batch with a row a feature, in order: feature, count, mean, max, q10, q50, q90, q99, first_step,

@@ -82,24 +82,28 @@ def long(shown: Shown, features: list[int]) -> list[tuple[int, int, str]]:
     return list(zip(shown.names[rows].tolist(), ids.tolist(), map(repr, shown.dense[rows, ids].tolist()), strict=True))
 
 
-def units(snapshot: _core.Snapshot, frame: pl.DataFrame) -> list[tuple[int, int, str]]:
-    both = zip(named(snapshot, frame), frame["feature"].to_list(), map(repr, frame["value"].to_list()), strict=True)
-    return sorted(both)
+def units(frame: pl.DataFrame) -> list[tuple[int, int, str]]:
+    return sorted(
+        zip(frame["row"].to_list(), frame["feature"].to_list(), map(repr, frame["value"].to_list()), strict=True)
+    )
 
 
-def named(snapshot: _core.Snapshot, frame: pl.DataFrame) -> list[int]:
-    names = {number: np.frombuffer(snapshot.names(number), np.int64) for number in frame["group"].unique()}
-    return [int(names[group][position]) for group, position in frame.select("group", "position").rows()]
+def named(snapshot: _core.Snapshot, groups: pl.Series, positions: pl.Series) -> list[int]:
+    names = {number: np.frombuffer(snapshot.names(number), np.int64) for number in groups.unique()}
+    return [int(names[group][position]) for group, position in zip(groups, positions, strict=True)]
 
 
 def check_units(snapshot: _core.Snapshot, shown: Shown, features: list[int], site: str = SITE) -> None:
-    answered, batch = _core.indexed_units(snapshot, site, np.array(features, np.int64).view(np.uint8), 2)
+    answered, sizes, batch = _core.indexed_units(snapshot, site, np.array(features, np.int64).view(np.uint8), 2)
     frame = pl.DataFrame(batch)
-    places = frame.select("group", "position", "feature").rows()
-    assert places == sorted(set(places))
-    assert set(frame["group"]) <= set(answered)
     assert answered == sorted(answered)
-    assert units(snapshot, frame) == sorted(long(shown, features))
+    names = {group: np.frombuffer(snapshot.names(group), np.int64).tolist() for group in answered}
+    lies = [
+        (group, names[group].index(row), feature)
+        for group, row, feature in zip(np.repeat(answered, sizes).tolist(), frame["row"], frame["feature"], strict=True)
+    ]
+    assert lies == sorted(set(lies))
+    assert units(frame) == sorted(long(shown, features))
 
 
 def check_top(snapshot: _core.Snapshot, shown: Shown, feature: int, k: int, site: str = SITE) -> None:
@@ -112,7 +116,7 @@ def check_top(snapshot: _core.Snapshot, shown: Shown, feature: int, k: int, site
     order = sorted(range(at.size), key=lambda number: strength[number])[:k]
     wanted = [(int(shown.names[at[number]]), repr(float(column[at[number]]))) for number in order]
     assert list(zip(frame["row"].to_list(), map(repr, frame["value"].to_list()), strict=True)) == wanted
-    assert named(snapshot, frame) == frame["row"].to_list()
+    assert named(snapshot, frame["group"], frame["position"]) == frame["row"].to_list()
 
 
 def check_stats(snapshot: _core.Snapshot, shown: Shown, site: str = SITE) -> pl.DataFrame:
@@ -219,10 +223,10 @@ def test_values_and_ids_of_any_type(run: lamina.Run, dtype: torch.dtype, width: 
         ids = torch.where(dense == 0, -1, torch.tensor(features))
         writer.features(SITE, (dense, ids), width=width, step=3).wait()
     snapshot = build(run.refresh())
-    _, batch = _core.indexed_units(snapshot, SITE, np.array(features, np.int64).view(np.uint8), 2)
+    *_, batch = _core.indexed_units(snapshot, SITE, np.array(features, np.int64).view(np.uint8), 2)
     frame = pl.DataFrame(batch)
     rows, columns = (part.numpy() for part in torch.nonzero(dense, as_tuple=True))
-    assert frame["position"].to_list() == rows.tolist()
+    assert frame["row"].to_list() == rows.tolist()
     assert frame["feature"].to_list() == [features[column] for column in columns]
     assert np.array_equal(
         frame["value"].cast(pl.Float32).to_numpy(), dense.float().numpy()[rows, columns], equal_nan=True
@@ -444,12 +448,12 @@ def test_any_damaged_byte_changes_no_answer(whole: tuple[lamina.Run, Shown], tmp
         flipped(changed, at)
         victim.write_bytes(changed)
         snapshot = _core.Snapshot(str(path))
-        answered, batch = _core.indexed_units(snapshot, SITE, np.arange(24).view(np.uint8), 2)
+        answered, _, batch = _core.indexed_units(snapshot, SITE, np.arange(24).view(np.uint8), 2)
         frame = pl.DataFrame(batch)
         states = list(files(snapshot).values())
         part = shown if states[0] == "ready" else Shown(*(part[400:] for part in shown))
         assert len(answered) == (4 if states[0] == "ready" else 1)
-        assert units(snapshot, frame) == sorted(long(part, list(range(24))))
+        assert units(frame) == sorted(long(part, list(range(24))))
         check_stats(snapshot, shown)
         (damage,) = lamina.open(path).verify(progress=False).problems.rows(named=True)
         assert damage["file"] == f"index/{victim.name}"

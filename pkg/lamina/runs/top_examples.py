@@ -91,7 +91,8 @@ def _strongest(codes: Features, feature: int, k: int, early: pl.Expr | None) -> 
         top = pl.DataFrame(batch)
         top = as_frame([*top.get_columns(), pl.Series("feature", np.full(top.height, feature))])
         order = np.lexsort((top["position"].to_numpy(), top["group"].to_numpy()))
-        indexed = Indexed(groups, rows_of(top, order))
+        sizes = np.bincount(np.searchsorted(groups, top["group"].to_numpy()), minlength=len(groups))
+        indexed = Indexed(groups, sizes, rows_of(top, order))
         codes.tell_of_indexes(indexed)
         kept, waiting = [], 0
         for units in codes.walk(early, ["row"], wanted, indexed):

@@ -55,7 +55,8 @@ pub fn build_feature_index(
     py.detach(|| snapshot.0.build_feature_index(site, file, threads)).map_err(raise)
 }
 
-/// All units of some features, as far as indexes answer: the groups that they answer for, and a record batch.
+/// All units of some features, as far as indexes answer: the groups that they answer for, how many units each of these has,
+/// and a record batch.
 #[pyfunction]
 pub fn indexed_units(
     py: Python<'_>,
@@ -63,18 +64,18 @@ pub fn indexed_units(
     site: &str,
     features: Bound<'_, PyAny>,
     threads: usize,
-) -> PyResult<(Vec<i64>, ArrowArray)> {
+) -> PyResult<(Vec<i64>, Vec<usize>, ArrowArray)> {
     let features = crate::buffer::Bytes::get(&features)?.as_i64s();
     let site = snapshot.0.site(site).map_err(raise)?;
     py.detach(|| {
-        let (groups, units) = snapshot.0.indexed_units(site, &features, threads).map_err(raise)?;
+        let units = snapshot.0.indexed_units(site, &features, threads).map_err(raise)?;
         let columns = vec![
-            ("group", numbers(units.groups)),
-            ("position", numbers(units.positions)),
+            ("row", numbers(units.rows)),
             ("feature", numbers(units.features)),
             ("value", values(site, units.values)?),
         ];
-        Ok((groups, batch(columns)?))
+        let (groups, sizes) = units.groups.into_iter().unzip();
+        Ok((groups, sizes, batch(columns)?))
     })
 }
 

@@ -72,11 +72,18 @@ fn units(snapshot: &Snapshot, site: &Site) -> Vec<(i64, i64, i64, u32)> {
 fn check(snapshot: &Snapshot, site: &Site, features: &[i64]) -> Result<(), TestCaseError> {
     let all = units(snapshot, site);
     let wanted: Vec<_> = all.iter().copied().filter(|unit| features.contains(&unit.2)).collect();
-    let (groups, found) = snapshot.indexed_units(site, features, 2).unwrap();
-    prop_assert_eq!(groups, (0..snapshot.groups().len() as i64).collect::<Vec<_>>());
-    let bits = |at: usize| stored(&found.values, site.dtype, at);
-    let found: Vec<_> = (0..found.groups.len())
-        .map(|at| (found.groups[at], found.positions[at], found.features[at], bits(at)))
+    let found = snapshot.indexed_units(site, features, 2).unwrap();
+    let counts =
+        (0..snapshot.groups().len() as i64).map(|group| (group, wanted.iter().filter(|unit| unit.0 == group).count()));
+    prop_assert_eq!(&found.groups, &counts.collect::<Vec<_>>());
+    let groups = found.groups.iter().flat_map(|&(group, units)| std::iter::repeat_n(group, units));
+    let first = |group: i64| snapshot.groups()[group as usize].first;
+    let found: Vec<_> = groups
+        .enumerate()
+        .map(|(at, group)| {
+            let bits = stored(&found.values, site.dtype, at);
+            (group, found.rows[at] - first(group), found.features[at], bits)
+        })
         .collect();
     prop_assert_eq!(found, wanted);
     for &feature in features {

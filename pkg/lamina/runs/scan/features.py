@@ -252,11 +252,10 @@ class Features:
         if indexed is None:
             yield from self._scanned(early, cells, features, None, None, most)
             return
-        names = self._names(indexed)
         if not self.scan.plain:
             # a row may have several values: what it shows decides, and its units are looked up
             unknown = [group for group, known in self._known(indexed) if not known]
-            hits = Hits(self.scan.cells, self.site, np.unique(names), unknown)
+            hits = Hits(self.scan.cells, self.site, np.unique(indexed.rows), unknown)
             yield from self._scanned(early, cells, features, hits, indexed, most)
             return
         for known, groups in groupby(self._known(indexed), key=itemgetter(1)):
@@ -265,15 +264,14 @@ class Features:
                 hits = Hits(self.scan.cells, self.site, np.empty(0, np.int64), some)
                 yield from self._scanned(early, cells, features, hits, indexed, most)
                 continue
-            low = int(np.searchsorted(indexed.groups, some[0].number))
-            high = int(np.searchsorted(indexed.groups, some[-1].number, side="right"))
+            here = indexed.between(some[0].number, some[-1].number)
             if early is None and cells in ([], ["row"]) and all(group.kind == "own" for group in some):
                 # their names say all that is asked, and the indexes leave out what is hidden
-                rows = [pl.Series("row", names[low:high])] if cells else []
-                yield as_frame([*rows, *(series[low:high] for series in indexed.columns)])
+                rows = [pl.Series("row", indexed.rows[here])] if cells else []
+                yield as_frame([*rows, *(series[here] for series in indexed.columns)])
                 continue
-            for metadata, which in self.scan.found(early, cells, names[low:high]):
-                units = [series[low:high] for series in indexed.columns]
+            for metadata, which in self.scan.found(early, cells, indexed.rows[here]):
+                units = [series[here] for series in indexed.columns]
                 units = [series[which] if isinstance(which, slice) else taken(series, which) for series in units]
                 yield as_frame([*metadata.get_columns(), *units])
 
@@ -286,16 +284,16 @@ class Features:
         """The numbers of the groups that hold the site."""
         return np.array([group.number for group in self.scan.holding], dtype=np.int64)
 
-    def _names(self, indexed: Indexed) -> np.ndarray:
-        """The names of the rows of units."""
-        names = np.empty(indexed.groups.size, np.int64)
-        bounds = np.searchsorted(indexed.groups, self._numbers)
-        for group, low, high in zip(self.scan.holding, bounds, [*bounds[1:], names.size], strict=True):
-            at, here = indexed.positions[low:high], names[low:high]
-            if group.kind == "own":
-                np.add(at, group.first, out=here)
-            else:
-                here[:] = self.scan.cells.names(group.number)[at]
+    def _names(self, groups: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """The names of the rows at these places."""
+        order = np.argsort(groups, kind="stable")
+        names = np.empty(groups.size, np.int64)
+        bounds = np.searchsorted(groups[order], self._numbers)
+        for group, low, high in zip(self.scan.holding, bounds, [*bounds[1:], groups.size], strict=True):
+            at = positions[order[low:high]]
+            names[order[low:high]] = (
+                at + group.first if group.kind == "own" else self.scan.cells.names(group.number)[at]
+            )
         return names
 
     def _scanned(
@@ -332,7 +330,7 @@ class Features:
             count = count if read == scanned.size else int(scanned[read])
         if indexed is None:
             return count, units
-        found = indexed.of(groups[:count], positions[:count])
+        found = indexed.of(self._names(groups[:count], positions[:count]))
         if not scanned.size:
             return count, found
         both = found.vstack(units.with_columns(pl.Series("at", scanned[units["at"].to_numpy()])))

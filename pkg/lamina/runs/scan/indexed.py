@@ -16,23 +16,26 @@ if TYPE_CHECKING:
 
 
 class Indexed:
-    """Units of some features.
+    """Units of some features, in order of group, of place there and of feature.
 
     Args:
         answered: The numbers of the groups of which these are all units, ascending.
-        units: Group, position, feature and value of each, in this order.
+        sizes: How many units each of these has.
+        units: The name of the row, feature and value of each. A name is in one group alone: what counts of a row is.
 
     Attributes:
         answered: As given, int64.
-        groups: The group of each unit.
-        positions: Its position there.
+        rows: The row of each unit.
         columns: Its feature and its value.
     """
 
-    def __init__(self, answered: Sequence[int], units: ArrowArray | pl.DataFrame) -> None:
+    def __init__(
+        self, answered: Sequence[int], sizes: Sequence[int] | np.ndarray, units: ArrowArray | pl.DataFrame
+    ) -> None:
         self.answered = np.array(answered, dtype=np.int64)
+        self._bounds = np.append(0, np.cumsum(sizes, dtype=np.int64))
         frame = pl.DataFrame(units)
-        self.groups, self.positions = frame["group"].to_numpy(), frame["position"].to_numpy()
+        self.rows = frame["row"].to_numpy()
         self.columns = [frame["feature"], frame["value"]]
 
     def answers(self, groups: np.ndarray) -> np.ndarray:
@@ -42,14 +45,22 @@ class Indexed:
         at = np.minimum(np.searchsorted(self.answered, groups), self.answered.size - 1)
         return self.answered[at] == groups
 
-    def of(self, groups: np.ndarray, positions: np.ndarray) -> pl.DataFrame:
-        """The units of rows at these places: `at` (which of the rows), `feature` and `value`."""
-        at, units = self._rows.find(_key(groups, positions))
-        return as_frame([pl.Series("at", at), *(taken(series, units) for series in self.columns)])
+    def between(self, first: int, last: int) -> slice:
+        """The units of the groups from one to another that answered."""
+        low, high = np.searchsorted(self.answered, (first, last + 1))
+        return slice(int(self._bounds[low]), int(self._bounds[high]))
+
+    def of(self, rows: np.ndarray) -> pl.DataFrame:
+        """The units of rows of these names: `at` (which of the rows), `feature` and `value`."""
+        order, runs = self._by_row
+        at, units = runs.find(rows)
+        return as_frame([pl.Series("at", at), *(taken(series, order[units]) for series in self.columns)])
 
     @cached_property
-    def _rows(self) -> Runs:
-        return Runs.of(_key(self.groups, self.positions))
+    def _by_row(self) -> tuple[np.ndarray, Runs]:
+        # a feature has one unit in a row, and they ascend: what is stable keeps them so
+        order = np.argsort(self.rows, kind="stable")
+        return order, Runs.of(self.rows[order])
 
 
 def spread(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,8 +114,3 @@ class Runs:
         found = np.minimum(np.searchsorted(self._keys, keys), self._keys.size - 1)
         here = np.flatnonzero(self._keys[found] == keys)
         return here, found[here]
-
-
-def _key(groups: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    # row pointers have 32 bits, and so has a position
-    return groups.astype(np.int64) << 32 | positions

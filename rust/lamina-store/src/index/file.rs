@@ -126,6 +126,13 @@ impl Index {
         Ok((Table::new(read.as_deref().unwrap_or_else(mapped), part), good))
     }
 
+    /// What the table says of a feature, if it has units.
+    pub fn entry(&self, feature: u32) -> Result<Option<Entry>> {
+        let Some(part) = self.description.part_of(feature) else { return Ok(None) };
+        let (table, _) = self.table(part)?;
+        Ok(table.find(feature).map(|at| table.entry(at)))
+    }
+
     /// A feature, if it has units; its list is checked.
     pub fn find(&self, feature: u32) -> Result<Option<Found<'_>>> {
         let Some(part) = self.description.part_of(feature) else { return Ok(None) };

@@ -1,17 +1,20 @@
 //! The units of some features, in order of rows.
+//!
+//! Threads read the lists of some features each, and deal their units out to shares of rows, each small enough to be sorted in
+//! the processor's own memory. In a share, deals follow each other, so that features ascend in it.
 
 use super::file::Index;
+use super::sorted::sorted;
 use super::{Held, Segment};
 use crate::crew;
 use crate::reader::{Mask, Snapshot};
 use crate::storage::will_fill;
+use lamina_format::Result;
 use lamina_format::packing::BLOCK;
 use lamina_format::posting::unit;
 use lamina_format::record::Site;
-use lamina_format::{Error, Result};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Units of a share: as many as are sorted in the processor's own memory.
@@ -20,49 +23,56 @@ const SHARE: usize = 1 << 14;
 const OF_FEATURE: usize = 16;
 /// Rows of a share.
 const MOST_ROWS: u64 = 1 << 20;
+/// Deals of a thread: one takes longer than another.
+const DEALS: usize = 8;
+/// The most deals, so that what a share has of each is not tiny.
+const MOST_DEALS: usize = 32;
 
-/// Active units: a group of the snapshot, a position there, a feature, and the value as it is stored.
+/// Active units, in order of group, of place there and of feature.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Units {
-    /// Groups.
-    pub groups: Vec<i64>,
-    /// Positions.
-    pub positions: Vec<i64>,
+    /// The groups of the snapshot that an index answers for, ascending, and how many units each has.
+    pub groups: Vec<(i64, usize)>,
+    /// The name of each unit's row.
+    pub rows: Vec<i64>,
     /// Features.
     pub features: Vec<i64>,
-    /// Values.
+    /// Values, as they are stored.
     pub values: Vec<u8>,
 }
 
-/// A feature's units, as [`unit`] makes them.
-struct List {
-    feature: u32,
-    units: Vec<u64>,
-    /// How many of them lie before each share, and in the end all.
-    cuts: Vec<usize>,
-}
-
-/// The units of the features in a segment, feature by feature.
-struct Lists<'a> {
-    segment: &'a Segment,
-    lists: Vec<List>,
-    shares: Vec<Share>,
+/// The units of the features in a segment.
+pub struct Dealt<'a> {
+    pub segment: &'a Segment,
+    pub shares: Vec<Share>,
+    /// Some features each, in order.
+    pub deals: Vec<Deal>,
 }
 
 /// Rows of groups that follow each other in the snapshot too.
-struct Share {
+pub struct Share {
     /// The number of the first group.
-    number: usize,
+    pub number: usize,
     /// These groups of the segment.
-    groups: Range<usize>,
+    pub groups: Range<usize>,
     /// These rows of the index.
-    rows: Range<u32>,
+    pub rows: Range<u32>,
+}
+
+/// The units of some features, share by share.
+pub struct Deal {
+    /// Units as [`unit`] makes them: in a share feature by feature, in order of rows.
+    units: Vec<u64>,
+    /// Where each share's begin, and those of the next.
+    starts: Vec<usize>,
+    /// Each feature's units in each share: share by share, as many as there are features.
+    ends: Vec<usize>,
+    features: Vec<u32>,
 }
 
 impl Snapshot {
-    /// All units of some features, of the groups that an index answers for: these groups, and the units in order of group,
-    /// position and feature. What is hidden is left out.
-    pub fn indexed_units(&self, site: &Site, features: &[i64], threads: usize) -> Result<(Vec<i64>, Units)> {
+    /// All units of some features, of the groups that an index answers for. What is hidden is left out.
+    pub fn indexed_units(&self, site: &Site, features: &[i64], threads: usize) -> Result<Units> {
         self.check_codes(site)?;
         let within = features.iter().filter(|feature| (0..site.width() as i64).contains(feature));
         let mut wanted: Vec<u32> = within.map(|&feature| feature as u32).collect();
@@ -72,66 +82,76 @@ impl Snapshot {
         let unseen = self.unseen(&segments, site)?;
         let mut found = Vec::new();
         for segment in &segments.segments {
-            found.extend(self.lists(segment, site, &wanted, unseen, threads)?);
+            found.extend(self.dealt(segment, site, &wanted, unseen, threads)?);
         }
-        let numbers = found.iter().flat_map(|lists| &lists.segment.groups).filter_map(Held::number);
-        let mut answered: Vec<i64> = numbers.map(|number| number as i64).collect();
-        answered.sort_unstable();
-        let units = put_together(&mut found, site, threads)?;
-        Ok((answered, units))
+        sorted(self, &found, site, threads)
     }
 
-    /// The lists of the features in a segment; None if no index answers.
-    fn lists<'a>(
+    /// The units of the features in a segment; None if no index answers.
+    fn dealt<'a>(
         &self,
         segment: &'a Segment,
         site: &Site,
         wanted: &[u32],
         unseen: &HashMap<usize, Mask>,
         threads: usize,
-    ) -> Result<Option<Lists<'a>>> {
+    ) -> Result<Option<Dealt<'a>>> {
         let hides = |held: &Held| held.number().is_none_or(|number| unseen.contains_key(&number));
         let hides = segment.groups.iter().any(hides);
         self.ask(segment, site, |index| {
-            let next = AtomicUsize::new(0);
-            let found: Mutex<Result<Vec<List>>> = Mutex::new(Ok(Vec::new()));
-            crew::together(threads.max(1) - 1, &|| {
-                let mut mine = Vec::new();
-                let mut failed = None;
-                while let Some(&feature) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    match read(index, site, feature) {
-                        Ok(units) => mine.push(List { feature, units, cuts: Vec::new() }),
-                        Err(error) => {
-                            failed = Some(error);
-                            break;
-                        }
+            let mut sizes = Vec::new();
+            for &feature in wanted {
+                sizes.extend(index.entry(feature)?.map(|entry| (feature, entry.units as usize)));
+            }
+            let total: usize = sizes.iter().map(|(_, units)| units).sum();
+            let shares = segment.shares(total / SHARE.max(OF_FEATURE * sizes.len()));
+            let stretches = cut(&sizes, total / (DEALS * threads).min(MOST_DEALS) + 1);
+            let mut deals: Vec<Deal> = stretches.iter().map(|features| Deal::of(features)).collect();
+            will_fill(deals.iter_mut().map(|deal| &*deal.units.spare_capacity_mut()));
+            let (lists, work) = (Mutex::new(Vec::new()), stretches.into_iter().zip(&mut deals));
+            let lists = || lists.lock().unwrap_or_else(PoisonError::into_inner);
+            crew::each(threads.max(1) - 1, work, |(features, deal)| {
+                let mut all: Vec<u64> = lists().pop().unwrap_or_default();
+                all.clear();
+                let mut ends = Vec::with_capacity(features.len());
+                for &(feature, _) in features {
+                    read(index, site, feature, &mut all)?;
+                    if hides {
+                        let from = ends.last().copied().unwrap_or(0);
+                        segment.retain_shown(&mut all, from, unseen);
                     }
+                    ends.push(all.len());
                 }
-                if hides {
-                    mine.iter_mut().for_each(|list| segment.retain_shown(&mut list.units, unseen));
-                }
-                mine.retain(|list| !list.units.is_empty());
-                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                match (&mut *found, failed) {
-                    (Ok(found), None) => found.append(&mut mine),
-                    (Ok(_), Some(error)) => *found = Err(error),
-                    _ => {}
-                }
-            });
-            let mut lists = found.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-            lists.sort_unstable_by_key(|list| list.feature);
-            let units: usize = lists.iter().map(|list| list.units.len()).sum();
-            let shares = segment.shares(units / SHARE.max(OF_FEATURE * lists.len()));
-            Ok(Lists { segment, lists, shares })
+                deal.fill(&all, &ends, &shares);
+                lists().push(all);
+                Ok(())
+            })?;
+            Ok(Dealt { segment, shares, deals })
         })
     }
 }
 
-/// The units of a feature.
-fn read(index: &Index, site: &Site, feature: u32) -> Result<Vec<u64>> {
-    let Some(found) = index.find(feature)? else { return Ok(Vec::new()) };
+/// Features with their units, in stretches of about so many units.
+fn cut(sizes: &[(u32, usize)], most: usize) -> Vec<&[(u32, usize)]> {
+    let mut sum = 0;
+    let stretch = |&(_, units): &(u32, usize)| {
+        sum += units;
+        (sum - units) / most
+    };
+    let stretches: Vec<usize> = sizes.iter().map(stretch).collect();
+    let mut rest = sizes;
+    let cut = stretches.chunk_by(|one, next| one == next).map(|stretch| {
+        let (some, behind) = rest.split_at(stretch.len());
+        rest = behind;
+        some
+    });
+    cut.collect()
+}
+
+/// Adds the units of a feature to a list.
+fn read(index: &Index, site: &Site, feature: u32, units: &mut Vec<u64>) -> Result<()> {
+    let Some(found) = index.find(feature)? else { return Ok(()) };
     let list = found.postings()?;
-    let mut units = Vec::with_capacity(found.entry.units as usize);
     let mut rows = [0; BLOCK];
     for block in list.blocks() {
         let rows = block.rows(&mut rows).map_err(|error| index.damaged(error, found.entry.list))?;
@@ -146,17 +166,23 @@ fn read(index: &Index, site: &Site, feature: u32) -> Result<Vec<u64>> {
             }
         }
     }
-    Ok(units)
+    Ok(())
 }
 
 impl Segment {
-    /// Leaves out units of rows that show none.
-    fn retain_shown(&self, list: &mut Vec<u64>, unseen: &HashMap<usize, Mask>) {
-        list.retain(|&unit| {
+    /// Leaves out units, from one on, of rows that show none.
+    fn retain_shown(&self, units: &mut Vec<u64>, from: usize, unseen: &HashMap<usize, Mask>) {
+        let shown = |unit: u64| {
             let (at, position) = self.place((unit >> 32) as u32);
             let hides = |number| unseen.get(&number).is_some_and(|mask| mask.hides(position));
             self.groups[at].number().is_some_and(|number| !hides(number))
-        });
+        };
+        let mut kept = from;
+        for at in from..units.len() {
+            units[kept] = units[at];
+            kept += usize::from(shown(units[at]));
+        }
+        units.truncate(kept);
     }
 
     /// The rows of the groups that show something, in about so many shares, or more where groups do not follow each other.
@@ -183,126 +209,43 @@ impl Segment {
     }
 }
 
-impl List {
-    /// Finds its units of each share. Between shares lie rows that show nothing, and none of its units.
-    fn cut(&mut self, shares: &[Share]) {
-        let mut at = 0;
+impl Deal {
+    /// Of features with so many units.
+    fn of(features: &[(u32, usize)]) -> Self {
+        let units = Vec::with_capacity(features.iter().map(|(_, units)| units).sum());
+        let features = features.iter().map(|(feature, _)| *feature).collect();
+        Self { units, starts: Vec::new(), ends: Vec::new(), features }
+    }
+
+    /// Deals out the units of its features, which end at `ends`. Between shares lie rows that show nothing, and no units.
+    fn fill(&mut self, all: &[u64], ends: &[usize], shares: &[Share]) {
+        let mut rest: Vec<&[u64]> =
+            (0..ends.len()).map(|at| &all[at.checked_sub(1).map_or(0, |at| ends[at])..ends[at]]).collect();
+        self.ends.reserve_exact(shares.len() * ends.len());
         for share in shares {
-            self.cuts.push(at);
-            let rest = &self.units[at..];
-            let before = |unit: &&u64| ((**unit >> 32) as u32) < share.rows.end;
-            let few = rest.iter().take(4 * OF_FEATURE).take_while(before).count();
-            at += if few < 4 * OF_FEATURE { few } else { rest.partition_point(|unit| before(&unit)) };
-        }
-        self.cuts.push(at);
-    }
-}
-
-/// Where the units of a share go.
-struct Out<'a> {
-    groups: &'a mut [i64],
-    positions: &'a mut [i64],
-    features: &'a mut [i64],
-    values: &'a mut [u8],
-}
-
-impl<'a> Out<'a> {
-    /// The first so many, whose values take `size` bytes each; the others stay.
-    fn take(&mut self, units: usize, size: usize) -> Self {
-        fn split<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
-            let (taken, later) = std::mem::take(rest).split_at_mut(count);
-            *rest = later;
-            taken
-        }
-        Self {
-            groups: split(&mut self.groups, units),
-            positions: split(&mut self.positions, units),
-            features: split(&mut self.features, units),
-            values: split(&mut self.values, units * size),
-        }
-    }
-}
-
-/// The units of all segments, by group.
-fn put_together(found: &mut [Lists], site: &Site, threads: usize) -> Result<Units> {
-    for Lists { lists, shares, .. } in found.iter_mut() {
-        let work = Mutex::new(lists.chunks_mut(64));
-        crew::together(threads.max(1) - 1, &|| {
-            while let Some(some) = { work.lock().unwrap_or_else(PoisonError::into_inner).next() } {
-                some.iter_mut().for_each(|list| list.cut(shares));
-            }
-        });
-    }
-    let size = site.dtype.size() as usize;
-    let mut shares: Vec<(&Lists, usize)> =
-        found.iter().flat_map(|lists| (0..lists.shares.len()).map(move |share| (lists, share))).collect();
-    shares.sort_by_key(|(lists, share)| (lists.shares[*share].number, lists.shares[*share].rows.start));
-    let total = found.iter().flat_map(|lists| &lists.lists).map(|list| list.units.len()).sum();
-    let fits = Vec::<[u8; 32]>::new().try_reserve_exact(total).is_ok();
-    if !fits {
-        let error = Error::schema(format!("{total} units do not fit in memory"));
-        return Err(error.hint("ask for fewer features at a time"));
-    }
-    // memory that is zero already costs nothing until it is filled, by the threads below
-    let column = || vec![0; total];
-    let mut units = Units { groups: column(), positions: column(), features: column(), values: vec![0; total * size] };
-    will_fill([&units.groups[..], &units.positions, &units.features].into_iter());
-    will_fill(std::iter::once(&units.values[..]));
-    let Units { groups, positions, features, values } = &mut units;
-    let mut rest = Out { groups, positions, features, values };
-    let mut work = Vec::new();
-    for (lists, share) in shares {
-        let count = lists.lists.iter().map(|list| list.cuts[share + 1] - list.cuts[share]).sum();
-        work.push((lists, share, rest.take(count, size)));
-    }
-    let work = Mutex::new(work.into_iter());
-    crew::together(threads.max(1) - 1, &|| {
-        let mut next = Vec::new();
-        while let Some((lists, share, out)) = { work.lock().unwrap_or_else(PoisonError::into_inner).next() } {
-            match size {
-                2 => lists.sort(share, out, &mut next, |unit| (unit as u16).to_le_bytes()),
-                _ => lists.sort(share, out, &mut next, |unit| (unit as u32).to_le_bytes()),
+            self.starts.push(self.units.len());
+            for list in &mut rest {
+                let before = |unit: &&u64| ((**unit >> 32) as u32) < share.rows.end;
+                let few = list.iter().take(4 * OF_FEATURE).take_while(before).count();
+                let count = if few < 4 * OF_FEATURE { few } else { list.partition_point(|unit| before(&unit)) };
+                let (here, behind) = list.split_at(count);
+                self.units.extend_from_slice(here);
+                self.ends.push(self.units.len());
+                *list = behind;
             }
         }
-    });
-    Ok(units)
-}
+        self.starts.push(self.units.len());
+    }
 
-impl Lists<'_> {
-    /// Sorts the units of a share by row, and by feature within a row: lists come in order of their features.
-    fn sort<const SIZE: usize>(&self, share: usize, out: Out, next: &mut Vec<u32>, value: impl Fn(u64) -> [u8; SIZE]) {
-        let rows = &self.shares[share].rows;
-        let row = |unit: u64| ((unit >> 32) as u32 - rows.start) as usize;
-        let units =
-            || self.lists.iter().map(|list| (list.feature, &list.units[list.cuts[share]..list.cuts[share + 1]]));
-        next.clear();
-        next.resize(rows.len() + 1, 0);
-        units().for_each(|(_, of_feature)| of_feature.iter().for_each(|&unit| next[row(unit) + 1] += 1));
-        let mut sum = 0;
-        next.iter_mut().for_each(|count| {
-            sum += *count;
-            *count = sum;
-        });
-        let values = out.values.as_chunks_mut().0;
-        for (feature, of_feature) in units() {
-            for &unit in of_feature {
-                let place = &mut next[row(unit)];
-                let at = *place as usize;
-                *place += 1;
-                out.positions[at] = (unit >> 32) as i64;
-                out.features[at] = feature.into();
-                values[at] = value(unit);
-            }
-        }
-        // now each row's place is where the next one begins
-        let mut from = 0;
-        for (number, held) in (self.shares[share].number..).zip(&self.segment.groups[self.shares[share].groups.clone()])
-        {
-            let last = (held.start + held.rows).min(rows.end.into()) as usize - rows.start as usize;
-            let to = next[last - 1] as usize;
-            out.groups[from..to].fill(number as i64);
-            out.positions[from..to].iter_mut().for_each(|position| *position -= held.start as i64);
-            from = to;
-        }
+    /// The units of a share.
+    pub fn units(&self, share: usize) -> &[u64] {
+        &self.units[self.starts[share]..self.starts[share + 1]]
+    }
+
+    /// The same feature by feature.
+    pub fn lists(&self, share: usize) -> impl Iterator<Item = (u32, &[u64])> {
+        let ends = &self.ends[share * self.features.len()..][..self.features.len()];
+        let starts = std::iter::once(&self.starts[share]).chain(ends);
+        self.features.iter().zip(starts.zip(ends)).map(|(&feature, (&start, &end))| (feature, &self.units[start..end]))
     }
 }

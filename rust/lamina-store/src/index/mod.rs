@@ -7,6 +7,7 @@ mod build;
 mod file;
 mod find;
 mod rows;
+mod sorted;
 mod stats;
 mod top;
 mod transpose;
