@@ -158,8 +158,10 @@ def test_a_feature_that_is_none_is_refused(case: tuple[lamina.Run, np.ndarray], 
 def test_what_is_no_number_of_rows_is_refused(case: tuple[lamina.Run, np.ndarray], given: Any) -> None:
     with pytest.raises(SchemaError, match="give an integer"):
         case[0].top_examples(SITE, 7, **given)
-    of_numpy: Any = np.int64(7), {"k": np.int32(1), "context": np.uint8(0)}
-    assert case[0].top_examples(SITE, of_numpy[0], **of_numpy[1]).height == 1
+    of_numpy: Any = np.uint8(7), {"k": np.int8(100), "context": np.uint8(0)}
+    found = case[0].top_examples(SITE, of_numpy[0], **of_numpy[1])
+    assert found.equals(case[0].top_examples(SITE, 7, k=100, context=0))
+    assert case[0].top_examples(SITE, 7, k=2**70, context=2**70).height > 100
 
 
 def test_several_runs_are_asked_at_once(tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ def planted(rows: int, width: int, seed: int = 0) -> np.ndarray:
     return dense
 
 
-def write(run: lamina.Run, codes: Any, **given: Any) -> lamina.Run:
+def write(run: lamina.Run, codes: Any, *, name: str = SITE, **given: Any) -> lamina.Run:
     with run.writer() as writer:
         options: Any = ({} if "row" in given else {"step": 0}) | given
-        writer.features(SITE, codes, **options)
+        writer.features(name, codes, **options)
     return run.refresh()
 
 
@@ -124,6 +124,11 @@ def test_the_greatest_feature_of_any_width(run: lamina.Run, width: int, dtype: t
     assert chosen.dtype == dtype
 
 
+def twice() -> scipy.sparse.coo_array:
+    """Feature 1 of the first row, once as 1 and once as 2."""
+    return scipy.sparse.coo_array((np.array([1, 2], np.float32), ([0, 0], [1, 1])), shape=(1, 2))
+
+
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "beyond": ((torch.ones(1, 1), torch.tensor([[5]])), {"width": 5}, "feature 5"),
     "twice": ((torch.ones(1, 2), torch.tensor([[3, 3]])), {"width": 5}, "feature 3 twice"),
@@ -138,10 +143,19 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "doubles": (scipy.sparse.csr_array(np.ones((1, 2))), {}, "f64"),
     "integers": ((torch.ones(1, 1).int(), torch.zeros(1, 1).long()), {"width": 3}, "values .* are i32"),
     "width_is_text": ((torch.ones(1, 1), torch.zeros(1, 1).long()), {"width": "3"}, "width='3'"),
-    "no_features": ((torch.ones(1, 1), torch.zeros(1, 1).long()), {"width": 0}, "0 features"),
+    "no_features": ((torch.ones(1, 1), torch.zeros(1, 1).long()), {"width": 0}, "width=0"),
     "too_wide": ((torch.ones(1, 1), torch.zeros(1, 1).long()), {"width": 2**31}, "features"),
     "another_width": (scipy.sparse.csr_array(np.ones((1, 2), np.float32)), {"width": 3}, "have 2 features"),
+    "less_than_none": ((torch.ones(1, 1), torch.zeros(1, 1).long()), {"width": -1}, "width=-1"),
+    "dense_of_none": (np.ones((1, 0), np.float32), {"threshold": 0}, "0 features"),
     "below_zero": (np.ones((1, 2), np.float32), {"threshold": -1}, "threshold"),
+    "threshold_is_text": (np.ones((1, 2), np.float32), {"threshold": "0"}, "threshold='0'"),
+    "threshold_of_each": (torch.ones(1, 2), {"threshold": torch.zeros(2)}, "threshold=tensor.* one number"),
+    "unsigned": ((torch.ones(1, 1), np.zeros((1, 1), np.uint64)), {"width": 3}, "are u64 .* as int64"),
+    "twice_in_scipy": (twice(), {}, "feature 1 twice"),
+    "twice_in_torch": (torch.sparse_coo_tensor(torch.tensor([[0, 0], [1, 1]]), torch.ones(2), (1, 2),
+                                               check_invariants=True), {}, "feature 1 twice"),
+    "vectors_in_coo": (torch.ones(2, 3).to_sparse(1), {}, "1 sparse and 1 dense"),
     "pointers": (SimpleNamespace(values=torch.ones(2), ids=torch.tensor([0, 1]), width=2,
                                  indptr=torch.tensor([0, 3])), {}, "row pointers"),
     "ragged_column": ((torch.ones(2, 1), torch.zeros(2, 1).long()), {"width": 1, "example": np.arange(3)}, "example"),
@@ -189,7 +203,9 @@ def test_a_site_keeps_its_width_its_dtype_and_that_it_is_sparse(run: lamina.Run)
 def test_duplicates_are_added_and_zeros_of_either_sign_left_out(run: lamina.Run) -> None:
     values, ids = torch.tensor([[1.0, -0.0, 2.0, 0.5, -0.5]]), torch.tensor([[3, 1, 3, 0, 0]])
     write(run, (values, ids), width=4, duplicates="sum")
+    write(run, twice(), width=2, duplicates="sum", name="other")
     assert run.features(SITE).select("feature", "value").collect().rows() == [(3, 3.0)]
+    assert run.features("other").select("feature", "value").collect().rows() == [(1, 3.0)]
 
 
 def several(path: Path) -> tuple[lamina.Run, np.ndarray, pl.DataFrame]:
@@ -293,8 +309,15 @@ def test_chosen_features_come_out_as_dense_blocks(case: tuple[lamina.Run, np.nda
     assert (some.gather(range(len(some))).numpy() == dense[20:30]).all()
     with pytest.raises(SchemaError, match="feature 9 of codes 9 wide"):
         run.rows(SITE, features=[9], source="train")
-    with pytest.raises(SchemaError, match="twice"):
+    with pytest.raises(SchemaError, match="names 1 twice"):
         run.rows(SITE, features=[1, 1], source="train")
+    wrong: list[Any] = [3, {1, 2}, [1.0], [[1], [2, 3]], pl.Series(["a"])]
+    for none in wrong:
+        with pytest.raises(SchemaError, match=r"features= is .*give the numbers"):
+            run.rows(SITE, features=none, source="train")
+    some: Any = pl.Series([7, 0, 3])
+    assert (run.rows(SITE, features=some, source="train").gather([0]).numpy() == wanted[:1]).all()
+    assert run.rows(SITE, features=[], source="train").shape == (len(wanted), 0)
 
 
 def names(run: lamina.Run) -> list[int]:

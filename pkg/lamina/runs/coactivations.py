@@ -41,23 +41,25 @@ def coactivations(codes: Features, pairs: np.ndarray) -> pl.LazyFrame:
 
 
 def _counts(codes: Features, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """In how many rows each pair is active, and each feature of a pair alone."""
+    """In how many rows each pair is active, and each feature of it alone."""
     asked = pl.DataFrame({"pair": np.arange(len(pairs)), "feature": pairs[:, 0], "other": pairs[:, 1]}).lazy()
-    both, alone = np.zeros(len(pairs), np.int64), np.zeros(codes.width, np.int64)
-    for units in codes.of(np.unique(pairs)):
+    some, places = np.unique(pairs, return_inverse=True)
+    both, alone = np.zeros(len(pairs), np.int64), np.zeros(some.size, np.int64)
+    for units in codes.of(some):
         others = units.lazy().rename({"feature": "other"})
         met = units.lazy().join(asked, on="feature").join(others, on=["row", "other"], how="semi")
         counted = met.group_by("pair").len().collect()
         both[counted["pair"].to_numpy()] += counted["len"].to_numpy()
-        alone += np.bincount(units["feature"].to_numpy(), minlength=codes.width)
-    return both, alone
+        alone += np.bincount(np.searchsorted(some, units["feature"].to_numpy()), minlength=some.size)
+    return both, alone[places].reshape(pairs.shape)
 
 
 def _of_counts(pairs: np.ndarray, both: np.ndarray, alone: np.ndarray, rows: int) -> pl.DataFrame:
-    first, second = (alone[pairs[:, side]].astype(np.float64) for side in (0, 1))
+    first, second = alone.T.astype(np.float64)
     expected = first * second / max(rows, 1)
     # the product of both variances is zero where a feature is never active, or always
     spread = np.sqrt(first * (rows - first)) * np.sqrt(second * (rows - second))
     phi = np.divide(rows * both - first * second, spread, out=np.full(len(pairs), np.nan), where=spread > 0)
+    phi = phi.clip(-1, 1)  # it may be off by a rounding
     columns = {"feature": pairs[:, 0], "other": pairs[:, 1], "count": both, "expected": expected, "phi": phi}
     return pl.DataFrame(columns, schema=_SCHEMA, nan_to_null=True)

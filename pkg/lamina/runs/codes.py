@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,14 +52,16 @@ def entries(name: str, codes: Any, width: int | None, threshold: float | None, s
         SchemaError: They are no codes, or `width` or `threshold` do not fit them.
     """
     what = f"the codes {name!r}"
-    if width is not None and not is_integer(width):
-        raise SchemaError(f"width={width!r}", hint="give the number of features")
+    if width is not None and not (is_integer(width) and 0 < width < 1 << 31):
+        raise SchemaError(f"width={width!r}", hint=f"give the number of features, 1 to {(1 << 31) - 1}")
     if threshold is not None:
         return _of_dense(what, codes, width, threshold, staging)
     if isinstance(codes, tuple | list):
         return _of_pair(what, codes, width, staging)
     if hasattr(codes, "ids") and hasattr(codes, "width") and hasattr(codes, "values"):
         return _of_codes(what, codes, width, staging)
+    if getattr(codes, "format", None) == "coo" and len(codes.shape) == 2:
+        return _of_coo(what, codes, width, staging)
     if hasattr(codes, "tocsr"):
         matrix = codes.tocsr()
         return _csr(what, matrix.shape, matrix.indptr, matrix.indices, matrix.data, width, staging)
@@ -91,12 +94,22 @@ def _of_codes(what: str, codes: Any, width: int | None, staging: Staging) -> Ent
     return _csr(what, shape, codes.indptr, codes.ids, codes.values, width, staging)
 
 
+def _of_coo(what: str, codes: Any, width: int | None, staging: Staging) -> Entries:
+    # tocsr() would add what stands twice, which is for the store to do, or to refuse
+    order = np.argsort(codes.row, kind="stable")
+    indptr = np.append(0, np.cumsum(np.bincount(codes.row, minlength=codes.shape[0])))
+    return _csr(what, codes.shape, indptr, codes.col[order], codes.data[order], width, staging)
+
+
 def _of_tensor(what: str, codes: Any, width: int | None, staging: Staging) -> Entries:
     import torch
 
     if codes.layout == torch.sparse_csr:
         indptr, ids, values = codes.crow_indices(), codes.col_indices(), codes.values()
     else:
+        if codes.sparse_dim() != 2 or codes.dense_dim():
+            dims = f"{codes.sparse_dim()} sparse and {codes.dense_dim()} dense dimensions"
+            raise SchemaError(f"{what} are a tensor of {dims}", hint="give a matrix [n, width], both of them sparse")
         (rows, ids), values = codes._indices(), codes._values()
         order = rows.argsort(stable=True)
         ids, values = ids[order], values[order]
@@ -109,9 +122,10 @@ def _of_dense(what: str, codes: Any, width: int | None, threshold: float, stagin
     shape: list[int] = [*getattr(codes, "shape", ())]
     if len(shape) not in (2, 3) or hasattr(codes, "tocsr") or not (is_tensor(codes) or isinstance(codes, np.ndarray)):
         raise SchemaError(f"{what} with a threshold are no dense tensor", hint="give [n, width] or [B, T, width]")
-    if not threshold >= 0:
-        raise SchemaError(f"threshold is {threshold}", hint="units above it in absolute value are active: 0 or more")
-    flat: Any = codes.reshape(-1, shape[-1])
+    if not hasattr(threshold, "__float__") or getattr(threshold, "ndim", 0) or not threshold >= 0:
+        hint = "units above it in absolute value are active: one number, 0 or more"
+        raise SchemaError(f"threshold={threshold!r}", hint=hint)
+    flat: Any = codes.reshape(math.prod(shape[:-1]), shape[-1])
     # what is not a number is no smaller than the threshold
     active = ~(abs(flat) <= threshold)
     rows, ids = active.nonzero().unbind(1) if is_tensor(flat) else active.nonzero()
@@ -139,7 +153,9 @@ def _flat(part: Any, what: str, staging: Staging) -> Any:
 
 def _ids(what: str, ids: Any) -> tuple[str, Buffer]:
     if ids.dtype[0] not in "iu" or ids.dtype == "u64":
-        raise SchemaError(f"the features of {what} are {ids.dtype}", hint="give (values, indices), in this order")
+        is_swapped = "f" in ids.dtype
+        hint = "give (values, indices), in this order" if is_swapped else "give their numbers, for example as int64"
+        raise SchemaError(f"the features of {what} are {ids.dtype}", hint=hint)
     return ids.dtype, ids.bytes
 
 

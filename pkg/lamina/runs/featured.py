@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from lamina.errors import NotFoundError, SchemaError
@@ -16,6 +15,10 @@ from lamina.runs.feature_stats import feature_stats
 from lamina.runs.nearest import nearest_names
 from lamina.runs.opened import Opened
 from lamina.runs.steps import Steps
+from lamina.runs.stored_codes import numbers
+
+_MOST = 1 << 40
+"""More activations of a feature than there are."""
 
 
 class Featured(Opened):
@@ -110,16 +113,8 @@ class Featured(Opened):
             [(0, 1, 2, 1.5, 0.577), (0, 2, 0, 1.0, -1.0)]
         """
         width = self._check_sparse(site)
-        asked = np.asarray(pairs)
-        if asked.size == 0:
-            asked = np.empty((0, 2), np.int64)
-        if asked.ndim != 2 or asked.shape[1] != 2 or asked.dtype.kind not in "iu":
-            raise SchemaError(
-                f"pairs of features: {list(asked.shape)}, {asked.dtype}", hint="such as [(3, 17), (3, 40)]"
-            )
-        if (outside := asked[(asked < 0) | (asked >= width)]).size:
-            raise SchemaError(f"feature {outside[0]} of codes {width} wide", hint=f"they are 0 to {width - 1}")
-        return coactivations(self._wide.features(site), asked.astype(np.int64))
+        hint = "give pairs of features, such as [(3, 17), (3, 40)]"
+        return coactivations(self._wide.features(site), numbers("pairs=", pairs, width, hint, columns=2))
 
     def top_examples(
         self, site: str, feature: int, *, k: int = 20, context: int = 8, step: Steps = None
@@ -164,17 +159,20 @@ class Featured(Opened):
             if not is_integer(given) or given < least:
                 raise SchemaError(f"{name}={given!r}", hint=f"give an integer, at least {least}")
         early = self._wide.condition(step, [site])
-        found = top_examples.top_examples(self._wide.features(site), feature, k, context, early)
+        codes = self._wide.features(site)
+        # products of NumPy's integers would overflow
+        found = top_examples.top_examples(codes, int(feature), min(int(k), _MOST), int(context), early)
         return stored.with_examples(self._snapshot, self._examples, found)
 
     def index(self, sites: str | Sequence[str] | None = None, *, progress: bool = True) -> indexing.Indexing:
         """Indexes sparse codes: which rows each feature is active in, so that questions about few features read those.
 
         Each segment that is no longer written to has an index of its own for each site, beside it in the run's folder
-        `index/`. Those that are missing, damaged or of another version are built; those that are ready stay. Whatever
-        stops it, the next call goes on. Indexes are never needed: every question has the same answer without them. They
-        are built in the background as large segments fill up and writers are closed (`Run.writer`), and go with the
-        next `gc` once a compaction has replaced their segments.
+        `index/`. Those that are missing, damaged or of another version are built; those that are ready are read through
+        (of sites of up to a million features), for damage shows only there, and stay. Whatever stops it, the next call
+        goes on. Indexes are never needed: every question has the same answer without them. They are built in the
+        background as large segments fill up and writers are closed (`Run.writer`), and where a question finds one
+        damaged; they go with the next `gc` once a compaction has replaced their segments.
 
         Args:
             sites: Globs or names; by default all sites of sparse codes.
@@ -187,7 +185,8 @@ class Featured(Opened):
             StorageError: The file system refused; what was built stays.
 
         Cost:
-            A pass over the codes of those segments, and up to 256 MB of memory.
+            A pass over the codes of those segments, and up to 256 MB of memory; of those that are ready one over what
+            their indexes say.
 
         Example:
             >>> import lamina, tempfile, torch
@@ -222,7 +221,9 @@ class Featured(Opened):
             return sorted(self._wide.sparse)
         found = globs.select(sites, [name for name, *_ in self._snapshot.sites()])
         if not (sparse := sorted(self._wide.sparse.intersection(found))):
-            raise SchemaError(f"{', '.join(found)}: no sparse codes", hint="only they are indexed by feature")
+            raise SchemaError(
+                f"{', '.join(found) or 'sites=[]'}: no sparse codes", hint="only they are indexed by feature"
+            )
         return sparse
 
     def _check_sparse(self, site: str) -> int:
@@ -232,4 +233,4 @@ class Featured(Opened):
                 return shape[0]
             if name == site:
                 raise SchemaError(f"site {site!r} holds no sparse codes", hint="run.activations(name) shows it")
-        raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, sorted(self._wide.sparse)))
+        raise NotFoundError(f"no site {site!r}", hint=nearest_names(str(site), sorted(self._wide.sparse)))

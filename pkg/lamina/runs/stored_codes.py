@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lamina.errors import SchemaError
-from lamina.runs.buffers import NUMPY_DTYPES
+from lamina.runs.buffers import NUMPY_DTYPES, is_tensor
 from lamina.runs.stored import StoredRows
 from lamina.runs.threads import available_threads
 
@@ -28,14 +28,34 @@ def chosen(features: Any, width: int) -> np.ndarray:
     Raises:
         SchemaError: They are no features, or one stands there twice.
     """
-    numbers = np.arange(width) if features is None else np.asarray(features)
-    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise SchemaError(f"features={features!r}", hint="give the numbers of features")
-    if (outside := numbers[(numbers < 0) | (numbers >= width)]).size:
+    if features is None:
+        return np.arange(width)
+    found = numbers("features=", features, width, "give the numbers of features, such as [17, 3]")
+    known, times = np.unique(found, return_counts=True)
+    if (twice := known[times > 1]).size:
+        raise SchemaError(f"features= names {twice[0]} twice", hint="each is a column")
+    return found
+
+
+def numbers(what: str, given: Any, width: int, hint: str, *, columns: int | None = None) -> np.ndarray:
+    """Numbers of features as int64: a vector, or a matrix of so many columns.
+
+    Raises:
+        SchemaError: They are no integers, of another shape, or none of `width` features.
+    """
+    try:
+        found = np.asarray(given.cpu() if is_tensor(given) else given)
+    except ValueError:
+        raise SchemaError(f"{what} is ragged", hint=hint) from None
+    shape = () if columns is None else (columns,)
+    if found.ndim and not found.size:
+        return np.empty((0, *shape), np.int64)
+    if not found.ndim or found.shape[1:] != shape or found.dtype.kind not in "iu":
+        kind = f"a {type(given).__name__} of shape {list(found.shape)}, {found.dtype}"
+        raise SchemaError(f"{what} is {kind}", hint=hint)
+    if (outside := found[(found < 0) | (found >= width)]).size:
         raise SchemaError(f"feature {outside[0]} of codes {width} wide", hint=f"they are 0 to {width - 1}")
-    if np.unique(numbers).size < numbers.size:
-        raise SchemaError("features occur twice", hint="each is a column")
-    return numbers.astype(np.int64)
+    return found.astype(np.int64)
 
 
 class StoredCodes(StoredRows):
