@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lamina
 from tests.store import small
 
 ASKED = """
-import json, pathlib, sys, numpy as np, lamina
+import json, pathlib, sys, warnings, numpy as np, polars as pl, lamina
 from lamina import interchange
 from lamina.report import report
 from tests.store import small
@@ -23,6 +24,10 @@ found = small.examine(path)
 print(json.dumps([len(found.answers), sorted(map(str, found.errors.values())), len(found.problems)]))
 run = lamina.open(path, strict=True)
 print(json.dumps([run.refresh().verify(progress=False).ok, run.copy(free / "copy", progress=False).steps()]))
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    found = lamina.open(path.with_name("codes")).features("sae").filter(pl.col("feature") == 0).collect()
+print(json.dumps([found["value"].to_list(), [str(warning.message) for warning in told]]))
 WRITING = {
     "create": lambda: lamina.Run.create(path.with_name("other")),
     "copy": lambda: run.copy(path.with_name("other"), progress=False),
@@ -49,6 +54,18 @@ for name, write in WRITING.items():
 """
 
 
+def damaged(path: Path) -> None:
+    """Sparse codes whose index is damaged."""
+    run = lamina.Run.create(path)
+    with run.writer() as writer:
+        writer.features("sae", np.eye(40, dtype=np.float32), threshold=0, step=0)
+    run.refresh().index(progress=False)
+    (file,) = (path / "index").iterdir()
+    data = bytearray(file.read_bytes())
+    data[10] ^= 0x10
+    file.write_bytes(data)
+
+
 def mounted(path: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Runs a command in a namespace of its own, where `path` is mounted read-only."""
     mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
@@ -60,13 +77,17 @@ def mounted(path: Path, *command: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare(1) for a mount of its own")
 def test_a_run_on_a_read_only_file_system_answers_and_refuses_to_be_written(tmp_path: Path) -> None:
     small.make(tmp_path / "mount" / "run")
+    damaged(tmp_path / "mount" / "codes")
     if mounted(tmp_path / "mount", "true").returncode:
         pytest.skip("this machine lets nobody mount")
     free = tmp_path / "free"
     free.mkdir()
     done = mounted(tmp_path / "mount", sys.executable, "-c", ASKED, str(tmp_path / "mount" / "run"), str(free))
-    answers, others, *refused = done.stdout.splitlines()
+    answers, others, codes, *refused = done.stdout.splitlines()
     assert json.loads(answers) == [len(small.QUESTIONS), [], 0], done.stderr
     assert json.loads(others) == [True, [0, 1, 2, 3]]
+    values, (told,) = json.loads(codes)
+    assert values == [1.0]
+    assert "it is not used; `lamina index` rebuilds it" in told
     assert [line.split()[-2:] for line in refused] == [["True", "True"]] * 14, (refused, done.stderr)
     assert lamina.open(tmp_path / "mount" / "run", strict=True).steps() == [0, 1, 2, 3]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from lamina import _core
+from lamina.errors import LaminaError
 from lamina.progress import track
 from lamina.runs.threads import available_threads
 from lamina.text import size
@@ -23,6 +28,13 @@ UNASKED = 1 << 22
 """Units from which on a segment is indexed unasked: to scan fewer takes some hundredths of a second."""
 _BYTES = 1 << 30
 """Bytes of codes after which a segment is taken to be full."""
+
+_UNITS = 1 << 22
+"""Units of indexes that are read together: some 170 MB."""
+_WIDEST = 1 << 20
+"""Beyond so many features indexes are not read through: what they say of each would not be small."""
+_BEGUN: set[tuple[Path, str, str]] = set()
+"""Damaged indexes that this process has had built anew: run, site, segment."""
 
 _SCHEMA = {"site": pl.String, "file": pl.String, "rows": pl.Int64, "units": pl.Int64, "state": pl.String}
 
@@ -61,11 +73,34 @@ def states(snapshot: Snapshot, sites: Sequence[str]) -> pl.DataFrame:
 def index(snapshot: Snapshot, sites: Sequence[str], *, progress: bool = True) -> Indexing:
     """Builds the indexes of sites that are not ready, one after the other; see `Run.index`."""
     found = states(snapshot, sites)
+    built = _build(snapshot, found, progress)
+    for site in found.filter(state="ready")["site"].unique(maintain_order=True):
+        _read_through(snapshot, site)
+    now = states(snapshot, sites)["state"]
+    found = found.with_columns(state=pl.when(now == "damaged").then(pl.lit("damaged")).otherwise("state"))
+    built += _build(snapshot, found.with_columns(state=now), progress)
+    return Indexing(found.with_columns(bytes=built))
+
+
+def _build(snapshot: Snapshot, found: pl.DataFrame, progress: bool) -> pl.Series:
+    """Builds the indexes that are not ready; their bytes, 0 for the others."""
     wanted = found.with_row_index("at").filter(~pl.col("state").is_in(["ready", "open"]))
     built = [0] * found.height
     for at, site, file in track(wanted.select("at", "site", "file").rows(), "indexing", wanted.height, progress):
         built[at] = _core.build_feature_index(snapshot, site, file, available_threads())
-    return Indexing(found.with_columns(bytes=pl.Series(built, dtype=pl.Int64)))
+    return pl.Series(built, dtype=pl.Int64)
+
+
+def _read_through(snapshot: Snapshot, site: str) -> None:
+    """Reads what the indexes of a site say, for damage within them shows only where it is read."""
+    width = next(shape[0] for name, _, shape, *_ in snapshot.sites() if name == site)
+    if width > _WIDEST:
+        return
+    threads = available_threads()
+    counts = pl.DataFrame(_core.feature_stats(snapshot, site, threads))["count"].to_numpy()
+    batch = (counts.cumsum() - counts) // _UNITS
+    for features in np.split(np.arange(width), np.flatnonzero(np.diff(batch)) + 1):
+        _core.indexed_units(snapshot, site, features.view(np.uint8), threads)
 
 
 class Background:
@@ -92,41 +127,66 @@ class Background:
         if self._units < UNASKED:
             return
         self._units, self._bytes = 0, 0
-        _leave(self._path, self._ordinal)
+        _leave(self._path, ordinal=self._ordinal)
 
 
 def behind(path: Path, snapshot: Snapshot, sites: Sequence[str]) -> None:
-    """Has all large segments of a run that want an index indexed in the background."""
+    """Has all segments of a run that want an index indexed in the background."""
     found = (segment for site in sites for segment in _core.feature_indexes(snapshot, site))
     if any(_is_wanted(units, state) for _, _, units, state in found):
         _leave(path)
 
 
-def _leave(path: Path, *ordinal: int) -> None:
-    """Starts a process that does the work of `main`, and leaves it alone."""
-    command = [sys.executable, "-m", "lamina.runs.indexing", str(path.resolve()), *map(str, ordinal)]
+def anew(path: Path, site: str, files: Sequence[str]) -> frozenset[str]:
+    """Has damaged indexes built anew in the background, those of small segments too; returns of which that was begun.
+
+    Each once in a process, so that one which cannot be built is not tried again at every `refresh`; none in a folder
+    that may not be written.
+    """
+    path = path.resolve()
+    asked = [file for file in files if (path, site, file) not in _BEGUN]
+    if not asked or not os.access(path / "index", os.W_OK | os.X_OK) or not _leave(path, site=site, damaged=asked):
+        return frozenset()
+    _BEGUN.update((path, site, file) for file in asked)
+    return frozenset(asked)
+
+
+def _leave(path: Path, **which: Any) -> bool:
+    """Starts a process that does the work of `main`, and leaves it alone; whether it could be started."""
+    # Python warns that the package has imported the module already, which must not be an error
+    command = [sys.executable, "-W", "ignore", "-m", "lamina.runs.indexing", str(path.resolve()), json.dumps(which)]
     # a shell leaves it behind: no child of this program that somebody would have to wait for
     left = ["sh", "-c", 'exec nice -n 10 "$@" &', "sh", *command]
     nothing = subprocess.DEVNULL
     try:
         subprocess.run(left, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, check=False)
     except OSError:
-        pass  # `lamina index` builds them
+        return False  # `lamina index` builds them
+    return True
 
 
 def _is_wanted(units: int, state: str) -> bool:
-    return units >= UNASKED and state not in ("ready", "open", "newer")
+    return state == "damaged" or (units >= UNASKED and state in ("missing", "stale"))
 
 
-def main(path: str, ordinal: int | None = None) -> None:
-    """Index the large segments of one writer, or of all, with one thread."""
+def main(path: str, *, ordinal: int | None = None, site: str | None = None, damaged: Sequence[str] = ()) -> None:
+    """Index the segments of one writer, or of all, that want it, with one thread; or those of a site that are named.
+
+    They are named since damage within an index shows only where it is read: from here it looks good.
+    """
     snapshot = _core.Snapshot(path)
-    for site in [name for name, *_, sparse in snapshot.sites() if sparse]:
-        for file, _, units, state in _core.feature_indexes(snapshot, site):
-            is_meant = ordinal is None or Path(file).name.startswith(f"{ordinal:06d}-")
-            if is_meant and _is_wanted(units, state):
-                _core.build_feature_index(snapshot, site, file, 1)
+    for name in [name for name, *_, sparse in snapshot.sites() if sparse]:
+        for file, _, units, state in _core.feature_indexes(snapshot, name):
+            if damaged:
+                is_meant = name == site and file in damaged and state not in ("open", "newer")
+            else:
+                is_of_writer = ordinal is None or Path(file).name.startswith(f"{ordinal:06d}-")
+                is_meant = is_of_writer and _is_wanted(units, state)
+            if is_meant:
+                # damaged codes of one segment do not keep the others from theirs
+                with suppress(LaminaError):
+                    _core.build_feature_index(snapshot, name, file, 1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1], **json.loads(sys.argv[2]))

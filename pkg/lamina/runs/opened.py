@@ -48,7 +48,7 @@ class Opened:
 
     def _load(self) -> None:
         self._snapshot = _core.Snapshot(str(self.path), **self._options)
-        self._wide = Wide(self._snapshot)
+        self._wide = Wide(self._snapshot, self.path)
         self._saved = Saved(self._snapshot)
         self._table: pl.DataFrame | None = None
         for problem in self.problems:

@@ -17,6 +17,8 @@ from lamina.runs.scan import COLUMN_TYPES, Cells, Features, Group, Scan, site_ty
 from lamina.runs.steps import Steps, check_steps, plain_steps, step_condition
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lamina._core import Snapshot
 
 
@@ -27,8 +29,8 @@ _FRAMES = 16
 class Wide:
     """The rows of one snapshot, with what was read of their metadata."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, snapshot: Snapshot, path: Path) -> None:
+        self._snapshot, self._path = snapshot, path
         self._cells = Cells(snapshot)
         self._frames: dict[tuple[str | None, bool], pl.LazyFrame] = {}
         self._features: dict[str, Features] = {}
@@ -98,7 +100,7 @@ class Wide:
     def _made(self, site: str) -> Features:
         dtype, (width,) = next((dtype, shape) for name, dtype, shape, *_ in self._snapshot.sites() if name == site)
         scan = Scan(self._cells, self.types([site]), self.columns, self._all)
-        return Features(self._snapshot, scan, site, site_type(dtype, ()), width, self.columns)
+        return Features(self._snapshot, self._path, scan, site, site_type(dtype, ()), width, self.columns)
 
     def scan(
         self, sites: Iterable[str], step: Steps, source: str | Sequence[str] | None, *, bits: bool = False

@@ -22,6 +22,7 @@ from polars.io.plugins import register_io_source
 
 from lamina import _core
 from lamina.errors import LaminaWarning
+from lamina.runs import indexing
 from lamina.runs.scan.cells import as_frame, rows_of, taken, together
 from lamina.runs.scan.hits import Hits
 from lamina.runs.scan.indexed import Indexed
@@ -29,6 +30,8 @@ from lamina.runs.scan.predicates import Memory, all_of, names_in, passing, split
 from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lamina._core import Snapshot
     from lamina.runs.scan.groups import Group
     from lamina.runs.scan.scan import Scan
@@ -82,6 +85,7 @@ class Features:
 
     Args:
         snapshot: Where the codes lie.
+        path: The run's folder.
         scan: The rows that have codes.
         site: The site.
         value: The type of a value.
@@ -92,6 +96,7 @@ class Features:
     def __init__(
         self,
         snapshot: Snapshot,
+        path: Path,
         scan: Scan,
         site: str,
         value: pl.DataType,
@@ -99,6 +104,7 @@ class Features:
         columns: Mapping[str, pl.DataType],
     ) -> None:
         self.snapshot, self.site, self.scan, self.width = snapshot, site, scan, width
+        self._path = path
         self._columns = {"row": pl.Int64(), **columns}
         self._units = {"feature": pl.Int64(), "value": value}
         self._plans = Memory[Plan](_PLANS)
@@ -176,15 +182,22 @@ class Features:
         return any(self.scan.cells.hidden(group.number, self.site) is not None for group in self.scan.holding)
 
     def tell_of_indexes(self, found: Indexed | None = None) -> None:
-        """Warns, once of each, of indexes that cannot be used, unless these answered for all groups."""
+        """Warns, once of each, of indexes that cannot be used, unless these answered for all groups.
+
+        Those that are damaged are built anew in the background.
+        """
         if found is not None and found.answers(self._numbers).all():
             return
-        for file, _, _, state in _core.feature_indexes(self.snapshot, self.site):
-            if state in ("damaged", "newer") and file not in self._told:
-                self._told.add(file)
-                why = "is damaged" if state == "damaged" else "was written by a newer Lamina"
-                text = f"the index of {self.site!r} in {file} {why}: it is not used; `lamina index` rebuilds it"
-                warnings.warn(text, LaminaWarning, stacklevel=2)
+        states = {file: state for file, _, _, state in _core.feature_indexes(self.snapshot, self.site)}
+        unusable = [file for file, state in states.items() if state in ("damaged", "newer") and file not in self._told]
+        self._told.update(unusable)
+        begun = indexing.anew(self._path, self.site, [file for file in unusable if states[file] == "damaged"])
+        for file in unusable:
+            why = "is damaged" if states[file] == "damaged" else "was written by a newer Lamina"
+            what = "it is not used; `lamina index` rebuilds it"
+            if file in begun:
+                what = "it is not used, and built anew in the background; `run.refresh()` finds it then"
+            warnings.warn(f"the index of {self.site!r} in {file} {why}: {what}", LaminaWarning, stacklevel=2)
 
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
