@@ -201,7 +201,7 @@ def test_codes_that_are_damaged_too_do_not_keep_others_from_their_index(indexed:
     found = {problem["file"].partition("/")[0] for problem in indexed.verify(progress=False).problems.to_dicts()}
     assert found == {"index", "segments"}
     units = np.array([0]).view(np.uint8)
-    answered, _ = _core.indexed_units(_core.Snapshot(str(indexed.path)), SITE, units, 1)
+    answered, *_ = _core.indexed_units(_core.Snapshot(str(indexed.path)), SITE, units, 1)
     assert answered == [1]
 
 
