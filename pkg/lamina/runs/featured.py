@@ -30,7 +30,7 @@ class Featured(Opened):
         Columns are `row`, the metadata columns, `feature` and `value`. A row without an active unit does not show. A
         filter over `feature` alone, or over metadata alone, is evaluated before codes are read: only what both leave
         becomes rows of the frame. Units of few features come from the indexes, as far as they are built
-        (`Run.index`), with memory for what is found: 350 MB at most, since what is more is scanned for.
+        (`Run.index`), with memory for what is found: 250 MB at most, since what is more is scanned for.
 
         Args:
             site: The site's name.
