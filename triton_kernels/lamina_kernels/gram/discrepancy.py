@@ -93,6 +93,8 @@ def mmd(
     columns = torch.cat([members, torch.ones_like(members[:, :1])], 1)
     p = build("mmd", rows, None, kernel, ids, precision)
     form = choose("mmd", p, impl)
+    # Members are 0 or 1: exact in any dtype, and no kernel multiplies float64.
+    columns = columns.to(p.dtype)
     sums = (reference.sums(p, columns) if form == "reference" else op.sums(p, columns, form)).double()
     within, every = sums[:, :-1], sums[:, -1:]
     values = _discrepancies(members, within, every, ids)
