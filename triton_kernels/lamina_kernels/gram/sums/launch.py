@@ -13,6 +13,7 @@ from lamina_kernels.gram.operands import Operands, is_bounded, prepare, products
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums.forward import sums_kernel
 from lamina_kernels.gram.sums.softmax import softmax_kernel
+from lamina_kernels.gram.terms import Leaf
 from lamina_kernels.gram.tiling import Tiling
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rounding import round_to_tf32
@@ -68,7 +69,9 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Te
 
 def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
     """Choose tiles and grid of sums for a target, and allocate what they write."""
-    slim = v.shape[1] <= 16 and operands.bases[0].width > 128
+    # Of other functions so wide a tile spills registers.
+    plain = isinstance(p.tree, Leaf) and p.tree.function in ("exp", "identity")
+    slim = plain and v.shape[1] <= 16 and operands.bases[0].width > 128
     tiles = tiling.sums(target, operands.products, [kind for kind, _ in operands.kinds], slim=slim)
     arguments = shared(p, operands, tiles) | _values(p, v, operands.products, None if terms is None else target)
     blocks, splits, parts = grid(p, tiles, ceil_div(v.shape[1], max(arguments["VALUES"], 1)))
