@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from lamina_kernels import dispatch
@@ -13,6 +14,11 @@ from lamina_kernels.refusals import refuse
 
 FORMS = ("reference", "blocked", "triton")
 Impl = Literal["reference", "blocked", "triton"]
+SPLIT: Mapping[str, int] = {}
+"""By op, the width of rows from which a GPU takes "blocked": a product that is written, and a reduction that reads it.
+
+The last note of `python -m bench.gram_sums` is this line. It is empty because no GPU has measured one.
+"""
 
 
 def choose(op: str, p: Pairs, impl: str | None, *, triton: bool = True) -> str:
@@ -23,10 +29,12 @@ def choose(op: str, p: Pairs, impl: str | None, *, triton: bool = True) -> str:
     Args:
         op: The op's public name.
         p: The pairs.
-        impl: What was asked for; None for "triton" on a GPU that it can run on, and else "blocked".
+        impl: What was asked for; None for "triton" on a GPU that it can run on, below the width of `SPLIT`, and else
+            "blocked".
         triton: Whether "triton" is what runs on a GPU: "blocked" may have a shortcut that no kernel beats.
     """
     default = triton and is_written(p) and p.x.is_cuda and dispatch.triton_obstacle(p.x) is None
+    default = default and (op not in SPLIT or p.x.shape[1] < SPLIT[op])
     form = dispatch.choose(op, FORMS, impl, default="triton" if default else "blocked")
     if form == "triton":
         dispatch.demand_triton(op, p.x)

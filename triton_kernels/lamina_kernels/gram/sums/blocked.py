@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram import blocked_scores
-from lamina_kernels.gram.blocked_scores import ScoreGradients, Scores
+from lamina_kernels.gram.blocked_scores import ScoreGradients, Scores, block_of
 from lamina_kernels.gram.functions import LOG2E, exp
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.tiles.rows import tiles
@@ -44,11 +43,12 @@ def sums(p: Pairs, v: Tensor) -> Tensor:
 
     Of a symmetric matrix, a tile above the diagonal serves as its mirror image too.
     """
-    scores, v = Scores(p, blocked_scores.BLOCK), v.to(p.dtype)
+    block = block_of(p)
+    scores, v = Scores(p, block), v.to(p.dtype)
     total, symmetric = v.new_zeros(p.n, v.shape[1], dtype=torch.float64), p.symmetric
-    for rows in tiles(p.n, blocked_scores.BLOCK):
+    for rows in tiles(p.n, block):
         scores.turn_to(rows)
-        for columns in tiles(p.m, blocked_scores.BLOCK):
+        for columns in tiles(p.m, block):
             if symmetric and columns.start < rows.start:
                 continue
             tile = scores.tile(columns)
@@ -63,16 +63,17 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Te
 
     Sums are relative to the largest value so far, and shrink when it rises. A row that has no pair is 0, its log -inf.
     """
-    scores, v = Scores(p, blocked_scores.BLOCK), v.to(p.dtype)
+    block = block_of(p)
+    scores, v = Scores(p, block), v.to(p.dtype)
     out, lse = v.new_empty(p.n, v.shape[1]), v.new_empty(p.n)
     terms = None if log_weights is None else log_weights.to(p.dtype)
-    for rows in tiles(p.n, blocked_scores.BLOCK):
+    for rows in tiles(p.n, block):
         scores.turn_to(rows)
         count = rows.stop - rows.start
         top = v.new_full((count,), -torch.inf)
         mass = v.new_zeros(count, dtype=torch.float64)
         total = v.new_zeros(count, v.shape[1], dtype=torch.float64)
-        for columns in tiles(p.m, blocked_scores.BLOCK):
+        for columns in tiles(p.m, block):
             k = scores.tile(columns, -torch.inf)
             if terms is not None:
                 k += terms[columns]
@@ -98,14 +99,15 @@ def gradients(p: Pairs, v: Tensor, weighing: Weights, g: Tensor) -> Found:
         weighing: What w_ij are.
         g: [n, width].
     """
-    scores, found = Scores(p, blocked_scores.BLOCK), ScoreGradients(p)
+    block = block_of(p)
+    scores, found = Scores(p, block), ScoreGradients(p)
     rows_of_v, g = v.to(p.dtype), g.to(p.dtype)
     of_v = torch.zeros_like(rows_of_v, memory_format=torch.contiguous_format)
     terms = None if weighing.log_weights is None else weighing.log_weights.to(p.dtype)
     of_terms = None if terms is None else torch.zeros_like(terms)
-    for rows in tiles(p.n, blocked_scores.BLOCK):
+    for rows in tiles(p.n, block):
         scores.turn_to(rows)
-        for columns in tiles(p.m, blocked_scores.BLOCK):
+        for columns in tiles(p.m, block):
             down = g[rows] @ rows_of_v[columns].T
             if weighing.lse is None:
                 of_v[columns].addmm_(scores.kept(columns).T, g[rows])
