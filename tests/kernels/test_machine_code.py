@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-from tests.kernels.aot.loops import Instruction, loops
+import pytest
+
+from tests.kernels.aot.loops import Instruction, Nest, loops
 from tests.kernels.aot.machine_code import count
 
 
@@ -82,3 +84,60 @@ def test_spills_count_where_the_matrix_loop_is():
 def test_code_without_matrix_instructions_says_so():
     figures = count(code(NESTED.replace("HMMA", "FFMA")), 200, 1024)
     assert (figures.matrix, figures.instructions, figures.spills_in_loop) == ("none", 0, 0)
+
+
+# A tile, in which kernels are made one after the other, each in chunks of rows, and are multiplied.
+LAYERS = """
+    START
+    tile: A
+    kernel: B
+    chunk: HGMMA
+    B2
+    B3
+    B4
+    B5
+    B6
+    B7
+    B8
+    ?BRA chunk
+    C
+    ?BRA kernel
+    D
+    product: HMMA
+    E2
+    E3
+    E4
+    E5
+    E6
+    E7
+    E8
+    ?BRA product
+    ?BRA tile
+    !EXIT
+"""
+
+
+def test_loops_count_as_often_as_their_nest_says():
+    # A, D, and the last jump; 3 kernels of B, C, a jump, and 2 chunks of 9; 5 turns of 9.
+    nest = Nest(1, (Nest(3, (Nest(2),)), Nest(5)))
+    assert count(code(LAYERS), 200, 1024, turns=nest).instructions == 3 + 3 * (3 + 2 * 9) + 5 * 9
+    # Once each is what a loop counts where nothing is said.
+    once = Nest(1, (Nest(1, (Nest(1),)), Nest(1)))
+    assert count(code(LAYERS), 200, 1024, turns=once).instructions == count(code(LAYERS), 200, 1024).instructions
+
+
+def test_loops_that_lie_elsewhere_in_the_code_are_told_apart_by_what_is_inside():
+    nest = Nest(1, (Nest(5), Nest(3, (Nest(2),))))
+    assert count(code(LAYERS), 200, 1024, turns=nest).instructions == 3 + 3 * (3 + 2 * 9) + 5 * 9
+
+
+def test_another_nest_than_the_source_has_is_refused():
+    for nest in (Nest(1), Nest(1, (Nest(3), Nest(5))), Nest(1, (Nest(3, (Nest(2),)), Nest(5), Nest(5)))):
+        with pytest.raises(ValueError, match="the loops of 24 instructions are not"):
+            count(code(LAYERS), 200, 1024, turns=nest)
+
+
+def test_a_loop_that_only_waits_belongs_to_the_loop_around_it():
+    waiting = LAYERS.replace("D\n", "spin: TEST\n    ?BRA spin\n", 1)
+    nest = Nest(1, (Nest(3, (Nest(2),)), Nest(5)))
+    assert count(code(waiting), 200, 1024, turns=nest).instructions == 4 + 3 * (3 + 2 * 9) + 5 * 9

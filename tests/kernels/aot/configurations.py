@@ -30,9 +30,11 @@ from tests.kernels.aot import (
     attention_divergence,
     gram_sums,
     layers,
+    losses,
     sparse_decode,
     sparse_encode,
 )
+from tests.kernels.aot.loops import Nest
 from tests.kernels.aot.machine_code import ADDS, LOADS, MATRIX
 
 LINEAR, GAUSSIAN = Linear(), RBF(1.0)
@@ -60,17 +62,17 @@ class Configuration(NamedTuple):
         scores: The names of the arguments whose product is the number of scores of a tile.
         matrix: Whether it must run on matrix units; NVIDIA's do not multiply float32 without rounding.
         work: The instructions whose loop matters.
-        turns: How often its innermost loops turn, by the arguments of the launch.
+        turns: How often its innermost loops turn, or what nest they are, by the arguments of the launch.
     """
 
     name: str
     kernel: JITFunction[Any]
     plan: Callable[[str], Any]
     main: bool
-    scores: tuple[str, str]
+    scores: tuple[str, ...]
     matrix: bool
     work: re.Pattern[str] = MATRIX
-    turns: Callable[[Mapping[str, Any]], int] = once
+    turns: Callable[[Mapping[str, Any]], int | Nest] = once
 
 
 def hsic_launch(
@@ -138,6 +140,7 @@ def _nearest() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     yield "bf16 d64 k16 groups", False, partial(nearest_launch, dtype=half, width=64, k=16, groups=True)
     yield "bf16 d128 k48", False, partial(nearest_launch, dtype=half, width=128, k=48)
     yield "fp32 d64 k16", True, partial(nearest_launch, dtype=single, width=64, k=16)
+    yield "fp32 d128 k16", False, partial(nearest_launch, dtype=single, width=128, k=16)
     yield "fp32 d768 k1", False, partial(nearest_launch, dtype=single, width=768, k=1)
     yield "fp32 d64 k16 tf32", False, partial(nearest_launch, dtype=single, width=64, k=16, precision="tf32")
 
@@ -166,12 +169,26 @@ FAMILIES = {
         for name, main, kernel, plan in sparse_decode.launches()
     },
     "layers": {
-        name: Configuration(name, layers_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=name not in layers.OTHERWISE)
+        name: Configuration(
+            name,
+            layers_kernel,
+            plan,
+            main,
+            ("ROWS", "COLUMNS", "layers"),
+            matrix=name not in layers.OTHERWISE,
+            turns=layers.of_sums,
+        )
         for name, main, plan in layers.launches()
     },
     "layers_gradients": {
         name: Configuration(
-            name, layers_gradients_kernel, plan, main, ("ROWS", "COLUMNS"), matrix=name not in layers.OTHERWISE
+            name,
+            layers_gradients_kernel,
+            plan,
+            main,
+            ("ROWS", "COLUMNS", "layers", "SPAN"),
+            matrix=name not in layers.OTHERWISE,
+            turns=layers.of_gradients,
         )
         for name, main, plan in layers.gradients()
     },
@@ -207,6 +224,18 @@ FAMILIES = {
             turns=gram_sums.turns,
         )
         for name, main, kernel, plan in gram_sums.launches()
+    },
+    "losses": {
+        name: Configuration(
+            name,
+            kernel,
+            plan,
+            main,
+            ("ROWS", "COLUMNS"),
+            matrix=name not in losses.OTHERWISE,
+            turns=gram_sums.turns,
+        )
+        for name, main, kernel, plan in losses.launches()
     },
     "gram_gradients": {
         name: Configuration(

@@ -90,6 +90,7 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
     yield "bf16 d64 sum of products", False, sums_kernel, partial(sums, width=64, kernel=tree)
     yield "fp32 d64 rbf", False, sums_kernel, partial(sums, width=64, dtype=single)
     yield "fp32 d64 rbf bf16x3", False, sums_kernel, partial(sums, width=64, dtype=single, precision="bf16x3")
+    yield "fp32 d256 rbf bf16x3", False, sums_kernel, partial(sums, width=256, dtype=single, precision="bf16x3")
     distance = SquaredDistance(1.0)
     softmax = partial(sums, width=64, kernel=distance, values=64, which="softmax")
     yield "bf16 d64 softmax v64", False, softmax_kernel, softmax

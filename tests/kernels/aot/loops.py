@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import permutations
 from typing import NamedTuple
 
 
@@ -20,6 +21,48 @@ class Instruction(NamedTuple):
     labels: tuple[str, ...]
     jumps: tuple[str, ...]
     ends: bool
+
+
+class Nest(NamedTuple):
+    """A loop as the source has it.
+
+    Attributes:
+        turns: How often it turns, whenever it is come to.
+        inside: The loops in it, in the order of the source.
+    """
+
+    turns: float
+    inside: tuple[Nest, ...] = ()
+
+
+WAITS = 8
+"""Instructions of the longest loop that only waits: no source has it."""
+
+
+def executed(found: Collection[frozenset[int]], loop: frozenset[int], nest: Nest) -> float | None:
+    """Return how many instructions run in a loop, whenever it is come to.
+
+    Loops that lie elsewhere in the code than in the source are told apart by what is inside them.
+
+    Args:
+        found: All loops of the code.
+        loop: One of them.
+        nest: What it is in the source.
+
+    Returns:
+        The number; None where the compiler left another nest, as it unrolled a loop or made two of one.
+    """
+    within = [other for other in found if other < loop and len(other) > WAITS]
+    inside = sorted((other for other in within if not any(other < more for more in within)), key=min)
+    if len(inside) != len(nest.inside):
+        return None
+    own = len(loop) - sum(map(len, inside))
+    for order in permutations(inside):
+        parts = [executed(found, other, part) for other, part in zip(order, nest.inside, strict=True)]
+        counted = [part for part in parts if part is not None]
+        if len(counted) == len(parts):
+            return nest.turns * (own + sum(counted))
+    return None
 
 
 def loops(code: Sequence[Instruction]) -> list[frozenset[int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import triton
 from triton.compiler import CompiledKernel
 
-from tests.kernels.aot.loops import Instruction, loops
+from tests.kernels.aot.loops import Instruction, Nest, executed, loops
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -44,7 +44,8 @@ class MachineCode:
         spills_in_loop: Those of them in an innermost loop with matrix instructions.
         matrix: The name of the matrix instructions, or "none".
         instructions: Instructions of the outermost loop with the most matrix instructions, of several the shortest (of
-            tiles that are not masked); each loop inside counts once, the innermost matrix loops as often as they turn.
+            tiles that are not masked); each loop inside counts once, the innermost matrix loops as often as they turn;
+            or all of them as often as a nest says.
     """
 
     registers: int
@@ -52,11 +53,11 @@ class MachineCode:
     spills: int
     spills_in_loop: int
     matrix: str
-    instructions: int
+    instructions: float
 
 
-def read(kernel: CompiledKernel, work: re.Pattern[str] = MATRIX, turns: int = 1) -> MachineCode:
-    """Disassemble a kernel and count; `work` are instructions whose loops matter, the innermost of `turns` turns."""
+def read(kernel: CompiledKernel, work: re.Pattern[str] = MATRIX, turns: int | Nest = 1) -> MachineCode:
+    """Disassemble a kernel and count; see `count`."""
     if "cubin" in kernel.asm:
         registers, text = _nvidia(kernel.asm["cubin"])
         code = _instructions(text.splitlines(), _NVIDIA)
@@ -101,23 +102,40 @@ def _instructions(lines: Iterable[str], syntax: re.Pattern[str]) -> list[Instruc
 
 
 def count(
-    code: list[Instruction], registers: int, shared: int, work: re.Pattern[str] = MATRIX, turns: int = 1
+    code: list[Instruction], registers: int, shared: int, work: re.Pattern[str] = MATRIX, turns: int | Nest = 1
 ) -> MachineCode:
-    """Count what matters in the code of one kernel: in loops with matrix instructions, or with others, named `work`."""
+    """Count what matters in the code of one kernel.
+
+    Args:
+        code: The code.
+        registers: Of a thread.
+        shared: Of a program.
+        work: The instructions whose loops matter.
+        turns: How often the innermost of these turn, or the nest that the outermost is in the source.
+
+    Raises:
+        ValueError: The compiler left another nest.
+    """
     matrix = {found[0] for i in code if (found := MATRIX.match(i.name))}
     marked = {place for place, i in enumerate(code) if work.match(i.name)}
     spills = {place for place, i in enumerate(code) if _SPILL.match(i.name)}
-    with_work = [loop for loop in loops(code) if not loop.isdisjoint(marked)]
+    every = loops(code)
+    with_work = [loop for loop in every if not loop.isdisjoint(marked)]
     innermost = [loop for loop in with_work if not any(other < loop for other in with_work)]
     outermost = [loop for loop in with_work if not any(loop < other for other in with_work)]
     # Of several, an empty one of none.
     longest = min(outermost, key=lambda loop: (-len(loop & marked), len(loop)), default=frozenset[int]())
-    again = sum(len(loop) for loop in innermost if loop < longest)
+    if isinstance(turns, Nest):
+        instructions = executed(every, longest, turns)
+        if instructions is None:
+            raise ValueError(f"the loops of {len(longest)} instructions are not {turns}")
+    else:
+        instructions = len(longest) + (turns - 1) * sum(len(loop) for loop in innermost if loop < longest)
     return MachineCode(
         registers=registers,
         shared=shared,
         spills=len(spills),
         spills_in_loop=len(spills.intersection(*[frozenset().union(*innermost)])),
         matrix="+".join(sorted(matrix)) or "none",
-        instructions=len(longest) + (turns - 1) * again,
+        instructions=instructions,
     )

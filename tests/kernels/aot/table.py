@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import sys
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +41,10 @@ class Row(NamedTuple):
         matrix: The matrix instructions.
         instructions: Instructions a score: of the outermost loop with the most matrix instructions, by all threads,
             over the scores of a tile. Inner loops over the width of the rows count as often as they turn in sums and
-            selections of one kernel and in encoders, in others once. Of kernels that gather rows: of the loop with the
-            most loads, over the numbers that it loads; of sums of differences: of that with the most additions.
+            selections of one kernel and in encoders, and so do all loops of sums of many kernels and of their
+            gradients, whose scores are those of each kernel; in others once. Of kernels that gather rows: of the loop
+            with the most loads, over the numbers that it loads; of sums of differences: of that with the most
+            additions.
     """
 
     triton: str
@@ -77,7 +80,7 @@ def compiled(family: str, name: str, target: str) -> tuple[CompiledKernel, Row]:
     kernel = compile_for(target, configuration.kernel, launch.arguments, launch.options)
     code = read(kernel, configuration.work, configuration.turns(launch.arguments))
     threads = launch.options["num_warps"] * TARGETS[target].warp_size
-    rows, columns = (launch.arguments[name] for name in configuration.scores)
+    scores = prod(launch.arguments[name] for name in configuration.scores)
     return kernel, Row(
         triton=triton.__version__,
         target=target,
@@ -90,7 +93,7 @@ def compiled(family: str, name: str, target: str) -> tuple[CompiledKernel, Row]:
         spills=str(code.spills),
         spills_in_loop=str(code.spills_in_loop),
         matrix=code.matrix,
-        instructions=f"{code.instructions * threads / (rows * columns):.1f}",
+        instructions=f"{code.instructions * threads / scores:.1f}",
     )
 
 
