@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
 
-from bench import limits
+from bench import hsic_gradients, limits
 from bench.agreement import Within
 from bench.command import best_device, is_quick
 from bench.harness import TIMES, Contender, Question, answers, speeds
@@ -23,13 +22,14 @@ SHAPES = {
     "cuda": [(16384, 64), (16384, 768), (65536, 64), (65536, 768)],
 }
 KERNELS = ("linear", "rbf")
-RULE = Within(1e-5)
+RULE, GRADIENTS = Within(1e-5), Within(1e-4)
 SUMS = ("product", "sums_x", "sums_y", "square_x", "square_y")
 MOST_DOUBLE = 4096
 """The form `reference` holds a dozen matrices in float64: it takes part up to here."""
+MOST_RECORDED = 8192
+"""Torch keeps ten matrices for gradients: they are asked for up to here."""
 
 Sums = Mapping[str, torch.Tensor]
-Form = Literal["reference", "blocked", "triton"]
 
 # What the roofline says, written before the first full run, when the op gave product and sums without the squares; for
 # a machine with twice as many operations a second in float32 as in float64 and an exponential for 60 of them.
@@ -49,12 +49,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     machine = machine_limits(device, quick)
     asked = questions(device, quick=quick)
     rows, samples = answers(asked, rule=RULE, limits=machine, device=device, peers=None, quick=quick)
+    asked = gradient_questions(device, quick=quick)
+    found, seconds = answers(asked, rule=GRADIENTS, limits=machine, device=device, peers=None, quick=quick)
+    rows, samples = rows + found, samples | seconds
     Table(
         question="How fast are the sums of HSIC without a matrix of pairs?",
         columns=["kernel", "n", "d", "by", *TIMES, "peak, MiB"],
         rows=rows,
         notes=[
             f"float32; {REPETITIONS} interleaved repetitions after a comparison with the sums in float64: {RULE}",
+            "gradients: HSIC, from these sums, and its gradients by both sets of rows; dense torch: autograd through "
+            f"both matrices; compared with the gradients in float64: {GRADIENTS}; up to n = {MOST_RECORDED} on a CPU. "
+            "Their limit counts three products of each matrix, its own and those with the rows of both sides",
             "the limits count what each form cannot do without: both whole products of dense torch, the half that "
             "symmetry leaves of them or the moments that replace them, and the exponentials; `triton` multiplies "
             "float32 as six products of bfloat16",
@@ -75,6 +81,22 @@ def questions(device: str, *, quick: bool) -> Iterator[Question]:
         expected = truth(arrays["x"], arrays["y"], kernel=kernel, device=device)
         cells = {"kernel": kernel, "n": n, "d": d}
         yield Question(cells, arrays, list(forms(kernel, n, d, device)), expected, 1 if quick else REPETITIONS)
+
+
+def gradient_questions(device: str, *, quick: bool) -> Iterator[Question]:
+    """Yield what is asked of gradients."""
+    shapes = [(200, 8)] if quick else [(n, d) for n, d in SHAPES[device] if device != "cpu" or n <= MOST_RECORDED]
+    for kernel, (n, d) in itertools.product(KERNELS, shapes):
+        arrays = paired(n, d)
+        exps = {"exp fp32": 2.0 * n * n} if kernel == "rbf" and device == "cpu" else {}
+        needs = {"GEMM fp32": 12.0 * n * n * d} | exps
+        ways = [Contender("dense torch", "bench.hsic_gradients:dense", {"kernel": kernel}, needs=needs)]
+        for impl in ("blocked",) if device == "cpu" else ("blocked", "triton"):
+            options = {"kernel": kernel, "impl": impl}
+            ways.append(Contender(impl, "bench.hsic_gradients:op", options, needs=needs))
+        expected = hsic_gradients.truth(arrays["x"], arrays["y"], kernel=kernel, device=device)
+        cells = {"kernel": f"{kernel}, gradients", "n": n, "d": d}
+        yield Question(cells, arrays, ways, expected, 1 if quick else REPETITIONS)
 
 
 def machine_limits(device: str, quick: bool) -> list[limits.Limit]:
@@ -111,9 +133,9 @@ def forms(kernel: str, n: int, d: int, device: str) -> Iterator[Contender]:
         yield replace(here, name="triton", options=options, needs={"GEMM bf16": 6 * flop / 2})
 
 
-def op(x: np.ndarray, y: np.ndarray, *, device: str, kernel: str, impl: Form) -> Callable[[], Sums]:
+def op(x: np.ndarray, y: np.ndarray, *, device: str, kernel: str, impl: hsic_gradients.Form) -> Callable[[], Sums]:
     """`lamina_kernels.gram.hsic_sums` in one of its forms."""
-    k = gram.Linear() if kernel == "linear" else gram.RBF(bandwidth(x.shape[1]))
+    k = hsic_gradients.kernel_of(kernel, x.shape[1])
     a, b = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
     def run() -> Sums:
@@ -158,12 +180,7 @@ def scores(x: torch.Tensor, y: torch.Tensor, kernel: str) -> torch.Tensor:
     """Return k(x_i, y_j) for all pairs."""
     if kernel == "linear":
         return x @ y.T
-    return torch.cdist(x, y).square_().mul_(-0.5 / bandwidth(x.shape[1]) ** 2).exp_()
-
-
-def bandwidth(d: int) -> float:
-    """Return a bandwidth at which the kernel of two independent rows of `paired` is about exp(-1)."""
-    return (2 * d) ** 0.5
+    return torch.cdist(x, y).square_().mul_(-0.5 / hsic_gradients.bandwidth(x.shape[1]) ** 2).exp_()
 
 
 if __name__ == "__main__":
