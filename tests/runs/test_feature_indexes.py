@@ -201,6 +201,43 @@ def test_chosen_features_are_those_of_the_dense_codes(case: tuple[lamina.Run, Tr
         assert frame.select(pl.len()).collect().item() == wanted.height
 
 
+def drawn(draw: np.random.Generator, depth: int = 2) -> pl.Expr:
+    """A condition on features, values and metadata, of up to four terms."""
+    if depth:
+        one, other = drawn(draw, depth - 1), drawn(draw, depth - 1)
+        return [one, one & other, one & other, one | other, ~one & other][draw.integers(5)]
+    feature, value, k = pl.col("feature"), pl.col("value"), int(draw.integers(WIDTH))
+    terms = [
+        feature == k,
+        feature.is_in(draw.integers(-2, WIDTH + 2, 6).tolist()),
+        feature.is_between(k, k + 4),
+        feature % 7 == k % 7,
+        feature > pl.col("example") + k,
+        value > 0.5,
+        value.abs().is_between(0.5, 1),
+        ~value.is_finite(),
+        pl.col("step") >= draw.integers(25),
+        pl.col("position") == k % POSITIONS,
+        pl.col("source") == "probe",
+        pl.col("row") % 3 == 1,
+    ]
+    return terms[draw.integers(len(terms))]
+
+
+def test_any_condition_finds_what_the_dense_codes_satisfy(case: tuple[lamina.Run, Truth]) -> None:
+    run, (shown, dense) = case
+    at, ids = dense.nonzero()
+    long = shown[at].with_columns(feature=pl.Series(ids, dtype=pl.Int64), value=pl.Series(dense[at, ids]))
+    draw, frame = np.random.default_rng(len(long)), run.features(SITE).select(long.columns)
+    found = 0
+    for _ in range(12):
+        condition = drawn(draw)
+        wanted = long.filter(condition)
+        assert frame.filter(condition).collect().equals(wanted), condition
+        found += wanted.height > 0
+    assert found > 4
+
+
 def best_of(values: np.ndarray) -> list[int]:
     missing = np.isnan(values)
     return [at for at in np.lexsort((np.where(missing, 0, -values), missing)).tolist() if values[at] != 0]
@@ -316,6 +353,7 @@ def test_wrong_answers_would_be_noticed(tmp_path: Path, fault: str, twice: bool)
     for check in (
         test_chosen_features_are_those_of_the_dense_codes,
         test_blocks_of_chosen_features_are_those_of_the_dense_codes,
+        test_any_condition_finds_what_the_dense_codes_satisfy,
     ):
         with broken(fault), pytest.raises(AssertionError):
             check(made)
@@ -347,6 +385,17 @@ def test_what_is_indexed_is_not_scanned(run: lamina.Run, monkeypatch: pytest.Mon
         patch.setattr(features, "_MOST_FOUND", 299)
         with pytest.raises(AssertionError, match="scanned"):
             run.features(SITE).filter(pl.col("feature") == 1).collect()
+
+
+def test_what_each_of_very_many_features_has_is_not_counted(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    width = 2**31 - 1
+    with run.writer() as writer:
+        writer.features(SITE, (torch.ones(2, 2), torch.tensor([[0, width - 1], [5, 0]])), width=width, step=0)
+    indexed(run.refresh())
+    monkeypatch.setattr(_core, "feature_stats", None)
+    assert run.coactivations(SITE, [(0, width - 1), (5, 0)]).collect()["count"].to_list() == [1, 1]
+    assert run.features(SITE).filter(pl.col("feature") == 0).collect().height == 2
+    assert run.top_examples(SITE, width - 1, k=3)["value"].to_list() == [1.0]
 
 
 def test_rows_of_a_segment_that_is_open_are_scanned(run: lamina.Run) -> None:

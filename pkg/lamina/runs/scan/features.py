@@ -44,7 +44,7 @@ _UNITS = 1 << 21
 _ROWS = 1 << 18
 """Rows that are looked at together."""
 _MOST_FEATURES = 1 << 24
-"""Beyond this many, terms over `feature` are evaluated on the units."""
+"""Beyond this many, terms over `feature` are evaluated on the units, and what each feature has is not counted."""
 _PLANS = 16
 """How many questions a frame remembers the plans of."""
 _MOST_REMEMBERED = 1 << 20
@@ -162,14 +162,14 @@ class Features:
     def _expected(self, features: np.ndarray) -> Expected:
         """What indexes hold of some features: counted, unless it is few in any case.
 
-        Where an index is missing or a row is hidden counting would be a scan: then what so many features have on
-        average.
+        Where an index is missing or a row is hidden counting would be a scan, and where there are very many features
+        what is counted would be large: then what so many features have on average.
         """
         segments = _core.feature_indexes(self.snapshot, self.site)
         known = [segment for segment in segments if segment[-1] == "ready"]
         rows, units = sum(rows for _, rows, *_ in known), sum(units for _, _, units, _ in known)
         unknown = sum(rows for _, rows, *_ in segments) - rows
-        sure = unknown or Expected(features.size * rows, units, rows, 0).are_few
+        sure = unknown or self.width > _MOST_FEATURES or Expected(features.size * rows, units, rows, 0).are_few
         if self._counts is None and not sure and not self._hides:
             stats = pl.DataFrame(_core.feature_stats(self.snapshot, self.site, available_threads()))
             self._counts = stats["count"].to_numpy()
