@@ -19,7 +19,7 @@ from lamina.demo import features
 from lamina.demo.autoencoder import Autoencoder, learn
 from lamina.errors import LaminaWarning
 from lamina.rows import Rows
-from lamina.sweeps.executors import torch_threads
+from lamina.sweeps.threads import torch_threads
 from tests.faults import broken, fault
 
 DIRECTIONS, WIDTH, ACTIVE = 48, 24, 3

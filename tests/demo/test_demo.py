@@ -208,7 +208,7 @@ def test_ctrl_c_ends_the_command_calmly_and_the_run_opens(tmp_path: Path) -> Non
 def test_torch_has_its_threads_back(finished: Finished) -> None:
     import torch
 
-    from lamina.sweeps.executors import torch_threads
+    from lamina.sweeps.threads import torch_threads
 
     before = torch.get_num_threads()
     with torch_threads(1):

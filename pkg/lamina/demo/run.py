@@ -15,7 +15,7 @@ from lamina.demo.questions import Question, questions
 from lamina.errors import StorageError
 from lamina.extras import need
 from lamina.progress import track
-from lamina.sweeps.executors import torch_threads
+from lamina.sweeps.threads import torch_threads
 
 AUTOENCODERS = 2
 """Seeds of the autoencoder: with two one can ask what they agree about."""

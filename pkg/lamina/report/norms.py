@@ -13,7 +13,7 @@ from lamina.plot.steps import spread_steps
 from lamina.report.choice import is_wide, source_of, vector_sites
 from lamina.report.section import Picture, Section
 from lamina.report.swept import swept
-from lamina.sweeps.executors import torch_threads
+from lamina.sweeps.threads import torch_threads
 
 if TYPE_CHECKING:
     from lamina.measures import Estimate

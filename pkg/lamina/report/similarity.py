@@ -14,7 +14,7 @@ from lamina.plot.steps import spread_steps
 from lamina.report.alike import MEANING, compared, groups_of, layers_of, missing, selection
 from lamina.report.choice import source_of, steps_of, vector_sites
 from lamina.report.section import Picture, Section
-from lamina.sweeps.executors import torch_threads
+from lamina.sweeps.threads import torch_threads
 
 if TYPE_CHECKING:
     from lamina.runs import Run

@@ -11,8 +11,9 @@ from lamina.errors import LaminaError
 from lamina.measures import Estimate
 from lamina.sweeps.cells import Cell
 from lamina.sweeps.division import Piece, divided, together
-from lamina.sweeps.executors import MOST_THREADS, Executor, Task, execute, torch_threads
+from lamina.sweeps.executors import Executor, Task, execute
 from lamina.sweeps.taking import Taken
+from lamina.sweeps.threads import torch_threads, usual_threads
 
 
 def computed(
@@ -35,9 +36,7 @@ def computed(
 
 def _here(pieces: Sequence[Piece]) -> Generator[tuple[int, Estimate | LaminaError], None, None]:
     """Compute in this process: what a piece has found is not lost if it is interrupted."""
-    import torch
-
-    with torch_threads(min(MOST_THREADS, torch.get_num_threads())):
+    with torch_threads(usual_threads()):
         for piece in pieces:
             yield from piece.outcomes()
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cloudpickle
 
 from lamina.errors import LaminaWarning, SchemaError, WorkerError
 from lamina.extras import need
+from lamina.sweeps.crews import Crew, Lost, Outcome
+from lamina.sweeps.threads import torch_threads, usual_threads
 
 Executor: TypeAlias = Literal["processes", "ray"]
-
-MOST_THREADS = 4
-"""Threads that the arithmetic of a task has at most, unless told: more help several tasks at a time more."""
 
 
 @dataclass(frozen=True)
@@ -33,61 +31,6 @@ class Task:
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     name: str = "a task"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task.
-
-    Attributes:
-        value: What the function returned.
-        error: What it raised, or why no worker could compute it; None if it returned.
-        lost: The workers that died while they computed it.
-    """
-
-    value: Any = None
-    error: Exception | None = None
-    lost: tuple[str, ...] = ()
-
-    def get(self) -> Any:
-        """Return the value, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.value
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A worker that died, in words."""
-
-    worker: str
-    cause: str
-
-
-class Crew(Protocol):
-    """Workers, each of which computes one task at a time.
-
-    Attributes:
-        room: How many there are cores for.
-    """
-
-    room: int
-
-    def start(self) -> int:
-        """Start a worker and return its number."""
-        ...
-
-    def send(self, worker: int, payload: bytes) -> None:
-        """Give a worker a pickled task."""
-        ...
-
-    def wait(self) -> list[tuple[int, bytes | Lost]]:
-        """Return what came of tasks that were given: a pickled `Outcome`, or the loss of the worker."""
-        ...
-
-    def close(self) -> None:
-        """End all workers, whatever they do."""
-        ...
 
 
 def execute(
@@ -135,7 +78,7 @@ def execute(
     for name, given, least in (("retries", retries, 0), ("threads", threads, 1), ("workers", workers, 1)):
         if given is not None and given < least:
             raise SchemaError(f"{name}={given}", hint=f"give at least {least}")
-    threads = threads or min(MOST_THREADS, _threads())
+    threads = threads or usual_threads()
     if executor is None:
         return _here(tasks, threads)
     if executor not in ("processes", "ray"):
@@ -143,25 +86,6 @@ def execute(
     if executor == "ray":
         need("ray", extra="ray")
     return _by(executor, tasks, threads, workers, retries)
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads for a while."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _crew(executor: Executor, threads: int) -> Crew:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from lamina.errors import WorkerError
-from lamina.sweeps.executors import Lost
+from lamina.sweeps.crews import Lost
 from lamina.sweeps.working import READY
 
 _BEGIN = """
@@ -36,7 +36,7 @@ class _Process:
 
 
 class Processes:
-    """A crew of processes (`lamina.sweeps.executors.Crew`).
+    """A crew of processes (`lamina.sweeps.crews.Crew`).
 
     Args:
         threads: What the arithmetic of each may use.

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from lamina.extras import need
-from lamina.sweeps.executors import Lost
+from lamina.sweeps.crews import Lost
 from lamina.sweeps.working import answer
 
 
@@ -29,7 +29,7 @@ class _Worker:
 
 
 class Actors:
-    """A crew of actors (`lamina.sweeps.executors.Crew`), on the cluster that there is or else on a local Ray.
+    """A crew of actors (`lamina.sweeps.crews.Crew`), on the cluster that there is or else on a local Ray.
 
     Args:
         threads: What the arithmetic of each may use.

@@ -12,7 +12,8 @@ from queue import SimpleQueue
 import cloudpickle
 
 from lamina.errors import WorkerError
-from lamina.sweeps.executors import Outcome, torch_threads
+from lamina.sweeps.crews import Outcome
+from lamina.sweeps.threads import torch_threads
 
 READY = b"ready"
 
