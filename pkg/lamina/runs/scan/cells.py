@@ -16,7 +16,6 @@ from lamina.runs.scan.predicates import Memory
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
-    from lamina.runs.scan.groups import Span
 
 KEPT_BYTES = 192 << 20
 """Most bytes of decoded metadata that a snapshot keeps for the next question."""
@@ -39,32 +38,17 @@ class Cells:
         self._ascend: dict[int, bool] = {}
         self._ascends: dict[tuple[int, str], bool] = {}
 
-    def frame(self, span: Span, columns: Sequence[str], at: np.ndarray | None) -> pl.DataFrame:
-        """Columns of a span's rows: those at `at`, or all, in order."""
-        found = {name: self._look_up((span.numbers, name)) for name in columns if name != "row"}
+    def columns(self, groups: tuple[int, ...], names: Sequence[str]) -> list[pl.Series]:
+        """Metadata columns of the rows of groups, one group behind the other."""
+        found = {name: self._look_up((groups, name)) for name in names}
         if missing := [name for name, series in found.items() if series is None]:
-            batch = pl.DataFrame(_core.metadata_of(self.snapshot, list(span.numbers), missing))
-            for name in missing:
-                found[name] = self._keep((span.numbers, name), batch[name])
-        order = at if span.order is None else span.order if at is None else span.order[at]
-        result = []
-        for name in columns:
-            series = found.get(name)
-            if series is None:
-                result.append(pl.Series("row", span.names(at)))
-            else:
-                result.append(series if order is None else taken(series, order))
-        return as_frame(result)
+            batch = pl.DataFrame(_core.metadata_of(self.snapshot, list(groups), missing))
+            found |= {name: self._keep((groups, name), batch[name]) for name in missing}
+        return [series for series in found.values() if series is not None]
 
     def column(self, group: int, name: str) -> pl.Series:
         """A metadata column of a group's rows."""
-        key = ((group,), name)
-        kept = self._look_up(key)
-        return (
-            self._keep(key, pl.DataFrame(_core.metadata_of(self.snapshot, [group], [name]))[name])
-            if kept is None
-            else kept
-        )
+        return self.columns((group,), [name])[0]
 
     def ascends(self, group: int, name: str) -> bool:
         """Whether a metadata column of a group has a value for each row, and none of them is below the one before."""

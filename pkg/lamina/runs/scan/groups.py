@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
-if TYPE_CHECKING:
-    from lamina.runs.scan.cells import Cells
+from lamina.runs.scan.cells import Cells, as_frame, taken
 
 
 class Group(NamedTuple):
@@ -77,6 +77,19 @@ class Span:
             return self._names_of(self.groups[0]) if at is None else at + self.first
         which, positions = self.places(at)
         return np.array([group.first for group in self.groups], dtype=np.int64)[which] + positions
+
+    def frame(self, columns: Sequence[str], at: np.ndarray | None) -> pl.DataFrame:
+        """The names (`row`) and metadata columns of rows, in this order; of all rows by default."""
+        order = at if self.order is None else self.order if at is None else self.order[at]
+        found = iter(self._cells.columns(self.numbers, [name for name in columns if name != "row"]))
+        result = []
+        for name in columns:
+            if name == "row":
+                result.append(pl.Series("row", self.names(at)))
+            else:
+                series = next(found)
+                result.append(series if order is None else taken(series, order))
+        return as_frame(result)
 
     def find(self, names: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray]:
         """Which rows of some names (ascending, between the first and the last of the span) are here, and where."""

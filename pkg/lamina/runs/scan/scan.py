@@ -150,11 +150,11 @@ class Scan:
             if shown is not None:
                 which, at = np.arange(high - low)[which][shown], at[shown]
             if plan.early is not None:
-                passed = passing(self.cells.frame(span, plan.tested or ["row"], at), plan.early)
+                passed = passing(span.frame(plan.tested or ["row"], at), plan.early)
                 which, at = np.arange(high - low)[which][passed], at[passed]
             if at.size:
                 which = slice(low, high) if isinstance(which, slice) else which + low
-                yield self.cells.frame(span, cells, at), which
+                yield span.frame(cells, at), which
 
     @cached_property
     def holding(self) -> list[Group]:
@@ -230,7 +230,7 @@ class Scan:
                 at = at if shown is None else shown if at is None else at[shown]
             tested = None
             if plan.early is not None:
-                tested = self.cells.frame(span, first or ["row"], at)
+                tested = span.frame(first or ["row"], at)
                 passed = passing(tested, plan.early)
                 if passed.size < tested.height:
                     tested = _taken(tested, passed)
@@ -243,7 +243,7 @@ class Scan:
                 at = None if at.size == span.rows else at
             rest = [name for name in cells if name not in first]
             kept = [] if tested is None else [tested[name] for name in cells if name in first]
-            more = self.cells.frame(span, rest, at).get_columns() if rest else []
+            more = span.frame(rest, at).get_columns() if rest else []
             yield span, at, as_frame([*kept, *more])
 
     def _promising(self, early: list[pl.Expr]) -> list[Group]:
