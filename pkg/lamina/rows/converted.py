@@ -13,7 +13,7 @@ from lamina.rows import pool
 if TYPE_CHECKING:
     import torch
 
-    from lamina.rows.rows import Source
+    from lamina.rows.source import Source
 
 
 class Converted:

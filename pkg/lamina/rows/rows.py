@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -16,55 +16,18 @@ from lamina.rows.converted import Converted
 from lamina.rows.epochs import WINDOW_BYTES, OrderName, Plan
 from lamina.rows.groups import labels_of
 from lamina.rows.memory import Memory
+from lamina.rows.positions import checked, chosen
 from lamina.rows.sparse import Sparse, is_sparse, pickled
 
 if TYPE_CHECKING:
     import torch
 
     from lamina.rows.dataset import BatchDataset
+    from lamina.rows.source import Source
     from lamina_kernels.sparse import Codes
 
 Reopen = Callable[[Any], tuple[Callable[..., "Rows"], tuple[Any, ...]]]
 """Says of a source how another process gets at its rows: a function and its arguments, as `__reduce__` does."""
-
-
-_INT64 = np.dtype(np.int64)
-
-
-class Source(Protocol):
-    """What lies behind `Rows`.
-
-    Optional: `checks`, true where `gather` and `narrow` raise IndexError for a position that is not there.
-    """
-
-    shape: tuple[int, int]
-
-    @property
-    def ids(self) -> np.ndarray:
-        """The names of the rows, int64."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the rows."""
-        ...
-
-    def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
-        """Fills `out` with the rows at these positions."""
-        ...
-
-    def narrow(self, positions: np.ndarray | range) -> Source:
-        """Some of the rows."""
-        ...
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of the metadata columns."""
-        ...
-
-    def metadata(self, columns: Sequence[str]) -> pl.DataFrame:
-        """Metadata of all rows."""
-        ...
 
 
 class Rows:
@@ -198,17 +161,7 @@ class Rows:
             IndexError: A position is outside of 0 to n - 1.
             SchemaError: A mask of another length, or positions that are no integers.
         """
-        if isinstance(index, slice):
-            chosen = range(*index.indices(len(self)))
-            positions = chosen if chosen.step == 1 else np.arange(chosen.start, chosen.stop, chosen.step)
-        elif (given := _as_array(index)).dtype == np.bool_:
-            if given.shape != (len(self),):
-                raise SchemaError(f"a mask of {list(given.shape)} for {len(self)} rows", hint="give one boolean a row")
-            positions = np.flatnonzero(given)
-        elif given.ndim == 1:
-            positions = self._positions(given)
-        else:
-            raise SchemaError(f"rows[{index!r}]", hint="give a slice, a mask or positions; gather([i]) reads a row")
+        positions = chosen(index, len(self), self._checks)
         return Rows(self._source.narrow(positions), stored=self._stored, reopen=self._reopen)
 
     def gather(self, indices: Any, out: torch.Tensor | None = None, *, threads: int | None = None) -> torch.Tensor:
@@ -228,7 +181,7 @@ class Rows:
             SchemaError: `out` has another shape or dtype, or the indices are no integers or have several dimensions.
             DamagedError: Bytes of the rows do not match their checksum.
         """
-        positions = self._positions(indices)
+        positions = checked(indices, len(self), self._checks)
         shape = (len(positions), self.shape[1])
         if out is None:
             import torch
@@ -242,31 +195,6 @@ class Rows:
         if len(positions):
             self._source.gather(positions, out, threads)
         return out
-
-    def _positions(self, indices: Any) -> np.ndarray | range:
-        """Checked positions; neighbors that are given as a slice or range stay a range."""
-        if isinstance(indices, slice):
-            indices = range(*indices.indices(len(self)))
-        if isinstance(indices, range) and indices.step == 1:
-            positions, least, greatest = indices, indices.start, indices.stop - 1
-        elif type(indices) is np.ndarray and indices.dtype == _INT64 and indices.ndim == 1 and self._checks:
-            return indices
-        else:
-            given = _as_array(indices)
-            if given.size and given.dtype.kind not in "iu":
-                raise SchemaError(
-                    f"the indices are {given.dtype}", hint="give positions; numpy.flatnonzero makes them of a mask"
-                )
-            if given.ndim > 1:
-                raise SchemaError(
-                    f"the indices have the shape {list(given.shape)}",
-                    hint="give a list of positions; gather(indices.reshape(-1)) reads them one after the other",
-                )
-            positions = given.astype(np.int64, copy=False).reshape(-1)
-            least, greatest = (positions.min(), positions.max()) if positions.size else (0, -1)
-        if len(positions) and (least < 0 or greatest >= len(self)):
-            raise IndexError(f"index {least if least < 0 else greatest} is outside of 0 to {len(self) - 1}")
-        return positions
 
     def blocks(self, size: int) -> Iterator[torch.Tensor]:
         """The rows in order, at most `size` at a time."""
@@ -480,10 +408,3 @@ class Rows:
         there = self.device if device is None else torch.device(device)
         made = Converted(source, there, self.dtype if dtype is None else dtype)
         return Rows(made, stored=self._stored, reopen=self._reopen)
-
-
-def _as_array(indices: Any) -> np.ndarray:
-    try:
-        return np.asarray(indices)
-    except ValueError as error:
-        raise SchemaError(f"the indices are no array: {error}", hint="give a list of positions") from None
