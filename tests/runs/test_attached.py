@@ -128,7 +128,7 @@ def test_values_of_rows_that_are_not_there_are_left_out(base: lamina.Run) -> Non
 def test_a_selection_names_the_places_of_attached_values(base: lamina.Run) -> None:
     attach(base.path, 3, "code", [(FEW, values(FEW))])
     base.refresh()
-    scanned, _ = base._scan(["code"], None, None)
+    scanned, _ = base._wide.scan(["code"], None, None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = list(scanned.selection(pl.col("step") > 0))

@@ -203,7 +203,7 @@ def test_a_selection_names_the_places_of_the_rows_that_pass(wide: lamina.Run, na
     condition = PREDICATES[name]
     if "y" in condition.meta.root_names():
         pytest.skip("a selection is of one site")
-    scanned, conditions = wide._scan(["x"], slice(1, None), None)
+    scanned, conditions = wide._wide.scan(["x"], slice(1, None), None)
     names = []
     for group, positions in scanned.selection(pl.all_horizontal(*conditions, PREDICATES[name])):
         at = np.arange(EXAMPLES) if positions is None else positions
@@ -212,7 +212,7 @@ def test_a_selection_names_the_places_of_the_rows_that_pass(wide: lamina.Run, na
 
 
 def test_a_selection_over_metadata_reads_no_vectors(wide: lamina.Run) -> None:
-    scanned, _ = wide._scan(["x"], None, None)
+    scanned, _ = wide._wide.scan(["x"], None, None)
     assert list(scanned.selection(None)) == [(group, None) for group in range(STEPS)]
     assert [group for group, _ in scanned.selection(pl.col("step") == 2)] == [2]
     assert wide._snapshot.bytes_read[1] == 0

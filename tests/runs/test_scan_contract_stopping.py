@@ -55,7 +55,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_a_closed_generator_reads_nothing_more(many: lamina.Run) -> None:
-    batches = many._scan(["x"], None, None)[0]._batches(["x"], None, None, None)
+    batches = many._wide.scan(["x"], None, None)[0]._batches(["x"], None, None, None)
     assert next(batches)["x"].to_list() == [[0.0] * WIDTH] * ROWS
     read = many._snapshot.bytes_read
     assert read[1] == GROUP_BYTES

@@ -196,7 +196,7 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> lamina.Run:
     ],
 )
 def test_groups_are_passed_over(ordered: lamina.Run, predicate: pl.Expr, kept: list[int]) -> None:
-    scanned, _ = ordered._scan(["x"], None, None)
+    scanned, _ = ordered._wide.scan(["x"], None, None)
     seen: list[list[int]] = []
     inner = scanned._promising
     scanned._promising = lambda early: seen.append([g.number for g in inner(early)]) or inner(early)  # type: ignore[method-assign]

@@ -1,8 +1,9 @@
-"""Frames of what stands beside the rows: sites, steps, metrics, examples."""
+"""Frames of what stands beside the rows: sites, metrics, examples, sources."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -22,6 +23,14 @@ _SITES = {
     "steps": pl.Int64,
     "bytes": pl.Int64,
     "non_finite": pl.Int64,
+}
+_SOURCES = {
+    "run": pl.String,
+    "id": pl.String,
+    "created": pl.Datetime("us", "UTC"),
+    "config": pl.String,
+    "writer_shift": pl.Int64,
+    "row_shift": pl.Int64,
 }
 _KINDS = ("input", "output", "grad")
 
@@ -84,3 +93,12 @@ def examples(snapshot: Snapshot) -> pl.LazyFrame:
             last = pl.concat([keyed[i].select(*key, *names) for i in members]).unique(key, keep="last")
             result = result.join(last, on=key, how="left", nulls_equal=True, maintain_order="left")
     return result.select(*key, *(name for name in columns if name in result.columns and name not in key)).lazy()
+
+
+def sources(snapshot: Snapshot) -> pl.DataFrame:
+    """One row a run that this one was copied or merged from."""
+    rows = [
+        (name, key, datetime.fromtimestamp(created / 1e6, UTC), config, shift, shift << 40)
+        for key, name, created, config, shift in snapshot.sources
+    ]
+    return pl.DataFrame(rows, schema=_SOURCES, orient="row")

@@ -1,10 +1,9 @@
-"""Copies of a run, and several runs as one."""
+"""Several runs as one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +20,6 @@ from lamina.runs.run import Run
 
 if TYPE_CHECKING:
     from lamina._core import Snapshot
-
-_SOURCES = {
-    "run": pl.String,
-    "id": pl.String,
-    "created": pl.Datetime("us", "UTC"),
-    "config": pl.String,
-    "writer_shift": pl.Int64,
-    "row_shift": pl.Int64,
-}
 
 
 def merge(
@@ -101,22 +91,6 @@ def merge(
     pairs = [(name, run._snapshot) for name, run in opened.items()]
     watch(lambda state: _core.merge(pairs, str(path), text, state), "merging", progress)
     return Run(path)
-
-
-def copy(run: Run, path: str | Path, progress: bool) -> Run:
-    """Writes what the run shows into a new run with the same config."""
-    pairs = [(run.name, run._snapshot)]
-    watch(lambda state: _core.merge(pairs, str(path), run._snapshot.config, state), "copying", progress)
-    return Run(path)
-
-
-def sources(snapshot: Snapshot) -> pl.DataFrame:
-    """One row a run that this one was copied or merged from."""
-    rows = [
-        (name, key, datetime.fromtimestamp(created / 1e6, UTC), config, shift, shift << 40)
-        for key, name, created, config, shift in snapshot.sources
-    ]
-    return pl.DataFrame(rows, schema=_SOURCES, orient="row")
 
 
 def _common_config(runs: Mapping[str, Run]) -> str:

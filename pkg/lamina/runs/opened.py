@@ -99,9 +99,7 @@ class Opened:
         Columns: run (its name), id, created, config (JSON), writer_shift and row_shift: a writer w and a row r of that
         run are writer w + writer_shift and row r + row_shift here.
         """
-        from lamina.runs import merging
-
-        return merging.sources(self._snapshot)
+        return frames.sources(self._snapshot)
 
     def metrics(self) -> pl.LazyFrame:
         """One row a logged value: step, time, name, site, source, rank, value; in order of writing."""

@@ -16,14 +16,13 @@ from lamina.runs.buffers import torch_dtype
 if TYPE_CHECKING:
     import torch
 
-    from lamina.runs.run import Run
-
+    from lamina.runs.checkpointed import Checkpointed
 
 PART = "model"
 """The part of a checkpoint that parameters are looked for in."""
 
 
-def is_saved(run: Run, name: str, step: int) -> bool:
+def is_saved(run: Checkpointed, name: str, step: int) -> bool:
     """Whether the checkpoint of this step holds a tensor of this name."""
     return not run.checkpoints().filter(step=step, part=PART, tensor=name).collect().is_empty()
 
@@ -45,7 +44,7 @@ class Parameter:
 
     converts = True
 
-    def __init__(self, run: Run, name: str, step: int) -> None:
+    def __init__(self, run: Checkpointed, name: str, step: int) -> None:
         found = run.checkpoints().filter(step=step, part=PART, tensor=name).collect()
         shape = found["shape"].to_list()[0]
         if not shape:
