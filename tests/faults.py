@@ -1600,7 +1600,7 @@ def slots_are_freed_by_forks(patch: pytest.MonkeyPatch) -> None:
 @fault
 def names_drop_every_module(patch: pytest.MonkeyPatch) -> None:
     """A child that its owner called `module` is taken for one that a parallel wrapper holds."""
-    from lamina.recording.wrappers import PlainNames
+    from lamina.modules.wrappers import PlainNames
 
     patch.setattr(PlainNames, "of", lambda self, path: ".".join(part for part in path.split(".") if part != "module"))
 

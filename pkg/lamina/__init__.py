@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lamina import errors
 from lamina._core import version as _version
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, LaminaWarning
 from lamina.rows import Rows
-from lamina.runs import LaminaWarning, Run, Runs, Writer, merge, open, open_runs  # noqa: A004 - the face's name
+from lamina.runs import Run, Runs, Writer, merge, open, open_runs  # noqa: A004 - the face's name
 
 if TYPE_CHECKING:
     from lamina import interchange, measures, plot, sweeps

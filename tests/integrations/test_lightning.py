@@ -11,8 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lamina
-from lamina.errors import RecordingError
-from lamina.runs import LaminaWarning
+from lamina.errors import LaminaWarning, RecordingError
 from tests.faults import broken
 from tests.integrations.truth import Truth, column, hooks, rows, same, weights
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import lamina
-from lamina.errors import RecordingError
-from lamina.runs import LaminaWarning
+from lamina.errors import LaminaWarning, RecordingError
 from tests.faults import broken
 from tests.integrations.truth import Truth, column, hooks, rows, same, weights
 

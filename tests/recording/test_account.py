@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 import lamina.recording as recording
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording.account import Account
-from lamina.runs import LaminaWarning
 
 
 def test_a_source_that_captures_nothing_raises_at_once():

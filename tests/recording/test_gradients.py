@@ -8,8 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import lamina.recording as recording
-from lamina.errors import RecordingError
-from lamina.runs import LaminaWarning
+from lamina.errors import LaminaWarning, RecordingError
 from tests.recording.models import Block, linear
 
 X = torch.arange(6.0).reshape(3, 2)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import lamina.recording as recording
-from lamina.errors import RecordingError, StorageError
-from lamina.runs import LaminaWarning
+from lamina.errors import LaminaWarning, RecordingError, StorageError
 from tests.recording.models import linear
 
 X = torch.arange(6.0).reshape(3, 2)

@@ -10,10 +10,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import lamina.recording as recording
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording import Numbers
 from lamina.recording.numbers import log_partition as module
-from lamina.runs import LaminaWarning
 from tests.faults import broken
 from tests.recording.fakes import fake_run
 from tests.recording.models import Returns

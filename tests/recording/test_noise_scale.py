@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 import lamina.recording as recording
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording import Numbers, two_batch_sizes
-from lamina.runs import LaminaWarning
 from tests.faults import broken
 from tests.recording.fakes import fake_run
 

@@ -9,9 +9,8 @@ from torch._dynamo.utils import counters
 
 import lamina
 import lamina.recording as recording
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording import Numbers
-from lamina.runs import LaminaWarning
 from tests.faults import broken
 from tests.recording.fakes import fake_run
 from tests.recording.models import Net

@@ -8,9 +8,8 @@ from torch import nn
 
 import lamina
 import lamina.recording as recording
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording.resolve import resolve
-from lamina.runs import LaminaWarning
 from tests.recording.models import Net
 
 X = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

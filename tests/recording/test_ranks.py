@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 import lamina
 import lamina.recording as recording
 from lamina.errors import RecordingError
+from lamina.modules.wrappers import unwrapped
 from lamina.recording import numbering
 from lamina.recording.resolve import resolve
-from lamina.recording.wrappers import unwrapped
 from tests.faults import broken
 from tests.recording import two_ranks
 from tests.recording.two_ranks import spawn

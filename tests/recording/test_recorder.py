@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 import lamina.recording as recording
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording import Site, log_then_linear, taps
-from lamina.runs import LaminaWarning
 from tests.faults import broken
 from tests.recording.fakes import fake_run
 from tests.recording.models import Net, Returns, linear

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording import Site
 from lamina.recording.resolve import resolve
-from lamina.runs import LaminaWarning
 from tests.recording.models import Net
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import lamina
-from lamina.runs import LaminaWarning
+from lamina.errors import LaminaWarning
 from tests.faults import broken
 
 STEPS = 5

@@ -21,7 +21,7 @@ from torch import nn
 
 import lamina
 from lamina.errors import RecordingError, SchemaError
-from lamina.recording.sharded import is_sharded
+from lamina.modules.sharded import is_sharded
 from tests.recording.noise_of_ranks import noise_scales
 
 STEPS, BATCH, RANKS = 3, 8, 2

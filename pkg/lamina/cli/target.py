@@ -7,8 +7,8 @@ from pathlib import Path
 
 import lamina
 from lamina.cli.show import warn
-from lamina.errors import LaminaError
-from lamina.runs import LaminaWarning, Run, Runs
+from lamina.errors import LaminaError, LaminaWarning
+from lamina.runs import Run, Runs
 
 
 def open_target(target: str) -> Run | Runs:

@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from lamina.cli.show import plain, table
-from lamina.runs import LaminaWarning, Run
+from lamina.errors import LaminaWarning
+from lamina.runs import Run
 from lamina.text import size
 
 _EVERY = 1.0

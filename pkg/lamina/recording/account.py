@@ -6,8 +6,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from lamina.errors import RecordingError
-from lamina.runs import LaminaWarning
+from lamina.errors import LaminaWarning, RecordingError
 
 
 class Account:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lamina.recording.wrappers import plain_modules
+from lamina.modules.wrappers import plain_modules
 
 if TYPE_CHECKING:
     import torch

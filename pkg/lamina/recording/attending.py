@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from torch import nn
 
 from lamina.errors import RecordingError
+from lamina.modules.wrappers import PlainNames
 from lamina.recording.attention import interface, multihead
 from lamina.recording.attention.inputs import known
 from lamina.recording.attention.watch import Detour, Receive, Watch
-from lamina.recording.wrappers import PlainNames
 from lamina.runs.nearest import nearest_names
 
 

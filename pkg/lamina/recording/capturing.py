@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lamina.errors import NotFoundError, RecordingError
+from lamina.modules.sharded import load
+from lamina.modules.wrappers import unwrapped
 from lamina.recording.account import Account
 from lamina.recording.passes import Data, check_data, record_pass
 from lamina.recording.ranks import own_rank
 from lamina.recording.resolve import resolve
 from lamina.recording.resuming import Recorded
-from lamina.recording.saving import load
 from lamina.recording.sites import Sites
 from lamina.recording.state import weights
 from lamina.recording.watching import Taps
-from lamina.recording.wrappers import unwrapped
 from lamina.runs.nearest import nearest_steps
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording.aliases import aliases
 from lamina.recording.changes import Change, Where
 from lamina.recording.editors import Editor, Hook, Pass
@@ -18,7 +18,6 @@ from lamina.recording.matching import Names
 from lamina.recording.resolve import resolve
 from lamina.recording.sites import ResolvedSite
 from lamina.rows import Rows
-from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from lamina.errors import DamagedError, StorageError, WriterError
+from lamina.errors import DamagedError, LaminaWarning, StorageError, WriterError
 from lamina.recording.kept import row_count
-from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
     from lamina.runs import Writer

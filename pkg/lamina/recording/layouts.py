@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from lamina.errors import RecordingError
-from lamina.recording.sharded import is_sharded
+from lamina.modules.sharded import is_sharded
 
 Form = Literal["examples", "positions", "tokens", "units"]
 """What rows stand for; units are those of a parameter, which no layout gives."""

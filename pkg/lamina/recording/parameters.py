@@ -14,12 +14,13 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from lamina.errors import RecordingError
+from lamina.modules.sharded import is_sharded, reshard
+from lamina.modules.wrappers import plain_parameters
 from lamina.recording.captured import Collector
 from lamina.recording.closures import with_gradients
+from lamina.recording.own_rows import check_rows, own_rows
 from lamina.recording.ranks import own_rank
-from lamina.recording.sharded import check_rows, is_sharded, own_rows, reshard
 from lamina.recording.sites import ParameterSite
-from lamina.recording.wrappers import plain_parameters
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,12 +11,12 @@ import torch
 from torch.utils.data import DistributedSampler, RandomSampler
 
 from lamina.errors import RecordingError
+from lamina.modules.sharded import reshard
 from lamina.progress import track
 from lamina.recording.account import Account
 from lamina.recording.division import Division
 from lamina.recording.lazy import check_shapes
 from lamina.recording.sameness import Sameness
-from lamina.recording.sharded import reshard
 from lamina.recording.state import buffers, evaluation, generators, random_states
 from lamina.recording.watching import PassTap, Taps
 

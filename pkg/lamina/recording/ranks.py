@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from lamina.recording.sharded import is_sharded
-
 if TYPE_CHECKING:
     from torch import nn
 
@@ -28,8 +26,3 @@ def world_size() -> int:
 def is_replicated(model: nn.Module) -> bool:
     """Whether every rank holds the same weights, kept equal by DistributedDataParallel."""
     return any(isinstance(module, DistributedDataParallel) for module in model.modules())
-
-
-def is_divided(model: nn.Module) -> bool:
-    """Whether ranks hold parts of the weights."""
-    return any(is_sharded(parameter) for parameter in model.parameters())

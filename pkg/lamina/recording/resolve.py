@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
+from lamina.modules.wrappers import plain_modules, plain_parameters
 from lamina.recording.aliases import aliases, families
 from lamina.recording.sites import DEFAULT, ParameterSite, Pattern, ResolvedSite, Site, Sites
-from lamina.recording.wrappers import plain_modules, plain_parameters
-from lamina.runs import LaminaWarning
 from lamina.runs.globs import matches
 from lamina.runs.nearest import nearest_names
 

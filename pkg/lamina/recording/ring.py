@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording.flight import Flight, Stateful
 from lamina.recording.ranks import own_rank
 from lamina.recording.state import random_state
 from lamina.recording.triggers import Watch
-from lamina.runs import LaminaWarning
 from lamina.runs.buffers import Lent
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lamina.modules.sharded import is_divided, put_together
 from lamina.recording.lazy import check_shapes
-from lamina.recording.ranks import is_divided, own_rank
-from lamina.recording.sharded import put_together
+from lamina.recording.ranks import own_rank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,13 +44,3 @@ def save(
     parts = put_together(parts, keep=keeps) if divided else parts
     if keeps:
         writer.save(parts, step=step)
-
-
-def load(model: nn.Module, state: dict[str, Any]) -> None:
-    """Load a plain model's state into a model, whole tensors into divided ones too."""
-    if not is_divided(model):
-        model.load_state_dict(state)
-        return
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
+from lamina.modules.wrappers import unwrapped
 from lamina.recording.account import Account
 from lamina.recording.division import Division
 from lamina.recording.flight import Flight, Stateful
@@ -25,8 +26,6 @@ from lamina.recording.ring import FlightRing
 from lamina.recording.saving import save
 from lamina.recording.schedules import Schedule
 from lamina.recording.watching import AnyTap, Taps
-from lamina.recording.wrappers import unwrapped
-from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,6 +11,7 @@ import torch
 from rich.filesize import decimal
 
 from lamina.errors import RecordingError
+from lamina.modules.wrappers import plain_parameters
 from lamina.recording.account import Account
 from lamina.recording.elements import tensors
 from lamina.recording.kept import row_count
@@ -20,7 +21,6 @@ from lamina.recording.resolve import Resolved, places, resolve
 from lamina.recording.schedules import Every, schedule_of
 from lamina.recording.sites import DEFAULT, ResolvedSite, Sites
 from lamina.recording.watching import Taps
-from lamina.recording.wrappers import plain_parameters
 from lamina.runs.buffers import Lent
 
 if TYPE_CHECKING:

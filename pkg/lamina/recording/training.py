@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from lamina.errors import RecordingError
+from lamina.modules.sharded import is_divided
 from lamina.recording.flight import Flight
 from lamina.recording.guarded import OnFailure
 from lamina.recording.numbers import Numbers
 from lamina.recording.parameters import unwrapped
 from lamina.recording.passes import Data
 from lamina.recording.probes import Probe, Probes
-from lamina.recording.ranks import is_divided, is_replicated
+from lamina.recording.ranks import is_replicated
 from lamina.recording.recorder import Recorder
 from lamina.recording.resolve import resolve
 from lamina.recording.schedules import Every, schedule_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lamina.errors import LaminaWarning
 from lamina.runs.collection import Runs, open_runs
 from lamina.runs.merging import merge
 from lamina.runs.opened import Problem
@@ -11,7 +10,6 @@ from lamina.runs.status import RunStatus, WriterStatus
 from lamina.runs.writer import Writer
 
 __all__ = [
-    "LaminaWarning",
     "Problem",
     "Run",
     "RunStatus",

@@ -84,8 +84,8 @@ def _prepared(saved: Saved, step: int, part: str, one: Any, strict: bool) -> Cal
 
 
 def _prepared_module(saved: Saved, step: int, part: str, module: torch.nn.Module, strict: bool) -> Callable[[], Any]:
-    from lamina.recording.saving import load as load_into
-    from lamina.recording.wrappers import unwrapped
+    from lamina.modules.sharded import load as load_into
+    from lamina.modules.wrappers import unwrapped
 
     # a wrapper would put its own name in front of every key
     inner = unwrapped(module)

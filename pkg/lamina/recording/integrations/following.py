@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import torch
 
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording.ranks import own_rank
 from lamina.recording.training import record
-from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,10 +11,10 @@ from transformers import TrainerCallback
 from transformers.training_args import ParallelMode
 
 from lamina.errors import RecordingError
+from lamina.modules.sharded import is_divided
 from lamina.recording.autograd import behind_backward
 from lamina.recording.elements import tensors
 from lamina.recording.integrations.following import Following
-from lamina.recording.ranks import is_divided
 from lamina.recording.sites import Sites
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording.closures import with_gradients
 from lamina.recording.numbers.backward import Backwards
 from lamina.recording.numbers.found import Found
@@ -18,7 +18,6 @@ from lamina.recording.numbers.noise_scale import GRADIENT_SQUARE, MicroBatches, 
 from lamina.recording.numbers.norms import Norms
 from lamina.recording.numbers.options import Numbers
 from lamina.recording.schedules import schedule_of
-from lamina.runs import LaminaWarning
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,9 +9,9 @@ import torch
 from torch.nn.parameter import UninitializedParameter
 
 from lamina.errors import RecordingError
+from lamina.modules.wrappers import plain_parameters
 from lamina.recording.numbers.found import Found
 from lamina.recording.numbers.squares import plain, sums_of_squares
-from lamina.recording.wrappers import plain_parameters
 
 if TYPE_CHECKING:
     from torch import nn

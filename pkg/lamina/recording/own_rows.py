@@ -1,22 +1,14 @@
-"""Tensors that are divided among the processes of a training: DTensors, as FSDP2 and tensor parallelism make them."""
+"""Which rows of a parameter that is divided among ranks this one records."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lamina.errors import RecordingError
+from lamina.modules.sharded import is_sharded
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-
-
-def is_sharded(value: object) -> bool:
-    """Whether it is a DTensor; imports nothing, for there is none before somebody else did."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(value, module.DTensor)
 
 
 def check_rows(name: str, value: torch.Tensor) -> None:
@@ -60,33 +52,3 @@ def own_rows(value: torch.Tensor) -> tuple[torch.Tensor, int] | None:
         return None
     _, offset = compute_local_shape_and_global_offset(value.shape, mesh, value.placements)
     return local, offset[0] if offset else 0
-
-
-def put_together(state: Any, *, keep: bool) -> Any:
-    """Return a nested state with whole tensors in place of divided ones; every rank has to call it.
-
-    Args:
-        state: Mappings, lists and tuples of tensors and other things.
-        keep: Whether this rank needs the result; None stands in place of divided tensors where it does not.
-
-    Cost: one tensor is put together at a time; a rank that keeps them has them all on the CPU.
-    """
-    if is_sharded(state):
-        whole = state.full_tensor()
-        return whole.detach().cpu() if keep else None
-    if isinstance(state, Mapping):
-        return {key: put_together(value, keep=keep) for key, value in state.items()}
-    if type(state) in (list, tuple):
-        return type(state)(put_together(value, keep=keep) for value in state)
-    return state
-
-
-def reshard(model: nn.Module) -> None:
-    """Let go of the whole parameters that FSDP2 keeps after a forward pass: they do not follow the optimizer."""
-    if "torch.distributed.fsdp" not in sys.modules:
-        return
-    from torch.distributed.fsdp import FSDPModule
-
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()

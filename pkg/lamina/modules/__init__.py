@@ -1,0 +1,1 @@
+"""Modules of torch as they come: wrapped, and divided among processes."""
