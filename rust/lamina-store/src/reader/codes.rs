@@ -3,10 +3,10 @@
 use super::Snapshot;
 use super::block::{BlockReader, OpenFile};
 use super::coded::{Coding, Scratch};
-use super::gather::{SiteRows, Wanted};
 use super::group::StoredGroup;
 use super::hidden::Mask;
 use super::selection::Place;
+use super::site_rows::{SiteRows, Wanted};
 use super::verified::Verified;
 use crate::crew;
 use lamina_format::record::{Block, Role, Site, Table};

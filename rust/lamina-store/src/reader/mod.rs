@@ -1,6 +1,7 @@
 //! What a run held when it was opened: the commits, and the valid frames of each log.
 
 mod access;
+mod bits;
 mod block;
 pub(crate) mod checkpoint;
 mod coded;
@@ -14,6 +15,7 @@ mod overlap;
 mod reading;
 mod replaced;
 mod selection;
+mod site_rows;
 mod values;
 mod verified;
 mod zones;
@@ -22,11 +24,11 @@ pub use access::{Access, Io, Verify};
 pub use checkpoint::{Mapping, Region, SavedPart, SavedTensor, Stretch};
 pub use codes::{Columns, GroupCodes};
 pub use column::ColumnData;
-pub use gather::{SiteRows, Wanted};
 pub use group::{GroupInfo, Kind};
 pub use hidden::Mask;
 pub use metrics::MetricColumns;
 pub use selection::{Described, Part, Selection};
+pub use site_rows::{SiteRows, Wanted};
 pub use zones::ColumnZone;
 
 use crate::chain::Chain;

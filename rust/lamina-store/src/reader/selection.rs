@@ -3,11 +3,9 @@
 //! Rows of a group that stand one after another cost nothing a row. Others cost a bit each row of their group and a
 //! sixteenth of one for the directory that finds the k-th selected row, or a number each selected row where that is less.
 
+use super::bits::Bits;
 use lamina_format::{Error, Result};
 use std::ops::Range;
-
-/// Words of a mask that one entry of its directory covers.
-const STRIDE: usize = 16;
 
 /// Selected rows of one group.
 pub struct Part {
@@ -18,7 +16,7 @@ pub struct Part {
 
 enum Rows {
     Side { first: u64, count: u64 },
-    Mask(Mask),
+    Mask(Bits),
     List(Box<[u32]>),
 }
 
@@ -49,7 +47,7 @@ impl Part {
         } else if of > u64::from(u32::MAX) || count * 32 >= of && rows.is_sorted_by(|a, b| a < b) {
             let mut bits = vec![0; of.div_ceil(8) as usize];
             rows.iter().for_each(|&row| bits[row as usize / 8] |= 1 << (row % 8));
-            Rows::Mask(Mask::new(&bits, of))
+            Rows::Mask(Bits::new(&bits, of))
         } else {
             Rows::List(rows.iter().map(|&row| row as u32).collect())
         };
@@ -63,7 +61,7 @@ impl Part {
             Described::Side(first, count) if first.checked_add(*count).is_some_and(|end| end <= of) => {
                 Rows::Side { first: *first, count: *count }
             }
-            Described::Mask(bits) if bits.len() as u64 == of.div_ceil(8) => Rows::Mask(Mask::new(bits, of)),
+            Described::Mask(bits) if bits.len() as u64 == of.div_ceil(8) => Rows::Mask(Bits::new(bits, of)),
             Described::List(rows) if rows.iter().all(|&row| u64::from(row) < of) => Rows::List(rows.as_slice().into()),
             _ => return Err(wrong()),
         };
@@ -114,68 +112,6 @@ impl Part {
             Rows::List(rows) => u64::from(rows[k as usize]),
         }
     }
-}
-
-/// Bits with a directory of how many are set before.
-struct Mask {
-    words: Box<[u64]>,
-    before: Box<[u64]>,
-    count: u64,
-}
-
-impl Mask {
-    fn new(bits: &[u8], rows: u64) -> Self {
-        let word = |chunk: &[u8]| chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
-        let mut words: Box<[u64]> = bits.chunks(8).map(word).collect();
-        if let Some(last) = words.last_mut().filter(|_| !rows.is_multiple_of(64)) {
-            *last &= (1 << (rows % 64)) - 1;
-        }
-        let mut count = 0;
-        let stride = |words: &[u64]| {
-            let before = count;
-            count += words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
-            before
-        };
-        let before = words.chunks(STRIDE).map(stride).collect();
-        Self { words, before, count }
-    }
-
-    /// The place of the k-th bit that is set; k is less than their count.
-    fn select(&self, k: u64) -> u64 {
-        let stride = self.before.partition_point(|&before| before <= k) - 1;
-        let mut left = k - self.before[stride];
-        for (at, &word) in self.words.iter().enumerate().skip(stride * STRIDE) {
-            let ones = u64::from(word.count_ones());
-            if left < ones {
-                return at as u64 * 64 + u64::from(nth_one(word, left as u32));
-            }
-            left -= ones;
-        }
-        unreachable!("fewer bits than counted")
-    }
-
-    /// How many bits from this one on are set without a gap.
-    fn run(&self, from: u64) -> u64 {
-        let (mut at, mut length) = (from as usize / 64, 0);
-        let mut ones = (self.words[at] >> (from % 64)).trailing_ones();
-        let mut most = 64 - (from % 64) as u32;
-        loop {
-            length += u64::from(ones);
-            at += 1;
-            if ones < most || at == self.words.len() {
-                return length;
-            }
-            (ones, most) = (self.words[at].trailing_ones(), 64);
-        }
-    }
-}
-
-/// The place of the n-th bit that is set in a word.
-fn nth_one(mut word: u64, n: u32) -> u32 {
-    for _ in 0..n {
-        word &= word - 1;
-    }
-    word.trailing_zeros()
 }
 
 /// The selected rows of several groups.
