@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lamina_kernels.sparse import (
     BatchTopK,
+    Codes,
     Encoded,
     Gated,
     GroupTopK,
@@ -200,7 +201,15 @@ def rare_winners_are_helped(encode: Encode) -> None:
     units[:32], units[161:164], lately[161:164] = 10.0, 3.0, 3 / 800 - math.log(4)
     found = encode(torch.ones(5, 1), units, select=KWinners(3, lately, strength=1.0)).codes
     assert found.ids.tolist() == [[161, 162, 163]] * 5
-    wins = select.updated(encoded.codes, period=4).duty
+    # Nobody won a row that is not finite, and of nothing else there is nothing to learn.
+    codes = encoded.codes
+    lost = Codes(torch.full_like(codes.values, math.nan), torch.zeros_like(codes.ids), 96)
+    mixed = Codes(torch.cat([codes.values, lost.values]), torch.cat([codes.ids, lost.ids]), 96)
+    for nothing in (lost, codes.rows(slice(0, 0))):
+        kept = select.updated(nothing, period=4).duty
+        assert kept is not None
+        assert torch.equal(kept, duty.float())
+    wins = select.updated(mixed, period=4).duty
     share = torch.zeros(96).index_add(0, encoded.codes.ids.flatten(), torch.ones(60 * 7)) / 60
     assert wins is not None
     torch.testing.assert_close(wins, (0.75 * duty + 0.25 * share).float())
@@ -294,7 +303,7 @@ def statistics_are_those_of_the_dense_matrix(encode: Encode) -> None:
         torch.testing.assert_close(told.l1(), dense.sum(1))
 
 
-def lost_rows_have_nothing_positive(encode: Encode) -> None:
+def lost_rows_count_for_nothing(encode: Encode) -> None:
     """Whether a row is lost from the start, or by what overflows in its last unit."""
     x, weight, bias, _ = whole_problem()
     weight = torch.cat([weight, weight.new_zeros(1, weight.shape[1])])
@@ -309,13 +318,18 @@ def lost_rows_have_nothing_positive(encode: Encode) -> None:
         if len(which) == 2:
             broken[50, 0] = 1e30
         for select in (TopK(9), ReLU()):
-            found = encode(broken, weight, bias, select=select, statistics=("positive",)).statistics.positive
-            assert found is not None
-            assert torch.equal(found, expected.sum(0))
+            encoded = encode(broken, weight, bias, select=select, statistics=("counts", "sums", "positive"))
+            told, dense = encoded.statistics, encoded.codes.dense().double()
+            assert encoded.codes.values.isnan().any() == bool(which)
+            dense[list(which)] = 0
+            for found, truth in ((told.positive, expected), (told.counts, dense != 0), (told.sums, dense)):
+                assert found is not None
+                assert torch.equal(found, truth.sum(0))
     everywhere = weight.index_fill(0, torch.tensor([70]), math.nan)
-    found = encode(x, everywhere, bias, select=TopK(9), statistics=("positive",)).statistics.positive
-    assert found is not None
-    assert not found.any()
+    told = encode(x, everywhere, bias, select=TopK(9), statistics=("counts", "sums", "positive")).statistics
+    for found in (told.counts, told.sums, told.positive):
+        assert found is not None
+        assert not found.any()
 
 
 def nothing_to_encode(encode: Encode) -> None:
@@ -432,7 +446,7 @@ EVERYWHERE = [
     broken_rows_show,
     what_is_not_finite_shows,
     statistics_are_those_of_the_dense_matrix,
-    lost_rows_have_nothing_positive,
+    lost_rows_count_for_nothing,
     nothing_to_encode,
     rows_of_any_shape,
     the_same_bits_every_time,

@@ -216,6 +216,19 @@ def encode_kernel_counts_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def encoding_learns_from_lost_rows(patch: pytest.MonkeyPatch) -> None:
+    """Units whose ids stand beside NaN have won."""
+    from lamina_kernels.sparse import Codes, KWinners
+
+    whole = KWinners.updated
+    patch.setattr(
+        KWinners,
+        "updated",
+        lambda self, codes, **named: whole(self, Codes(codes.values.nan_to_num(), codes.ids, codes.width), **named),
+    )
+
+
+@fault
 def encoding_counts_lost_rows(patch: pytest.MonkeyPatch) -> None:
     """What stands in place of a row that is not finite is counted."""
     from lamina_kernels.sparse.encoding.walk import Walk

@@ -102,7 +102,8 @@ def test_hard_ash_keeps_the_normal_tail() -> None:
         ("encoding_expects_no_overflow", checks.what_is_not_finite_shows, "blocked"),
         ("encoding_counts_what_was_kept", checks.statistics_are_those_of_the_dense_matrix, "tiles"),
         ("encode_kernel_counts_nothing", checks.statistics_are_those_of_the_dense_matrix, "triton"),
-        ("encoding_counts_lost_rows", checks.lost_rows_have_nothing_positive, "tiles"),
+        ("encoding_counts_lost_rows", checks.lost_rows_count_for_nothing, "tiles"),
+        ("encoding_learns_from_lost_rows", checks.rare_winners_are_helped, "tiles"),
         ("encoding_knows_no_mean", checks.the_normal_tail, "blocked"),
     ],
 )

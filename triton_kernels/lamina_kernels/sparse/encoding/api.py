@@ -26,12 +26,13 @@ _STATISTICS = ("counts", "sums", "positive")
 class UnitStatistics(NamedTuple):
     """What encoding told of each unit; those that were not asked for are None. They add up over batches.
 
+    Rows with a pre-activation that is NaN or infinite count for nothing: the ids of their NaN were chosen by nobody.
+
     Attributes:
         rows: How many rows there were.
         counts: [M] int64, in how many rows the unit's value was not 0. Units with a count of 0 are dead.
         sums: [M] float64, the sum of its values.
-        positive: [M] int64, in how many rows its pre-activation was positive, whether kept or not; rows that are not
-            finite do not count.
+        positive: [M] int64, in how many rows its pre-activation was positive, whether kept or not.
     """
 
     rows: int
@@ -131,10 +132,11 @@ def encode(
         reference.keep(p, rule, positive=positive) if form == "reference" else op.keep(p, rule, form, positive=positive)
     )
     codes, pre = select.chosen(p, kept)
+    values = codes.values.detach()
     told = UnitStatistics(
         p.n,
-        _by_unit(codes, (codes.values != 0).long()) if "counts" in statistics else None,
-        _by_unit(codes, codes.values.double()) if "sums" in statistics else None,
+        _by_unit(codes, (values.abs() > 0).long()) if "counts" in statistics else None,
+        _by_unit(codes, values.double().masked_fill(values.isnan(), 0)) if "sums" in statistics else None,
         kept.positive if positive else None,
     )
     return Encoded(codes.to(dtype=x.dtype), pre, told, form)
@@ -157,4 +159,4 @@ def _form(p: Problem, rule: Rule, impl: Impl | None) -> str:
 def _by_unit(codes: Codes, numbers: Tensor) -> Tensor:
     """Return the sum of one number an entry over the entries of each unit."""
     sums = torch.zeros(codes.width, dtype=numbers.dtype, device=numbers.device)
-    return sums.index_add(0, codes.ids.flatten(), numbers.detach().flatten())
+    return sums.index_add(0, codes.ids.flatten(), numbers.flatten())

@@ -58,15 +58,20 @@ class KWinners(Selection):
         return kept.pre
 
     def updated(self, codes: Codes, *, period: int = 1000) -> KWinners:
-        """Return the selection with duty cycles that count a batch's winners.
+        """Return the selection with duty cycles that count a batch's winners; a row that is not finite has none.
 
         Args:
-            codes: What this selection chose.
+            codes: What this selection chose; without a row that is finite, duty cycles stay as they are.
             period: Over how many batches duty cycles are averaged; 1 for this one alone.
         """
         demand_whole("KWinners", period=period)
-        wins = codes.ids.flatten().long().bincount(minlength=codes.width)
-        dtype = torch.float32 if self.duty is None else self.duty.dtype
-        share = wins.to(dtype) / max(1, len(codes))
-        before = torch.full_like(share, self.k / codes.width) if self.duty is None else self.duty.detach()
+        values = codes.values.detach()
+        won = (~values.isnan()).long()
+        wins = won.new_zeros(codes.width).index_add(0, codes.ids.flatten().long(), won.flatten())
+        rows = wins.sum() / self.k
+        if self.duty is None:
+            before = torch.full_like(wins, self.k / codes.width, dtype=torch.float32)
+        else:
+            before = self.duty.detach()
+        share = torch.where(rows > 0, wins.to(before.dtype) / rows, before)
         return replace(self, duty=before + (share - before) / period)
