@@ -211,11 +211,11 @@ def test_indexing_by_hand_finds_it_wherever_it_lies(
 ) -> None:
     monkeypatch.setattr(indexing, "_UNITS", 50)
     damage(files(indexed)[1], how)
-    done = indexed.refresh().index(progress=False)
+    done = indexed.refresh().index(check=True, progress=False)
     assert done.segments["state"].to_list() == ["ready", "damaged"]
     assert (done.segments["bytes"] > 0).to_list() == [False, True]
     assert indexed.verify(progress=False).ok
-    assert str(indexed.refresh().index(progress=False)) == "2 segments ready before"
+    assert str(indexed.refresh().index(check=True, progress=False)) == "2 segments ready before"
 
 
 ASKED = """

@@ -70,10 +70,12 @@ def states(snapshot: Snapshot, sites: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
 
-def index(snapshot: Snapshot, sites: Sequence[str], *, progress: bool = True) -> Indexing:
+def index(snapshot: Snapshot, sites: Sequence[str], *, check: bool = False, progress: bool = True) -> Indexing:
     """Builds the indexes of sites that are not ready, one after the other; see `Run.index`."""
     found = states(snapshot, sites)
     built = _build(snapshot, found, progress)
+    if not check:
+        return Indexing(found.with_columns(bytes=built))
     for site in found.filter(state="ready")["site"].unique(maintain_order=True):
         _read_through(snapshot, site)
     now = states(snapshot, sites)["state"]
