@@ -181,6 +181,15 @@ def sigmoid_forgets_who_belongs_together(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def infonce_forgets_the_temperature(patch: pytest.MonkeyPatch) -> None:
+    """Log-sum-exps of logits give the temperature no gradient."""
+    from lamina_kernels.gram import contrastive
+
+    whole = contrastive.Polynomial
+    patch.setattr(contrastive, "Polynomial", lambda degree, gamma, coef0: whole(degree, gamma.detach(), coef0))
+
+
+@fault
 def harmonic_forgets_the_exponent(patch: pytest.MonkeyPatch) -> None:
     """Exponents get no gradient from what probabilities are normalized with."""
     from lamina_kernels.gram.functions import FUNCTIONS

@@ -52,7 +52,10 @@ def test_losses_are_those_of_the_matrix() -> None:
     losses_are_those_of_the_matrix()
 
 
-@pytest.mark.parametrize("fault", ["sigmoid_forgets_who_belongs_together", "softplus_forgets_the_bias"])
+@pytest.mark.parametrize(
+    "fault",
+    ["sigmoid_forgets_who_belongs_together", "softplus_forgets_the_bias", "infonce_forgets_the_temperature"],
+)
 def test_a_fault_in_a_loss_is_noticed(fault: str) -> None:
     with broken(fault), pytest.raises(AssertionError):
         losses_are_those_of_the_matrix()
@@ -134,6 +137,30 @@ def test_the_weights_of_separable_classes_settle_near_their_centers() -> None:
     assert (w - means).norm(dim=1).max() < 0.2
 
 
+def test_a_broken_row_breaks_its_own_probability_and_every_loss() -> None:
+    x, w = normal(9, seed=5), normal(4, seed=6)
+    whole, targets = harmonic(x, w, torch.arange(9) % 4, exponent=2.0), torch.arange(9) % 4
+    x[3, 2] = torch.nan
+    for found, expected in zip(harmonic(x, w, targets, exponent=2.0), whole, strict=True):
+        assert found.isnan().nonzero().tolist() == [[3]]
+        torch.testing.assert_close(found[4:], expected[4:], rtol=1e-12, atol=0)
+    for kind in ("sigmoid", "infonce"):
+        assert pairwise_loss(x, x.flip(0), kind=kind, temperature=1.0).isnan()
+    assert difference_moments(x, kernel=RBF(1.0)).isnan().all()
+
+
+def test_one_row_and_one_column() -> None:
+    x, y, one = (torch.tensor([[value]]).double() for value in (2.0, 5.0, 1.0))
+    # The row is its own pair: log(1 + exp(-s)) of s = 1 / 0.5 - 3; among one there is no choice.
+    loss = pairwise_loss(x, y, temperature=0.5, bias=-3.0)
+    torch.testing.assert_close(loss, torch.tensor(math.log1p(math.e)).double())
+    assert pairwise_loss(x, y, kind="infonce", temperature=0.5) == 0
+    assert harmonic(x, y, torch.tensor([0]), exponent=3.0).log_probability == 0
+    moments = difference_moments(x, y, kernel=Distance(), weights_x=one[0], weights_y=2 * one[0])
+    assert torch.equal(moments, -54 * one)
+    assert difference_moments(x, kernel=RBF(1.0)) == 0
+
+
 def dense_moments(x: Tensor, y: Tensor, kernel: Any, u: Tensor, v: Tensor) -> Tensor:
     k = matrix(build("", x, y, kernel)) * u[:, None] * v
     differences = x[:, None] - y
@@ -197,6 +224,15 @@ X, Y = torch.ones(5, 3), torch.ones(4, 3)
         (lambda: pairwise_loss(X[:0], X[:0], temperature=1.0), "x has 0 rows and y has 0"),
         (lambda: pairwise_loss(X, X, temperature=0.0), "temperature is 0.0"),
         (lambda: pairwise_loss(X, X, temperature=torch.tensor(math.nan)), "temperature is tensor"),
+        (lambda: pairwise_loss(X, X, temperature=torch.ones((), device="meta")), r"temperature has shape \[\] on meta"),
+        (
+            lambda: pairwise_loss(X, X, temperature=1.0, bias=torch.ones(3)),
+            r"bias has shape \[3\] on cpu",
+        ),
+        (
+            lambda: harmonic(X, Y, torch.ones(5, device="meta").long(), exponent=1.0),
+            "targets are torch.int64 .* on meta",
+        ),
         (
             lambda: pairwise_loss(X, X, kind="softmax", temperature=1.0),  # pyright: ignore[reportArgumentType]
             "kind is 'softmax', expected 'sigmoid' or 'infonce'",
@@ -209,6 +245,12 @@ X, Y = torch.ones(5, 3), torch.ones(4, 3)
             lambda: pairwise_loss(X, Y, kind="infonce", temperature=1.0, labels=(torch.arange(5), torch.arange(4) + 9)),
             "no two rows belong together",
         ),
+        (lambda: harmonic(X, Y[:0], torch.zeros(5).long(), exponent=1.0), "targets are from 0 to 0, classes 0"),
+        (
+            lambda: harmonic(X, Y[:, :2], torch.zeros(5).long(), exponent=1.0),
+            "x has width 3 and prototypes has width 2",
+        ),
+        (lambda: difference_moments(X.int(), kernel=RBF(1.0)), "x is torch.int32, expected float16"),
         (lambda: harmonic(X, Y, torch.arange(5), exponent=1.0), "targets are from 0 to 4, classes 4"),
         (lambda: harmonic(X, Y, torch.ones(5), exponent=1.0), "targets are torch.float32"),
         (lambda: harmonic(X, Y, torch.ones(5).long(), exponent=-1.0), "exponent is -1.0"),

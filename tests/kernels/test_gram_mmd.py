@@ -75,6 +75,20 @@ def test_a_difference_is_seen() -> None:
     assert torch.equal(found.p_value, mmd(x, y, kernel=RBF(2.0), permutations=199).p_value)
 
 
+@pytest.mark.parametrize("impl", ["reference", "blocked"])
+def test_a_broken_row_leaves_no_number(impl: Any) -> None:
+    x, y = normal(9, seed=3), normal(8, seed=4)
+    x[2, 1] = torch.nan
+    assert all(each.isnan() for each in mmd(x, y, kernel=RBF(2.0), permutations=19, impl=impl))
+
+
+@pytest.mark.parametrize("impl", ["reference", "blocked"])
+def test_the_fewest_rows_and_columns(impl: Any) -> None:
+    # Points 0, 1 and 3, 6: mean distances within are 1 and 3, between (3 + 6 + 2 + 5) / 4.
+    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [6.0]])
+    assert mmd(x, y, kernel=Distance(), impl=impl).value == 2 * 4 - 1 - 3
+
+
 def test_gradients_are_differences() -> None:
     x, y = (normal(n, 2, seed=n).requires_grad_() for n in (5, 4))
     b = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
@@ -86,10 +100,19 @@ def test_gradients_are_differences() -> None:
     [
         ({"groups": (torch.zeros(4).long(), torch.arange(3))}, "no pairs of rows of different groups"),
         ({"groups": (torch.arange(4), torch.arange(3)), "permutations": 9}, "a group stands in x and in y"),
-        ({"groups": (torch.arange(3), torch.arange(3))}, r"groups of x are torch.int64 \[3\], expected integers \[4\]"),
+        (
+            {"groups": (torch.arange(3), torch.arange(3))},
+            r"groups of x are torch.int64 \[3\] on cpu, expected integers \[4\] on cpu",
+        ),
+        ({"groups": (torch.arange(4), torch.arange(3).to("meta"))}, r"groups of y are torch.int64 \[3\] on meta"),
+        ({"groups": (torch.arange(4.0), torch.arange(3))}, "groups of x are torch.float32"),
         ({"permutations": -1}, "permutations is -1"),
+        ({"y": torch.ones(0, 2)}, "no pairs of rows of different groups, expected at least two groups a side"),
+        ({"y": torch.ones(1, 2)}, "no pairs of rows of different groups"),
+        ({"y": torch.ones(3, 1)}, "x has width 2 and y has width 1"),
+        ({"y": torch.ones(3, 2).double()}, "y is torch.float64 on cpu, but x is torch.float32"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_by_name(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        mmd(torch.ones(4, 2), torch.ones(3, 2), kernel=RBF(1.0), **options)
+        mmd(torch.ones(4, 2), **{"y": torch.ones(3, 2), "kernel": RBF(1.0), **options})

@@ -92,6 +92,10 @@ def pairwise_loss(
     if not (len(x) and len(y)):
         raise ValueError(f"pairwise_loss: x has {len(x)} rows and y has {len(y)}, expected at least one")
     check_scale("pairwise_loss: temperature", temperature)
+    for name, value in (("temperature", temperature), ("bias", bias)):
+        if isinstance(value, Tensor) and (value.numel() != 1 or value.device != x.device):
+            found = f"has shape {list(value.shape)} on {value.device}"
+            raise ValueError(f"pairwise_loss: {name} {found}, expected one number on {x.device}")
     x, y = unit(x), unit(y)
     of_x, of_y, count_x, count_y = _together(x, y, labels)
     if kind == "sigmoid":
@@ -101,11 +105,11 @@ def pairwise_loss(
     sides = []
     for rows, others, sums, counts in ((x, y, of_x, count_x), (y, x, of_y, count_y)):
         has = counts > 0
-        if not has.any():
+        if labels is not None and not has.any():
             raise ValueError("pairwise_loss: no two rows belong together")
         normalizer = logsumexp(rows, others, kernel=kernel, precision=precision, impl=impl)
         picked = (rows * sums).sum(1) / temperature / counts.clamp(min=1)
-        sides.append((normalizer - picked)[has].double().mean())
+        sides.append(torch.where(has, normalizer - picked, 0).sum(dtype=torch.float64) / has.sum())
     return ((sides[0] + sides[1]) / 2).to(x.dtype)
 
 

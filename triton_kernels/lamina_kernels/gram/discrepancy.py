@@ -21,7 +21,8 @@ class Discrepancy(NamedTuple):
     Attributes:
         value: The unbiased estimate of the squared discrepancy; it may be below 0. Differentiable.
         variance: Of `value`, of first order: near 0 where the samples are alike, whose spread is of second order.
-        p_value: How often a permutation gives as much, itself among them; NaN without permutations.
+        p_value: How often a permutation gives as much, itself among them; NaN without permutations, and of rows that
+            are not finite.
     """
 
     value: Tensor
@@ -97,11 +98,12 @@ def mmd(
     columns = columns.to(p.dtype)
     sums = (reference.sums(p, columns) if form == "reference" else op.sums(p, columns, form)).double()
     within, every = sums[:, :-1], sums[:, -1:]
-    values = _discrepancies(members, within, every, ids)
-    p_value = (values[1:] >= values[0] - 1e-12 * values[0].abs()).sum() + 1
-    nan = torch.full((), torch.nan, dtype=torch.float64, device=x.device)
-    variance = _variance(of_x, within[:, 0].detach(), every[:, 0].detach(), ids)
-    return Discrepancy(values[0], variance, p_value / (permutations + 1) if permutations else nan)
+    values = _discrepancies(members, within, every, ids, len(of_group))
+    p_value = ((values[1:] >= values[0] - 1e-12 * values[0].abs()).sum() + 1).double() / (permutations + 1)
+    # What rows that are broken give has no rank among permutations.
+    p_value = p_value.masked_fill(values[0].isnan() | (permutations == 0), torch.nan)
+    variance = _variance(of_x, within[:, 0].detach(), every[:, 0].detach(), ids, len(of_group))
+    return Discrepancy(values[0], variance, p_value)
 
 
 def _grouped(of_x: Tensor, groups: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
@@ -110,9 +112,10 @@ def _grouped(of_x: Tensor, groups: tuple[Tensor, Tensor] | None) -> tuple[Tensor
         return torch.arange(len(of_x), device=of_x.device), of_x.double()
     sizes = int(of_x.sum()), int((~of_x).sum())
     for name, group, size in zip("xy", groups, sizes, strict=True):
-        if group.is_floating_point() or group.dtype == torch.bool or group.shape != (size,):
-            found = f"{group.dtype} {list(group.shape)}"
-            raise ValueError(f"mmd: groups of {name} are {found}, expected integers [{size}], one id a row")
+        fits = group.shape == (size,) and group.device == of_x.device
+        if group.is_floating_point() or group.dtype == torch.bool or not fits:
+            found, wanted = f"{group.dtype} {list(group.shape)} on {group.device}", f"[{size}] on {of_x.device}"
+            raise ValueError(f"mmd: groups of {name} are {found}, expected integers {wanted}, one id a row")
     _, ids = torch.cat([group.long() for group in groups]).unique(return_inverse=True)
     members = torch.zeros(int(ids.max()) + 1 if len(ids) else 0, 2, dtype=torch.float64, device=of_x.device)
     members.index_add_(0, ids, torch.stack([of_x, ~of_x], 1).double())
@@ -125,7 +128,7 @@ def _drawn(of_group: Tensor, permutations: int, seed: int) -> Tensor:
     return torch.stack([of_group[torch.randperm(len(of_group), generator=generator)] > 0 for _ in range(permutations)])
 
 
-def _discrepancies(members: Tensor, within: Tensor, every: Tensor, ids: Tensor) -> Tensor:
+def _discrepancies(members: Tensor, within: Tensor, every: Tensor, ids: Tensor, groups: int) -> Tensor:
     """Return the estimate for each way to part the rows.
 
     Args:
@@ -133,6 +136,7 @@ def _discrepancies(members: Tensor, within: Tensor, every: Tensor, ids: Tensor) 
         within: [rows, parts]: sum_j k_ij over the members.
         every: [rows, 1]: sum_j k_ij over all rows.
         ids: [rows], the groups.
+        groups: How many there are.
     """
     others = 1 - members
     pairs = [
@@ -140,28 +144,28 @@ def _discrepancies(members: Tensor, within: Tensor, every: Tensor, ids: Tensor) 
         (others * (every - within), others, others),
         (others * within, others, members),
     ]
-    a, b, c = (part.sum(0) / _pairs(left, right, ids) for part, left, right in pairs)
+    a, b, c = (part.sum(0) / _pairs(left, right, ids, groups) for part, left, right in pairs)
     return a + b - 2 * c
 
 
-def _pairs(left: Tensor, right: Tensor, ids: Tensor) -> Tensor:
+def _pairs(left: Tensor, right: Tensor, ids: Tensor, groups: int) -> Tensor:
     """Return how many pairs of a row of `left` and a row of `right` stand in different groups, [parts]."""
-    sizes = left.new_zeros(2, int(ids.max()) + 1 if len(ids) else 0, left.shape[1])
+    sizes = left.new_zeros(2, groups, left.shape[1])
     sizes.index_add_(1, ids, torch.stack([left, right]))
     counts = left.sum(0) * right.sum(0) - (sizes[0] * sizes[1]).sum(0)
-    if (counts <= 0).any():
+    if not torch.compiler.is_compiling() and (counts <= 0).any():
         raise ValueError("mmd: there are no pairs of rows of different groups, expected at least two groups a side")
     return counts
 
 
-def _variance(of_x: Tensor, within: Tensor, every: Tensor, ids: Tensor) -> Tensor:
+def _variance(of_x: Tensor, within: Tensor, every: Tensor, ids: Tensor, groups: int) -> Tensor:
     """Return 4 times the variances of the means over x and over y of what a row adds, as groups vary."""
     total = torch.zeros((), dtype=torch.float64, device=ids.device)
     for mine, own, other in ((of_x, within, every - within), (~of_x, every - within, within)):
         size = mine.double().sum()
         added = own / (size - 1) - other / (len(mine) - size)
         apart = torch.where(mine, added - (added * mine).sum() / size, 0)
-        by_group = torch.zeros(int(ids.max()) + 1, dtype=torch.float64, device=ids.device).index_add_(0, ids, apart)
-        count = torch.unique(ids[mine]).numel()
+        by_group, members = (apart.new_zeros(groups).index_add(0, ids, each) for each in (apart, mine.double()))
+        count = (members > 0).sum()
         total = total + 4 * by_group.square().sum() / size**2 * count / (count - 1)
     return total

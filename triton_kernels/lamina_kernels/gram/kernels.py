@@ -178,7 +178,13 @@ def unit(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _norms(rows: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(rows.to(accumulation_dtype(rows.dtype)), dim=1, keepdim=True)
+    rows = rows.to(accumulation_dtype(rows.dtype))
+    if not rows.shape[1]:
+        return rows.new_zeros(len(rows), 1)
+    # Squares of large and of small numbers are none: the largest of a row is taken out of it.
+    largest = rows.detach().abs().amax(1, keepdim=True)
+    largest = torch.where(largest == 0, 1, largest)
+    return torch.linalg.vector_norm(rows / largest, dim=1, keepdim=True) * largest
 
 
 def direction(rows: torch.Tensor) -> torch.Tensor:

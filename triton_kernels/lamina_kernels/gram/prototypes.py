@@ -86,10 +86,13 @@ def harmonic(
     checks.same_width("harmonic", x=x, prototypes=prototypes)
     check_scale("harmonic: exponent", exponent)
     classes = len(prototypes)
-    if targets.is_floating_point() or targets.dtype == torch.bool or targets.shape != x.shape[:1]:
-        raise ValueError(f"harmonic: targets are {targets.dtype} {list(targets.shape)}, expected integers [{len(x)}]")
-    # A look at numbers of a GPU would wait for it.
-    if targets.device.type == "cpu" and len(x) and not (0 <= int(targets.min()) <= int(targets.max()) < classes):
+    fits = targets.shape == x.shape[:1] and targets.device == x.device
+    if targets.is_floating_point() or targets.dtype == torch.bool or not fits:
+        found = f"{targets.dtype} {list(targets.shape)} on {targets.device}"
+        raise ValueError(f"harmonic: targets are {found}, expected integers [{len(x)}] on {x.device}")
+    # A look at numbers of a GPU would wait for it, and compiled code cannot look.
+    looks = targets.device.type == "cpu" and len(x) > 0 and not torch.compiler.is_compiling()
+    if looks and not (0 <= int(targets.min()) <= int(targets.max()) < classes):
         raise ValueError(f"harmonic: targets are from {int(targets.min())} to {int(targets.max())}, classes {classes}")
     normalizer = logsumexp(x, prototypes, kernel=LogDistance(exponent), precision=precision, impl=impl)
     dtype = normalizer.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,12 +18,17 @@ _SCHEMA = f"({SCHEMA}, Tensor values, bool root, Tensor weight, bool strict, str
 
 def count(p: Pairs, radii: Thresholds, form: str) -> Tensor:
     """Return how many rows of y lie within the radius of each row of x, [n] int64. "blocked" or "triton"."""
-    return _count(*flat(p), *radii, form)
+    return _count(*_flat(p), *radii, form)
 
 
 def histogram(p: Pairs, edges: Thresholds, form: str) -> Tensor:
     """Return how many pairs lie in each bin, [edges - 1] int64. The form is "blocked" or "triton"."""
-    return _histogram(*flat(p), *edges, form)
+    return _histogram(*_flat(p), *edges, form)
+
+
+def _flat(p: Pairs) -> tuple[Any, ...]:
+    """Return pairs as arguments of an operator that has no gradients."""
+    return flat(replace(p, x=p.x.detach(), y=p.y.detach(), parameters=p.parameters.detach()))
 
 
 @operator("gram_count", _SCHEMA)
