@@ -119,6 +119,30 @@ def it_is_one_launch(count: Count) -> None:
     assert launched == ["counts_kernel"]
 
 
+def addresses_take_64_bits(count: Count) -> None:
+    # The last of 40 rows starts 2^31 numbers behind the first, and more; memory that nobody touches costs nothing.
+    stride = 55_200_000
+    far = torch.empty(39 * stride + 8, dtype=torch.float16).as_strided((40, 8), (stride, 1))
+    near = normal(40, 8, seed=15, dtype=torch.float16)
+    far.copy_(near)
+    expected = count(near, near.clone(), [0.0, 3.0, 4.0])
+    assert torch.equal(count(far, near, [0.0, 3.0, 4.0]), expected)
+    assert torch.equal(count(near, far, [0.0, 3.0, 4.0]), expected)
+
+
+def torch_finds_the_operators_in_order(count: Count) -> None:
+    """Their schemas and fake tensors."""
+    from lamina_kernels.gram.counting import op
+    from lamina_kernels.gram.counting.thresholds import thresholds
+    from lamina_kernels.gram.distances import pairs
+    from lamina_kernels.gram.pairs import flat
+
+    p = pairs("", normal(9, 3, seed=16), normal(8, 3, seed=17), "euclidean", None, None)
+    radii = thresholds(p, torch.linspace(0, 3, 9, dtype=torch.float64), "euclidean")
+    for operator in (op._count, op._histogram):
+        torch.library.opcheck(operator, (*flat(p), *radii, "triton"))
+
+
 def refusals(count: Count) -> None:
     """What the kernel does not take is refused, never given to another form."""
     x = normal(20, 4, seed=14)
@@ -145,6 +169,7 @@ SHAPES: list[tuple[Any, ...]] = [
     (40, 330, 3, torch.float16, "dot"),
     (70, 129, 130, torch.float16, "squared"),
     (33, 200, 100, torch.float32, "cosine"),
+    (3, 8, 1024, torch.float16, "squared"),
 ]
 
 
@@ -173,6 +198,12 @@ def broken_rows_are_in_no_bin(histogram: Count) -> None:
     found = histogram(x, None, [0, 1, 2, 50])
     assert found.tolist() == histogram(x[x.isfinite().all(1)], None, [0, 1, 2, 50]).tolist()
     assert int(found.sum()) == 48**2
+
+
+def rows_with_gradients_are_counted_like_others(histogram: Count) -> None:
+    x = normal(9, 3, seed=18)
+    plain = histogram(x, None, [0.0, 1.0, 4.0])
+    assert torch.equal(histogram(x.requires_grad_(), None, [0.0, 1.0, 4.0]), plain)
 
 
 HISTOGRAMS = [pairs_of_whole_distances_fall_into_bins, pairs_on_a_line, broken_rows_are_in_no_bin]

@@ -22,6 +22,7 @@ PROBLEMS = [
         (True, False, torch.float16),
         (False, True, torch.float16),
         (True, True, torch.float32),
+        (True, False, torch.bfloat16),
     )
 ]
 

@@ -69,6 +69,7 @@ CASES: list[tuple[Any, ...]] = [
     (70, torch.float16, "each its own", "none", True),
     (65, torch.float32, "distances", "none", False),
     (70, torch.float16, "distances", "of many sizes", False),
+    (70, torch.bfloat16, "each its own", "of many sizes", False),
 ]
 
 
@@ -153,6 +154,8 @@ GRADIENT_CASES: list[tuple[Any, ...]] = [
     (70, torch.float16, "bandwidths", "of one size", False),
     (66, torch.float16, "trees", "none", True),
     (66, torch.float32, "roots", "none", True),
+    (66, torch.bfloat16, "trees", "of many sizes", False),
+    (66, torch.bfloat16, "roots", "none", False),
 ]
 
 

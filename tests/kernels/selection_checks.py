@@ -125,6 +125,13 @@ def what_products_cannot_tell_apart(nearest: Search) -> None:
     torch.testing.assert_close(found.distances.double(), values[:, :4], rtol=1e-6, atol=0)
 
 
+def a_crowd_is_compared_again_and_counted(nearest: Search) -> None:
+    """Of 260 rows, 200 are nearer to each other than products can tell; the others are far from all."""
+    others, crowd = 1000 * normal(60, 12, seed=16), 1e4 + 1e-2 * normal(200, 12, seed=17)
+    found = nearest(torch.cat([others, crowd]), None, 4, exclude="self")
+    assert found.repaired.item() == (0 if nearest.keywords["impl"] == "reference" else 200)  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def sizes_at_the_edge_of_single_precision(nearest: Search) -> None:
     """Numbers whose squares overflow or vanish in single precision."""
     x = normal(90, 6, seed=6)
@@ -206,6 +213,50 @@ def ordinary_rows_are_not_compared_twice(nearest: Search) -> None:
             assert nearest(x, None, k, distance=distance, exclude="self").repaired == 0
 
 
+def no_precision_changes_the_neighbors(nearest: Search) -> None:
+    """A row that is nearest by less than TF32 holds, which rounds it away from all others; and a mirror image."""
+    step = 2.0**-12  # of numbers from a quarter to a half in TF32
+    levels = torch.tensor([9] * 10 + [13] * 90 + [16] * 100)
+    y = 0.25 + step * (torch.arange(17) < levels[:, None])
+    y = torch.cat([y, torch.full((1, 17), 0.25 + 0.51 * step)])
+    x, y = torch.full((3, 17), 0.0625), torch.cat([y, -y])
+    for precision in (None, "bf16x6", "bf16x3", "tf32", "ieee"):
+        assert nearest(x, y, 2, precision=precision).indices.tolist() == [[200, 0]] * 3, precision
+
+
+def addresses_take_64_bits(nearest: Search) -> None:
+    # The last of 40 rows starts 2^31 numbers behind the first, and more; memory that nobody touches costs nothing.
+    stride = 55_200_000
+    far = torch.empty(39 * stride + 8, dtype=torch.float16).as_strided((40, 8), (stride, 1))
+    near = normal(40, 8, seed=19, dtype=torch.float16)
+    far.copy_(near)
+    for rows, others in ((far, near), (near, far)):
+        found, expected = nearest(rows, others, 3), nearest(near, near.clone(), 3)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def torch_finds_the_operator_in_order(nearest: Search) -> None:
+    """Its schema, its fake tensors, and gradients with static and dynamic shapes."""
+    from lamina_kernels.gram.distances import pairs
+    from lamina_kernels.gram.pairs import flat
+    from lamina_kernels.gram.selection import op
+
+    x, y = (normal(n, 3, seed=n).requires_grad_() for n in (9, 8))
+    groups = torch.arange(9) // 2, torch.arange(8) // 2
+    torch.library.opcheck(op._nearest, (*flat(pairs("", x, y, "squared", groups, None)), 3, "triton"))
+
+
+def it_is_one_launch(nearest: Search) -> None:
+    from lamina_kernels.gram.selection import launch
+
+    launched: list[str] = []
+    whole = launch.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "run", lambda kernel, *rest: (launched.append(kernel.fn.__name__), whole(kernel, *rest)))
+        nearest(normal(70, 4, seed=12), normal(300, 4, seed=13), 3)
+    assert launched == ["nearest_groups_kernel"]
+
+
 def refusals(nearest: Search) -> None:
     """What the kernel does not take is refused, never given to another form."""
     x = normal(20, 4, seed=14)
@@ -222,6 +273,7 @@ TRUTHS = [
     rows_on_a_line,
     duplicates_are_zeros_in_order,
     what_products_cannot_tell_apart,
+    a_crowd_is_compared_again_and_counted,
     sizes_at_the_edge_of_single_precision,
     fewer_rows_than_asked_for,
     broken_rows_are_near_nothing,
@@ -253,6 +305,7 @@ SHAPES: list[tuple[Any, ...]] = [
     (33, 200, 8, 9, "cosine", 1.0),
     (3, 70, 5, 64, "squared", 0.0),
     (70, 700, 9, 16, "squared", 3.0),
+    (4, 9, 16_384, 2, "squared", 0.0),
 ]
 
 

@@ -192,6 +192,14 @@ def nearest_kernel_trusts_products(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def nearest_kernel_trusts_tf32(patch: pytest.MonkeyPatch) -> None:
+    """Rows are rounded before they are multiplied, and bounds know nothing of it."""
+    from lamina_kernels.gram import product_bounds
+
+    patch.setattr(product_bounds, "_ROUNDED", {})
+
+
+@fault
 def nearest_kernel_trusts_full_lists(patch: pytest.MonkeyPatch) -> None:
     """What a full list lost is taken to be far."""
     from lamina_kernels.gram.selection import launch

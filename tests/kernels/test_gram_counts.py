@@ -51,8 +51,15 @@ def test_any_shape_counts_like_differences(form, shape):
     form.run(checks.counts_like_differences, *shape)
 
 
-def test_the_kernel_is_launched_once_and_refuses_what_it_does_not_take():
+@pytest.mark.parametrize("form", ["blocked", "tiles"])
+def test_the_widest_rows_count_like_differences(form):
+    FORMS[form].run(checks.counts_like_differences, 5, 8, 16_384, torch.float32, "squared")
+
+
+def test_the_kernel_is_launched_once_has_wide_addresses_and_refuses_what_it_does_not_take():
     BINS["triton"].run(checks.it_is_one_launch)
+    BINS["triton"].run(checks.addresses_take_64_bits)
+    BINS["triton"].run(checks.torch_finds_the_operators_in_order)
     BINS["triton"].run(checks.refusals)
 
 
@@ -123,6 +130,11 @@ def test_bad_radii(arguments: Any, options: Any, message: str) -> None:
 def test_bad_edges(edges: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"distance_histogram: edges .*{message}"):
         distance_histogram(torch.ones(3, 2), None, edges)
+
+
+@pytest.mark.parametrize("form", BINS)
+def test_rows_with_gradients_are_counted_like_others(form: str) -> None:
+    BINS[form].run(checks.rows_with_gradients_are_counted_like_others)
 
 
 def test_torch_finds_the_operators_in_order() -> None:

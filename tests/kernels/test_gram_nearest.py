@@ -30,8 +30,19 @@ def test_full_lists_are_looked_behind():
     FORMS["loop"].run(checks.full_lists_are_looked_behind)
 
 
-def test_what_the_kernel_refuses():
-    FORMS["triton"].run(checks.refusals)
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.refusals,
+        checks.no_precision_changes_the_neighbors,
+        checks.addresses_take_64_bits,
+        checks.it_is_one_launch,
+        checks.torch_finds_the_operator_in_order,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_the_kernel(check):
+    FORMS["triton"].run(check)
 
 
 @ASSIGN
@@ -66,6 +77,8 @@ NOTICED = [
     ("triton", "nearest_kernel_trusts_products", checks.what_products_cannot_tell_apart, ()),
     ("loop", "nearest_kernel_trusts_full_lists", checks.full_lists_are_looked_behind, ()),
     ("triton", "nearest_kernel_ignores_the_strides", checks.ordinary_rows_are_not_compared_twice, ()),
+    ("triton", "nearest_kernel_trusts_tf32", checks.no_precision_changes_the_neighbors, ()),
+    ("blocked", "selection_is_always_certain", checks.a_crowd_is_compared_again_and_counted, ()),
     ("tiles", "selection_has_no_room", checks.rows_in_the_worst_order, ()),
 ]
 

@@ -91,7 +91,7 @@ def dot_of_chunks(
     products = tl.zeros([x_rows.shape[0], y_valid.shape[0]], tl.float32)
     x_row = (tl.where(x_valid, x_rows, 0).to(INDEX) * x_stride)[:, None]
     # What is added to the address of the first is the same in every tile.
-    y += first_of_y.to(INDEX) * y_stride
+    y += tl.cast(first_of_y, INDEX) * y_stride
     y_row = (tl.arange(0, y_valid.shape[0]).to(INDEX) * y_stride)[:, None]
     # At least once: what jumps past the loop would set all products to 0 a second time.
     for first in range(0, tl.maximum(width, 1), COLUMNS * TOGETHER):

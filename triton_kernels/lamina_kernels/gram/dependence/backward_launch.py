@@ -62,7 +62,7 @@ def plan(layers: Layers, centers: Tensor, g: Found, target: str) -> tuple[Launch
     count, x, blocks = len(layers), layers.pairs[0].x, arguments["blocks"]
     splits = max(1, min(ceil_div(ITEMS, blocks), blocks // PART))
     programs, span = min(blocks * splits, ROOMS), max(1, HELD // count)
-    dtype = torch.float32 if target == "interpreter" else room_of(layers, target)[0]
+    dtype, _ = room_of(layers, target)
     arguments |= {
         "made": tuple(
             _made(kind, bases, layers.n, splits, programs)

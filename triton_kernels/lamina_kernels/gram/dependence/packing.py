@@ -84,8 +84,9 @@ def _beside(bases: Sequence[Base], *, by_columns: bool) -> tuple[Base, list[tupl
 def room_of(layers: Layers, target: str) -> tuple[torch.dtype, str]:
     """Return what tiles are kept in, and how they are multiplied.
 
-    Values of bfloat16 rows are kept in bfloat16. Those of float16 rows are not rounded: it might not hold them.
+    Values of bfloat16 rows are kept in bfloat16. Those of float16 rows are not rounded: it might not hold them. The
+    interpreter cuts digits off where it makes bfloat16, and makes 9e-41 of what is true.
     """
     if {p.x.dtype for p in layers.pairs} == {torch.bfloat16}:
-        return torch.bfloat16, "half"
+        return torch.float32 if target == "interpreter" else torch.bfloat16, "half"
     return torch.float32, layers.pairs[0].precision or accurate(target)
