@@ -35,6 +35,7 @@ from lamina_kernels.gram import (
 )
 from lamina_kernels.gram.contrastive import Softplus
 from lamina_kernels.gram.prototypes import LogDistance
+from lamina_kernels.tiles.rounding import round_to_tf32
 from tests.kernels import gram_kernel_faults as gram_kernel_faults  # known where checks run
 from tests.kernels.covering import pairwise
 from tests.kernels.hsic_checks import ids, normal, poisoned
@@ -220,6 +221,50 @@ def far_rows_keep_their_digits(found: Reductions, dtype: torch.dtype) -> None:
         torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=0)
 
 
+def gradients_far_from_zero_keep_their_digits(found: Reductions, dtype: torch.dtype) -> None:
+    """Likewise their gradients, by the rows of both sides: those of distances, which do not know where zero is."""
+    rows = [(1000 + 4 * normal(n, 6, seed=n, dtype=torch.float64)).to(dtype) for n in (70, 60)]
+    for kernel in (RBF(6.0), Distance()):
+        made = []
+        forms: list[tuple[Reductions, torch.dtype]] = [(found, dtype)]
+        for run, kept in [*forms, (partial(reductions, impl="reference"), torch.float64)]:
+            held = [each.to(kept, copy=True).requires_grad_() for each in rows]
+            (sums,) = run(*held, held[1].detach(), kernel, which="row_sums")
+            made.append(torch.autograd.grad(sums.sum(), held))
+        for one, exact in zip(*made, strict=True):
+            rtol = max(1e-4, 2 * torch.finfo(dtype).eps)
+            torch.testing.assert_close(one.double(), exact, rtol=0, atol=rtol * exact.abs().max().item())
+
+
+def rows_without_a_squared_norm_give_no_wrong_numbers(found: Reductions) -> None:
+    """Of numbers near 1e20 the squares overflow, of 1e-30 they vanish: sums are right, or not finite."""
+    y = normal(60, 5, seed=22)
+    for scale in (1e20, 1e-30):
+        x = normal(70, 5, seed=21)
+        x[61] *= scale
+        kernels = [KERNELS[name](5) for name in ("linear", "cosine", "rbf", "distance", "matern 5/2", "sum", "own")]
+        for kernel in (*kernels, ArcCosine(1)):
+            for rows, others in ((x, y), (y, x)):
+                (got,) = found(rows, others, others, kernel, which="row_sums")
+                exact = row_sums(rows.double(), others.double(), kernel=kernel, impl="reference")
+                right = (got - exact).abs() <= 1e-4 * exact.abs() + 1e-4
+                assert (right | ~got.isfinite()).all(), kernel
+                if rows is x:
+                    assert right[torch.arange(70) != 61].all(), kernel
+
+
+def float32_errs_as_its_precision_allows(found: Reductions, precision: str | None) -> None:
+    """At most twice as much as a matrix of the same rounded rows does, whose values are rounded likewise."""
+    x, y, v = normal(70, 24, seed=23), normal(129, 24, seed=24), normal(129, 20, seed=25)
+    rounded = round_to_tf32 if precision == "tf32" else torch.clone
+    for kernel in (Linear(), RBF(5.0)):
+        (got,) = found(x, y, v, kernel, which="product", precision=precision)
+        eye = torch.eye(129)
+        k = product(rounded(x), rounded(y), eye, kernel=kernel, impl="blocked")
+        exact = product(x.double(), y.double(), v.double(), kernel=kernel, impl="reference")
+        within(got, exact, rounded(k) @ rounded(v), 2)
+
+
 def near_rows_keep_their_digits(found: Reductions) -> None:
     """Roots of squared distances that are lost among the norms; and a row and itself, which are nothing apart."""
     x = 100 * normal(40, 20, seed=8)
@@ -335,6 +380,7 @@ def torch_finds_the_operators_in_order(found: Reductions) -> None:
 CHECKS = [
     sums_of_tiles_are_as_good_as_one,
     near_rows_keep_their_digits,
+    rows_without_a_squared_norm_give_no_wrong_numbers,
     a_broken_row_breaks_its_own_result,
     nothing_beside_the_rows_is_touched,
     addresses_take_64_bits,

@@ -124,6 +124,24 @@ def gram_second_forgets_the_softmax(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def arc_cosine_is_of_order_0(patch: pytest.MonkeyPatch) -> None:
+    """Angles count, whatever the order."""
+    from lamina_kernels.gram.functions import FUNCTIONS
+
+    whole = FUNCTIONS["angle"]
+    patch.setitem(FUNCTIONS, "angle", whole._replace(value=lambda u, a, n, out: whole.value(u, a, 0, out)))
+
+
+@fault
+def gram_refuses_sums_of_kernels(patch: pytest.MonkeyPatch) -> None:
+    """A kernel that is no single function is taken for one without a function in Triton."""
+    from lamina_kernels.gram import forms
+    from lamina_kernels.gram.terms import Leaf
+
+    patch.setattr(forms, "is_written", lambda p: isinstance(p.tree, Leaf))
+
+
+@fault
 def mmd_keeps_the_diagonal(patch: pytest.MonkeyPatch) -> None:
     """Each row is paired with itself."""
     from lamina_kernels.gram import discrepancy

@@ -83,6 +83,37 @@ def gram_kernel_moves_no_rows(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def gram_kernels_count_in_32_bits(patch: pytest.MonkeyPatch) -> None:
+    """Addresses overflow behind two billion numbers, whoever computes them."""
+    import sys
+
+    import triton.language as tl
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("lamina_kernels.") and hasattr(module, "INDEX"):
+            patch.setattr(module, "INDEX", tl.constexpr(tl.int32))
+
+
+@fault
+def gram_kernel_hides_missing_norms(patch: pytest.MonkeyPatch) -> None:
+    """Squared norms that overflow are taken to be the largest number."""
+    from lamina_kernels.gram import operands
+
+    whole = operands._norms
+    patch.setattr(operands, "_norms", lambda rows: whole(rows).clamp(max=3e38))
+
+
+@fault
+def gram_kernel_rounds_to_eight_bits(patch: pytest.MonkeyPatch) -> None:
+    """Rows that are multiplied in TF32 are rounded to bfloat16 before."""
+    import torch
+
+    from lamina_kernels.gram import operands
+
+    patch.setattr(operands, "round_to_tf32", lambda rows: rows.to(torch.bfloat16).float())
+
+
+@fault
 def gram_kernel_trusts_lost_digits(patch: pytest.MonkeyPatch) -> None:
     """Distances are roots of what is left of the norms, however little that is."""
     import triton.language as tl

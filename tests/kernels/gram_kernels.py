@@ -129,3 +129,16 @@ def small_tiles() -> Iterator[None]:
         patch.setattr("lamina_kernels.gram.sums.blocked_second._LARGEST", 13)
         patch.setattr(linear, "cheaper", lambda p, v: False)
         yield
+
+
+@contextmanager
+def small_layers(block: int = 3) -> Iterator[None]:
+    """Likewise, of measures of dependence, of which a sample of few rows is centered by."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lamina_kernels.gram.dependence.blocked.BLOCK", block)
+        patch.setattr("lamina_kernels.gram.dependence.blocked.SAMPLE", 5)
+        patch.setattr("lamina_kernels.gram.dependence.features.BLOCK", block)
+        patch.setattr("lamina_kernels.gram.paired.blocked.BLOCK", block)
+        patch.setattr("lamina_kernels.gram.sums.blocked_second._LARGEST", block)
+        patch.setattr("lamina_kernels.tiles.inner.LONG", 4)
+        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
@@ -12,7 +11,8 @@ import triton
 
 from tests.faults import broken
 from tests.kernels import gram_kernel_faults as gram_kernel_faults  # known where checks run
-from tests.kernels.aot.compiling import TARGETS
+from tests.kernels.aot.addresses import products_in_32_bits
+from tests.kernels.aot.compiling import TARGETS, ttir_for
 from tests.kernels.aot.configurations import FAMILIES
 from tests.kernels.aot.table import compiled, complaints, rows
 
@@ -66,11 +66,41 @@ def _run(check: Callable[[], None], fault: str | None) -> None:
             check()
 
 
+# One launch of each kernel of pairs, of those with the most branches.
+LAUNCHES = [
+    ("gram", "bf16 d768 rbf small groups off"),
+    ("gram_sums", "bf16 d64 sum of products"),
+    ("gram_sums", "fp32 d64 norm 1 row sums"),
+    ("gram_sums", "bf16 d64 softmax v64"),
+    ("gram_gradients", "bf16 d64 laplace softmax"),
+    ("gram_gradients", "bf16 d384 rbf"),
+    ("gram_gradients", "fp32 d64 norm 1"),
+    ("layers", "bf16 d64 rbf 32 layers groups"),
+    ("layers_gradients", "bf16 d64 rbf 2 layers groups"),
+    ("layers_gradients", "bf16 d64 norm 1 rbf"),
+    ("nearest", "bf16 d64 k16 groups"),
+    ("counts", "bf16 d128"),
+    ("counts", "bf16 d64 groups 20 edges"),
+    ("pointwise", "bf16 d64 own"),
+]
+
+
+def counted_in_32_bits(family: str, name: str) -> list[str]:
+    configuration = FAMILIES[family][name]
+    launch = configuration.plan("cuda:90")
+    return products_in_32_bits(ttir_for("cuda:90", configuration.kernel, launch.arguments, launch.options))
+
+
 def addresses_take_64_bits() -> None:
-    kernel, _ = compiled("gram", "fp32 d768 rbf", "cuda:90")
-    offsets = re.findall(r"tt\.addptr .* : .*, (.*) loc", kernel.asm["ttir"])
-    assert len(offsets) >= 10
-    assert [kind for kind in offsets if "i64" not in kind] == []
+    assert {launch: found for launch in LAUNCHES if (found := counted_in_32_bits(*launch))} == {}
+
+
+def no_address_takes_64_bits() -> None:
+    assert [launch for launch in LAUNCHES if not counted_in_32_bits(*launch)] == []
+
+
+def test_addresses_in_32_bits_are_noticed_in_every_kernel() -> None:
+    in_a_fresh_process(no_address_takes_64_bits, "gram_kernels_count_in_32_bits")
 
 
 def the_maximum_keeps_what_is_broken() -> None:
@@ -93,7 +123,6 @@ def copies_are_wide_and_asynchronous() -> None:
 
 
 CHECKS = [
-    (addresses_take_64_bits, "hsic_kernel_counts_in_32_bits"),
     (the_maximum_keeps_what_is_broken, "gram_kernel_hides_broken_rows"),
     (the_kernel_is_fit_to_launch, "hsic_kernel_takes_large_tiles"),
     (the_kernel_is_fit_to_launch, "hsic_kernel_spills"),
@@ -102,7 +131,9 @@ CHECKS = [
 ]
 
 
-@pytest.mark.parametrize("check", dict.fromkeys(check for check, _ in CHECKS), ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", dict.fromkeys([addresses_take_64_bits, *(check for check, _ in CHECKS)]), ids=lambda check: check.__name__
+)
 def test_code(check):
     check()
 

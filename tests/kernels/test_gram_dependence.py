@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import permutations
 from typing import Any
 
@@ -30,7 +28,7 @@ from lamina_kernels.gram.matrix import matrix
 from lamina_kernels.gram.pairs import build
 from tests.faults import broken
 from tests.kernels import gram_dependence_faults  # noqa: F401
-from tests.kernels.gram_kernels import normal
+from tests.kernels.gram_kernels import normal, small_layers
 from tests.meter import peak_bytes
 
 KERNELS: list[tuple[Kernel, Kernel]] = [
@@ -44,17 +42,6 @@ GROUPS = {
     "of one size": torch.arange(12) % 6,
     "of many sizes": torch.tensor([3, 1, 1, 7, 3, 3, 5, 0, 0, 0, 0, 7]),
 }
-
-
-@contextmanager
-def small_tiles(block: int = 3) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lamina_kernels.gram.dependence.blocked.BLOCK", block)
-        patch.setattr("lamina_kernels.gram.dependence.blocked.SAMPLE", 5)
-        patch.setattr("lamina_kernels.gram.dependence.features.BLOCK", block)
-        patch.setattr("lamina_kernels.gram.sums.blocked_second._LARGEST", block)
-        patch.setattr("lamina_kernels.tiles.inner.LONG", 4)
-        yield
 
 
 def by_definition(k: Tensor, l: Tensor, ids: Tensor) -> float:  # noqa: E741
@@ -73,7 +60,7 @@ def hsic_is_the_average_over_quadruples(groups: str, **options: Any) -> None:
     for kernel_x, kernel_y in KERNELS:
         k, l = matrix(build("", x, None, kernel_x)), matrix(build("", y, None, kernel_y))  # noqa: E741
         expected = by_definition(k, l, torch.arange(12) if ids is None else ids)
-        with small_tiles():
+        with small_layers():
             found = hsic(x, y, kernel_x=kernel_x, kernel_y=kernel_y, groups=ids, **options)
         assert found.dtype == torch.float64
         assert found.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
@@ -106,7 +93,7 @@ def test_biased_hsic_is_the_trace_of_centered_matrices(impl: Any) -> None:
     x, y, h = normal(12, 3, seed=0), normal(12, 2, seed=1), torch.eye(12).double() - 1 / 12
     for kernel_x, kernel_y in KERNELS:
         k, l = matrix(build("", x, None, kernel_x)), matrix(build("", y, None, kernel_y))  # noqa: E741
-        with small_tiles():
+        with small_layers():
             found = hsic(x, y, kernel_x=kernel_x, kernel_y=kernel_y, biased=True, impl=impl)
         torch.testing.assert_close(found, (k @ h @ l @ h).trace() / 144, rtol=1e-12, atol=1e-13)
 
@@ -133,7 +120,7 @@ IDS = [None, torch.arange(31) // 3, (torch.arange(31) ** 2 // 40) % 11]
 
 def forms_agree(ids: Tensor | None, *, biased: bool = False, narrow: bool = True, block: int = 7) -> None:
     expected = values_and_gradients("reference", ids, biased=biased, narrow=narrow)
-    with small_tiles(block):
+    with small_layers(block):
         found = values_and_gradients("blocked", ids, biased=biased, narrow=narrow)
     for a, b in zip(found, expected, strict=True):
         scale = b.detach().abs().max()
@@ -172,7 +159,7 @@ def test_block_sizes_and_the_order_of_rows_do_not_matter() -> None:
         order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
         turned = None if groups is None else groups[order]
         for block in (16, 77):
-            with small_tiles(block):
+            with small_layers(block):
                 found = cka_matrix([r[order] for r in (x, x[:, :2] + y[:, :2], y)], kernel=kernel, groups=turned)
             torch.testing.assert_close(found.value, whole, rtol=1e-12, atol=1e-12)
 
@@ -187,7 +174,7 @@ def cka_of_many_is_that_of_each_two() -> None:
         (Linear(), None, True),
     ):
         options: dict[str, Any] = {"groups": groups, "biased": biased}
-        with small_tiles(16):
+        with small_layers(16):
             square, crossed = (cka_matrix(layers, more, kernel=kernel, **options) for more in (None, others))
 
         def of(x: Tensor, y: Tensor, kernel: Kernel = kernel, options: dict[str, Any] = options) -> Tensor:
@@ -305,6 +292,21 @@ def test_documents_that_are_taken_for_rows_are_noticed() -> None:
         independent_documents_have_none()
 
 
+@pytest.mark.parametrize(
+    ("fault", "check", "arguments"),
+    [
+        ("dependence_forgets_the_total", test_gaussians_have_their_distance_covariance_and_correlation, ()),
+        ("dependence_keeps_the_diagonal", test_independent_rows_have_none, (8, 150)),
+        ("dependence_keeps_the_diagonal", test_independent_rows_have_none, (512, 25)),
+        ("dependence_has_no_mirror_image", test_block_sizes_and_the_order_of_rows_do_not_matter, ()),
+        ("dependence_has_no_mirror_image", test_biased_hsic_is_the_trace_of_centered_matrices, ("blocked",)),
+    ],
+)
+def test_a_fault_is_noticed(fault: str, check: Any, arguments: tuple[Any, ...]) -> None:
+    with broken(fault), pytest.raises(AssertionError):
+        check(*arguments)
+
+
 # Numbers.
 
 
@@ -406,7 +408,7 @@ def second_derivatives(impl: Any, ids: Tensor | None, *, biased: bool) -> list[T
 
 
 def second_derivatives_are_those_of_the_matrix(ids: Tensor | None, *, biased: bool = False) -> None:
-    with small_tiles(6):
+    with small_layers(6):
         found = second_derivatives("blocked", ids, biased=biased)
     torch.testing.assert_close(found, second_derivatives("reference", ids, biased=biased), rtol=1e-9, atol=1e-10)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,18 +19,24 @@ from lamina_kernels.gram import (
     Pointwise,
     Polynomial,
     RationalQuadratic,
+    count,
+    difference_moments,
+    distance_correlation,
+    distance_histogram,
+    harmonic,
+    hsic,
     logsumexp,
+    mmd,
+    pairwise_loss,
     product,
     row_sums,
     softmax_product,
 )
 from lamina_kernels.gram.pairs import build, flat
 from lamina_kernels.gram.sums import op
-from lamina_kernels.gram.support import REFUSALS
 from tests.kernels.gram_kernels import normal, small_tiles
 from tests.meter import peak_bytes
 
-PAGE = Path(__file__).parents[2] / "docs" / "gram.md"
 X, Y, V = torch.ones(5, 3), torch.ones(4, 3), torch.ones(4, 2)
 IDS = torch.zeros(5, dtype=torch.long)
 
@@ -103,13 +108,6 @@ def test_log_weights_that_do_not_fit_are_refused(weights: torch.Tensor) -> None:
         logsumexp(X, Y, kernel=Linear(), log_weights=weights)
 
 
-def test_the_page_lists_every_refusal_with_its_reason() -> None:
-    lines = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    listed = {line[0]: (line[1], line[2]) for line in lines if len(line) == 3}
-    for refusal in REFUSALS:
-        assert listed[refusal.what] == (", ".join(refusal.forms), refusal.reason)
-
-
 def test_what_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="impl='triton' cannot run: the tensors are on cpu"):
         row_sums(X, kernel=RBF(1.0), impl="triton")
@@ -156,6 +154,35 @@ def test_it_compiles_whole() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_what_is_made_of_sums_and_the_other_reductions_compile_whole() -> None:
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._functorch._aot_autograd.utils import make_boxed_func
+
+    targets = torch.arange(9) % 7
+
+    def loss(x: torch.Tensor, y: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        few, kernel = y[:7], RBF(b)
+        values = [
+            logsumexp(x, few, kernel=Matern(b)).sum(),
+            difference_moments(x, few, kernel=kernel).sum(),
+            mmd(x, few, kernel=kernel).value,
+            hsic(x, y, kernel_x=kernel, kernel_y=Linear(), biased=True),
+            distance_correlation(x, y),
+            pairwise_loss(x, y, temperature=b),
+            pairwise_loss(x, y, kind="infonce", temperature=b),
+            harmonic(x, few, targets, exponent=b).log_probability.sum(),
+            count(x, few, 1.5).sum() + distance_histogram(x, few, [0.0, 1.0, 2.0]).sum(),
+        ]
+        return torch.stack([each.double() for each in values]).sum()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=lambda g, _: make_boxed_func(g)))
+    leaves = [normal(9, 3, seed=0), normal(9, 3, seed=1), torch.tensor(1.2, dtype=torch.float64)]
+    leaves = [x.requires_grad_() for x in leaves]
+    found, expected = (torch.autograd.grad(f(*leaves), leaves) for f in (compiled, loss))
+    torch.testing.assert_close(found, expected)
+
+
 def test_an_autocast_of_the_caller_rounds_nothing_and_the_same_rows_give_the_same_bits() -> None:
     x = normal(60, 5, seed=2, dtype=torch.float32).requires_grad_()
 
@@ -176,6 +203,20 @@ def test_block_sizes_do_not_matter() -> None:
     with small_tiles():
         tiles = softmax_product(x, y, y, kernel=RBF(1.0))
     torch.testing.assert_close(tiles, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_memory_of_all_pairs_is_that_of_the_rows() -> None:
+    """4,096 and 32,768 rows, whose matrix would take 4 GB: beside the rows and their sums, the same."""
+    setup = """
+        import torch
+        from lamina_kernels.gram import RBF, row_sums
+
+        rows = torch.rand(32_768, 4)
+        sums = torch.ones(32_768)
+        row_sums(rows[:4096].clone(), kernel=RBF(1.0))
+    """
+    more = "        row_sums(rows, kernel=RBF(1.0))"
+    assert peak_bytes(f"{setup}\n{more}") - peak_bytes(setup) < 4e6
 
 
 def test_memory_is_flat() -> None:

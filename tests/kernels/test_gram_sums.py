@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,11 @@ from lamina_kernels.gram.matrix import matrix
 from lamina_kernels.gram.pairs import build
 from tests.faults import broken
 from tests.kernels import gram_faults  # noqa: F401
+from tests.kernels.gram_checks import (
+    gradients_far_from_zero_keep_their_digits,
+    rows_without_a_squared_norm_give_no_wrong_numbers,
+)
+from tests.kernels.gram_checks import reductions as reductions_of_one
 from tests.kernels.gram_kernels import CASES, WIDTH, leaves, normal, small_tiles
 
 KERNELS = pytest.mark.parametrize("name", CASES)
@@ -154,6 +160,13 @@ def test_arc_cosine_kernels_are_wide_random_networks() -> None:
         assert ((found - exact).abs() < 4.5 * error).all()
 
 
+def test_closed_forms_notice_a_fault() -> None:
+    with broken("rbf_forgets_the_half"), pytest.raises(AssertionError):
+        test_gaussian_rows_have_the_mean_embedding_of_their_density("blocked")
+    with broken("arc_cosine_is_of_order_0"), pytest.raises(AssertionError):
+        test_arc_cosine_kernels_are_wide_random_networks()
+
+
 def test_a_softmax_of_large_values_does_not_overflow() -> None:
     x, y = 1000 * normal(40, 2, seed=14), normal(30, 2, seed=15)
     with small_tiles():
@@ -161,6 +174,9 @@ def test_a_softmax_of_large_values_does_not_overflow() -> None:
     expected = (x @ y.T).softmax(1) @ y
     torch.testing.assert_close(found.value.double(), expected, rtol=0, atol=1e-3)
     torch.testing.assert_close(found.logsumexp.double(), (x @ y.T).logsumexp(1), rtol=1e-6, atol=0)
+
+
+blocked = partial(reductions_of_one, impl="blocked")
 
 
 def far_rows_keep_their_digits() -> None:
@@ -174,11 +190,15 @@ def far_rows_keep_their_digits() -> None:
 
 def test_far_rows_keep_their_digits() -> None:
     far_rows_keep_their_digits()
+    gradients_far_from_zero_keep_their_digits(blocked, torch.float32)
+    rows_without_a_squared_norm_give_no_wrong_numbers(blocked)
 
 
 def test_rows_that_are_not_moved_are_noticed() -> None:
     with broken("rbf_rows_are_not_moved"), pytest.raises(AssertionError):
         far_rows_keep_their_digits()
+    with broken("rbf_rows_are_not_moved"), pytest.raises(AssertionError):
+        gradients_far_from_zero_keep_their_digits(blocked, torch.float32)
 
 
 def test_a_row_and_itself_are_exactly_0_apart_and_so_are_duplicates() -> None:
@@ -206,10 +226,12 @@ def test_a_broken_row_breaks_its_own_result(name: str) -> None:
     torch.testing.assert_close(found[:21], whole[:21], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(1, 1, 1), (1, 40, 3), (40, 1, 1), (0, 3, 2), (3, 0, 2), (17, 33, 70)])
+@pytest.mark.parametrize(
+    ("n", "m", "d"), [(1, 1, 1), (1, 40, 3), (40, 1, 1), (0, 3, 2), (3, 0, 2), (17, 33, 70), (5, 7, 16_384)]
+)
 def test_shapes(n: int, m: int, d: int) -> None:
     x, y, v = normal(n, d, seed=19), normal(m, d, seed=20), normal(m, 2, seed=21)
-    for kernel in (RBF(2.0), Linear(), Distance(1)):
+    for kernel in (RBF(2.0 * d**0.5), Linear(), Distance(1)):
         with small_tiles():
             found = reductions(x, y, v, v[:, 0], None, {"kernel": kernel})
         expected = reductions(x, y, v, v[:, 0], None, {"kernel": kernel, "impl": "reference"})

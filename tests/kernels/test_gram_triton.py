@@ -35,6 +35,16 @@ def test_gradients_err_at_most_three_times_as_much(case: dict[str, Any]) -> None
     SPLIT.run(checks.gradients_err_at_most_three_times_as_much, case)
 
 
+@pytest.mark.parametrize("case", checks.CASES[::6], ids=lambda case: " ".join(map(str, case.values())))
+def test_bfloat16_errs_at_most_twice_as_much_as_plain_torch(case: dict[str, Any]) -> None:
+    SPLIT.run(checks.errs_at_most_twice_as_much_as_plain_torch, case | {"dtype": torch.bfloat16})
+
+
+@pytest.mark.parametrize("case", checks.GRADIENT_CASES[::6], ids=lambda case: " ".join(map(str, case.values())))
+def test_gradients_of_bfloat16_err_at_most_three_times_as_much(case: dict[str, Any]) -> None:
+    SPLIT.run(checks.gradients_err_at_most_three_times_as_much, case | {"dtype": torch.bfloat16})
+
+
 @pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
 def test(check: Any) -> None:
     TRITON.run(check)
@@ -43,6 +53,20 @@ def test(check: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_far_rows_keep_their_digits(dtype: torch.dtype) -> None:
     TRITON.run(checks.far_rows_keep_their_digits, dtype)
+    TRITON.run(checks.gradients_far_from_zero_keep_their_digits, dtype)
+
+
+@pytest.mark.parametrize("precision", [None, "bf16x6", "tf32", "ieee"])
+def test_float32_errs_as_its_precision_allows(precision: str | None) -> None:
+    TRITON.run(checks.float32_errs_as_its_precision_allows, precision)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf", "own"])
+def test_the_widest_rows(kernel: str) -> None:
+    case = _WHOLE | {"kernel": kernel, "width": 16_384, "n": 3, "m": 5}
+    TRITON.run(checks.errs_at_most_twice_as_much_as_plain_torch, case)
+    if kernel != "own":
+        TRITON.run(checks.gradients_err_at_most_three_times_as_much, case)
 
 
 @pytest.mark.parametrize(("precision", "width"), [(None, 24), ("bf16x3", 100), ("tf32", 96), ("ieee", 128)])
@@ -96,6 +120,9 @@ def test_a_fault_of_the_gradients_is_noticed(fault: str, changes: dict[str, Any]
     [
         ("gram_kernel_moves_no_rows", checks.far_rows_keep_their_digits, (torch.float32,)),
         ("gram_kernel_moves_no_rows", checks.far_rows_keep_their_digits, (torch.float16,)),
+        ("gram_kernel_moves_no_rows", checks.gradients_far_from_zero_keep_their_digits, (torch.float32,)),
+        ("gram_kernel_hides_missing_norms", checks.rows_without_a_squared_norm_give_no_wrong_numbers, ()),
+        ("gram_kernel_rounds_to_eight_bits", checks.float32_errs_as_its_precision_allows, ("tf32",)),
         ("gram_kernel_trusts_lost_digits", checks.near_rows_keep_their_digits, ()),
         ("gram_kernel_takes_rows_for_others", checks.near_rows_keep_their_digits, ()),
         ("gram_kernel_takes_all_chunks_for_whole", checks.small_integers_are_exact, ("tf32", 96)),
