@@ -150,6 +150,15 @@ def dependence_mixes_layers(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def dependence_squares_distances(patch: pytest.MonkeyPatch) -> None:
+    """The covariance of distances is that of squared ones: of linear kernels."""
+    from lamina_kernels.gram import SquaredDistance
+    from lamina_kernels.gram.dependence import api
+
+    patch.setattr(api, "Distance", lambda: SquaredDistance(1.0))
+
+
+@fault
 def dependence_centers_nothing(patch: pytest.MonkeyPatch) -> None:
     """Kernel values are summed as they are."""
     from lamina_kernels.gram.dependence import blocked
