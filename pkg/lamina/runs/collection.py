@@ -95,14 +95,7 @@ class Runs:
             NotFoundError: All are left out.
             SchemaError: A site has rows of other widths in other runs.
         """
-        frames, missing = {}, None
-        for name, run in self.items():
-            try:
-                frames[name] = run.activations(sites, step=step, source=source, bits=bits)
-            except NotFoundError as error:
-                missing = error
-        if not frames and missing is not None:
-            raise missing
+        frames = self._found(lambda run: run.activations(sites, step=step, source=source, bits=bits))
         _check_widths(frames)
         return _concatenate(frames)
 
@@ -113,15 +106,19 @@ class Runs:
             NotFoundError: All are left out.
             SchemaError: The site holds no sparse codes in some run.
         """
+        return _concatenate(self._found(lambda run: run.features(site)))
+
+    def _found(self, ask: Callable[[Run], pl.LazyFrame]) -> dict[str, pl.LazyFrame]:
+        """What the runs answer that have what is asked for; an error if none has."""
         frames, missing = {}, None
         for name, run in self.items():
             try:
-                frames[name] = run.features(site)
+                frames[name] = ask(run)
             except NotFoundError as error:
                 missing = error
         if not frames and missing is not None:
             raise missing
-        return _concatenate(frames)
+        return frames
 
     def _together(self, ask: Callable[[Run], pl.LazyFrame]) -> pl.LazyFrame:
         return _concatenate({name: ask(run) for name, run in self.items()})
