@@ -4,14 +4,13 @@ import os.path
 
 import pytest
 
-from tests import faults
-from tests.faults import broken, fault
+from tests.faults import broken, fault, table
 
 
 @pytest.fixture
 def registered(monkeypatch):
     """A fault that says that no path exists, registered for one test."""
-    monkeypatch.setattr(faults, "FAULTS", {})
+    monkeypatch.setattr(table, "FAULTS", {})
 
     @fault
     def nothing_exists(patch: pytest.MonkeyPatch) -> None:

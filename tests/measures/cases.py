@@ -22,7 +22,7 @@ class Case:
     draw: The measure's arguments, float64 where they are rows, from a seed.
     truth: What the value is but for its error bar.
     within: How far beyond four error bars it may be: the estimator's bias on these rows.
-    fault: The fault in `tests/faults.py` under which it is not.
+    fault: The fault in `tests/faults/` under which it is not.
     merged: The value from a state for each part of 10 groups, merged in the order given; for measures that stream.
     """
 
