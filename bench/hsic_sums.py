@@ -22,7 +22,9 @@ SHAPES = {
     "cuda": [(16384, 64), (16384, 768), (65536, 64), (65536, 768)],
 }
 KERNELS = ("linear", "rbf")
-RULE, GRADIENTS = Within(1e-5), Within(1e-4)
+RULE = Within(1e-5)
+# Those of squared distances in float32 cancel: torch's own are off by 2e-4 at d = 768.
+GRADIENTS, GRADIENT_REPETITIONS = Within(1e-3), 3
 SUMS = ("product", "sums_x", "sums_y", "square_x", "square_y")
 MOST_DOUBLE = 4096
 """The form `reference` holds a dozen matrices in float64: it takes part up to here."""
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         notes=[
             f"float32; {REPETITIONS} interleaved repetitions after a comparison with the sums in float64: {RULE}",
             "gradients: HSIC, from these sums, and its gradients by both sets of rows; dense torch: autograd through "
-            f"both matrices; compared with the gradients in float64: {GRADIENTS}; up to n = {MOST_RECORDED} on a CPU. "
+            f"both matrices; {GRADIENT_REPETITIONS} repetitions after a comparison with the gradients in float64: "
+            f"{GRADIENTS}; up to n = {MOST_RECORDED} on a CPU. "
             "Their limit counts three products of each matrix, its own and those with the rows of both sides",
             "the limits count what each form cannot do without: both whole products of dense torch, the half that "
             "symmetry leaves of them or the moments that replace them, and the exponentials; `triton` multiplies "
@@ -96,7 +99,7 @@ def gradient_questions(device: str, *, quick: bool) -> Iterator[Question]:
             ways.append(Contender(impl, "bench.hsic_gradients:op", options, needs=needs))
         expected = hsic_gradients.truth(arrays["x"], arrays["y"], kernel=kernel, device=device)
         cells = {"kernel": f"{kernel}, gradients", "n": n, "d": d}
-        yield Question(cells, arrays, ways, expected, 1 if quick else REPETITIONS)
+        yield Question(cells, arrays, ways, expected, 1 if quick else GRADIENT_REPETITIONS)
 
 
 def machine_limits(device: str, quick: bool) -> list[limits.Limit]:
