@@ -25,17 +25,17 @@ OTHERWISE = ("bf16 d768 harmonic",)
 
 
 def row_sums(target: str, width: int, kernel: Kernel) -> Launch:
-    """Return the launch of sums over rows that nobody ever computes with."""
-    x = torch.zeros(N, width, dtype=torch.bfloat16)
+    """Return the launch of sums over rows that nobody ever computes with; unit rows are float32 whatever they were."""
+    x = torch.zeros(N, width)
     p = build("losses", x, x.clone(), kernel)
-    return launch.sums_plan(p, prepare(p, "half"), torch.ones(N, 1), None, target)
+    return launch.sums_plan(p, prepare(p, launch.products_of(p, target)), torch.ones(N, 1), None, target)
 
 
-def logsumexp(target: str, width: int, kernel: Kernel) -> Launch:
+def logsumexp(target: str, width: int, kernel: Kernel, dtype: torch.dtype) -> Launch:
     """Return the launch of a log-sum-exp, likewise."""
-    x = torch.zeros(N, width, dtype=torch.bfloat16)
+    x = torch.zeros(N, width, dtype=dtype)
     p = build("losses", x, x.clone(), kernel)
-    return launch.softmax_plan(p, prepare(p, "half"), torch.zeros(N, 0), None, target)
+    return launch.softmax_plan(p, prepare(p, launch.products_of(p, target)), torch.zeros(N, 0), None, target)
 
 
 def mmd(target: str, width: int, permutations: int) -> Launch:
@@ -48,7 +48,8 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
     """Name the launches and their kernels; the second value says whether `make test` compiles it."""
     yield "bf16 d64 mmd 99 permutations", False, sums_kernel, partial(mmd, width=64, permutations=99)
     softplus = Softplus(10.0, -10.0)
-    yield "bf16 d512 sigmoid", False, sums_kernel, partial(row_sums, width=512, kernel=softplus)
+    yield "fp32 d512 sigmoid", False, sums_kernel, partial(row_sums, width=512, kernel=softplus)
     line = Polynomial(1, gamma=10.0, coef0=0.0)
-    yield "bf16 d512 infonce", False, softmax_kernel, partial(logsumexp, width=512, kernel=line)
-    yield "bf16 d768 harmonic", False, softmax_kernel, partial(logsumexp, width=768, kernel=LogDistance(28.0))
+    yield "fp32 d512 infonce", False, softmax_kernel, partial(logsumexp, width=512, kernel=line, dtype=torch.float32)
+    far = partial(logsumexp, width=768, kernel=LogDistance(28.0), dtype=torch.bfloat16)
+    yield "bf16 d768 harmonic", False, softmax_kernel, far
