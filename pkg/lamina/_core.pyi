@@ -428,6 +428,10 @@ def feature_indexes(
     how the segment's index by feature stands: `open` while the segment is being written, `stale` if it is of other
     groups. What is damaged or newer is a problem of the snapshot from then on."""
 
+def check_feature_indexes(snapshot: Snapshot, site: str, threads: int) -> None:
+    """Reads all indexes of a site and looks at their checksums: `feature_indexes` knows from then on which are damaged,
+    wherever they are."""
+
 def build_feature_index(snapshot: Snapshot, site: str, file: str, threads: int) -> int:
     """Build or replace the index of a segment's codes, wholly or not at all; return its bytes. SchemaError while the
     segment is being written."""

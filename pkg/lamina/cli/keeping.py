@@ -40,7 +40,7 @@ def show_compaction(runs: list[Run], cold: list[str], console: Console) -> None:
 def show_indexing(runs: list[Run], sites: list[str] | None, console: Console) -> None:
     """Index the sparse codes of each run and print what was done, and a line a segment."""
     for run in runs:
-        done = run.index(sites, check=True)
+        done = run.index(sites)
         console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), str(done)))
         built = pl.col("bytes").map_elements(lambda count: size(count) if count else "", return_dtype=pl.String)
         if not done.segments.is_empty():

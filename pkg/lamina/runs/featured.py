@@ -164,21 +164,18 @@ class Featured(Opened):
         found = top_examples.top_examples(codes, int(feature), min(int(k), _MOST), int(context), early)
         return stored.with_examples(self._snapshot, self._examples, found)
 
-    def index(
-        self, sites: str | Sequence[str] | None = None, *, check: bool = False, progress: bool = True
-    ) -> indexing.Indexing:
+    def index(self, sites: str | Sequence[str] | None = None, *, progress: bool = True) -> indexing.Indexing:
         """Indexes sparse codes: which rows each feature is active in, so that questions about few features read those.
 
         Each segment that is no longer written to has an index of its own for each site, beside it in the run's folder
-        `index/`. Those that are missing, damaged or of another version are built; those that are ready stay. Whatever
-        stops it, the next call goes on. Indexes are never needed: every question has the same answer without them. They
-        are built in the background as large segments fill up and writers are closed (`Run.writer`), and where a
-        question finds one damaged; they go with the next `gc` once a compaction has replaced their segments.
+        `index/`. Those that are missing, damaged or of another version are built; the others stay once their checksums
+        were looked at. Whatever stops it, the next call goes on. Indexes are never needed: every question has the same
+        answer without them. They are built in the background as large segments fill up and writers are closed
+        (`Run.writer`), and where a question finds one damaged; they go with the next `gc` once a compaction has
+        replaced their segments.
 
         Args:
             sites: Globs or names; by default all sites of sparse codes.
-            check: Whether to read through those that seem ready (of sites of up to a million features), as
-                `lamina index` does: damage within an index shows only where it is read.
             progress: Whether to show a bar on a terminal.
 
         Raises:
@@ -188,8 +185,7 @@ class Featured(Opened):
             StorageError: The file system refused; what was built stays.
 
         Cost:
-            A pass over the codes of those segments, and up to 256 MB of memory. To check an index takes about as long
-            as to build it.
+            A pass over the codes of those segments, and up to 256 MB of memory; of indexes that are ready a read.
 
         Example:
             >>> import lamina, tempfile, torch
@@ -201,7 +197,7 @@ class Featured(Opened):
             >>> run.indexes().select("file", "units", "state").rows()
             [('segments/000000-000000.safetensors', 4, 'ready')]
         """
-        return indexing.index(self._snapshot, self._indexed(sites), check=check, progress=progress)
+        return indexing.index(self._snapshot, self._indexed(sites), progress=progress)
 
     def indexes(self, sites: str | Sequence[str] | None = None) -> pl.DataFrame:
         """One row for each segment that holds sparse codes of a site: site, file, rows, units, state.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from lamina import _core
@@ -29,10 +28,6 @@ UNASKED = 1 << 22
 _BYTES = 1 << 30
 """Bytes of codes after which a segment is taken to be full."""
 
-_UNITS = 1 << 22
-"""Units of indexes that are read together: some 170 MB."""
-_WIDEST = 1 << 20
-"""Beyond so many features indexes are not read through: what they say of each would not be small."""
 _BEGUN: set[tuple[Path, str, str]] = set()
 """Damaged indexes that this process has had built anew: run, site, segment."""
 
@@ -70,39 +65,16 @@ def states(snapshot: Snapshot, sites: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
 
-def index(snapshot: Snapshot, sites: Sequence[str], *, check: bool = False, progress: bool = True) -> Indexing:
+def index(snapshot: Snapshot, sites: Sequence[str], *, progress: bool = True) -> Indexing:
     """Builds the indexes of sites that are not ready, one after the other; see `Run.index`."""
+    for site in sites:
+        _core.check_feature_indexes(snapshot, site, available_threads())
     found = states(snapshot, sites)
-    built = _build(snapshot, found, progress)
-    if not check:
-        return Indexing(found.with_columns(bytes=built))
-    for site in found.filter(state="ready")["site"].unique(maintain_order=True):
-        _read_through(snapshot, site)
-    now = states(snapshot, sites)["state"]
-    found = found.with_columns(state=pl.when(now == "damaged").then(pl.lit("damaged")).otherwise("state"))
-    built += _build(snapshot, found.with_columns(state=now), progress)
-    return Indexing(found.with_columns(bytes=built))
-
-
-def _build(snapshot: Snapshot, found: pl.DataFrame, progress: bool) -> pl.Series:
-    """Builds the indexes that are not ready; their bytes, 0 for the others."""
     wanted = found.with_row_index("at").filter(~pl.col("state").is_in(["ready", "open"]))
     built = [0] * found.height
     for at, site, file in track(wanted.select("at", "site", "file").rows(), "indexing", wanted.height, progress):
         built[at] = _core.build_feature_index(snapshot, site, file, available_threads())
-    return pl.Series(built, dtype=pl.Int64)
-
-
-def _read_through(snapshot: Snapshot, site: str) -> None:
-    """Reads what the indexes of a site say, for damage within them shows only where it is read."""
-    width = next(shape[0] for name, _, shape, *_ in snapshot.sites() if name == site)
-    if width > _WIDEST:
-        return
-    threads = available_threads()
-    counts = pl.DataFrame(_core.feature_stats(snapshot, site, threads))["count"].to_numpy()
-    batch = (counts.cumsum() - counts) // _UNITS
-    for features in np.split(np.arange(width), np.flatnonzero(np.diff(batch)) + 1):
-        _core.indexed_units(snapshot, site, features.view(np.uint8), threads)
+    return Indexing(found.with_columns(bytes=pl.Series(built, dtype=pl.Int64)))
 
 
 class Background:

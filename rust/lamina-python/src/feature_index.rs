@@ -42,6 +42,13 @@ pub fn feature_indexes(py: Python<'_>, snapshot: &Snapshot, site: &str) -> PyRes
     Ok(segments.into_iter().map(|one| (one.file, one.rows, one.units, one.state.name())).collect())
 }
 
+/// Reads all indexes of a site: one that is damaged anywhere is known to be from then on.
+#[pyfunction]
+pub fn check_feature_indexes(py: Python<'_>, snapshot: &Snapshot, site: &str, threads: usize) -> PyResult<()> {
+    let site = snapshot.0.site(site).map_err(raise)?;
+    py.detach(|| snapshot.0.check_feature_indexes(site, threads)).map_err(raise)
+}
+
 /// Builds or replaces the index of a segment's codes; returns its bytes.
 #[pyfunction]
 pub fn build_feature_index(

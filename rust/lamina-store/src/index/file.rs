@@ -176,6 +176,13 @@ impl Index {
         Ok(())
     }
 
+    /// Checks the sums of a part, of its histograms and of its lists.
+    pub fn check_sums(&self, at: usize) -> Result<()> {
+        self.entries(at, |_, _| Ok(()))?;
+        let (table, _) = self.table(at)?;
+        (0..table.len()).try_for_each(|at| self.find(table.entry(at).feature).map(drop))
+    }
+
     /// Checks every byte.
     fn check(&self) -> Result<()> {
         for (at, part) in self.description.parts.iter().enumerate() {

@@ -17,6 +17,7 @@ pub use find::Units;
 pub use stats::{FeatureStats, QUANTILES};
 pub use top::Strongest;
 
+use crate::crew;
 use crate::reader::{Mask, Snapshot, StoredGroup};
 use file::Index;
 use lamina_format::feature_index::Indexed;
@@ -202,6 +203,17 @@ impl Snapshot {
             SegmentIndex { file: segment.file.clone(), rows: segment.rows(), units, state }
         };
         Ok(self.indexes().of(self, site).segments.iter().map(described).collect())
+    }
+
+    /// Reads all indexes of a site and looks at their sums: one that is damaged anywhere is known to be from then on.
+    pub fn check_feature_indexes(&self, site: &Site, threads: usize) -> Result<()> {
+        self.check_codes(site)?;
+        for segment in &self.indexes().of(self, site).segments {
+            self.ask(segment, site, |index| {
+                crew::each(threads.max(1) - 1, 0..index.description().parts.len(), |part| index.check_sums(part))
+            })?;
+        }
+        Ok(())
     }
 
     /// What was found wrong with indexes so far.
