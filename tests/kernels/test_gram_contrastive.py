@@ -14,7 +14,7 @@ from lamina_kernels.gram import RBF, Distance, Linear, Matern, difference_moment
 from lamina_kernels.gram.matrix import matrix
 from lamina_kernels.gram.pairs import build
 from tests.faults import broken
-from tests.kernels import gram_dependence_faults  # noqa: F401
+from tests.kernels import gram_dependence_faults, gram_faults  # noqa: F401
 from tests.kernels.gram_kernels import normal, small_tiles
 
 LABELS = torch.tensor([4, 4, 0, 9, 0, 7] * 5), torch.tensor([0, 4, 7, 7, 1] * 5)
@@ -147,6 +147,27 @@ def test_a_broken_row_breaks_its_own_probability_and_every_loss() -> None:
     for kind in ("sigmoid", "infonce"):
         assert pairwise_loss(x, x.flip(0), kind=kind, temperature=1.0).isnan()
     assert difference_moments(x, kernel=RBF(1.0)).isnan().all()
+
+
+def second_derivatives_are_differences() -> None:
+    x, y = (normal(3, 2, seed=seed).requires_grad_() for seed in (10, 11))
+    t, b, targets = *(torch.tensor(value).double().requires_grad_() for value in (0.6, -0.5)), torch.tensor([2, 0, 0])
+
+    def losses(x: Tensor, y: Tensor, t: Tensor, b: Tensor) -> Tensor:
+        pairs = pairwise_loss(x, y, temperature=t, bias=b) + pairwise_loss(x, y, kind="infonce", temperature=t)
+        return pairs + harmonic(x, y, targets, exponent=t).log_probability.sum()
+
+    found = torch.autograd.gradgradcheck(losses, (x, y, t, b), raise_exception=False, fast_mode=True)
+    assert found
+
+
+def test_second_derivatives_are_differences() -> None:
+    second_derivatives_are_differences()
+
+
+def test_a_second_derivative_that_forgets_the_softmax_is_noticed() -> None:
+    with broken("gram_second_forgets_the_softmax"), pytest.raises(AssertionError):
+        second_derivatives_are_differences()
 
 
 def test_one_row_and_one_column() -> None:

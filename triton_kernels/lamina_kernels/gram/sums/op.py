@@ -124,6 +124,8 @@ def _second_gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
     *_, lse, log_weights, _, _ = inputs
     # The gradient of what is not there has no elements.
     kept_given = [*given[:4], None if log_weights is None else given[4]]
+    if all(each is None for each in kept_given):
+        return (None,) * len(inputs)
     x, y, parameters, v, of_lse, of_weights, g = _Second.apply(*inputs, *kept_given)
     of_lse, of_weights = None if lse is None else of_lse, None if log_weights is None else of_weights
     return x, y, parameters, *([None] * (COUNT - 3)), v, of_lse, of_weights, g, None
