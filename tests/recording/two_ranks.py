@@ -85,7 +85,10 @@ def open_together(path: Path, rank: int) -> lamina.Run:
     if rank == 0:
         lamina.Run.create(path)
     torch.distributed.barrier()
-    return lamina.open(path)
+    run = lamina.open(path)
+    # both have looked at what is there before one of them adds to it
+    torch.distributed.barrier()
+    return run
 
 
 def in_parallel(folder: Path, rank: int) -> None:
