@@ -26,7 +26,7 @@ from lamina_kernels.gram import (
     nearest,
     pairwise_loss,
 )
-from lamina_kernels.gram.support import BY_L1, LARGE_GROUPS, NO_FUNCTION, REFUSALS, THRICE
+from lamina_kernels.gram.support import BY_L1, LARGE_GROUPS, NO_FUNCTION, OLD_TRITON, REFUSALS, THRICE
 from tests.faults import broken
 from tests.kernels import gram_faults  # noqa: F401
 from tests.kernels.gram_checks import KERNELS
@@ -141,6 +141,18 @@ def test_every_other_op_takes_every_dtype(form: Any) -> None:
                 assert found == wanted(form, dtype, refused), f"{name}, groups of {size}, {dtype}"
 
 
+@pytest.mark.usefixtures("_everywhere")
+@pytest.mark.parametrize(("version", "refused"), [("3.6.0", True), ("3.7.1", False), ("3.10.0+rocm", False)])
+def test_what_an_old_triton_does_not_compile_is_refused(
+    monkeypatch: pytest.MonkeyPatch, version: str, refused: bool
+) -> None:
+    monkeypatch.setattr("triton.__version__", version)
+    monkeypatch.setattr(dispatch, "interpreted", lambda: False)
+    x, y = rows(torch.float32)
+    found = outcome(hsic, x, y, kernel_x=RBF(1.0), kernel_y=RBF(1.0), impl="triton")
+    assert found == (OLD_TRITON.what if refused else wanted("triton", torch.float32))
+
+
 @pytest.mark.parametrize("form", ["reference", "blocked"])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_derivatives_end_with_the_second_but_for_the_reference(reduction: str, form: Any) -> None:
@@ -163,4 +175,4 @@ def test_the_page_lists_every_refusal_with_its_reason() -> None:
     listed = {line[0]: (line[1], line[2]) for line in lines if len(line) == 3}
     for refusal in REFUSALS:
         assert listed[refusal.what] == (", ".join(refusal.forms), refusal.reason)
-    assert len(REFUSALS) == 4, "a refusal is a promise that is not kept: think twice, then add it here and to the page"
+    assert len(REFUSALS) == 5, "a refusal is a promise that is not kept: think twice, then add it here and to the page"

@@ -61,6 +61,15 @@ def triton_obstacle(tensor: torch.Tensor) -> str | None:
     return f"the tensors are on {tensor.device}, a Triton kernel needs a GPU (or TRITON_INTERPRET=1, for tests)"
 
 
+def compiles_with_triton_before(tensor: torch.Tensor, major: int, minor: int) -> bool:
+    """Return whether an older Triton than this compiles a kernel on this tensor; the interpreter compiles nothing."""
+    if triton_obstacle(tensor) is not None or interpreted():
+        return False
+    import triton
+
+    return tuple(map(int, triton.__version__.split(".")[:2])) < (major, minor)
+
+
 def demand_triton(op: str, tensor: torch.Tensor) -> None:
     """Raise unless a Triton kernel can run on this tensor: it never gives way to another form.
 

@@ -17,6 +17,11 @@ LARGE_GROUPS = Refusal(
     ("triton",),
     "a tile of its kernel holds whole groups; impl='blocked' takes them on a GPU too",
 )
+OLD_TRITON = Refusal(
+    "HSIC and CKA with Triton 3.6",
+    ("triton",),
+    "its compiler returns no tuples of tuples; a newer one does, and impl='blocked' runs with any",
+)
 THRICE = Refusal("a third derivative", ("blocked",), "only impl='reference' is differentiated by torch itself")
 
-REFUSALS = (BY_L1, NO_FUNCTION, LARGE_GROUPS, THRICE)
+REFUSALS = (BY_L1, NO_FUNCTION, LARGE_GROUPS, OLD_TRITON, THRICE)

@@ -5,7 +5,8 @@ BASES that `Operands` holds, and computes
 
     numbers = numbers_of(parameters, CODE)
     left = rows_of(bases, rows, rows < n, BASES)                 # once, before the walk over columns
-    at, itself = at_of(walk, turn, rows, rows < n, 0, m, …)      # [R] and [C]: numbers of rows of x and of y
+    at = at_of(walk, turn, rows, rows < n, 0, m, …)              # [R] and [C]: numbers of rows of x and of y
+    itself = itself_of(at, EDGE, SAME)
     products = products_of(bases, left, at, itself, BASES, PRECISION)
     k = values(products, bases, numbers, at, itself, CODE, BASES)
 
@@ -50,23 +51,23 @@ class At(NamedTuple):
 
 @triton.jit
 def at_of(
-    walk, turn, rows, rows_valid, start, stop,
-    EDGE: tl.constexpr, SAME: tl.constexpr, COLUMNS: tl.constexpr,
+    walk, turn, rows, rows_valid, start, stop, EDGE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Return where a tile of the columns from `start` to `stop` lies, and where rows meet themselves in it.
-
-    The latter is [R, C], or None where they cannot.
-    """
+    """Return where a tile of the columns from `start` to `stop` lies."""
     first = start + tile_at(walk, turn, EDGE) * COLUMNS
     columns = first + tl.arange(0, COLUMNS)
     if EDGE:
-        at = At(rows, rows_valid, columns, columns < stop, first)
+        return At(rows, rows_valid, columns, columns < stop, first)
     else:
-        at = At(rows, rows_valid, columns, tl.full([COLUMNS], True, tl.int1), first)
+        return At(rows, rows_valid, columns, tl.full([COLUMNS], True, tl.int1), first)
+
+
+@triton.jit  # noqa: RET503
+def itself_of(at, EDGE: tl.constexpr, SAME: tl.constexpr):
+    """Return where rows meet themselves in a tile, [R, C]; None where they cannot."""
+    # not `return None`, and not in a tuple with `at`: Triton 3.6 compiles neither
     if SAME and EDGE:
-        return at, rows[:, None] == columns[None, :]
-    else:
-        return at, None
+        return at.rows[:, None] == at.columns[None, :]
 
 
 @triton.jit

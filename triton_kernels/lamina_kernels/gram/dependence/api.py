@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lamina_kernels.dispatch import compiles_with_triton_before
 from lamina_kernels.gram.dependence import op, reference
 from lamina_kernels.gram.dependence.layers import Layers, centered, fits, gather
 from lamina_kernels.gram.forms import Impl, choose, is_written
 from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.radial import Distance
 from lamina_kernels.gram.sums.api import Precision
-from lamina_kernels.gram.support import LARGE_GROUPS
-from lamina_kernels.refusals import refuse
+from lamina_kernels.gram.support import LARGE_GROUPS, OLD_TRITON
+from lamina_kernels.refusals import Refusal, refuse
 
 
 class CkaMatrix(NamedTuple):
@@ -291,14 +292,22 @@ def _of_two(
 
 def _hsic(name: str, layers: Layers, impl: Impl | None) -> Tensor:
     """Return HSIC of any two representations, by the form that is asked for or fits."""
+    refusal = _refusal(layers)
     if impl == "triton":
-        if not fits(layers):
-            refuse(name, LARGE_GROUPS)
+        if refusal is not None:
+            refuse(name, refusal)
         # The kernel makes values where products of features would take fewer operations.
         layers = replace(layers, features=False, pairs=tuple(map(centered, layers.pairs)))
     unwritten = [p for p in layers.pairs if not is_written(p)]
-    form = choose(name, [*unwritten, *layers.pairs][0], impl, triton=not layers.features and fits(layers))
+    form = choose(name, [*unwritten, *layers.pairs][0], impl, triton=not layers.features and refusal is None)
     return reference.hsic(layers) if form == "reference" else op.hsic(layers, form)
+
+
+def _refusal(layers: Layers) -> Refusal | None:
+    """Return why the Triton kernel does not take these layers."""
+    if not fits(layers):
+        return LARGE_GROUPS
+    return OLD_TRITON if compiles_with_triton_before(layers.pairs[0].x, 3, 7) else None
 
 
 def _ratio(crossed: Tensor, own: Tensor, own_others: Tensor) -> Tensor:

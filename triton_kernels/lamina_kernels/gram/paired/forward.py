@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.gram.tile import at_of, numbers_of, products_of, rows_of, values
+from lamina_kernels.gram.tile import at_of, itself_of, numbers_of, products_of, rows_of, values
 from lamina_kernels.gram.walk import turns, walk_of
 from lamina_kernels.tiles.load import INDEX
 
@@ -54,7 +54,8 @@ def hsic_sums_kernel(
     square_y = tl.zeros([ROWS], ACROSS_TILES)
     for EDGE in tl.static_range(0, 2):
         for turn in range(turns(walk, EDGE)):
-            at, itself = at_of(walk, turn, rows, rows_valid, start, stop, EDGE, DIAGONAL, COLUMNS)  # pyright: ignore[reportGeneralTypeIssues]
+            at = at_of(walk, turn, rows, rows_valid, start, stop, EDGE, COLUMNS)
+            itself = itself_of(at, EDGE, DIAGONAL)
             k = products_of(x_bases, x_left, at, itself, X_BASES, X_PRECISION)
             k = values(k, x_bases, x_numbers, at, itself, X_CODE, X_BASES)
             l = products_of(y_bases, y_left, at, itself, Y_BASES, Y_PRECISION)  # noqa: E741

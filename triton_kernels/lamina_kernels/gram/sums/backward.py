@@ -13,7 +13,7 @@ import triton.language as tl
 from lamina_kernels.gram import tree
 from lamina_kernels.gram.sums.program import block_of_rows, tile_of
 from lamina_kernels.gram.sums.weights import hidden, weighed
-from lamina_kernels.gram.tile import argument, values
+from lamina_kernels.gram.tile import argument, itself_of, values
 from lamina_kernels.gram.tile_functions import by_shape, has_shape, slope, value
 from lamina_kernels.gram.walk import turns
 from lamina_kernels.tiles.dot import INTERPRETED, dot, dot_of_rows, rounded_for
@@ -195,9 +195,10 @@ def gradients_kernel(
     of_parameters = of_no_parameters(ROWS, CODE)
     for EDGE in tl.static_range(0, 2):
         for turn in range(turns(walk, EDGE)):
-            at, itself, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
+            at, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
                 bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS
             )
+            itself = itself_of(at, EDGE, SAME)
             c, of_parameters = coefficients(  # pyright: ignore[reportGeneralTypeIssues]
                 given, of_parameters, products, bases, numbers, at, itself,
                 CODE, BASES, OF, G_PRECISION, G_CHUNK, WEIGHTED, SAME, APART, EDGE, by_leaf is not None,

@@ -20,6 +20,7 @@ from lamina_kernels.gram.sums.backward import (
     store_parameters,
 )
 from lamina_kernels.gram.sums.program import block_of_rows, tile_of
+from lamina_kernels.gram.tile import itself_of
 from lamina_kernels.gram.walk import tile_at, turns
 from lamina_kernels.tiles.dot import dot, rounded_for
 from lamina_kernels.tiles.load import INDEX, load_rows
@@ -59,9 +60,10 @@ def wide_gradients_kernel(
             for start in range(0, turns(walk, EDGE), SPAN):
                 stop = tl.minimum(start + SPAN, turns(walk, EDGE))
                 for turn in range(start, stop):
-                    at, itself, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
+                    at, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
                         bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS
                     )
+                    itself = itself_of(at, EDGE, SAME)
                     c, of_parameters = coefficients(  # pyright: ignore[reportGeneralTypeIssues]
                         given, of_parameters, products, bases, numbers, at, itself,
                         CODE, BASES, OF, G_PRECISION, G_CHUNK, WEIGHTED, SAME, APART, EDGE, by_leaf is not None,

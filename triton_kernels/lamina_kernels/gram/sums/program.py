@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lamina_kernels.gram.tile import at_of, numbers_of, products_of, rows_of
+from lamina_kernels.gram.tile import at_of, itself_of, numbers_of, products_of, rows_of
 from lamina_kernels.gram.walk import walk_of
 
 
@@ -38,6 +38,6 @@ def tile_of(
     bases, left, walk, turn, rows, rows_valid, m,
     EDGE: tl.constexpr, SAME: tl.constexpr, BASES: tl.constexpr, PRECISION: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Return where a tile lies, where rows meet themselves in it (None where they cannot), and its products."""
-    at, itself = at_of(walk, turn, rows, rows_valid, 0, m, EDGE, SAME, COLUMNS)  # pyright: ignore[reportGeneralTypeIssues]
-    return at, itself, products_of(bases, left, at, itself, BASES, PRECISION)
+    """Return where a tile lies, and its products."""
+    at = at_of(walk, turn, rows, rows_valid, 0, m, EDGE, COLUMNS)
+    return at, products_of(bases, left, at, itself_of(at, EDGE, SAME), BASES, PRECISION)

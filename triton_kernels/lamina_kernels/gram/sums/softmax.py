@@ -8,7 +8,7 @@ import triton.language as tl
 from lamina_kernels.gram.sums.forward import added
 from lamina_kernels.gram.sums.program import block_of_rows, tile_of
 from lamina_kernels.gram.sums.weights import hidden
-from lamina_kernels.gram.tile import values
+from lamina_kernels.gram.tile import itself_of, values
 from lamina_kernels.gram.tile_functions import exp
 from lamina_kernels.gram.walk import turns
 from lamina_kernels.tiles.dot import dot, rounded_for, weights_as
@@ -48,9 +48,10 @@ def softmax_kernel(
     lost = total
     for EDGE in tl.static_range(0, 2):
         for turn in range(turns(walk, EDGE)):
-            at, itself, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
+            at, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
                 bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS
             )
+            itself = itself_of(at, EDGE, SAME)
             columns, columns_valid = at.columns, at.columns_valid
             s = values(products, bases, numbers, at, itself, CODE, BASES)
             if y_term is not None:
