@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import lamina
 import lamina.recording as recording
 from lamina.errors import NotFoundError, RecordingError
 from tests.recording.models import Net, linear
@@ -66,6 +67,14 @@ def test_a_step_without_a_checkpoint_raises_before_anything_is_written(run):
     assert not run.written.appends
     with pytest.raises(NotFoundError, match=r"no checkpoint of step 0 \(there are none\)"):
         captured(type(run)(), Net(), X, steps=[0])
+
+
+def test_a_step_that_another_rank_saved_meanwhile_is_found(tmp_path):
+    model, run = nn.Linear(4, 2), lamina.Run.create(tmp_path / "run")
+    with lamina.open(run.path).writer() as writer:
+        writer.save({"model": model.state_dict()}, step=5)
+    lamina.capture(model, run, X, sites="output", steps=[5], progress=False)
+    assert run.activations("output").collect()["step"].to_list() == [5] * len(X)
 
 
 def test_weights_hooks_and_mode_come_back_after_an_exception(run):

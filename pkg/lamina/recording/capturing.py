@@ -83,9 +83,11 @@ def capture(
     taps, account = Taps(model, resolved, attention=attention), Account()
     _check_sites(taps)
     asked = [step] if steps is None else list(steps)
+    # Another rank, or program, may have saved what this one has not seen.
+    run.refresh()
     if steps is not None:
         _check_stored(run, asked)
-    recorded = Recorded(run.refresh(), [tap.site.name for tap in taps], source)
+    recorded = Recorded(run, [tap.site.name for tap in taps], source)
     if not resume:
         recorded.refuse(source, asked)
     # A wrapper would put its own name in front of every key.
