@@ -4,7 +4,8 @@
 //! the processor's own memory. In a share, deals follow each other, so that features ascend in it.
 
 use super::file::Index;
-use super::sorted::sorted;
+use super::sorted::{column, sorted};
+use super::transpose::cut;
 use super::{Held, Segment};
 use crate::crew;
 use crate::reader::{Mask, Snapshot};
@@ -105,16 +106,18 @@ impl Snapshot {
             }
             let total: usize = sizes.iter().map(|(_, units)| units).sum();
             let shares = segment.shares(total / SHARE.max(OF_FEATURE * sizes.len()));
-            let stretches = cut(&sizes, total / (DEALS * threads).min(MOST_DEALS) + 1);
-            let mut deals: Vec<Deal> = stretches.iter().map(|features| Deal::of(features)).collect();
+            let most = total / (DEALS * threads.max(1)).min(MOST_DEALS) + 1;
+            let stretches = cut(sizes.iter().map(|(_, units)| *units as u64), most as u64);
+            let deals = stretches.into_iter().map(|stretch| Deal::of(&sizes[stretch]));
+            let mut deals = deals.collect::<Result<Vec<Deal>>>()?;
             will_fill(deals.iter_mut().map(|deal| &*deal.units.spare_capacity_mut()));
-            let (lists, work) = (Mutex::new(Vec::new()), stretches.into_iter().zip(&mut deals));
+            let lists = Mutex::new(Vec::new());
             let lists = || lists.lock().unwrap_or_else(PoisonError::into_inner);
-            crew::each(threads.max(1) - 1, work, |(features, deal)| {
+            crew::each(threads.max(1) - 1, deals.iter_mut(), |deal| {
                 let mut all: Vec<u64> = lists().pop().unwrap_or_default();
                 all.clear();
-                let mut ends = Vec::with_capacity(features.len());
-                for &(feature, _) in features {
+                let mut ends = Vec::with_capacity(deal.features.len());
+                for &feature in &deal.features {
                     read(index, site, feature, &mut all)?;
                     if hides {
                         let from = ends.last().copied().unwrap_or(0);
@@ -129,23 +132,6 @@ impl Snapshot {
             Ok(Dealt { segment, shares, deals })
         })
     }
-}
-
-/// Features with their units, in stretches of about so many units.
-fn cut(sizes: &[(u32, usize)], most: usize) -> Vec<&[(u32, usize)]> {
-    let mut sum = 0;
-    let stretch = |&(_, units): &(u32, usize)| {
-        sum += units;
-        (sum - units) / most
-    };
-    let stretches: Vec<usize> = sizes.iter().map(stretch).collect();
-    let mut rest = sizes;
-    let cut = stretches.chunk_by(|one, next| one == next).map(|stretch| {
-        let (some, behind) = rest.split_at(stretch.len());
-        rest = behind;
-        some
-    });
-    cut.collect()
 }
 
 /// Adds the units of a feature to a list.
@@ -211,10 +197,10 @@ impl Segment {
 
 impl Deal {
     /// Of features with so many units.
-    fn of(features: &[(u32, usize)]) -> Self {
-        let units = Vec::with_capacity(features.iter().map(|(_, units)| units).sum());
+    fn of(features: &[(u32, usize)]) -> Result<Self> {
+        let units = column(features.iter().map(|(_, units)| units).sum())?;
         let features = features.iter().map(|(feature, _)| *feature).collect();
-        Self { units, starts: Vec::new(), ends: Vec::new(), features }
+        Ok(Self { units, starts: Vec::new(), ends: Vec::new(), features })
     }
 
     /// Deals out the units of its features, which end at `ends`. Between shares lie rows that show nothing, and no units.

@@ -85,7 +85,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn column<T>(length: usize) -> Result<Vec<T>> {
+/// Memory for so many; an error if there is not as much.
+pub fn column<T>(length: usize) -> Result<Vec<T>> {
     let mut column = Vec::new();
     if column.try_reserve_exact(length).is_err() {
         let error = Error::schema(format!("{length} units do not fit in memory"));

@@ -127,7 +127,7 @@ impl<'a> Transposer<'a> {
 }
 
 /// Cuts things into runs that have at most so many units, or are one thing.
-fn cut(units: impl Iterator<Item = u64>, most: u64) -> Vec<Range<usize>> {
+pub fn cut(units: impl Iterator<Item = u64>, most: u64) -> Vec<Range<usize>> {
     let (mut runs, mut start, mut end, mut sum) = (Vec::new(), 0, 0, 0);
     for (at, units) in units.enumerate() {
         if sum > 0 && sum + units > most {
