@@ -1,10 +1,12 @@
-"""A damaged index of sparse codes: answers stay exact, a warning says so, and behind them the index is built anew."""
+"""A damaged or missing index of sparse codes: answers stay exact, a warning says so, behind them the index is built."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -130,11 +132,11 @@ def test_it_is_told_once_and_built_anew(
     assert not indexed.verify(progress=False).ok
     (text,) = told(indexed.refresh())
     assert "segments/000000-000000.safetensors is damaged" in text
-    assert "built anew in the background" in text
+    assert "built in the background" in text
     assert told(indexed) == []
     # it may take a while: until then nobody begins again, whoever asks
     (text,) = told(lamina.open(indexed.path))
-    assert "`lamina index`" in text
+    assert "was begun in the background, and `lamina index`" in text
     assert len(left) == 1
 
     left[0]()
@@ -146,6 +148,51 @@ def test_it_is_told_once_and_built_anew(
     assert indexed.verify(progress=False).ok
     monkeypatch.setattr(_core, "codes_at", None)  # nothing is scanned
     assert indexed.features(SITE).filter(pl.col("feature") == 3).collect().height == np.count_nonzero(DENSE[:, 3])
+
+
+@pytest.mark.parametrize("gone", ["file", "folder"])
+def test_a_missing_one_of_a_large_segment_is_told_and_built(
+    indexed: lamina.Run, left: list[Any], monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    victim, other = files(indexed)
+    whole, untouched = victim.read_bytes(), other.stat()
+    units = indexed.indexes()["units"].to_list()
+    assert units[0] > units[1]
+    monkeypatch.setattr(indexing, "UNASKED", units[0])
+    if gone == "file":
+        victim.unlink()
+    else:
+        shutil.rmtree(indexed.path / "index")
+    (text,) = told(indexed.refresh())
+    assert "segments/000000-000000.safetensors is missing: codes are scanned; it is built in the background" in text
+    assert "was begun in the background, and `lamina index`" in told(lamina.open(indexed.path))[0]
+    assert len(left) == 1
+    left[0]()
+    assert victim.read_bytes() == whole
+    assert (indexed.path / "index" / other.name).exists() == (gone == "file"), "scanning a small one is quick"
+    assert gone == "folder" or other.stat().st_mtime_ns == untouched.st_mtime_ns
+    assert told(indexed.refresh()) == []
+
+
+def test_one_that_another_process_has_built_is_left_alone(indexed: lamina.Run, left: list[Any]) -> None:
+    indexing.on_demand(indexed.path, SITE, dict.fromkeys(indexed.indexes()["file"], "missing"))
+    before = [file.stat().st_mtime_ns for file in files(indexed)]
+    left[0]()
+    assert [file.stat().st_mtime_ns for file in files(indexed)] == before
+
+
+def test_who_indexes_in_the_background_waits_for_another_who_does(indexed: lamina.Run) -> None:
+    names = indexed.indexes()["file"].to_list()
+    for file in files(indexed):
+        file.unlink()
+    other = threading.Thread(target=indexing.main, args=(str(indexed.path),), kwargs={"site": SITE, "files": names})
+    with indexing.turn(str(indexed.path)):
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        assert files(indexed) == []
+    other.join()
+    assert indexed.refresh().indexes()["state"].to_list() == ["ready", "ready"]
 
 
 def test_several_are_built_by_one_process(indexed: lamina.Run, left: list[Any]) -> None:
@@ -183,14 +230,14 @@ def test_where_nothing_can_be_begun_it_is_told_and_answered(
         monkeypatch.setattr(indexing, "_leave", None)
     damage(files(indexed)[0], "in a list")
     (text,) = told(indexed.refresh())
-    assert "it is not used; `lamina index` rebuilds it" in text
+    assert "codes are scanned; `lamina index` builds it" in text
 
 
 def test_codes_that_are_damaged_too_do_not_keep_others_from_their_index(indexed: lamina.Run, left: list[Any]) -> None:
     for file in files(indexed):
         damage(file, "in a list")
     indexed.refresh()
-    with pytest.warns(LaminaWarning, match="built anew"):
+    with pytest.warns(LaminaWarning, match="built in the background"):
         indexed.features(SITE).filter(pl.col("feature") == 0).collect()
     segment = indexed.path / "segments/000000-000000.safetensors"
     data = bytearray(segment.read_bytes())
@@ -232,7 +279,7 @@ def test_a_program_that_ends_at_once_leaves_it_behind(indexed: lamina.Run) -> No
     environment = os.environ | {"PYTHONWARNINGS": "error"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
     assert int(done.stdout) == len(DENSE)
-    assert done.stderr.count("built anew in the background") == 1
+    assert done.stderr.count("built in the background") == 1
     until = time.monotonic() + 60
     while (victim.read_bytes() != whole or files(indexed) != names) and time.monotonic() < until:
         time.sleep(0.05)

@@ -88,6 +88,6 @@ def test_a_run_on_a_read_only_file_system_answers_and_refuses_to_be_written(tmp_
     assert json.loads(others) == [True, [0, 1, 2, 3]]
     values, (told,) = json.loads(codes)
     assert values == [1.0]
-    assert "it is not used; `lamina index` rebuilds it" in told
+    assert "codes are scanned; `lamina index` builds it" in told
     assert [line.split()[-2:] for line in refused] == [["True", "True"]] * 14, (refused, done.stderr)
     assert lamina.open(tmp_path / "mount" / "run", strict=True).steps() == [0, 1, 2, 3]

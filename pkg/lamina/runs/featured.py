@@ -171,8 +171,8 @@ class Featured(Opened):
         `index/`. Those that are missing, damaged or of another version are built; the others stay once their checksums
         were looked at. Whatever stops it, the next call goes on. Indexes are never needed: every question has the same
         answer without them. They are built in the background as large segments fill up and writers are closed
-        (`Run.writer`), and where a question finds one damaged; they go with the next `gc` once a compaction has
-        replaced their segments.
+        (`Run.writer`), and where a question finds one damaged, or none of a large segment; they go with the next `gc`
+        once a compaction has replaced their segments.
 
         Args:
             sites: Globs or names; by default all sites of sparse codes.

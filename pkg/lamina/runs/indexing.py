@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,10 @@ UNASKED = 1 << 22
 """Units from which on a segment is indexed unasked: to scan fewer takes some hundredths of a second."""
 _BYTES = 1 << 30
 """Bytes of codes after which a segment is taken to be full."""
+_ABSENT = ("missing", "stale")
 
 _BEGUN: set[tuple[Path, str, str]] = set()
-"""Damaged indexes that this process has had built anew: run, site, segment."""
+"""Indexes that this process has had built because somebody asked: run, site, segment."""
 
 _SCHEMA = {"site": pl.String, "file": pl.String, "rows": pl.Int64, "units": pl.Int64, "state": pl.String}
 
@@ -107,22 +108,28 @@ class Background:
 def behind(path: Path, snapshot: Snapshot, sites: Sequence[str]) -> None:
     """Has all segments of a run that want an index indexed in the background."""
     found = (segment for site in sites for segment in _core.feature_indexes(snapshot, site))
-    if any(_is_wanted(units, state) for _, _, units, state in found):
+    if any(is_wanted(units, state) for _, _, units, state in found):
         _leave(path)
 
 
-def anew(path: Path, site: str, files: Sequence[str]) -> frozenset[str]:
-    """Has damaged indexes built anew in the background, those of small segments too; returns of which that was begun.
+def on_demand(path: Path, site: str, states: Mapping[str, str]) -> dict[str, str]:
+    """Has indexes that are missing or damaged built in the background; returns of each file how it comes to its index.
 
-    Each once in a process, so that one which cannot be built is not tried again at every `refresh`; none in a folder
-    that may not be written.
+    That is begun once in a process for each, so that one which cannot be built is not tried again at every `refresh`;
+    for none in a folder that may not be written, and for none of a newer Lamina.
     """
     path = path.resolve()
-    asked = [file for file in files if (path, site, file) not in _BEGUN]
-    if not asked or not os.access(path / "index", os.W_OK | os.X_OK) or not _leave(path, site=site, damaged=asked):
-        return frozenset()
-    _BEGUN.update((path, site, file) for file in asked)
-    return frozenset(asked)
+    may = os.access(path / "index" if (path / "index").exists() else path, os.W_OK | os.X_OK)
+    before = [file for file in states if (path, site, file) in _BEGUN]
+    asked = [file for file, state in states.items() if may and state != "newer" and file not in before]
+    damaged = [file for file in asked if states[file] == "damaged"]
+    begun = asked if asked and _leave(path, site=site, files=asked, damaged=damaged) else []
+    _BEGUN.update((path, site, file) for file in begun)
+    return (
+        dict.fromkeys(states, "`lamina index` builds it")
+        | dict.fromkeys(before, "building it was begun in the background, and `lamina index` tells what is in the way")
+        | dict.fromkeys(begun, "it is built in the background, and `run.refresh()` finds it then")
+    )
 
 
 def _leave(path: Path, **which: Any) -> bool:
@@ -139,27 +146,58 @@ def _leave(path: Path, **which: Any) -> bool:
     return True
 
 
-def _is_wanted(units: int, state: str) -> bool:
-    return state == "damaged" or (units >= UNASKED and state in ("missing", "stale"))
+def is_wanted(units: int, state: str) -> bool:
+    """Whether the index of a segment of so many units, that was found in this state, is to be built unasked."""
+    return state == "damaged" or (units >= UNASKED and state in _ABSENT)
 
 
-def main(path: str, *, ordinal: int | None = None, site: str | None = None, damaged: Sequence[str] = ()) -> None:
-    """Index the segments of one writer, or of all, that want it, with one thread; or those of a site that are named.
+def main(
+    path: str,
+    *,
+    ordinal: int | None = None,
+    site: str | None = None,
+    files: Sequence[str] = (),
+    damaged: Sequence[str] = (),
+) -> None:
+    """Index the segments of one writer, or of all, that want it, with one thread; or those `files` of a site.
 
-    They are named since damage within an index shows only where it is read: from here it looks good.
+    Damaged ones are named, since damage within an index shows only where it is read: from here it looks good.
     """
-    snapshot = _core.Snapshot(path)
-    for name in [name for name, *_, sparse in snapshot.sites() if sparse]:
-        for file, _, units, state in _core.feature_indexes(snapshot, name):
-            if damaged:
-                is_meant = name == site and file in damaged and state not in ("open", "newer")
-            else:
-                is_of_writer = ordinal is None or Path(file).name.startswith(f"{ordinal:06d}-")
-                is_meant = is_of_writer and _is_wanted(units, state)
-            if is_meant:
-                # damaged codes of one segment do not keep the others from theirs
-                with suppress(LaminaError):
-                    _core.build_feature_index(snapshot, name, file, 1)
+
+    def is_meant(name: str, file: str, units: int, state: str) -> bool:
+        if site is None:
+            is_of_writer = ordinal is None or Path(file).name.startswith(f"{ordinal:06d}-")
+            return is_of_writer and is_wanted(units, state)
+        if name != site or file not in files:
+            return False
+        return state in _ABSENT or (file in damaged and state not in ("open", "newer"))
+
+    with turn(path):
+        snapshot = _core.Snapshot(path)
+        for name in [name for name, *_, sparse in snapshot.sites() if sparse]:
+            for file, _, units, state in _core.feature_indexes(snapshot, name):
+                if is_meant(name, file, units, state):
+                    # damaged codes of one segment do not keep the others from theirs
+                    with suppress(LaminaError):
+                        _core.build_feature_index(snapshot, name, file, 1)
+
+
+@contextmanager
+def turn(path: str) -> Iterator[None]:
+    """Waits until no other process indexes the run in the background: it may be building what is asked for here."""
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError:
+        yield  # what is wrong with it is told by what opens it
+        return
+    try:
+        with suppress(ImportError, OSError):  # where nothing can be locked both build, and the last one's counts
+            import fcntl
+
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 if __name__ == "__main__":

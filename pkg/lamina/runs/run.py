@@ -81,7 +81,7 @@ class Run(Recorded, Featured):
             durable_seconds: Seconds after which it does. Whichever of the three comes first counts; with none of them
                 only `flush()`, a ticket that is waited for, and `close()` make anything durable.
             index: Whether segments of 4 million active units and more are indexed unasked (see `index`), by a process
-                in the background, as they fill up and when the writer is closed.
+                in the background, as they fill up and when the writer is closed; otherwise when a question misses it.
 
         Raises:
             SchemaError: A limit is no number above zero, or there is no such policy.
@@ -109,7 +109,8 @@ class Run(Recorded, Featured):
         """Merges small row groups, leaves hidden rows behind, codes checkpoints: see `lamina.runs.keeping.compact`.
 
         Rows of the sites that match `cold` (globs or names) become smaller on disk and dearer to read one by one. New
-        segments of 4 million active units and more are indexed by a process in the background, unless `index` is false.
+        segments of 4 million active units and more are indexed by a process in the background, or if `index` is false
+        once a question misses that.
         """
         names = sorted(self._select(cold)) if cold else ()
         done = keeping.compact(self.path, cold=names, progress=progress)

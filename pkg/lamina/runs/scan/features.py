@@ -55,6 +55,8 @@ _SHARE = 8
 Measured with 65,536 features and 64 of them active a row: at one in 8 it is quicker yet, at one in 4 as quick."""
 _MOST_FOUND = 1 << 23
 """The most units that are taken from indexes at once, some 250 MB; a scan takes 60 MB whatever it finds."""
+_WHY = {"missing": "is missing", "stale": "is stale", "damaged": "is damaged", "newer": "was written by a newer Lamina"}
+"""What is told of an index that a question misses."""
 
 
 class Plan(NamedTuple):
@@ -182,22 +184,22 @@ class Features:
         return any(self.scan.cells.hidden(group.number, self.site) is not None for group in self.scan.holding)
 
     def tell_of_indexes(self, found: Indexed | None = None) -> None:
-        """Warns, once of each, of indexes that cannot be used, unless these answered for all groups.
+        """Warns, once of each, of indexes that are missed, unless these answered for all groups.
 
-        Those that are damaged are built anew in the background.
+        Those that are damaged, and of large segments those that are missing, are built in the background.
         """
         if found is not None and found.answers(self._numbers).all():
             return
-        states = {file: state for file, _, _, state in _core.feature_indexes(self.snapshot, self.site)}
-        unusable = [file for file, state in states.items() if state in ("damaged", "newer") and file not in self._told]
-        self._told.update(unusable)
-        begun = indexing.anew(self._path, self.site, [file for file in unusable if states[file] == "damaged"])
-        for file in unusable:
-            why = "is damaged" if states[file] == "damaged" else "was written by a newer Lamina"
-            what = "it is not used; `lamina index` rebuilds it"
-            if file in begun:
-                what = "it is not used, and built anew in the background; `run.refresh()` finds it then"
-            warnings.warn(f"the index of {self.site!r} in {file} {why}: {what}", LaminaWarning, stacklevel=2)
+        segments = _core.feature_indexes(self.snapshot, self.site)
+        states = {
+            file: state
+            for file, _, units, state in segments
+            if file not in self._told and (state == "newer" or indexing.is_wanted(units, state))
+        }
+        self._told.update(states)
+        for file, how in indexing.on_demand(self._path, self.site, states).items():
+            text = f"the index of {self.site!r} in {file} {_WHY[states[file]]}: codes are scanned; {how}"
+            warnings.warn(text, LaminaWarning, stacklevel=2)
 
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
