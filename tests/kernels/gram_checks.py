@@ -7,7 +7,8 @@ plain torch in single precision, the form `blocked` (of gradients three times), 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,8 @@ from lamina_kernels.gram import (
 from lamina_kernels.gram.contrastive import Softplus
 from lamina_kernels.gram.prototypes import LogDistance
 from lamina_kernels.tiles.rounding import round_to_tf32
-from tests.kernels import gram_kernel_faults as gram_kernel_faults  # known where checks run
+from tests.kernels import gram_faults as gram_faults  # known where checks run
+from tests.kernels import gram_kernel_faults as gram_kernel_faults  # likewise
 from tests.kernels.covering import pairwise
 from tests.kernels.hsic_checks import ids, normal, poisoned
 from tests.kernels.own_functions import TANIMOTO
@@ -332,10 +334,11 @@ def the_same_bits_every_time(found: Reductions) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def each_pass_is_one_launch(found: Reductions) -> None:
+@contextmanager
+def launches() -> Iterator[list[str]]:
+    """The names of the kernels of sums that are launched."""
     from lamina_kernels.gram.sums import backward_launch, launch
 
-    x, y, v = (normal(n, d, seed=n).requires_grad_() for n, d in ((30, 4), (20, 4), (20, 3)))
     launched: list[str] = []
 
     def counting(whole: Callable[..., None]) -> Callable[..., None]:
@@ -344,12 +347,59 @@ def each_pass_is_one_launch(found: Reductions) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for room in (launch, backward_launch):
             patch.setattr(room, "run", counting(room.run))
+        yield launched
+
+
+def each_pass_is_one_launch(found: Reductions) -> None:
+    x, y, v = (normal(n, d, seed=n).requires_grad_() for n, d in ((30, 4), (20, 4), (20, 3)))
+    with launches() as launched:
         for which in ("product", "row_sums", "logsumexp"):
             found(x, y, v, RBF(2.0), which=which)
         mean, _ = found(x, y, v, RBF(2.0), which="softmax")
         torch.autograd.grad(mean.sum(), (x, y))
     forward = ["sums_kernel"] * 2 + ["softmax_kernel"] * 2
     assert launched == [*forward, "gradients_kernel", "gradients_kernel", "sums_kernel"]
+
+
+# By what gradients are asked for, where y is not x: the launches that they take.
+ASKED = {
+    "x": ["gradients_kernel"],
+    "y": ["gradients_kernel"],
+    "b": ["parameters_kernel"],
+    "v": ["sums_kernel"],
+    "t": ["sums_kernel"],
+    "xb": ["gradients_kernel"],
+    "yb": ["gradients_kernel"],
+    "xv": ["gradients_kernel", "sums_kernel"],
+}
+
+
+def what_is_asked_for_alone_is_computed(found: Reductions) -> None:
+    """And it is what all gradients are; of the same rows one walk makes those of both sides."""
+    for which, same, width in (("product", True, 5), ("product", False, 70), ("softmax", False, 5)):
+        rows = {"x": normal(20, width, seed=1), "y": normal(30, width, seed=2)}
+        m = 20 if same else 30
+        rows |= {"v": normal(m, 2, seed=3), "t": normal(m, seed=4), "b": torch.tensor(1.3 * width**0.5)}
+
+        def gradients(asked: str, rows: Any = rows, same: Any = same, which: Any = which) -> dict[str, Tensor]:
+            held = {name: value.clone().requires_grad_(name in asked) for name, value in rows.items()}
+            x, y, v, t, b = held.values()
+            options = {"exclude": "self"} if same else {}
+            (sums, *_) = found(x, x if same else y, v, RBF(b) * Linear() + RBF(b), which=which, terms=t, **options)
+            with launches() as launched:
+                made = torch.autograd.grad(sums, [held[name] for name in asked], normal(len(x), 2, seed=5))
+            if asked in ASKED:
+                # A launch of rows for each base: of distances, and of products.
+                times = {"gradients_kernel": 2}
+                expected = [name for name in ASKED[asked] for _ in range(times.get(name, 1))]
+                assert [name.removeprefix("wide_") for name in launched] == expected, (asked, which, same, launched)
+            return dict(zip(asked, made, strict=True))
+
+        names = [name for name in ASKED if not ((same and "y" in name) or (which == "product" and "t" in name))]
+        every = gradients("".join(dict.fromkeys("".join(names))))
+        for asked in names:
+            for name, value in gradients(asked).items():
+                torch.testing.assert_close(value, every[name], rtol=1e-5, atol=1e-5 * every[name].abs().max().item())
 
 
 def torch_finds_the_operators_in_order(found: Reductions) -> None:
@@ -386,5 +436,6 @@ CHECKS = [
     addresses_take_64_bits,
     the_same_bits_every_time,
     each_pass_is_one_launch,
+    what_is_asked_for_alone_is_computed,
     torch_finds_the_operators_in_order,
 ]

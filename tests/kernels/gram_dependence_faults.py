@@ -77,7 +77,11 @@ def dependence_gradient_forgets_row_sums(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.dependence import blocked
 
     whole = blocked.gradients
-    patch.setattr(blocked, "gradients", lambda layers, centers, g: whole(layers, centers, g._replace(rows=0 * g.rows)))
+    patch.setattr(
+        blocked,
+        "gradients",
+        lambda layers, centers, g, wanted: whole(layers, centers, g._replace(rows=0 * g.rows), wanted),
+    )
 
 
 @fault
@@ -87,7 +91,9 @@ def dependence_gradient_forgets_groups(patch: pytest.MonkeyPatch) -> None:
 
     whole = blocked.gradients
     patch.setattr(
-        blocked, "gradients", lambda layers, centers, g: whole(layers, centers, g._replace(cells=0 * g.cells))
+        blocked,
+        "gradients",
+        lambda layers, centers, g, wanted: whole(layers, centers, g._replace(cells=0 * g.cells), wanted),
     )
 
 
@@ -97,7 +103,18 @@ def dependence_gradient_has_no_mirror_image(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.blocked_bases import Dot
 
     whole = Dot._add
-    patch.setattr(Dot, "_add", lambda self, into, columns, of_x, of_y: whole(self, into, columns, of_x, 0 * of_y))
+    patch.setattr(
+        Dot, "_add", lambda self, into, columns, of_x, of_y: whole(self, into, columns, of_x, lambda: 0 * of_y())
+    )
+
+
+@fault
+def dependence_pulls_the_first_layers(patch: pytest.MonkeyPatch) -> None:
+    """Where the gradients of some layers are wanted, values are mixed for the first ones."""
+    from lamina_kernels.gram.dependence.blocked import Wanted
+
+    whole: Any = Wanted.pulled
+    patch.setattr(Wanted, "pulled", property(lambda self: list(range(len(whole.fget(self))))))
 
 
 @fault
@@ -170,9 +187,9 @@ def dependence_centers_nothing(patch: pytest.MonkeyPatch) -> None:
 @fault
 def differences_take_columns_for_rows(patch: pytest.MonkeyPatch) -> None:
     """The rows of y are weighted by the sums over x of other pairs."""
-    from lamina_kernels.gram import differences
+    from lamina_kernels.gram.pairs import Pairs
 
-    patch.setattr(differences, "replace", lambda p, **_: p)
+    patch.setattr(Pairs, "swapped", property(lambda p: p))
 
 
 @fault
@@ -221,14 +238,14 @@ def softplus_forgets_the_bias(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_gradients_keep_the_diagonal(patch: pytest.MonkeyPatch) -> None:
     """Sums of two kernels have gradients of the pairs of a row with itself."""
-    from lamina_kernels.gram.paired import gradients
+    from lamina_kernels.gram.paired import op
 
-    patch.setattr(gradients, "replace", lambda p, **changes: replace(p, **(changes | {"apart": False})))
+    patch.setattr(op, "replace", lambda p, **changes: replace(p, **(changes | {"apart": False})))
 
 
 @fault
 def hsic_gradients_forget_the_other_kernel(patch: pytest.MonkeyPatch) -> None:
     """The gradient of the sums of a product is that of the first kernel's."""
-    from lamina_kernels.gram.paired import gradients
+    from lamina_kernels.gram.paired import op
 
-    patch.setattr(gradients, "_product", lambda a, b: a)
+    patch.setattr(op, "_product", lambda a, b: a)

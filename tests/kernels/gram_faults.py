@@ -36,13 +36,7 @@ def gram_forgets_the_bandwidth(patch: pytest.MonkeyPatch) -> None:
     """Bandwidths of distances get no gradient."""
     from lamina_kernels.gram.blocked_bases import Euclidean
 
-    whole = Euclidean.pull
-
-    def pull(self: Any, columns: Any, u: Any, g: Any, into: Any) -> None:
-        whole(self, columns, u, g, into)
-        into.parameters.zero_()
-
-    patch.setattr(Euclidean, "pull", pull)
+    patch.setattr(Euclidean, "_pull_weight", lambda self, u, g, into: None)
 
 
 @fault
@@ -106,7 +100,9 @@ def gram_forgets_the_gradient_of_columns(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.blocked_bases import Dot
 
     whole = Dot._add
-    patch.setattr(Dot, "_add", lambda self, into, columns, of_x, of_y: whole(self, into, columns, of_x, 0 * of_y))
+    patch.setattr(
+        Dot, "_add", lambda self, into, columns, of_x, of_y: whole(self, into, columns, of_x, lambda: 0 * of_y())
+    )
 
 
 @fault
@@ -116,11 +112,46 @@ def gram_second_forgets_the_softmax(patch: pytest.MonkeyPatch) -> None:
 
     whole = blocked_second.second
 
-    def second(*given: Any) -> list[torch.Tensor]:
+    def second(*given: Any) -> list[torch.Tensor | None]:
         found = whole(*given)
-        return [*found[:4], 0 * found[4], *found[5:]]
+        return [*found[:4], None if found[4] is None else 0 * found[4], *found[5:]]
 
     patch.setattr(blocked_second, "second", second)
+
+
+@fault
+def gram_gradients_take_a_softmax_for_symmetric(patch: pytest.MonkeyPatch) -> None:
+    """The weights of a softmax are taken to be those of their mirror images, where kernel values are."""
+    from lamina_kernels.gram.sums import blocked, op
+
+    for room in (blocked, op):
+        patch.setattr(room, "together", lambda p, *, weighted: p.symmetric)
+
+
+@fault
+def gram_gradients_forget_the_mirror_image(patch: pytest.MonkeyPatch) -> None:
+    """Of the same rows, those of x have the gradient that they have as rows of y's partners alone."""
+    from lamina_kernels.gram.sums import blocked
+
+    patch.setattr(blocked, "together", lambda p, *, weighted: False)
+
+
+@fault
+def gram_gradients_are_all_wanted(patch: pytest.MonkeyPatch) -> None:
+    """All gradients are computed, whoever asks."""
+    from lamina_kernels.gram.sums import op
+
+    whole = op.Wanted
+    patch.setattr(op, "Wanted", lambda x, y, parameters, v, log_weights: whole(True, True, True, True, log_weights))
+
+
+@fault
+def gram_gradients_swap_what_is_wanted(patch: pytest.MonkeyPatch) -> None:
+    """The rows of x have gradients where those of y are asked for, and the other way round."""
+    from lamina_kernels.gram.sums import op
+
+    whole = op._of_pairs
+    patch.setattr(op, "_of_pairs", lambda ctx: [whole(ctx)[1], whole(ctx)[0], whole(ctx)[2]])
 
 
 @fault

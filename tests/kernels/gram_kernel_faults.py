@@ -179,6 +179,33 @@ def gram_kernel_counts_one_part_of_the_parameters(patch: pytest.MonkeyPatch) -> 
 
 
 @fault
+def gram_kernel_counts_pairs_twice(patch: pytest.MonkeyPatch) -> None:
+    """Where one walk stands for both sides, the parameters have the gradients of both."""
+    from lamina_kernels.gram.sums import backward_launch
+
+    whole = backward_launch._of_rows
+
+    def of_rows(*given: Any, **options: Any) -> Any:
+        found, of_leaves = whole(*given, **options)
+        return found, None if of_leaves is None else 2 * of_leaves
+
+    patch.setattr(backward_launch, "_of_rows", of_rows)
+
+
+@fault
+def gram_kernel_forgets_the_parameters_of_others(patch: pytest.MonkeyPatch) -> None:
+    """Parameters alone: those of the first base have gradients."""
+    from lamina_kernels.gram.sums import backward_parameters
+
+    whole = backward_parameters.by_products
+
+    def by_products(of_k: Any, of_parameters: Any, *rest: Any) -> Any:
+        return whole(of_k, of_parameters, *rest[:-2], 0, rest[-1])
+
+    patch.setattr(backward_parameters, "by_products", by_products)
+
+
+@fault
 def gram_kernel_pulls_the_first_columns(patch: pytest.MonkeyPatch) -> None:
     """Of wide rows, all columns get the gradients of the first."""
     from lamina_kernels.gram.sums import backward_wide

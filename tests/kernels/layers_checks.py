@@ -237,7 +237,9 @@ def torch_finds_the_operators_in_order(cka: Cka) -> None:
     tests = ("test_schema", "test_faketensor")
     with torch.no_grad():
         torch.library.opcheck(op._sums, (*arguments, "triton"), test_utils=tests)
-        torch.library.opcheck(op._backward, (*arguments, normal(2, 9, seed=6), *given, "triton"), test_utils=tests)
+        for wanted in ([True, True], [False, True]):
+            others = (*given, wanted, [True, False], "triton")
+            torch.library.opcheck(op._backward, (*arguments, normal(2, 9, seed=6), *others), test_utils=tests)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return cka([x, y], kernel=RBF(3.0)).value[0, 1]

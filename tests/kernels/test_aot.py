@@ -73,6 +73,7 @@ LAUNCHES = [
     ("gram_sums", "fp32 d64 norm 1 row sums"),
     ("gram_sums", "bf16 d64 softmax v64"),
     ("gram_gradients", "bf16 d64 laplace softmax"),
+    ("gram_gradients", "bf16 d64 rbf parameters"),
     ("gram_gradients", "bf16 d384 rbf"),
     ("gram_gradients", "fp32 d64 norm 1"),
     ("layers", "bf16 d64 rbf 32 layers groups"),

@@ -25,6 +25,7 @@ from lamina_kernels.gram import (
     distance_histogram,
     harmonic,
     hsic,
+    hsic_sums,
     logsumexp,
     mmd,
     pairwise_loss,
@@ -158,11 +159,15 @@ def test_what_is_made_of_sums_and_the_other_reductions_compile_whole() -> None:
     from torch._dynamo.backends.common import aot_autograd
     from torch._functorch._aot_autograd.utils import make_boxed_func
 
-    targets = torch.arange(9) % 7
+    targets, ids = torch.arange(9) % 7, torch.arange(9) // 2
 
     def loss(x: torch.Tensor, y: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         few, kernel = y[:7], RBF(b)
+        sums = hsic_sums(x, y, kernel_x=kernel)
+        grouped = mmd(x, few, kernel=kernel, groups=(ids, 5 + ids[:7]), permutations=3)
         values = [
+            sums.product.sum() + sums.square_x.sum() + grouped.value + grouped.variance + grouped.p_value,
+            pairwise_loss(x, few, kind="infonce", temperature=b, labels=(ids, ids[:7])),
             logsumexp(x, few, kernel=Matern(b)).sum(),
             difference_moments(x, few, kernel=kernel).sum(),
             mmd(x, few, kernel=kernel).value,

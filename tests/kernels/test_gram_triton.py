@@ -108,6 +108,8 @@ def test_a_fault_is_noticed(fault: str, changes: dict[str, Any]) -> None:
         ("gram_kernel_skips_a_program", {"width": 100}),
         ("gram_kernel_pulls_the_first_columns", {"width": 100}),
         ("gram_kernel_forgets_the_sign", {"kernel": "distance, norm 3"}),
+        ("gram_kernel_counts_pairs_twice", {"exclude": "self"}),
+        ("gram_gradients_take_a_softmax_for_symmetric", {"exclude": "self", "which": "softmax"}),
     ],
 )
 def test_a_fault_of_the_gradients_is_noticed(fault: str, changes: dict[str, Any]) -> None:
@@ -127,6 +129,8 @@ def test_a_fault_of_the_gradients_is_noticed(fault: str, changes: dict[str, Any]
         ("gram_kernel_takes_rows_for_others", checks.near_rows_keep_their_digits, ()),
         ("gram_kernel_takes_all_chunks_for_whole", checks.small_integers_are_exact, ("tf32", 96)),
         ("gram_kernel_loses_what_rounding_loses", checks.sums_of_tiles_are_as_good_as_one, ()),
+        ("gram_gradients_are_all_wanted", checks.what_is_asked_for_alone_is_computed, ()),
+        ("gram_kernel_forgets_the_parameters_of_others", checks.what_is_asked_for_alone_is_computed, ()),
     ],
 )
 def test_a_fault_in_the_digits_is_noticed(fault: str, check: Any, arguments: tuple[Any, ...]) -> None:

@@ -42,11 +42,11 @@ def test_a_fault_in_triton_is_noticed() -> None:
 
 
 def test_the_default_has_gradients_and_a_sum_that_nothing_depends_on_costs_none(monkeypatch: Any) -> None:
-    from lamina_kernels.gram.sums import op
+    from lamina_kernels.gram.paired import op
 
     asked: list[str] = []
     whole = op.gradients
-    monkeypatch.setattr(op, "gradients", lambda p, *rest: asked.append(p.code) or whole(p, *rest))
+    monkeypatch.setattr(op, "gradients", lambda p, *rest: asked.append(p[5]) or whole(p, *rest))
     x, y = (normal(9, d, seed=d).requires_grad_() for d in (3, 2))
     found = hsic_sums(x, y, kernel_x=RBF(1.0))
     assert found.impl == "blocked"

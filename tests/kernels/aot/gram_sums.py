@@ -15,6 +15,7 @@ from lamina_kernels.gram.pairs import build
 from lamina_kernels.gram.sums import backward_launch, launch
 from lamina_kernels.gram.sums.backward import gradients_kernel
 from lamina_kernels.gram.sums.backward_norm import norm_gradients_kernel
+from lamina_kernels.gram.sums.backward_parameters import parameters_kernel
 from lamina_kernels.gram.sums.backward_wide import wide_gradients_kernel
 from lamina_kernels.gram.sums.forward import sums_kernel
 from lamina_kernels.gram.sums.launch import Terms
@@ -51,6 +52,8 @@ def sums(
 ) -> Launch:
     """Return the launch of "product" or "softmax", or that of a product's or a softmax's "gradients" by the rows of x.
 
+    They come with those of the parameters; "gradients alone" are without, and "parameters alone" without rows.
+
     Nobody ever computes with its 8192 rows.
     """
     x, v = torch.zeros(N, width, dtype=dtype), torch.zeros(N, values, dtype=dtype if values > 1 else torch.float32)
@@ -61,7 +64,10 @@ def sums(
     if which == "softmax":
         return launch.softmax_plan(p, operands, v, None, target)
     terms = Terms(torch.zeros(N), None) if "softmax" in which else None
-    return backward_launch.gradients_plan(p, operands, v, terms, v.float(), 0, target, parameters=True)[1]
+    if which == "parameters alone":
+        return backward_launch.parameters_plan(p, operands, v, terms, v.float(), target)
+    parameters = which != "gradients alone"
+    return backward_launch.gradients_plan(p, operands, v, terms, v.float(), 0, target, parameters=parameters)[1]
 
 
 def own_launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], Launch]]]:
@@ -103,6 +109,8 @@ def gradients() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], L
     single, of = torch.float32, partial(sums, which="gradients")
     yield "bf16 d64 rbf", True, gradients_kernel, partial(of, width=64)
     yield "bf16 d128 rbf", False, gradients_kernel, partial(of, width=128)
+    yield "bf16 d64 rbf alone", False, gradients_kernel, partial(sums, width=64, which="gradients alone")
+    yield "bf16 d64 rbf parameters", False, parameters_kernel, partial(sums, width=64, which="parameters alone")
     laplace = partial(sums, width=64, kernel=Laplace(1.0), which="gradients of softmax")
     yield "bf16 d64 laplace softmax", False, gradients_kernel, laplace
     yield "fp32 d64 rbf", False, gradients_kernel, partial(of, width=64, dtype=single)

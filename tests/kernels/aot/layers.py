@@ -13,7 +13,7 @@ import torch
 
 from lamina_kernels.gram import RBF, Kernel, Laplace, Linear
 from lamina_kernels.gram.dependence import backward_launch
-from lamina_kernels.gram.dependence.blocked import Found, shapes
+from lamina_kernels.gram.dependence.blocked import Found, Wanted, shapes
 from lamina_kernels.gram.dependence.launch import plan
 from lamina_kernels.gram.dependence.layers import gather
 from lamina_kernels.tiles.launch import Launch
@@ -39,7 +39,8 @@ def launch(
     centers = torch.zeros(len(layers), 1024)
     if gradients:
         given = Found(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes(layers)))
-        return backward_launch.plan(layers, centers, given, target)[0]
+        wanted = [True] * len(layers)
+        return backward_launch.plan(layers, centers, given, Wanted(wanted, wanted), target)[0]
     return plan(layers, centers, target)[0]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.pointwise import reference_of
-from lamina_kernels.gram.terms import Leaf, middle
+from lamina_kernels.gram.terms import PARAMETERS, Leaf, leaves, middle
 
 Index = slice | Tensor
 
@@ -30,7 +33,7 @@ class Dot:
         columns = slice(leaf.start, leaf.stop)
         self.x, self.y, self.dtype, self.same = p.x[:, columns], p.y[:, columns], dtype, p.same
         self.weight = p.parameters[leaf.place, 0].to(dtype)
-        self.norm = leaf.norm
+        self.norm, self._place = leaf.norm, leaf.place
         self._memory, self._columns = memory, columns
         self.shift: Tensor | None = None
         self.rows: Index = slice(0)
@@ -46,11 +49,12 @@ class Dot:
         return torch.mm(self.left * self.weight, y.T, out=self._room(len(y)))
 
     def pull(self, columns: Index, u: Tensor, g: Tensor, into: Gradients) -> None:
-        """Add what the gradient `g` of the tile `u` makes of the rows' and the weight's."""
+        """Add what the gradient `g` of the tile `u` makes of those of the rows and of the weight that are wanted."""
         x, y = self.left, self._rows(self.y, columns)
-        of_x = g @ y
-        into.parameters += torch.dot(x.flatten(), of_x.flatten())
-        self._add(into, columns, of_x * self.weight, (g.T @ x) * self.weight)
+        of_x = g if into.x is None and into.by_leaf is None else g @ y
+        if into.by_leaf is not None:
+            into.by_leaf[self._place, 0] += torch.dot(x.flatten(), of_x.flatten())
+        self._add(into, columns, lambda: of_x * self.weight, lambda: (g.T @ x) * self.weight)
 
     def meets_itself(self, columns: Index) -> bool:
         """Return whether the diagonal of the tile pairs each row with itself."""
@@ -63,23 +67,44 @@ class Dot:
     def _room(self, columns: int) -> Tensor:
         return self._memory[: len(self.left) * columns].view(len(self.left), columns)
 
-    def _add(self, into: Gradients, columns: Index, of_x: Tensor, of_y: Tensor) -> None:
-        into.x[self.rows, self._columns] += of_x
-        into.y[columns, self._columns] += of_y
+    def _pull_weight(self, u: Tensor, g: Tensor, into: Gradients) -> None:
+        if into.by_leaf is not None:
+            into.by_leaf[self._place, 0] += torch.dot(g.flatten(), u.flatten()) / self.weight
+
+    def _add(self, into: Gradients, columns: Index, of_x: Callable[[], Tensor], of_y: Callable[[], Tensor]) -> None:
+        if into.x is not None:
+            into.x[self.rows, self._columns] += of_x()
+        if into.y is not None:
+            into.y[columns, self._columns] += of_y()
 
 
-class Gradients:
-    """Gradients in the making; those of the parameters are of the leaf that is pulled.
+class Gradients(NamedTuple):
+    """Gradients in the making, each None where it is not wanted.
 
     Attributes:
         x: [n, columns].
-        y: [m, columns].
-        parameters: A number.
+        y: [m, columns]; may be x itself, if both are the same rows.
+        by_leaf: [leaves, 2] float64, those of the parameters.
     """
 
-    def __init__(self, p: Pairs) -> None:
-        self.x, self.y = (torch.zeros(rows.shape, dtype=p.dtype, device=rows.device) for rows in (p.x, p.y))
-        self.parameters = torch.zeros((), dtype=p.dtype, device=p.x.device)
+    x: Tensor | None
+    y: Tensor | None
+    by_leaf: Tensor | None
+
+    @classmethod
+    def zeros(cls, p: Pairs, *, x: bool, y: bool, parameters: bool) -> Gradients:
+        """Return those that are wanted, before the first tile."""
+        of_x, of_y = (
+            torch.zeros(rows.shape, dtype=p.dtype, device=rows.device) if wanted else None
+            for rows, wanted in ((p.x, x), (p.y, y))
+        )
+        shape = len(leaves(p.tree)), PARAMETERS
+        return cls(of_x, of_y, torch.zeros(shape, dtype=torch.float64, device=p.x.device) if parameters else None)
+
+    @property
+    def of_rows(self) -> bool:
+        """Whether those of rows are wanted."""
+        return self.x is not None or self.y is not None
 
 
 class Square(Dot):
@@ -104,16 +129,19 @@ class Square(Dot):
         return out.fill_diagonal_(0) if self.meets_itself(columns) else out
 
     def pull(self, columns: Index, u: Tensor, g: Tensor, into: Gradients) -> None:
-        """Add what the gradient of the tile makes of the rows' and the weight's."""
-        into.parameters += torch.dot(g.flatten(), u.flatten()) / self.weight
+        """Add what the gradient of the tile makes of those of the rows and of the weight that are wanted."""
+        self._pull_weight(u, g, into)
         self._pull_differences(columns, g, 2 * self.weight, into)
 
     def _pull_differences(self, columns: Index, g: Tensor, factor: Tensor, into: Gradients) -> None:
         """Add factor sum_j g_ij (x_i - y_j) to the gradients of x, and what mirrors it to those of y."""
         x, y = self.left, self._rows(self.y, columns)
-        of_x = x * g.sum(1)[:, None] - g @ y
-        of_y = y * g.sum(0)[:, None] - g.T @ x
-        self._add(into, columns, of_x * factor, of_y * factor)
+        self._add(
+            into,
+            columns,
+            lambda: (x * g.sum(1)[:, None] - g @ y) * factor,
+            lambda: (y * g.sum(0)[:, None] - g.T @ x) * factor,
+        )
 
     def _augmented(self, weight: Tensor) -> Tensor:
         x = self.left
@@ -148,8 +176,10 @@ class Euclidean(Square):
         return (out.fill_diagonal_(0) if itself else out).mul_(self.weight)
 
     def pull(self, columns: Index, u: Tensor, g: Tensor, into: Gradients) -> None:
-        """Add what the gradient of the tile makes of the rows' and the weight's; that of a distance of 0 is 0."""
-        into.parameters += torch.dot(g.flatten(), u.flatten()) / self.weight
+        """Add likewise; the gradient of a distance of 0 is 0."""
+        self._pull_weight(u, g, into)
+        if not into.of_rows:
+            return
         # d|x - y| / dx = (x - y) / |x - y|, and u is w |x - y|.
         self._pull_differences(columns, torch.where(u == 0, 0, g / u), self.weight.square(), into)
 
@@ -167,13 +197,16 @@ class Minkowski(Dot):
         return torch.mul(distances, self.weight, out=self._room(len(y)))
 
     def pull(self, columns: Index, u: Tensor, g: Tensor, into: Gradients) -> None:
-        """Add what the gradient of the tile makes of the rows' and the weight's."""
-        into.parameters += torch.dot(g.flatten(), u.flatten()) / self.weight
+        """Add what the gradient of the tile makes of those of the rows and of the weight that are wanted."""
+        self._pull_weight(u, g, into)
         x, y = self.left, self._rows(self.y, columns)
-        distances, g = u / self.weight, (g * self.weight).contiguous()
-        of_x = torch.ops.aten._cdist_backward(g, x, y, self.norm, distances)
-        of_y = torch.ops.aten._cdist_backward(g.T.contiguous(), y, x, self.norm, distances.T.contiguous())
-        self._add(into, columns, of_x, of_y)
+        distances, g, pulled = u / self.weight, g * self.weight, torch.ops.aten._cdist_backward
+        self._add(
+            into,
+            columns,
+            lambda: pulled(g.contiguous(), x, y, self.norm, distances),
+            lambda: pulled(g.T.contiguous(), y, x, self.norm, distances.T.contiguous()),
+        )
 
 
 class Own(Dot):
@@ -190,13 +223,15 @@ class Own(Dot):
         return torch.mul(found, self.weight, out=self._room(len(y)))
 
     def pull(self, columns: Index, u: Tensor, g: Tensor, into: Gradients) -> None:
-        """Add what the gradient of the tile makes of the rows' and the weight's."""
-        into.parameters += torch.dot(g.flatten(), u.flatten()) / self.weight
+        """Add what the gradient of the tile makes of those of the rows and of the weight that are wanted."""
+        self._pull_weight(u, g, into)
+        if not into.of_rows:
+            return
         x, y = self.left, self._rows(self.y, columns)
         # Inside an operator, torch records nothing for `autograd.grad`.
         pull = torch.func.vjp(self._function, torch.mm(x, y.T), squares(x), squares(y).T)[1]
         of_dot, of_x, of_y = pull(g * self.weight)
-        self._add(into, columns, of_dot @ y + 2 * of_x * x, of_dot.T @ x + 2 * of_y.T * y)
+        self._add(into, columns, lambda: of_dot @ y + 2 * of_x * x, lambda: of_dot.T @ x + 2 * of_y.T * y)
 
 
 def base_of(leaf: Leaf, p: Pairs, dtype: torch.dtype, memory: Tensor) -> Dot:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lamina_kernels.gram.blocked_bases import Dot, Gradients, Index, base_of
 from lamina_kernels.gram.functions import FUNCTIONS
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.gram.terms import PARAMETERS, Leaf, Node, leaves
+from lamina_kernels.gram.terms import Leaf, Node, leaves
 
 BLOCK = 512
 """Rows and columns of a tile: of 1 MB in float32, it stays in a core's cache while it is worked on."""
@@ -72,7 +72,7 @@ class Scores:
         k = self._kept.k
         return self.hide(k.clone(), columns, hidden) if self.hides(columns) else k
 
-    def pull(self, columns: Index, g: Tensor, into: ScoreGradients) -> None:
+    def pull(self, columns: Index, g: Tensor, into: Gradients) -> None:
         """Add what the gradient `g` of the tile that was `kept` makes of those of rows and parameters."""
         self._pull(self._tree, self._kept, columns, self.hide(g, columns, 0.0), into)
 
@@ -108,31 +108,17 @@ class Scores:
         left, right = self._keep(node.left, columns), self._keep(node.right, columns)
         return _Kept(left.k + right.k if node.operator == "+" else left.k * right.k, None, left, right)
 
-    def _pull(self, node: Node, kept: _Kept, columns: Index, g: Tensor, into: ScoreGradients) -> None:
+    def _pull(self, node: Node, kept: _Kept, columns: Index, g: Tensor, into: Gradients) -> None:
         if isinstance(node, Leaf):
             assert kept.u is not None
             function, shape = FUNCTIONS[node.function], self._parameters[node.place, 1]
-            if function.by_shape is not None:
+            if into.by_leaf is not None and function.by_shape is not None:
                 into.by_leaf[node.place, 1] += (g * function.by_shape(kept.u, kept.k, shape, node.degree)).sum()
             slope = function.slope(kept.u, kept.k, shape, node.degree)
-            into.parameters.zero_()
             self._bases[node.place].pull(columns, kept.u, g if slope is None else g * slope, into)
-            into.by_leaf[node.place, 0] += into.parameters
             return
         assert kept.left is not None
         assert kept.right is not None
         of_left, of_right = (g, g) if node.operator == "+" else (g * kept.right.k, g * kept.left.k)
         self._pull(node.left, kept.left, columns, of_left, into)
         self._pull(node.right, kept.right, columns, of_right, into)
-
-
-class ScoreGradients(Gradients):
-    """Gradients of rows and parameters in the making.
-
-    Attributes:
-        by_leaf: [leaves, 2] float64.
-    """
-
-    def __init__(self, p: Pairs) -> None:
-        super().__init__(p)
-        self.by_leaf = torch.zeros(len(leaves(p.tree)), PARAMETERS, dtype=torch.float64, device=p.x.device)

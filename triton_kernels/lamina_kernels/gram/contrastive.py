@@ -11,6 +11,7 @@ from torch import Tensor
 from lamina_kernels import checks
 from lamina_kernels.gram.forms import Impl
 from lamina_kernels.gram.kernels import Kernel, Polynomial, unit
+from lamina_kernels.gram.pairs import numbered
 from lamina_kernels.gram.radial import check_scale
 from lamina_kernels.gram.sums.api import Precision, logsumexp, row_sums
 from lamina_kernels.gram.terms import Builder, Hyperparameter, Node
@@ -105,7 +106,8 @@ def pairwise_loss(
     sides = []
     for rows, others, sums, counts in ((x, y, of_x, count_x), (y, x, of_y, count_y)):
         has = counts > 0
-        if labels is not None and not has.any():
+        # Compiled code cannot look: there the mean over no rows is NaN.
+        if labels is not None and not torch.compiler.is_compiling() and not has.any():
             raise ValueError("pairwise_loss: no two rows belong together")
         normalizer = logsumexp(rows, others, kernel=kernel, precision=precision, impl=impl)
         picked = (rows * sums).sum(1) / temperature / counts.clamp(min=1)
@@ -128,10 +130,10 @@ def _together(x: Tensor, y: Tensor, labels: tuple[Tensor, Tensor] | None) -> tup
         ):
             found = f"{ids.dtype} {list(ids.shape)} on {ids.device}"
             raise ValueError(f"pairwise_loss: labels of {name} are {found}, expected integers [{len(rows)}]")
-    _, ids = torch.cat([each.long() for each in labels]).unique(return_inverse=True)
+    ids = numbered(torch.cat([each.long() for each in labels]))
     parts = ids[: len(x)], ids[len(x) :]
     both = []
     for rows, own, others in ((y, parts[1], parts[0]), (x, parts[0], parts[1])):
         ones = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
-        both.append(rows.new_zeros(int(ids.max()) + 1, ones.shape[1]).index_add(0, own, ones)[others])
+        both.append(rows.new_zeros(len(ids), ones.shape[1]).index_add(0, own, ones)[others])
     return both[0][:, :-1], both[1][:, :-1], both[0][:, -1], both[1][:, -1]

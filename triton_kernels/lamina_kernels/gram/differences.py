@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -87,8 +86,7 @@ def difference_moments(
     if p.same and weights_x is weights_y:
         of_others = sums
     else:
-        turned = replace(p, x=p.y, y=p.x, x_groups=p.y_groups, y_groups=p.x_groups)
-        of_others = v * summed(turned, u)
+        of_others = v * summed(p.swapped, u)
     crossed = _across(rows, reached)
     return (_across(rows, sums * rows) + _across(others, of_others * others) - crossed - crossed.T).to(p.dtype)
 

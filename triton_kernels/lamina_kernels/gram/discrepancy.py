@@ -10,9 +10,10 @@ from torch import Tensor
 from lamina_kernels import checks
 from lamina_kernels.gram.forms import Impl, choose
 from lamina_kernels.gram.kernels import Kernel
-from lamina_kernels.gram.pairs import build
+from lamina_kernels.gram.pairs import build, numbered
 from lamina_kernels.gram.sums import op, reference
 from lamina_kernels.gram.sums.api import Precision
+from lamina_kernels.operators import operator
 
 
 class Discrepancy(NamedTuple):
@@ -85,11 +86,8 @@ def mmd(
         raise ValueError(f"mmd: permutations is {permutations}, expected a number from 0")
     n = len(x)
     of_x = torch.arange(n + len(y), device=x.device) < n
-    ids, of_group = _grouped(of_x, groups)
-    if permutations and ((of_group > 0) & (of_group < 1)).any():
-        raise ValueError("mmd: a group stands in x and in y: it cannot be permuted")
-    rows = torch.cat([x, y])
-    drawn = _drawn(of_group, permutations, seed)[:, ids] if permutations else of_x.new_empty(0, len(of_x))
+    ids = _grouped(of_x, (n, len(y)), groups)
+    rows, drawn = torch.cat([x, y]), _drawn(of_x, ids, permutations, seed)
     members = torch.cat([of_x[None], drawn]).T.to(torch.float64)
     columns = torch.cat([members, torch.ones_like(members[:, :1])], 1)
     p = build("mmd", rows, None, kernel, ids, precision)
@@ -98,37 +96,46 @@ def mmd(
     columns = columns.to(p.dtype)
     sums = (reference.sums(p, columns) if form == "reference" else op.sums(p, columns, form)).double()
     within, every = sums[:, :-1], sums[:, -1:]
-    values = _discrepancies(members, within, every, ids, len(of_group))
+    values = _discrepancies(members, within, every, ids)
     p_value = ((values[1:] >= values[0] - 1e-12 * values[0].abs()).sum() + 1).double() / (permutations + 1)
     # What rows that are broken give has no rank among permutations.
     p_value = p_value.masked_fill(values[0].isnan() | (permutations == 0), torch.nan)
-    variance = _variance(of_x, within[:, 0].detach(), every[:, 0].detach(), ids, len(of_group))
+    variance = _variance(of_x, within[:, 0].detach(), every[:, 0].detach(), ids)
     return Discrepancy(values[0], variance, p_value)
 
 
-def _grouped(of_x: Tensor, groups: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Return the group of each row of both samples, from 0, and the part of each group that stands in x."""
+def _grouped(of_x: Tensor, sizes: tuple[int, int], groups: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return the group of each row of both samples, from 0."""
     if groups is None:
-        return torch.arange(len(of_x), device=of_x.device), of_x.double()
-    sizes = int(of_x.sum()), int((~of_x).sum())
+        return torch.arange(len(of_x), device=of_x.device)
     for name, group, size in zip("xy", groups, sizes, strict=True):
         fits = group.shape == (size,) and group.device == of_x.device
         if group.is_floating_point() or group.dtype == torch.bool or not fits:
             found, wanted = f"{group.dtype} {list(group.shape)} on {group.device}", f"[{size}] on {of_x.device}"
             raise ValueError(f"mmd: groups of {name} are {found}, expected integers {wanted}, one id a row")
-    _, ids = torch.cat([group.long() for group in groups]).unique(return_inverse=True)
-    members = torch.zeros(int(ids.max()) + 1 if len(ids) else 0, 2, dtype=torch.float64, device=of_x.device)
-    members.index_add_(0, ids, torch.stack([of_x, ~of_x], 1).double())
-    return ids, members[:, 0] / members.sum(1)
+    return numbered(torch.cat([group.long() for group in groups]))
 
 
-def _drawn(of_group: Tensor, permutations: int, seed: int) -> Tensor:
-    """Return which groups are in x, [permutations, groups], as many as there are."""
+@operator("gram_permutations", "(Tensor of_x, Tensor ids, int permutations, int seed) -> Tensor")
+def _drawn(of_x: Tensor, ids: Tensor, permutations: int, seed: int) -> Tensor:
+    """Return which rows are in x if groups change places, [permutations, rows]; as many groups are as there were."""
+    if not permutations or not len(of_x):
+        return of_x.new_empty(permutations, len(of_x))
+    members = torch.zeros(int(ids.max()) + 1, 2, device=ids.device)
+    inside, outside = members.index_add_(0, ids, torch.stack([of_x, ~of_x], 1).float()).T > 0
+    if (inside & outside).any():
+        raise ValueError("mmd: a group stands in x and in y: it cannot be permuted")
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack([of_group[torch.randperm(len(of_group), generator=generator)] > 0 for _ in range(permutations)])
+    drawn = [inside[torch.randperm(len(inside), generator=generator)] for _ in range(permutations)]
+    return torch.stack(drawn)[:, ids]
 
 
-def _discrepancies(members: Tensor, within: Tensor, every: Tensor, ids: Tensor, groups: int) -> Tensor:
+@torch.library.register_fake(_drawn)
+def _(of_x: Tensor, ids: Tensor, permutations: int, seed: int) -> Tensor:
+    return of_x.new_empty(permutations, len(of_x))
+
+
+def _discrepancies(members: Tensor, within: Tensor, every: Tensor, ids: Tensor) -> Tensor:
     """Return the estimate for each way to part the rows.
 
     Args:
@@ -136,7 +143,6 @@ def _discrepancies(members: Tensor, within: Tensor, every: Tensor, ids: Tensor, 
         within: [rows, parts]: sum_j k_ij over the members.
         every: [rows, 1]: sum_j k_ij over all rows.
         ids: [rows], the groups.
-        groups: How many there are.
     """
     others = 1 - members
     pairs = [
@@ -144,13 +150,13 @@ def _discrepancies(members: Tensor, within: Tensor, every: Tensor, ids: Tensor, 
         (others * (every - within), others, others),
         (others * within, others, members),
     ]
-    a, b, c = (part.sum(0) / _pairs(left, right, ids, groups) for part, left, right in pairs)
+    a, b, c = (part.sum(0) / _pairs(left, right, ids) for part, left, right in pairs)
     return a + b - 2 * c
 
 
-def _pairs(left: Tensor, right: Tensor, ids: Tensor, groups: int) -> Tensor:
+def _pairs(left: Tensor, right: Tensor, ids: Tensor) -> Tensor:
     """Return how many pairs of a row of `left` and a row of `right` stand in different groups, [parts]."""
-    sizes = left.new_zeros(2, groups, left.shape[1])
+    sizes = left.new_zeros(2, *left.shape)
     sizes.index_add_(1, ids, torch.stack([left, right]))
     counts = left.sum(0) * right.sum(0) - (sizes[0] * sizes[1]).sum(0)
     if not torch.compiler.is_compiling() and (counts <= 0).any():
@@ -158,14 +164,14 @@ def _pairs(left: Tensor, right: Tensor, ids: Tensor, groups: int) -> Tensor:
     return counts
 
 
-def _variance(of_x: Tensor, within: Tensor, every: Tensor, ids: Tensor, groups: int) -> Tensor:
+def _variance(of_x: Tensor, within: Tensor, every: Tensor, ids: Tensor) -> Tensor:
     """Return 4 times the variances of the means over x and over y of what a row adds, as groups vary."""
     total = torch.zeros((), dtype=torch.float64, device=ids.device)
     for mine, own, other in ((of_x, within, every - within), (~of_x, every - within, within)):
         size = mine.double().sum()
         added = own / (size - 1) - other / (len(mine) - size)
         apart = torch.where(mine, added - (added * mine).sum() / size, 0)
-        by_group, members = (apart.new_zeros(groups).index_add(0, ids, each) for each in (apart, mine.double()))
+        by_group, members = (torch.zeros_like(apart).index_add(0, ids, each) for each in (apart, mine.double()))
         count = (members > 0).sum()
         total = total + 4 * by_group.square().sum() / size**2 * count / (count - 1)
     return total

@@ -10,7 +10,7 @@ import torch
 
 from lamina_kernels import checks
 from lamina_kernels.gram.kernels import Kernel
-from lamina_kernels.gram.terms import Builder, Node, decoded
+from lamina_kernels.gram.terms import Builder, Leaf, Node, decoded
 from lamina_kernels.tiles.rows import accumulation_dtype
 
 Exclude = Literal["self"] | torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -32,6 +32,7 @@ class Pairs:
         apart: Whether pairs of a row with itself are left out; only if `same`.
         x_groups: [n] int64, or None; pairs of rows of one group are left out.
         y_groups: [m] int64, likewise.
+        alike: Whether the groups of both sides are the same; of no account unless `same`.
         precision: How float32 is multiplied on tensor cores; None for accurately.
     """
 
@@ -43,6 +44,7 @@ class Pairs:
     apart: bool = False
     x_groups: torch.Tensor | None = None
     y_groups: torch.Tensor | None = None
+    alike: bool = True
     precision: str | None = None
 
     @property
@@ -58,9 +60,12 @@ class Pairs:
     @property
     def symmetric(self) -> bool:
         """Whether k_ij = k_ji, also of pairs that are left out."""
-        if not self.same or self.x_groups is None or self.y_groups is None:
-            return self.same
-        return torch.equal(self.x_groups, self.y_groups)
+        return self.same and self.alike
+
+    @property
+    def swapped(self) -> Pairs:
+        """The same pairs with x and y in each other's place."""
+        return replace(self, x=self.y, y=self.x, x_groups=self.y_groups, y_groups=self.x_groups)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,23 +77,40 @@ class Pairs:
         """The kernel as leaves, sums and products."""
         return decoded(self.code)
 
+    @property
+    def linear(self) -> bool:
+        """Whether kernel values are dot products of the rows."""
+        tree = self.tree
+        return isinstance(tree, Leaf) and (tree.base, tree.function) == ("dot", "identity")
 
-SCHEMA = (
-    "Tensor x, Tensor y, Tensor parameters, Tensor? x_groups, Tensor? y_groups, str code, int[] flags, str? precision"
+
+_ARGUMENTS = (
+    *("Tensor {}x", "Tensor {}y", "Tensor {}parameters", "Tensor? {}x_groups", "Tensor? {}y_groups"),
+    *("str {}code", "int[] {}flags", "str? {}precision"),
 )
-COUNT = 8
+
+
+def schema(prefix: str = "") -> str:
+    """Return the arguments of pairs as an operator's schema names them."""
+    return ", ".join(argument.format(prefix) for argument in _ARGUMENTS)
+
+
+SCHEMA = schema()
+COUNT = len(_ARGUMENTS)
 """How many arguments of an operator pairs take."""
 
 
 def flat(p: Pairs) -> tuple[Any, ...]:
     """Return pairs as arguments of an operator."""
-    return p.x, p.y, p.parameters, p.x_groups, p.y_groups, p.code, [int(p.same), int(p.apart)], p.precision
+    flags = [int(p.same), int(p.apart), int(p.alike)]
+    return p.x, p.y, p.parameters, p.x_groups, p.y_groups, p.code, flags, p.precision
 
 
 def unflat(arguments: Sequence[Any]) -> Pairs:
     """Return the pairs of arguments."""
-    x, y, parameters, x_groups, y_groups, code, (same, apart), precision = arguments[:COUNT]
-    return Pairs(x, y, parameters, code, bool(same), bool(apart), x_groups, y_groups, precision)
+    x, y, parameters, x_groups, y_groups, code, flags, precision = arguments[:COUNT]
+    same, apart, alike = map(bool, flags)
+    return Pairs(x, y, parameters, code, same, apart, x_groups, y_groups, alike, precision)
 
 
 def build(
@@ -145,8 +167,8 @@ def _without(op: str, p: Pairs, exclude: Exclude) -> Pairs:
         if not p.same:
             raise ValueError(f"{op}: exclude is one tensor of groups, but y is not x: give a pair, of x and of y")
         exclude = (exclude, exclude)
-    x_groups, y_groups = exclude
-    return replace(p, x_groups=group_ids(op, "x", x_groups, p.x), y_groups=group_ids(op, "y", y_groups, p.y))
+    x_groups, y_groups = (group_ids(op, name, *given) for name, *given in zip("xy", exclude, (p.x, p.y), strict=True))
+    return replace(p, x_groups=x_groups, y_groups=y_groups, alike=exclude[0] is exclude[1])
 
 
 def group_ids(op: str, name: str, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -160,3 +182,12 @@ def group_ids(op: str, name: str, ids: torch.Tensor, rows: torch.Tensor) -> torc
     if ids.device != rows.device:
         raise ValueError(f"{op}: groups of {name} are on {ids.device}, but the rows are on {rows.device}")
     return ids.long()
+
+
+def numbered(ids: torch.Tensor) -> torch.Tensor:
+    """Return the place of each id among the distinct ones, from 0, [n] int64.
+
+    There are at most n: who takes room for so many need not count them, which compiled code could not wait for.
+    """
+    ordered, order = ids.long().sort()
+    return torch.empty_like(order).scatter(0, order, ordered.diff(prepend=ordered[:1]).ne(0).cumsum(0))

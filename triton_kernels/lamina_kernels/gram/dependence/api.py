@@ -78,9 +78,10 @@ def hsic(
             `"reference"`.
 
     Cost:
-        n² (dx + dy) operations, and n² / 2 values of each kernel; twice that backward, in `"triton"` 6 times the
-        operations and 4 times the values. Two dot products take 2 n dx dy operations where that is less. Memory
-        O(n (dx + dy)), and two tiles of 512 x 512, or of the largest group; of `"triton"` as of `cka_matrix`.
+        n² (dx + dy) operations, and n² / 2 values of each kernel. Backward as much, and 2 n² d operations for each side
+        that has gradients; in `"triton"` twice as much, and 4 n² d operations and n² values for such a side. Two dot
+        products take 2 n dx dy operations where that is less. Memory O(n (dx + dy)), and two tiles of 512 x 512, or of
+        the largest group; of `"triton"` as of `cka_matrix`.
 
     Source:
         Gretton, Bousquet, Smola, Schölkopf, Measuring Statistical Dependence with Hilbert-Schmidt Norms, 2005; Song et

@@ -52,15 +52,20 @@ class Groups(NamedTuple):
 
 
 class Made(NamedTuple):
-    """The gradients of a kind, zeros before.
+    """The gradients of a kind, zeros before: of its first members, the others have none.
 
     Attributes:
-        rows: Of each base [splits, n, columns of all members] float32; of a "norm" [splits, columns, n].
+        rows: Of each base [splits, n, columns of these members] float32; of a "norm" [splits, columns, n]. None where
+            none are wanted.
         parameters: [programs, members, leaves, 2] float64.
+        widths: The columns of each base.
+        members: How many there are.
     """
 
     rows: Any
     parameters: Any
+    widths: Any
+    members: Any
 
 
 @triton.jit(do_not_specialize=["n", "groups", "layers", "blocks", "splits", "items", "programs", "squares"])
@@ -75,6 +80,7 @@ def layers_gradients_kernel(
     n, groups, layers, blocks, splits, items, programs, squares,
     CODES: tl.constexpr, BASES: tl.constexpr, PRECISIONS: tl.constexpr, PRECISION: tl.constexpr,
     DIAGONAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, SPAN: tl.constexpr,
+    PARAMETERS: tl.constexpr,
 ):  # fmt: skip
     """Add up the gradients of a block of rows from a part of the columns for each item, WIDTH columns at a time.
 
@@ -107,12 +113,12 @@ def layers_gradients_kernel(
             # What a thread stored, others load.
             tl.debug_barrier()
             for KIND in tl.static_range(tree.parts(CODES)):  # pyright: ignore[reportGeneralTypeIssues]
-                for member in range(kinds[KIND].members):
+                for member in range(made[KIND].members):
                     _pull(
                         kinds[KIND], made[KIND], tl.cast(member, INDEX), given, standing, own, coefficients,
                         a, first, last, split, n, layers,
                         tree.part(CODES, KIND), tree.part(BASES, KIND), tree.part(PRECISIONS, KIND), PRECISION,
-                        DIAGONAL, ROWS, COLUMNS, WIDTH,
+                        DIAGONAL, ROWS, COLUMNS, WIDTH, PARAMETERS,
                     )  # fmt: skip
 
 
@@ -120,7 +126,7 @@ def layers_gradients_kernel(
 def _pull(
     kind, made, member, given, standing, room, kept, a, first, last, split, n, layers,
     CODE: tl.constexpr, BASES: tl.constexpr, PRODUCTS: tl.constexpr, PRECISION: tl.constexpr,
-    DIAGONAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr,
+    DIAGONAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, PARAMETERS: tl.constexpr,
 ):  # fmt: skip
     """Add what some tiles make of the gradients of one member of a kind, by one base behind the other."""
     SIZE: tl.constexpr = ROWS * COLUMNS
@@ -136,8 +142,8 @@ def _pull(
         base = bases[OF]
         KIND: tl.constexpr = tree.base_kind(BASES, OF)
         start = tl.load(kind.spans + (member * tree.bases(BASES) + OF) * 2)
-        # The columns of all members.
-        whole = kind.bases[OF].width
+        PULLS: tl.constexpr = made.rows[OF] is not None
+        whole = made.widths[OF]
         own = tl.zeros([ROWS], tl.float32)
         for b in range(first, last):
             where = spot(standing.starts, standing.ids, a, b, n, room, DIAGONAL, ROWS, COLUMNS)
@@ -148,22 +154,22 @@ def _pull(
                 room + (b - first) * layers * SIZE + flat, layer, given, standing, where, n, layers, SIZE, PRECISION
             )  # fmt: skip
             c, of_parameters = by_products(  # pyright: ignore[reportGeneralTypeIssues]
-                of_k, of_parameters, products, bases, numbers, at, where.itself, CODE, BASES, OF, True
+                of_k, of_parameters, products, bases, numbers, at, where.itself, CODE, BASES, OF, PARAMETERS
             )
             if DIAGONAL and KIND != "dot":
                 # A row and itself stay together.
                 c = tl.where(where.itself, 0.0, c)
-            if KIND == "norm":
+            if PULLS and KIND == "norm":
                 into = made.rows[OF] + (tl.cast(split, INDEX) * whole + start) * n + rows
                 pull_differences(c, base, products[OF], at, into, n, tree.norm(BASES, OF))
-            else:
+            elif PULLS:
                 c = to_pull(c, base.y, PRODUCTS)
                 tl.store(kept + (b - first) * SIZE + flat, c)
                 if KIND != "dot":
                     own += tl.sum(c.to(tl.float32), 1)
         # What a thread stored, others load.
         tl.debug_barrier()
-        if KIND != "norm":
+        if PULLS and KIND != "norm":
             for place in range(0, base.width, WIDTH):
                 pulled = tl.zeros([ROWS, WIDTH], tl.float32)
                 for b in range(first, last):
@@ -181,10 +187,11 @@ def _pull(
             # And the next coefficients wait until these are read.
             tl.debug_barrier()
 
-    program = tl.program_id(0).to(INDEX)
-    into = made.parameters + (program * kind.members + member) * (2 * tree.leaves(CODE))
-    for number in tl.static_range(2 * tree.leaves(CODE)):  # pyright: ignore[reportGeneralTypeIssues]
-        tl.store(into + number, tl.load(into + number) + tl.sum(of_parameters[number], 0))
+    if PARAMETERS:
+        program = tl.program_id(0).to(INDEX)
+        into = made.parameters + (program * made.members + member) * (2 * tree.leaves(CODE))
+        for number in tl.static_range(2 * tree.leaves(CODE)):  # pyright: ignore[reportGeneralTypeIssues]
+            tl.store(into + number, tl.load(into + number) + tl.sum(of_parameters[number], 0))
 
 
 @triton.jit

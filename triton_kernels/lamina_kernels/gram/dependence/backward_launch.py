@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram.dependence.backward import Made, layers_gradients_kernel
-from lamina_kernels.gram.dependence.blocked import Found
+from lamina_kernels.gram.dependence.blocked import Found, Wanted
 from lamina_kernels.gram.dependence.launch import shared
 from lamina_kernels.gram.dependence.layers import TILE, Layers
 from lamina_kernels.gram.dependence.packing import Packed, pack, room_of
@@ -29,35 +29,38 @@ WIDTH = 32
 """Columns that gradients are made of at a time: twice as many spill registers."""
 
 
-def gradients(layers: Layers, centers: Tensor, g: Found) -> list[Tensor]:
-    """Return the gradients of each kernel's rows, and behind these of its parameters, from one launch."""
-    launch, packed = plan(layers, centers, g, dispatch.target(layers.pairs[0].x))
+def gradients(layers: Layers, centers: Tensor, g: Found, wanted: Wanted) -> list[Tensor | None]:
+    """Return the gradients of each kernel's rows, and behind these of its parameters, as wanted, from one launch."""
+    launch, packed = plan(layers, centers, g, wanted, dispatch.target(layers.pairs[0].x))
     run(layers_gradients_kernel, launch, layers.pairs[0].x)
-    rows = [torch.zeros(p.x.shape, dtype=torch.float32, device=p.x.device) for p in layers.pairs]
-    parameters = [p.parameters for p in layers.pairs]
+    rows: list[Tensor | None] = [None] * len(layers)
+    parameters: list[Tensor | None] = [None] * len(layers)
     kinds = zip(packed.kinds, launch.arguments["made"], packed.bases.split(";"), strict=True)
     for (_, spans, _, first, _), made, bases in kinds:
         whole = [
-            part.sum(0).T if _is_norm(code) else part.sum(0)
+            part if part is None else part.sum(0).T if _is_norm(code) else part.sum(0)
             for part, code in zip(made.rows, bases.split(), strict=True)
         ]
         # A pair of rows counts for both.
         of_leaves = made.parameters.sum(0) / 2
-        for member, starts in enumerate(spans[:, :, 0].tolist()):
+        for member, starts in enumerate(spans[: made.members, :, 0].tolist()):
             place, columns = packed.order[first + member], packed.columns[first + member]
-            parameters[place] = of_leaves[member]
-            for part, start, (left, right) in zip(whole, starts, columns, strict=True):
-                # Bases may share columns.
-                rows[place][:, left:right] += part[:, start : start + right - left]
-    return [
-        *(each.to(p.x.dtype) for each, p in zip(rows, layers.pairs, strict=True)),
-        *(each.to(p.parameters.dtype) for each, p in zip(parameters, layers.pairs, strict=True)),
-    ]
+            p = layers.pairs[place]
+            if wanted.parameters[place]:
+                parameters[place] = of_leaves[member].to(p.parameters.dtype)
+            if wanted.rows[place]:
+                of_rows = torch.zeros(p.x.shape, dtype=torch.float32, device=p.x.device)
+                for part, start, (left, right) in zip(whole, starts, columns, strict=True):
+                    assert part is not None
+                    # Bases may share columns.
+                    of_rows[:, left:right] += part[:, start : start + right - left]
+                rows[place] = of_rows.to(p.x.dtype)
+    return rows + parameters
 
 
-def plan(layers: Layers, centers: Tensor, g: Found, target: str) -> tuple[Launch, Packed]:
+def plan(layers: Layers, centers: Tensor, g: Found, wanted: Wanted, target: str) -> tuple[Launch, Packed]:
     """Put the rows side by side, choose the grid, and allocate what the kernel writes."""
-    packed = pack(layers, target)
+    packed = pack(layers, target, wanted.pulled)
     arguments = shared(layers, packed, centers, target)
     count, x, blocks = len(layers), layers.pairs[0].x, arguments["blocks"]
     splits = max(1, min(ceil_div(ITEMS, blocks), blocks // PART))
@@ -65,7 +68,7 @@ def plan(layers: Layers, centers: Tensor, g: Found, target: str) -> tuple[Launch
     dtype, _ = room_of(layers, target)
     arguments |= {
         "made": tuple(
-            _made(kind, bases, layers.n, splits, programs)
+            _made(kind, bases, packed.order, wanted, layers.n, splits, programs)
             for kind, bases in zip(packed.kinds, packed.bases.split(";"), strict=True)
         ),
         # A value and its mirror image are one: both have the gradients by pairs and by cells.
@@ -81,6 +84,7 @@ def plan(layers: Layers, centers: Tensor, g: Found, target: str) -> tuple[Launch
         "programs": programs,
         "WIDTH": WIDTH,
         "SPAN": span,
+        "PARAMETERS": any(wanted.parameters),
     }
     # A second tile in flight spills registers; two programs of a multiprocessor wait by turns.
     return Launch((programs,), arguments, {"num_warps": 4, "num_stages": 1}), packed
@@ -96,12 +100,20 @@ def _is_norm(base: str) -> bool:
     return base.startswith("norm")
 
 
-def _made(kind: tuple[Any, ...], bases: str, n: int, splits: int, programs: int) -> Made:
-    """Return the gradients of a kind before the first tile."""
-    ones, _, parameters, _, _ = kind
-    shapes = [
-        (splits, base.width, n) if _is_norm(code) else (splits, n, base.width)
-        for base, code in zip(ones, bases.split(), strict=True)
-    ]
-    rows = tuple(torch.zeros(shape, dtype=torch.float32, device=parameters.device) for shape in shapes)
-    return Made(rows, parameters.new_zeros(programs, *parameters.shape, dtype=torch.float64))
+def _made(
+    kind: tuple[Any, ...], bases: str, order: Sequence[int], wanted: Wanted, n: int, splits: int, programs: int
+) -> Made:
+    """Return the gradients of a kind before the first tile: of those of its members that have any, the first ones."""
+    ones, spans, parameters, first, members = kind
+    pulled = [place for place in order[first : first + members] if place in wanted.pulled]
+    rows, widths = (None,) * len(ones), (0,) * len(ones)
+    if any(wanted.rows[place] for place in pulled):
+        # Columns stand side by side: those of the first members end where the last of them does.
+        widths = tuple(spans[len(pulled) - 1].sum(1).tolist())
+        shapes = [
+            (splits, width, n) if _is_norm(code) else (splits, n, width)
+            for width, code in zip(widths, bases.split(), strict=True)
+        ]
+        rows = tuple(torch.zeros(shape, dtype=torch.float32, device=parameters.device) for shape in shapes)
+    of_leaves = parameters.new_zeros(programs, len(pulled), *parameters.shape[1:], dtype=torch.float64)
+    return Made(rows, of_leaves, widths, len(pulled))

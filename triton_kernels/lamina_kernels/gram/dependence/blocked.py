@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram.blocked_scores import ScoreGradients, Scores
+from lamina_kernels.gram.blocked_bases import Gradients
+from lamina_kernels.gram.blocked_scores import Scores
 from lamina_kernels.gram.dependence.layers import Layers
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums import blocked as plain
@@ -45,6 +46,23 @@ class Found(NamedTuple):
     weighted: Tensor
     triples: Tensor
     cells: Tensor
+
+
+class Wanted(NamedTuple):
+    """Which gradients are wanted, of each kernel.
+
+    Attributes:
+        rows: Those of its rows.
+        parameters: Those of its parameters.
+    """
+
+    rows: Sequence[bool]
+    parameters: Sequence[bool]
+
+    @property
+    def pulled(self) -> list[int]:
+        """The kernels that have any."""
+        return [place for place, both in enumerate(zip(*self, strict=True)) if any(both)]
 
 
 class Panel(NamedTuple):
@@ -113,15 +131,24 @@ def parts(walk: Walk, panel: Panel, other: Panel, values: Tensor) -> Iterator[tu
         yield "cells", ..., twice * compared(cells, cells, layers)
 
 
-def gradients(layers: Layers, centers: Tensor, g: Found) -> list[ScoreGradients]:
-    """Return what gradients of the sums make of those of rows and parameters, one for each kernel."""
-    walk = Walk(layers, centers)
-    into = [ScoreGradients(p) for p in layers.pairs]
+def gradients(layers: Layers, centers: Tensor, g: Found, wanted: Wanted) -> list[Gradients]:
+    """Return what gradients of the sums make of those of rows and parameters that are wanted, one for each kernel.
+
+    Those of rows are `x`, of both sides. Values are made of all kernels; those without gradients take no more.
+    """
+    walk, pulled = Walk(layers, centers), wanted.pulled
+    into = [
+        Gradients.zeros(p, x=rows, y=False, parameters=parameters)
+        for p, rows, parameters in zip(layers.pairs, *wanted, strict=True)
+    ]
     grouped, unequal = layers.sizes is not None, layers.size == 0
-    mixing = [(part + part.T).to(layers.dtype) if part.ndim == 2 else part for part in (g.pairs, g.triples, g.cells)]
-    of_rows, of_weighted = g.rows.to(layers.dtype), g.weighted.to(layers.dtype)
+    mixing = [
+        (part + part.T)[pulled].to(layers.dtype) if part.ndim == 2 else part for part in (g.pairs, g.triples, g.cells)
+    ]
+    of_rows = g.rows[pulled].to(layers.dtype)
+    of_weighted = g.weighted[pulled].to(layers.dtype) if unequal else g.weighted
     for panel, other in walk.tiles():
-        values, twice = walk.values(other, keep=True), 1 if other is panel else 2
+        values, twice = walk.values(other, keep=pulled), 1 if other is panel else 2
         weights = walk.pair_weights(other)
         down = mixed(mixing[0], values)
         down = (down if weights is None else down.mul_(weights)).mul_(twice)
@@ -139,8 +166,8 @@ def gradients(layers: Layers, centers: Tensor, g: Found) -> list[ScoreGradients]
             cells = mixed(mixing[2], panel.members.T @ (values @ other.members)).mul_(twice)
             down += panel.members @ cells @ other.members.T
         walk.hide(down, other)
-        for scores, own, each in zip(walk.scores, down, into, strict=True):
-            scores.pull(other.rows, own, each)
+        for place, own in zip(pulled, down, strict=True):
+            walk.scores[place].pull(other.rows, own, into[place]._replace(y=into[place].x))
     return into
 
 
@@ -172,13 +199,18 @@ class Walk:
             for other in self.panels[a:]:
                 yield panel, other
 
-    def values(self, other: Panel, *, keep: bool = False) -> Tensor:
-        """Return centered kernel values, [k, rows, columns], in memory that the next call takes back."""
+    def values(self, other: Panel, *, keep: Sequence[int] = ()) -> Tensor:
+        """Return centered kernel values, [k, rows, columns], in memory that the next call takes back.
+
+        Args:
+            other: The panel of columns.
+            keep: The kernels whose gradients follow.
+        """
         rows, columns = self._panel.rows, other.rows
         shape = len(self.scores), rows.stop - rows.start, columns.stop - columns.start
         values = self._room[: math.prod(shape)].view(shape)
-        for scores, centers, into in zip(self.scores, self._centers, values, strict=True):
-            tile = scores.kept(columns) if keep else scores.tile(columns)
+        for place, (scores, centers, into) in enumerate(zip(self.scores, self._centers, values, strict=True)):
+            tile = scores.kept(columns) if place in keep else scores.tile(columns)
             torch.sub(tile, centers[columns], out=into).sub_(centers[rows, None])
         return self.hide(values, other)
 
@@ -257,4 +289,4 @@ def compared(x: Tensor, y: Tensor, layers: Layers) -> Tensor:
 
 def mixed(weights: Tensor, values: Tensor) -> Tensor:
     """Return sum_b weights_ab values_b for tiles [k, rows, columns]."""
-    return (weights @ values.flatten(1)).view(values.shape)
+    return (weights @ values.flatten(1)).view(-1, *values.shape[1:])

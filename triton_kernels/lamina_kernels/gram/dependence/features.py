@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram.dependence.blocked import Found, shapes
+from lamina_kernels.gram.dependence.blocked import Found, Wanted, shapes
 from lamina_kernels.gram.dependence.layers import Layers
 from lamina_kernels.tiles.rows import tiles
 
@@ -35,20 +35,26 @@ def sums(layers: Layers) -> Found:
     return found
 
 
-def gradients(layers: Layers, g: Found) -> list[Tensor]:
-    """Return the gradients of the rows of each representation, and those of the parameters, which are 0."""
+def gradients(layers: Layers, g: Found, wanted: Wanted) -> list[Tensor | None]:
+    """Return the gradients of the rows of each representation, and those of the parameters, which are 0, as wanted."""
     rows, weights = Centered(layers), g.pairs + g.pairs.T
-    made = [torch.zeros(p.x.shape, dtype=p.dtype, device=p.x.device) for p in layers.pairs]
-    for (a, b), product in _products(layers, rows, layers.compared):
+    made = {
+        place: torch.zeros(layers.pairs[place].x.shape, dtype=layers.dtype, device=g.pairs.device)
+        for place, is_wanted in enumerate(wanted.rows)
+        if is_wanted
+    }
+    for (a, b), product in _products(
+        layers, rows, [pair for pair in layers.compared if not made.keys().isdisjoint(pair)]
+    ):
         # d |X_aᵀ X_b|² / dX_a = 2 X_b X_bᵀ X_a, and once more the other way round.
-        turned = (2 * weights[a, b] * product).to(made[a].dtype)
+        turned = (2 * weights[a, b] * product).to(layers.dtype)
         for part in tiles(layers.n, BLOCK):
-            x, y = rows.tile(a, part), rows.tile(b, part)
-            made[a][part].addmm_(y, turned.T)
-            if a != b:
-                made[b][part].addmm_(x, turned)
+            if a in made:
+                made[a][part].addmm_(rows.tile(b, part), turned.T)
+            if b in made and a != b:
+                made[b][part].addmm_(rows.tile(a, part), turned)
     norms = None if layers.diagonal else rows.norms()
-    for place, into in enumerate(made):
+    for place, into in made.items():
         of_rows = g.rows[place].to(into.dtype)
         crossed = torch.zeros(into.shape[1], dtype=torch.float64, device=into.device)
         for part in tiles(layers.n, BLOCK):
@@ -58,8 +64,9 @@ def gradients(layers: Layers, g: Found) -> list[Tensor]:
             if norms is not None:
                 own = g.rows[place, part] + weights[place] @ norms[:, part]
                 into[part] -= 2 * own[:, None].to(into.dtype) * rows.tile(place, part)
-    parameters = [torch.zeros_like(p.parameters) for p in layers.pairs]
-    return [each.to(p.x.dtype) for each, p in zip(made, layers.pairs, strict=True)] + parameters
+    of_rows = [made[place].to(p.x.dtype) if place in made else None for place, p in enumerate(layers.pairs)]
+    parameters = zip(layers.pairs, wanted.parameters, strict=True)
+    return of_rows + [torch.zeros_like(p.parameters) if is_wanted else None for p, is_wanted in parameters]
 
 
 class Centered:

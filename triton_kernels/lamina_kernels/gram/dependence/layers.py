@@ -11,7 +11,7 @@ from torch import Tensor
 from lamina_kernels import checks
 from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.pairs import Pairs, build, group_ids
-from lamina_kernels.gram.terms import Leaf, middle
+from lamina_kernels.gram.terms import middle
 
 TILE = 64
 """Rows of a tile of the Triton kernel, which holds whole groups."""
@@ -119,20 +119,16 @@ def _sorted(ids: Tensor) -> tuple[Tensor, int, Tensor]:
     return sizes, int(sizes[0]) if equal else 0, inverse.argsort(stable=True)
 
 
-def _is_linear(p: Pairs) -> bool:
-    return isinstance(p.tree, Leaf) and (p.tree.base, p.tree.function) == ("dot", "identity")
-
-
 def centered(p: Pairs) -> Pairs:
     """Return dot products of rows that are moved by their mean: HSIC is the same, and less is rounded away."""
-    if not _is_linear(p):
+    if not p.linear:
         return p
     rows = p.x.to(p.dtype) - middle(p.x).to(p.dtype)
     return replace(p, x=rows, y=rows)
 
 
 def _by_features(layers: Layers) -> bool:
-    if layers.sizes is not None or not all(map(_is_linear, layers.pairs)):
+    if layers.sizes is not None or not all(p.linear for p in layers.pairs):
         return False
     n, widths = layers.n, [p.x.shape[1] for p in layers.pairs]
     features = sum(2 * n * widths[a] * widths[b] for a, b in layers.compared)

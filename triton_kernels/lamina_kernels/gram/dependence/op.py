@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.gram.dependence import blocked, blocked_second, features
-from lamina_kernels.gram.dependence.blocked import Found
+from lamina_kernels.gram.dependence.blocked import Found, Wanted
 from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debiased_matrix
 from lamina_kernels.gram.dependence.layers import Layers
 from lamina_kernels.gram.pairs import Pairs
@@ -88,25 +88,35 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     return *found, centers
 
 
-@operator("gram_layers_backward", f"({_SCHEMA}, Tensor centers, {_FOUND}, str form) -> Tensor[]")
-def _backward(*arguments: Any) -> list[Tensor]:
-    layers, (centers, *g, form) = _unflat(arguments[:6]), arguments[6:]
-    with plainly(layers.pairs[0].x):
-        if layers.features:
-            return features.gradients(layers, Found(*g))
-        if form == "triton" and all(map(has_gradients, layers.pairs)):
-            from lamina_kernels.gram.dependence import backward_launch
+_WANTED = "bool[] rows_wanted, bool[] parameters_wanted"
 
-            return backward_launch.gradients(layers, centers, Found(*g))
-        found = blocked.gradients(layers, centers, Found(*g))
-    rows = [(each.x + each.y).to(p.x.dtype) for each, p in zip(found, layers.pairs, strict=True)]
+
+@operator("gram_layers_backward", f"({_SCHEMA}, Tensor centers, {_FOUND}, {_WANTED}, str form) -> Tensor[]")
+def _backward(*arguments: Any) -> list[Tensor]:
+    layers, (centers, *g, of_rows, of_parameters, form) = _unflat(arguments[:6]), arguments[6:]
+    with plainly(layers.pairs[0].x):
+        found = _found(layers, centers, Found(*g), Wanted(of_rows, of_parameters), form)
+    return [centers.new_empty(0) if each is None else each for each in found]
+
+
+def _found(layers: Layers, centers: Tensor, g: Found, wanted: Wanted, form: str) -> Sequence[Tensor | None]:
+    """Return the gradients of each kernel's rows, and behind these of its parameters; None for what is not wanted."""
+    if layers.features:
+        return features.gradients(layers, g, wanted)
+    if form == "triton" and all(map(has_gradients, layers.pairs)):
+        from lamina_kernels.gram.dependence import backward_launch
+
+        return backward_launch.gradients(layers, centers, g, wanted)
+    found = blocked.gradients(layers, centers, g, wanted)
+    rows = [None if each.x is None else each.x.to(p.x.dtype) for each, p in zip(found, layers.pairs, strict=True)]
     return rows + [each.by_leaf for each in found]
 
 
 @torch.library.register_fake(_backward)
 def _(*arguments: Any) -> list[Tensor]:
-    rows, parameters = arguments[:2]
-    return [each.new_empty(each.shape) for each in (*rows, *parameters)]
+    rows, parameters, centers, *wanted = *arguments[:2], arguments[6], *arguments[-3:-1]
+    held = zip((*rows, *parameters), (each for some in wanted for each in some), strict=True)
+    return [x.new_empty(x.shape) if is_wanted else centers.new_empty(0) for x, is_wanted in held]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -120,7 +130,9 @@ def _gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
     count = len(both) // 2
     found = pairs, rows, weighted, triples, cells
     g = [torch.zeros_like(x) if each is None else each for x, each in zip(found, given[:5], strict=True)]
-    made = _backward(both[:count], both[count:], sizes, *ctx.rest, centers, *g, ctx.form)
+    wanted = [list(each) for each in ctx.needs_input_grad[:2]]
+    found = _backward(both[:count], both[count:], sizes, *ctx.rest, centers, *g, *wanted, ctx.form)
+    made = [x if is_wanted else None for x, is_wanted in zip(found, wanted[0] + wanted[1], strict=True)]
     return made[:count], made[count:], None, None, None, None, None
 
 
@@ -131,7 +143,7 @@ class _Second(torch.autograd.Function):
     def forward(
         ctx: Any, count: int, sizes: Any, codes: Any, flags: Any, precision: Any, centers: Any, *arguments: Any
     ) -> tuple[Tensor, ...]:
-        """Take the arguments of `_backward`, `count` rows and parameters among them, and a gradient of each result."""
+        """Take the arguments of `_backward`, `count` rows and parameters among them, and gradients of its results."""
         rows, parameters, rest = arguments[:count], arguments[count : 2 * count], arguments[2 * count :]
         layers = _unflat((rows, parameters, sizes, codes, flags, precision))
         g, given = Found(*rest[: len(Found._fields)]), rest[len(Found._fields) :]
@@ -147,7 +159,7 @@ class _Second(torch.autograd.Function):
 def _keep_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     rows, parameters, sizes, *ctx.rest, centers = inputs[:7]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*rows, *parameters, sizes, centers, *inputs[7:-1])
+    ctx.save_for_backward(*rows, *parameters, sizes, centers, *inputs[7 : 7 + len(Found._fields)])
 
 
 def _second_gradients(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
@@ -156,7 +168,7 @@ def _second_gradients(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
     g, count = ctx.saved_tensors[-fields:], len(both) // 2
     made = _Second.apply(count, sizes, *ctx.rest, centers, *both, *g, *given)
     of_rows, of_parameters = list(made[:count]), list(made[count : 2 * count])
-    return of_rows, of_parameters, None, None, None, None, None, *made[2 * count :], None
+    return of_rows, of_parameters, None, None, None, None, None, *made[2 * count :], None, None, None
 
 
 torch.library.register_autograd(_sums, _gradients, setup_context=_keep)

@@ -37,10 +37,11 @@ class Packed(NamedTuple):
     columns: list[tuple[tuple[int, int], ...]]
 
 
-def pack(layers: Layers, target: str) -> Packed:
-    """Return the rows of all representations."""
+def pack(layers: Layers, target: str, first: Sequence[int] = ()) -> Packed:
+    """Return the rows of all representations, of each code those with the numbers `first` before the others."""
     members: dict[tuple[Any, ...], list[tuple[int, Operands]]] = {}
-    for place, p in enumerate(layers.pairs):
+    for place in sorted(range(len(layers)), key=lambda place: place not in first):
+        p = layers.pairs[place]
         products = "half" if p.x.dtype != torch.float32 else p.precision or accurate(target)
         made = prepare(p, products)
         key = made.code, made.base_code(0), products, *(base.function for base in made.bases)

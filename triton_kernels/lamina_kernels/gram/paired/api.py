@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from lamina_kernels import dispatch
 from lamina_kernels.gram.forms import is_written
 from lamina_kernels.gram.kernels import Kernel, Linear
-from lamina_kernels.gram.paired import blocked, gradients, moments, problem, reference
+from lamina_kernels.gram.paired import moments, op, problem, reference
 from lamina_kernels.gram.support import NO_FUNCTION
 from lamina_kernels.refusals import refuse
 
@@ -71,8 +71,8 @@ def hsic_sums(
             NVIDIA. None takes `"bf16x6"` on NVIDIA and `"ieee"` on AMD. Forms in plain torch multiply as torch is
             set to. Half precision is multiplied exactly and summed in float32.
         impl: `"reference"` builds the matrices in float32 (in float64 for float64), and sums in float64.
-            `"blocked"` holds tiles of scores, in float32 (in float64 for float64), and sums tiles in float64; two
-            linear kernels it sums by moments where that takes fewer operations. `"triton"` does the same on a GPU;
+            `"blocked"` holds tiles of scores, in float32 (in float64 for float64), and sums tiles in float64; dot
+            products it sums by moments where that takes fewer operations. `"triton"` does the same on a GPU;
             it needs one, unless `TRITON_INTERPRET=1`, and never gives way to another form. None takes
             `"triton"` on a GPU that Triton can use, for less than float64 unless `"blocked"` would take moments, and
             else `"blocked"`.
@@ -109,24 +109,17 @@ def hsic_sums(
     form = dispatch.choose("hsic_sums", ("reference", "blocked", "triton"), impl, default=_default(p))
     if form == "reference":
         return _result(p, reference.hsic_sums(p), "reference")
-    if form == "blocked":
-        return _result(p, _sums(p, blocked.hsic_sums, form), form)
-    dispatch.demand_triton("hsic_sums", p.x)
-    if not all(map(is_written, p.pairs())):
-        refuse("hsic_sums", NO_FUNCTION)
-    from lamina_kernels.gram.paired import launch
-
-    return _result(p, _sums(p, launch.hsic_sums, form), form)
-
-
-def _sums(p: problem.Problem, sums: Callable[[problem.Problem], torch.Tensor], form: str) -> Iterable[torch.Tensor]:
-    """Return the sums of a form, with gradients where they are wanted."""
-    return gradients.differentiable(p, sums, form) if p.wants_gradients else sums(p)
+    if form == "triton":
+        dispatch.demand_triton("hsic_sums", p.of_x.x)
+        if not all(map(is_written, p.pairs)):
+            refuse("hsic_sums", NO_FUNCTION)
+    return _result(p, op.hsic_sums(p, form), form)
 
 
 def _default(p: problem.Problem) -> str:
     """Return the form where none is asked for."""
-    ready = dispatch.triton_obstacle(p.x) is None and p.x.is_cuda and all(map(is_written, p.pairs()))
+    x = p.of_x.x
+    ready = dispatch.triton_obstacle(x) is None and x.is_cuda and all(map(is_written, p.pairs))
     return "triton" if ready and not moments.cheaper(p) else "blocked"
 
 

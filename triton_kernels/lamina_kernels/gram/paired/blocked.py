@@ -36,9 +36,9 @@ def hsic_sums(problem: Problem) -> torch.Tensor:
     """
     if moments.cheaper(problem):
         return moments.hsic_sums(problem)
-    dtype = accumulation_dtype(problem.x.dtype)
+    dtype = accumulation_dtype(problem.of_x.x.dtype)
     in_order = None if problem.groups is None else by_group(problem.groups, problem.n_groups)
-    K, L = (Scores(p, BLOCK, dtype) for p in problem.pairs())
+    K, L = (Scores(p, BLOCK, dtype) for p in problem.pairs)
     sums = problem.zeros()
     for rows in tiles(problem.n, BLOCK):
         # On a diagonal block the rows stand in the order of the columns, which the symmetry needs.

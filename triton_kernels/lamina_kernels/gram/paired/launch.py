@@ -26,8 +26,8 @@ def hsic_sums(problem: Problem) -> torch.Tensor:
     """Return the five sums, float64 [5, n, n_groups], from one launch."""
     if problem.n == 0 or problem.n_groups == 0:
         return problem.zeros()
-    launch = plan(problem, dispatch.target(problem.x))
-    run(hsic_sums_kernel, launch, problem.x)
+    launch = plan(problem, dispatch.target(problem.of_x.x))
+    run(hsic_sums_kernel, launch, problem.of_x.x)
     sums = launch.arguments["sums"]
     return sums[0] if len(sums) == 1 else sums.sum(0)
 
@@ -38,7 +38,7 @@ def plan(problem: Problem, target: str) -> Launch:
     if problem.groups is not None:
         order, _, bounds = by_group(problem.groups, problem.n_groups)
         longest = int(bounds.diff().max())
-    pairs = _in_order(problem, order).pairs()
+    pairs = [p if order is None else _in_order(p, order, problem.diagonal) for p in problem.pairs]
     x, y = (prepare(p, products_of(p, target)) for p in pairs)
     kinds = [kind for operands in (x, y) for kind, _ in operands.kinds]
     products = x.products if x.products != "half" else y.products
@@ -51,7 +51,7 @@ def plan(problem: Problem, target: str) -> Launch:
         **_side("y", pairs[1], y, tiles),
         "bounds": bounds,
         "order": order if problem.diagonal else None,
-        "sums": problem.x.new_empty(splits, SUMS, problem.n, problem.n_groups, dtype=torch.float64),
+        "sums": pairs[0].x.new_empty(splits, SUMS, problem.n, problem.n_groups, dtype=torch.float64),
         "n": problem.n,
         "m": problem.m,
         "groups": problem.n_groups,
@@ -64,14 +64,11 @@ def plan(problem: Problem, target: str) -> Launch:
     return Launch((blocks * splits * problem.n_groups,), arguments, options)
 
 
-def _in_order(problem: Problem, order: torch.Tensor | None) -> Problem:
-    """Return a problem whose rows that are summed over stand in the order of their groups."""
-    if order is None:
-        return problem
-    x, y = problem.x_other[order], problem.y_other[order]
+def _in_order(p: Pairs, order: torch.Tensor, diagonal: bool) -> Pairs:
+    """Return pairs whose rows that are summed over stand in the order of their groups."""
+    y = p.y[order]
     # The diagonal is where a row has the same place on both sides.
-    own = {"x": x, "y": y} if problem.diagonal else {}
-    return replace(problem, x_other=x, y_other=y, **own)
+    return replace(p, x=y, y=y) if diagonal else replace(p, y=y, same=False)
 
 
 def _side(name: str, p: Pairs, operands: Operands, tiles: Tiling) -> dict[str, Any]:

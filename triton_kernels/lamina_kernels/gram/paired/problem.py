@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lamina_kernels import checks
-from lamina_kernels.gram.kernels import Kernel, Linear
+from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.pairs import Pairs, check_hyperparameters
 from lamina_kernels.gram.terms import Builder
 
@@ -22,60 +22,48 @@ class Problem:
     """Pairs of rows (x_i, y_i) and (x'_j, y'_j), and how to sum over the j.
 
     Attributes:
-        x: [n, dx].
-        y: [n, dy].
-        x_other: [m, dx], x itself on a diagonal block.
-        y_other: [m, dy], y itself on a diagonal block.
-        kernel_x: The kernel of x, whose matrix is K.
-        kernel_y: The kernel of y, whose matrix is L.
+        of_x: The pairs of a row of x [n, dx] and a row of x' [m, dx], x itself on a diagonal block; their matrix is K.
+        of_y: Those of y and y' likewise; their matrix is L.
         groups: [m] int64, from 0, or None for one sum over all j.
         n_groups: One more than the largest id; 1 without groups.
         diagonal: Whether the rows are paired with themselves, so that K_ii = L_ii = 0.
-        precision: How float32 rows are multiplied on tensor cores; None for accurately.
     """
 
-    x: torch.Tensor
-    y: torch.Tensor
-    x_other: torch.Tensor
-    y_other: torch.Tensor
-    kernel_x: Kernel
-    kernel_y: Kernel
+    of_x: Pairs
+    of_y: Pairs
     groups: torch.Tensor | None
     n_groups: int
     diagonal: bool
-    precision: str | None
 
     @property
     def n(self) -> int:
         """Rows that sums are returned for."""
-        return self.x.shape[0]
+        return self.of_x.n
 
     @property
     def m(self) -> int:
         """Rows that are summed over."""
-        return self.x_other.shape[0]
+        return self.of_x.m
+
+    @property
+    def pairs(self) -> tuple[Pairs, Pairs]:
+        """Those of x and those of y."""
+        return self.of_x, self.of_y
 
     @property
     def linear(self) -> bool:
-        """Whether both kernels are dot products."""
-        return isinstance(self.kernel_x, Linear) and isinstance(self.kernel_y, Linear)
+        """Whether values of both kernels are dot products."""
+        return all(p.linear for p in self.pairs)
 
     @property
     def wants_gradients(self) -> bool:
         """Whether rows or hyperparameters have gradients that are wanted."""
-        held = [self.x, self.y, self.x_other, self.y_other, *self.kernel_x.tensors(), *self.kernel_y.tensors()]
-        return torch.is_grad_enabled() and any(t.requires_grad for t in held)
-
-    def pairs(self) -> tuple[Pairs, Pairs]:
-        """Return the rows of x and of y with their kernels, all pairs of which count."""
-        return (
-            _pairs(self.kernel_x, self.x, self.x_other, self.precision),
-            _pairs(self.kernel_y, self.y, self.y_other, self.precision),
-        )
+        held = (each for p in self.pairs for each in (p.x, p.y, p.parameters))
+        return torch.is_grad_enabled() and any(each.requires_grad for each in held)
 
     def zeros(self) -> torch.Tensor:
         """Return the five sums before anything was added: float64 [5, n, n_groups]."""
-        return self.x.new_zeros(SUMS, self.n, self.n_groups, dtype=torch.float64)
+        return self.of_x.x.new_zeros(SUMS, self.n, self.n_groups, dtype=torch.float64)
 
 
 def build(
@@ -113,16 +101,11 @@ def build(
     ids = groups_other if others else groups
     summed = others.get("x_other", x)
     return Problem(
-        x=x,
-        y=y,
-        x_other=summed,
-        y_other=others.get("y_other", y),
-        kernel_x=kernel_x,
-        kernel_y=kernel_y,
+        of_x=_pairs(kernel_x, x, summed, precision),
+        of_y=_pairs(kernel_y, y, others.get("y_other", y), precision),
         groups=None if ids is None else _group_ids(used, ids, summed),
         n_groups=1 if ids is None else _number_of_groups(used, ids),
         diagonal=not others,
-        precision=precision,
     )
 
 

@@ -65,8 +65,9 @@ def product(
         NotImplementedError: Gradients of a third order, but from `"reference"`.
 
     Cost:
-        2 n m (d + k) operations and n m values of the kernel, half of them by `"blocked"` if y is x; backward three
-        times n m. Memory O((n + m)(d + k)).
+        2 n m (d + k) operations and n m values of the kernel, half of them by `"blocked"` if y is x. Backward as much
+        for v, and for the rows of each side 2 n m (2 d + k); if y is x, its two sides are one. What has no gradients is
+        not computed; docs/gram.md counts how often values are made. Memory O((n + m)(d + k)).
 
     Example:
         >>> import torch
@@ -110,7 +111,8 @@ def row_sums(
         NotImplementedError: As of `product`.
 
     Cost:
-        2 n m d operations and n m values of the kernel, three times that backward; memory O((n + m) d).
+        2 n m d operations and n m values of the kernel, and twice as many operations backward for each side; memory
+        O((n + m) d).
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The Triton kernel of the gradients of sums by the rows of one side, and by the kernel's parameters.
+"""The Triton kernel of the gradients of sums by the rows of one side, and with them by the kernel's parameters.
 
 With x and y in each other's place it has the gradients by the rows of y: every base is symmetric.
 """
@@ -87,10 +87,29 @@ def coefficients(
     WEIGHTED: tl.constexpr, SAME: tl.constexpr, APART: tl.constexpr, EDGE: tl.constexpr, PARAMETERS: tl.constexpr,
 ):  # fmt: skip
     """Return the `by_product` of a tile, of all leaves of the base OF, and the gradients of their parameters so far."""
-    if G_CHUNK == 1:
-        of_row = tl.load(given.g + at.rows.to(INDEX) * given.g_row, mask=at.rows_valid, other=0.0)
-        of_column = tl.load(given.v + at.columns.to(INDEX) * given.v_row, mask=at.columns_valid, other=0.0)
-        of_k = of_row[:, None] * of_column[None, :]
+    of_k = of_values(
+        given, products, bases, numbers, at, itself,
+        CODE, BASES, G_PRECISION, G_CHUNK, WEIGHTED, APART, EDGE,
+    )  # fmt: skip
+    c, made = by_products(  # pyright: ignore[reportGeneralTypeIssues]
+        of_k, of_parameters, products, bases, numbers, at, itself, CODE, BASES, OF, PARAMETERS
+    )
+    if tree.base_kind(BASES, OF) != "dot" and SAME and EDGE:
+        c = tl.where(itself, 0.0, c)
+    return c, made
+
+
+@triton.jit
+def of_values(
+    given, products, bases, numbers, at, itself,
+    CODE: tl.constexpr, BASES: tl.constexpr, G_PRECISION: tl.constexpr, G_CHUNK: tl.constexpr,
+    WEIGHTED: tl.constexpr, APART: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """Return the gradients of the kernel values of a tile, 0 for pairs that do not count."""
+    if G_CHUNK <= 2:
+        of_k = _outer(given, at, 0)
+        if G_CHUNK == 2:
+            of_k += _outer(given, at, 1)
     else:
         of_k = dot_of_rows(
             given.g, at.rows, given.g_row, at.rows_valid, given.v, at.columns, given.v_row, at.columns_valid,
@@ -101,14 +120,15 @@ def coefficients(
         of_k *= weighed(k, given.x_term, given.y_term, at)
     if EDGE:
         of_k = tl.where(at.rows_valid[:, None] & at.columns_valid[None, :], of_k, 0.0)
-    of_k = hidden(of_k, 0.0, itself, given.x_groups, given.y_groups, at, APART)
+    return hidden(of_k, 0.0, itself, given.x_groups, given.y_groups, at, APART)
 
-    c, made = by_products(  # pyright: ignore[reportGeneralTypeIssues]
-        of_k, of_parameters, products, bases, numbers, at, itself, CODE, BASES, OF, PARAMETERS
-    )
-    if tree.base_kind(BASES, OF) != "dot" and SAME and EDGE:
-        c = tl.where(itself, 0.0, c)
-    return c, made
+
+@triton.jit
+def _outer(given, at, COLUMN: tl.constexpr):
+    """Return the products of one column of what kernel values are multiplied with."""
+    of_row = tl.load(given.g + at.rows.to(INDEX) * given.g_row + COLUMN, mask=at.rows_valid, other=0.0)
+    of_column = tl.load(given.v + at.columns.to(INDEX) * given.v_row + COLUMN, mask=at.columns_valid, other=0.0)
+    return of_row[:, None] * of_column[None, :]
 
 
 @triton.jit

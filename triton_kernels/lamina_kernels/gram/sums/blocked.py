@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram.blocked_scores import ScoreGradients, Scores, block_of
+from lamina_kernels.gram.blocked_bases import Gradients
+from lamina_kernels.gram.blocked_scores import Scores, block_of
 from lamina_kernels.gram.functions import LOG2E, exp
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.tiles.rows import tiles
@@ -28,13 +29,27 @@ class Weights(NamedTuple):
     log_weights: Tensor | None = None
 
 
-class Found(NamedTuple):
-    """Gradients of sums, in the dtypes of what they are gradients of."""
+class Wanted(NamedTuple):
+    """Which gradients of sums are wanted.
 
-    x: Tensor
-    y: Tensor
-    parameters: Tensor
-    v: Tensor
+    Where both sides are one set of rows whose pairs count alike both ways, and w_ij = k_ij, there is one gradient of
+    these rows, which is x's: a pair and its mirror image then cost what one of them does. See `together`.
+    """
+
+    x: bool
+    y: bool
+    parameters: bool
+    v: bool = False
+    log_weights: bool = False
+
+
+class Found(NamedTuple):
+    """Gradients of sums, in the dtypes of what they are gradients of; None for what is not wanted."""
+
+    x: Tensor | None
+    y: Tensor | None
+    parameters: Tensor | None
+    v: Tensor | None
     log_weights: Tensor | None
 
 
@@ -90,39 +105,54 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Te
     return out, lse
 
 
-def gradients(p: Pairs, v: Tensor, weighing: Weights, g: Tensor) -> Found:
-    """Return the gradients of sum_i <g_i, sum_j w_ij v_j>, as if lse were a constant.
+def together(p: Pairs, *, weighted: bool) -> bool:
+    """Return whether there is one gradient of the rows of both sides, see `Wanted`; weights of a softmax have two."""
+    return p.symmetric and not weighted
+
+
+def gradients(p: Pairs, v: Tensor, weighing: Weights, g: Tensor, wanted: Wanted) -> Found:
+    """Return the gradients of sum_i <g_i, sum_j w_ij v_j> that are wanted, as if lse were a constant.
 
     Args:
         p: The pairs.
         v: [m, width].
         weighing: What w_ij are.
         g: [n, width].
+        wanted: Which.
     """
-    block = block_of(p)
-    scores, found = Scores(p, block), ScoreGradients(p)
-    rows_of_v, g = v.to(p.dtype), g.to(p.dtype)
-    of_v = torch.zeros_like(rows_of_v, memory_format=torch.contiguous_format)
+    block, weighted = block_of(p), weighing.lse is not None
+    mirrored, pulled = together(p, weighted=weighted), wanted.x or wanted.y or wanted.parameters
+    scores, found = Scores(p, block), Gradients.zeros(p, x=wanted.x, y=wanted.y, parameters=wanted.parameters)
+    into = found._replace(y=found.x) if mirrored else found
+    factors, g = v.to(p.dtype), g.to(p.dtype)
+    of_v = torch.zeros_like(factors, memory_format=torch.contiguous_format) if wanted.v else None
     terms = None if weighing.log_weights is None else weighing.log_weights.to(p.dtype)
-    of_terms = None if terms is None else torch.zeros_like(terms)
+    of_terms = factors.new_zeros(p.m) if wanted.log_weights else None
     for rows in tiles(p.n, block):
         scores.turn_to(rows)
         for columns in tiles(p.m, block):
-            down = g[rows] @ rows_of_v[columns].T
-            if weighing.lse is None:
-                of_v[columns].addmm_(scores.kept(columns).T, g[rows])
-            else:
-                k = scores.kept(columns, -torch.inf) - weighing.lse[rows, None]
-                weights = exp((k if terms is None else k + terms[columns]).clamp_min_(FAR))
+            if mirrored and columns.start < rows.start:
+                continue
+            twice = mirrored and columns != rows
+            weights = (scores.kept if pulled else scores.tile)(columns, -torch.inf if weighted else 0.0)
+            if weighing.lse is not None:
+                weights = weights - weighing.lse[rows, None]
+                weights = exp((weights if terms is None else weights + terms[columns]).clamp_min_(FAR))
+            if of_v is not None:
                 of_v[columns].addmm_(weights.T, g[rows])
+                if twice:
+                    of_v[rows].addmm_(weights, g[columns])
+            if not pulled and of_terms is None:
+                continue
+            down = g[rows] @ factors[columns].T
+            if twice:
+                down.addmm_(factors[rows], g[columns].T)
+            if weighted:
                 down *= weights
-                if of_terms is not None:
-                    of_terms[columns] += down.sum(0)
-            scores.pull(columns, down, found)
-    return Found(
-        found.x.to(p.x.dtype),
-        found.y.to(p.y.dtype),
-        found.by_leaf.to(p.parameters.dtype),
-        of_v.to(v.dtype),
-        of_terms if weighing.log_weights is None or of_terms is None else of_terms.to(weighing.log_weights.dtype),
-    )
+            if of_terms is not None:
+                of_terms[columns] += down.sum(0)
+            if pulled:
+                scores.pull(columns, down, into)
+    made = found.x, found.y, found.by_leaf, of_v, of_terms
+    held = p.x, p.y, p.parameters, v, weighing.log_weights
+    return Found(*(x if x is None or like is None else x.to(like.dtype) for x, like in zip(made, held, strict=True)))

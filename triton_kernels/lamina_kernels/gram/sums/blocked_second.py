@@ -19,8 +19,14 @@ _NUMBERS = 2**21
 _LARGEST = 256
 
 
-def second(p: Pairs, v: Tensor, weighing: Weights, g: Tensor, given: Sequence[Tensor | None]) -> list[Tensor]:
-    """Return the gradients of sum <given, what `blocked.gradients` returns>.
+# Where x, y, parameters, v and log_weights stand among what gradients of gradients are by.
+_INNER = (0, 1, 2, 3, 5)
+
+
+def second(
+    p: Pairs, v: Tensor, weighing: Weights, g: Tensor, given: Sequence[Tensor | None], needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Return the gradients of sum <given, gradients that `blocked.gradients` returns>, None for what is not needed.
 
     Args:
         p: The pairs.
@@ -28,15 +34,17 @@ def second(p: Pairs, v: Tensor, weighing: Weights, g: Tensor, given: Sequence[Te
         weighing: What w_ij are.
         g: [n, width].
         given: The gradients of x's, y's, the parameters', v's and log_weights' gradient; None where none came.
+        needed: Whether those by x, y, parameters, v, lse, log_weights and g are.
 
     Returns:
-        By x, y, parameters, v, lse, log_weights and g.
+        By these.
     """
     zeros = v.new_zeros(1, dtype=p.dtype)
     lse = zeros.expand(p.n) if weighing.lse is None else weighing.lse
     terms = zeros.expand(p.m) if weighing.log_weights is None else weighing.log_weights
     held = [p.x, p.y, p.parameters, v, lse, terms, g]
-    found = [torch.zeros(x.shape, dtype=p.dtype, device=x.device) for x in held]
+    asked = [place for place, is_needed in enumerate(needed) if is_needed]
+    found = {i: torch.zeros(held[i].shape, dtype=p.dtype, device=held[i].device) for i in asked}
     block = block_of([p])
     for rows in tiles(p.n, block):
         for columns in tiles(p.m, block):
@@ -46,12 +54,11 @@ def second(p: Pairs, v: Tensor, weighing: Weights, g: Tensor, given: Sequence[Te
             down.append(None if given[4] is None else given[4][columns].to(p.dtype))
             with torch.enable_grad():
                 whole = _sum(p, rows, columns, part, weighted=weighing.lse is not None)
-                inner = [part[i] for i in (0, 1, 2, 3, 5)]
-                each = twice(whole, inner, down, part)
-            for whole_gradient, place, x in zip(found, places, each, strict=True):
+                each = twice(whole, [part[i] for i in _INNER], down, [part[i] for i in asked])
+            for i, x in zip(asked, each, strict=True):
                 if x is not None:
-                    whole_gradient[place] += x
-    return [x.to(like.dtype) for x, like in zip(found, held, strict=True)]
+                    found[i][places[i]] += x
+    return [found[i].to(like.dtype) if i in found else None for i, like in enumerate(held)]
 
 
 def _sum(p: Pairs, rows: slice, columns: slice, part: Sequence[Tensor], *, weighted: bool) -> Tensor:
@@ -73,9 +80,9 @@ def twice(
     whole: Tensor, inner: Sequence[Tensor], given: Sequence[Tensor | None], by: Sequence[Tensor]
 ) -> Sequence[Tensor | None]:
     """Return the gradients of sum <given, gradients of a number by `inner`>; None for what it does not depend on."""
-    first = torch.autograd.grad(whole, inner, create_graph=True, materialize_grads=True)
-    pairs = zip(first, given, strict=True)
-    product = torch.stack([(x * d).sum() for x, d in pairs if d is not None]).sum()
+    pulled = [(x, d) for x, d in zip(inner, given, strict=True) if d is not None]
+    first = torch.autograd.grad(whole, [x for x, _ in pulled], create_graph=True, materialize_grads=True)
+    product = torch.stack([(x * d).sum() for x, (_, d) in zip(first, pulled, strict=True)]).sum()
     return torch.autograd.grad(product, by, allow_unused=True)
 
 

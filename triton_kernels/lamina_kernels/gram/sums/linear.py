@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.gram.terms import Leaf
 from lamina_kernels.tiles.rows import accumulation_dtype, tiles
 
 BLOCK = 4096
@@ -15,10 +14,7 @@ BLOCK = 4096
 
 def cheaper(p: Pairs, v: Tensor) -> bool:
     """Return whether the kernel is a dot product, all pairs count, and (Yᵀ V) first takes fewer operations."""
-    node = p.tree
-    if not isinstance(node, Leaf) or (node.base, node.function) != ("dot", "identity"):
-        return False
-    if p.apart or p.x_groups is not None:
+    if not p.linear or p.apart or p.x_groups is not None:
         return False
     d, k = p.x.shape[1], v.shape[1]
     return (p.n + p.m) * d * k <= p.n * p.m * (d + k)

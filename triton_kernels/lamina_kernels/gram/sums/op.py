@@ -6,6 +6,7 @@ exp(k_ij + log_weights_j - lse_i).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,14 +14,14 @@ from torch import Tensor
 
 from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, unflat
 from lamina_kernels.gram.sums import blocked_second
-from lamina_kernels.gram.sums.blocked import Weights
+from lamina_kernels.gram.sums.blocked import Wanted, Weights, together
 from lamina_kernels.gram.sums.op_forms import form
 from lamina_kernels.gram.support import THRICE
 from lamina_kernels.operators import keep, kept, operator, plainly, tensors
 from lamina_kernels.refusals import refuse
 
-_GRADIENTS = 5
-_REST = "Tensor v, Tensor? lse, Tensor? log_weights, Tensor g"
+_GRADIENTS = len(Wanted._fields)
+_REST = "Tensor v, Tensor? lse, Tensor? log_weights, Tensor g, bool[] wanted"
 
 
 def sums(p: Pairs, v: Tensor, name: str) -> Tensor:
@@ -33,9 +34,26 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None, name: str) -> tuple
     return _softmax(*flat(p), v, log_weights, name)
 
 
-def gradients(p: Pairs, v: Tensor, g: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of sum_i <g_i, sum_j k_ij v_j> by x, y and the parameters, which have gradients too."""
-    return _backward(*flat(p), v, None, None, g, name)[:3]
+def gradients(
+    arguments: Sequence[Any], v: Tensor, weighing: Weights, g: Tensor, needed: Sequence[bool], name: str
+) -> list[Tensor | None]:
+    """Return the gradients of sum_i <g_i, sum_j w_ij v_j> that are needed, None for the others; they have gradients.
+
+    Args:
+        arguments: The pairs, as `flat` returns them.
+        v: As of `blocked.gradients`, like all that follows.
+        weighing: What w_ij are.
+        g: [n, width of v].
+        needed: Whether the gradient by x, y, parameters, v and log_weights is.
+        name: The form's.
+    """
+    wanted = Wanted(*needed)
+    if together(unflat(arguments), weighted=weighing.lse is not None):
+        wanted = wanted._replace(x=wanted.x or wanted.y, y=False)
+    if not any(wanted):
+        return [None] * _GRADIENTS
+    found = _backward(*arguments, v, *weighing, g, list(wanted), name)
+    return [x if is_wanted else None for x, is_wanted in zip(found, wanted, strict=True)]
 
 
 @operator("gram_sums", f"({SCHEMA}, Tensor v, str form) -> Tensor")
@@ -66,28 +84,30 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 @operator("gram_sums_backward", f"({SCHEMA}, {_REST}, str form) -> {tensors(_GRADIENTS)}")
 def _backward(*arguments: Any) -> tuple[Tensor, ...]:
-    p, (v, lse, log_weights, g, name) = unflat(arguments), arguments[COUNT:]
+    p, (v, lse, log_weights, g, wanted, name) = unflat(arguments), arguments[COUNT:]
     with plainly(p.x):
-        found = form(name, p).gradients(p, v, Weights(lse, log_weights), g)
+        found = form(name, p).gradients(p, v, Weights(lse, log_weights), g, Wanted(*wanted))
     return tuple(v.new_empty(0) if x is None else x for x in found)
 
 
 @torch.library.register_fake(_backward)
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    p, (v, _, log_weights, *_) = unflat(arguments), arguments[COUNT:]
-    held = p.x, p.y, p.parameters, v, v.new_empty(0) if log_weights is None else log_weights
-    return tuple(x.new_empty(x.shape) for x in held)
+    p, (v, _, log_weights, _, wanted, _) = unflat(arguments), arguments[COUNT:]
+    held = p.x, p.y, p.parameters, v, log_weights
+    return tuple(
+        x.new_empty(x.shape) if is_wanted else v.new_empty(0) for x, is_wanted in zip(held, wanted, strict=True)
+    )
 
 
 class _Second(torch.autograd.Function):
     """Gradients of `_backward`'s results: they take torch's autograd, which an operator's implementation has not."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        """Take the arguments of `_backward` and a gradient, or None, for each of its results."""
-        p, (v, lse, log_weights, g, _, *given) = unflat(arguments), arguments[COUNT:]
+    def forward(ctx: Any, needed: Sequence[bool], *arguments: Any) -> tuple[Tensor | None, ...]:
+        """Take what `blocked_second.second` does: the arguments of `_backward`, and gradients of its results."""
+        p, (v, lse, log_weights, g, _, _, *given) = unflat(arguments), arguments[COUNT:]
         with plainly(p.x):
-            return tuple(blocked_second.second(p, v, Weights(lse, log_weights), g, given))
+            return tuple(blocked_second.second(p, v, Weights(lse, log_weights), g, given, needed))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
@@ -100,8 +120,9 @@ def _sums_gradients(ctx: Any, g: Tensor | None) -> tuple[Any, ...]:
     if g is None:
         return (None,) * len(inputs)
     *pairs, v, name = inputs
-    x, y, parameters, v, _ = _backward(*pairs, v, None, None, g, name)
-    return x, y, parameters, *([None] * (COUNT - 3)), v, None
+    needed = [*_of_pairs(ctx), ctx.needs_input_grad[COUNT], False]
+    x, y, parameters, of_v, _ = gradients(pairs, v, Weights(), g, needed, name)
+    return x, y, parameters, *([None] * (COUNT - 3)), of_v, None
 
 
 def _softmax_gradients(ctx: Any, g: Tensor | None, g_lse: Tensor | None) -> tuple[Any, ...]:
@@ -113,22 +134,28 @@ def _softmax_gradients(ctx: Any, g: Tensor | None, g_lse: Tensor | None) -> tupl
     own = -(g * out).sum(1, keepdim=True)
     own = own if g_lse is None else own + g_lse[:, None]
     ones = torch.ones(len(v), 1, dtype=out.dtype, device=v.device)
-    found = _backward(*pairs, torch.cat([v.to(out.dtype), ones], 1), lse, log_weights, torch.cat([g, own], 1), name)
-    x, y, parameters, of_v, of_weights = found
-    of_v = of_v[:, :-1].to(v.dtype)
-    return x, y, parameters, *([None] * (COUNT - 3)), of_v, None if log_weights is None else of_weights, None
+    needed = [*_of_pairs(ctx), *ctx.needs_input_grad[COUNT : COUNT + 2]]
+    values, given = torch.cat([v.to(out.dtype), ones], 1), torch.cat([g, own], 1)
+    x, y, parameters, of_v, of_weights = gradients(pairs, values, Weights(lse, log_weights), given, needed, name)
+    of_v = None if of_v is None else of_v[:, :-1].to(v.dtype)
+    return x, y, parameters, *([None] * (COUNT - 3)), of_v, of_weights, None
 
 
 def _second_gradients(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
     inputs, _ = kept(ctx)
-    *_, lse, log_weights, _, _ = inputs
-    # The gradient of what is not there has no elements.
-    kept_given = [*given[:4], None if log_weights is None else given[4]]
-    if all(each is None for each in kept_given):
+    if all(each is None for each in given):
         return (None,) * len(inputs)
-    x, y, parameters, v, of_lse, of_weights, g = _Second.apply(*inputs, *kept_given)
-    of_lse, of_weights = None if lse is None else of_lse, None if log_weights is None else of_weights
-    return x, y, parameters, *([None] * (COUNT - 3)), v, of_lse, of_weights, g, None
+    of_x, of_y, *others = given
+    if together(unflat(inputs), weighted=inputs[COUNT + 1] is not None):
+        of_y = of_x
+    needed = [*_of_pairs(ctx), *ctx.needs_input_grad[COUNT : COUNT + 4]]
+    x, y, parameters, *rest = _Second.apply(needed, *inputs, of_x, of_y, *others)
+    return x, y, parameters, *([None] * (COUNT - 3)), *rest, None, None
+
+
+def _of_pairs(ctx: Any) -> Sequence[bool]:
+    """Return whether the gradients by x, y and the parameters are needed."""
+    return ctx.needs_input_grad[:3]
 
 
 torch.library.register_autograd(_sums, _sums_gradients, setup_context=keep)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums import blocked
-from lamina_kernels.gram.sums.blocked import Found, Weights
+from lamina_kernels.gram.sums.blocked import Found, Wanted, Weights
 from lamina_kernels.gram.terms import leaves
 
 
@@ -18,7 +18,7 @@ class Form(NamedTuple):
 
     sums: Callable[[Pairs, Tensor], Tensor]
     softmax: Callable[[Pairs, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-    gradients: Callable[[Pairs, Tensor, Weights, Tensor], Found]
+    gradients: Callable[[Pairs, Tensor, Weights, Tensor, Wanted], Found]
 
 
 def form(name: str, p: Pairs) -> Form:
