@@ -14,7 +14,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 # one server serves a whole session: what it has imported, no process that a test starts imports again
-multiprocessing.set_forkserver_preload(["torch", "polars", "lamina"])
+multiprocessing.set_forkserver_preload(
+    ["torch", "polars", "lamina", "lamina.similarity", "lamina_kernels.gram", "lamina_kernels.sparse"]
+)
 
 
 @cache

@@ -155,7 +155,8 @@ def test_memory_does_not_grow_with_the_rows_that_are_counted() -> None:
         import torch
         from lamina_kernels.gram import count
         y = torch.rand(1_000_000, 16)
-        count(y[:32].clone(), y[:100_000], 1.0)
+        for _ in range(2):  # the second time, all of its code is in memory
+            count(y[:32].clone(), y[:100_000], 1.0)
     """
     more = "        count(y[:32].clone(), y, 1.0)"
     assert peak_bytes(f"{snippet}\n{more}") - peak_bytes(snippet) < 2e6
