@@ -29,7 +29,8 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-python test-rust test-slow test-power-cut test-aot test-gpu test-oldest test-polars lint format bench peers docs wheels clean help
+.PHONY: demo test test-python test-rust test-slow test-power-cut test-aot test-gpu test-oldest test-polars lint pyright clippy \
+	format bench peers docs pages examples wheels clean help
 
 demo: $(CORE_STAMP)  ## record small networks and a pretrained one, learn its features, write a report, ask three questions
 	$(BIN)/lamina demo
@@ -68,8 +69,14 @@ test-polars: $(CORE_STAMP) $(AGES:%=$(POLARS)-%/.environment)  ## the wide frame
 lint: $(CORE_STAMP)  ## ruff, pyright, rustfmt, clippy; warnings are errors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --warnings
 	cargo fmt --all --check
+	@# Pyright keeps one processor busy.
+	$(MAKE) --jobs 2 --output-sync pyright clippy
+
+pyright: $(CORE_STAMP)
+	$(BIN)/pyright --warnings
+
+clippy: $(CORE_STAMP)
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 format: $(ENV_STAMP)  ## rewrite the sources as lint wants them
@@ -83,7 +90,12 @@ bench: $(CORE_STAMP) peers  ## measure against peers and the machine's limits, i
 peers: $(PEERS)/.environment  ## the environment of what bench/ compares Lamina with
 
 docs: $(CORE_STAMP)  ## build the pages into site/ and run their examples
+	$(MAKE) --jobs 2 --output-sync pages examples
+
+pages: $(CORE_STAMP)
 	$(BIN)/mkdocs build --strict --quiet
+
+examples: $(CORE_STAMP)
 	$(BIN)/python -m pytest -p tests.examples --markdown-docs --markdown-docs-syntax=superfences --doctest-modules \
 		docs README.md triton_kernels/README.md pkg triton_kernels/lamina_kernels
 
