@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -52,18 +52,22 @@ def test_attention_of_128_columns_takes_tiles_of_128_by_descriptors_and_spills_n
         assert {row.spills_in_loop for row in known} == {"0"}
 
 
-def in_a_fresh_process(check: Callable[[], None], fault: str | None = None) -> None:
+@pytest.fixture(scope="module")
+def in_a_fresh_process() -> Iterator[Callable[[Callable[[], None], str], None]]:
     """Run a check where nothing was compiled yet: Triton keeps the hash of a kernel and of its constants."""
+    # It imports the compiler for all that it forks, and compiles nothing itself.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        yield lambda check, fault: process.submit(_fork, check, fault).result()
+
+
+def _fork(check: Callable[[], None], fault: str) -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:
         process.submit(_run, check, fault).result()
 
 
-def _run(check: Callable[[], None], fault: str | None) -> None:
-    if fault is None:
+def _run(check: Callable[[], None], fault: str) -> None:
+    with broken(fault):
         check()
-    else:
-        with broken(fault):
-            check()
 
 
 # One launch of each kernel of pairs, of those with the most branches.
@@ -100,7 +104,7 @@ def no_address_takes_64_bits() -> None:
     assert [launch for launch in LAUNCHES if not counted_in_32_bits(*launch)] == []
 
 
-def test_addresses_in_32_bits_are_noticed_in_every_kernel() -> None:
+def test_addresses_in_32_bits_are_noticed_in_every_kernel(in_a_fresh_process) -> None:
     in_a_fresh_process(no_address_takes_64_bits, "gram_kernels_count_in_32_bits")
 
 
@@ -140,6 +144,6 @@ def test_code(check):
 
 
 @pytest.mark.parametrize(("check", "fault"), CHECKS, ids=lambda value: getattr(value, "__name__", value))
-def test_a_fault_in_the_code_is_noticed(check, fault):
+def test_a_fault_in_the_code_is_noticed(in_a_fresh_process, check, fault):
     with pytest.raises(AssertionError):
         in_a_fresh_process(check, fault)
