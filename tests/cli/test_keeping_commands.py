@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import lamina
 
@@ -32,10 +34,12 @@ def test_verify_checks_every_run_of_a_folder(several: Path, command: Callable) -
 
 
 def test_delete_rewind_and_compact_say_what_they_did(recorded: Path, command: Callable) -> None:
-    assert command("delete", recorded, "--steps", "10", "--site", "loss").out == "one: 4 values deleted\n"
-    assert command("delete", recorded, "--rows", "4:5", "--rows", "7").out == "one: 6 values deleted\n"
-    done = command("rewind", recorded, 20)
-    assert done.out == "one: went back to step 20; hidden: 8 values, 2 of metrics, 0 checkpoints\n"
+    assert command("delete", recorded, "--yes", "--steps", "10", "--site", "loss").out == "one: 4 values deleted\n"
+    assert command("delete", recorded, "--yes", "--rows", "4:5", "--rows", "7").out == "one: 6 values deleted\n"
+    done = command("rewind", recorded, 20, "--yes")
+    behind, went = done.out.splitlines()
+    assert behind == "one: behind step 20: rows of 1 of 3 steps, 0 of 3 checkpoints"
+    assert went == "one: went back to step 20; hidden: 8 values, 2 of metrics, 0 checkpoints"
     done = command("compact", recorded)
     assert done.code == 0
     assert "7 hidden rows are gone" in done.out
@@ -45,9 +49,32 @@ def test_delete_rewind_and_compact_say_what_they_did(recorded: Path, command: Ca
     assert command("compact", recorded).out == "one: nothing to compact\n"
 
 
+def test_nothing_is_hidden_before_somebody_says_so(
+    recorded: Path, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments in (("rewind", recorded, "--", -1), ("delete", recorded, "--steps", "0:20")):
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        done = command(*arguments)
+        assert (done.code, "nobody is there" in done.err, "--yes" in done.err) == (1, True, True)
+        for answer, hides in (("n", False), ("y", True)):
+            terminal = io.StringIO(f"{answer}\n")
+            monkeypatch.setattr(terminal, "isatty", lambda: True)
+            monkeypatch.setattr("sys.stdin", terminal)
+            run = lamina.open(recorded)
+            steps = run.steps()
+            done = command(*arguments)
+            assert done.code == 0
+            assert run.refresh().steps() == ([] if hides else steps)
+        run.refresh()
+        if arguments[0] == "rewind":
+            assert "there is no checkpoint of step -1" in done.out
+            with run.writer() as writer:
+                writer.append({"loss": np.ones(4, np.float32)}, step=0, example=np.arange(4))
+
+
 def test_gc_says_what_was_condemned_removed_and_left(recorded: Path, command: Callable) -> None:
     assert command("gc", recorded).out == "one: nothing to collect\n"
-    assert command("delete", recorded, "--steps", "0:1000").code == 0
+    assert command("delete", recorded, "--yes", "--steps", "0:1000").code == 0
     assert command("compact", recorded).code == 0
     done = command("gc", recorded)
     assert done.code == 0
@@ -105,12 +132,12 @@ def test_a_span_that_is_none_is_refused(recorded: Path, command: Callable) -> No
         ("--steps", "11"): "no rows at step 11",
         (): "nothing says what to delete",
     }.items():
-        done = command("delete", recorded, *options)
+        done = command("delete", recorded, "--yes", *options)
         assert (done.code, message in done.err) == (1, True), done.err
     assert lamina.open(recorded).sites()["rows"].to_list() == [12, 12]
 
 
 def test_all_that_a_writer_could_write_is_one_span(recorded: Path, command: Callable) -> None:
     """A list of its names would be of 2^40."""
-    assert command("delete", recorded, "--rows", f"0:{(1 << 40) - 1}").out == "one: 24 values deleted\n"
+    assert command("delete", recorded, "--yes", "--rows", f"0:{(1 << 40) - 1}").out == "one: 24 values deleted\n"
     assert lamina.open(recorded).steps() == []

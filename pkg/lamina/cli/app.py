@@ -44,6 +44,7 @@ app = typer.Typer(
 )
 
 Target = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, a folder of runs, or a quoted pattern.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.command()
@@ -218,12 +219,13 @@ def diff(
 def rewind(
     run: Target,
     step: Annotated[int, typer.Argument(metavar="STEP", help="The step of the checkpoint to go back to.")],
+    yes: Yes = False,
 ) -> None:
-    """Hide what was recorded from a step on: rows and metrics of it and later ones, checkpoints of later ones."""
+    """Hide what was recorded from a step on: rows and metrics of it and later ones, checkpoints of later ones; asks."""
     from lamina.cli.keeping import show_rewind
     from lamina.cli.target import members, open_target
 
-    show_rewind(members(open_target(run)), step, out())
+    show_rewind(members(open_target(run)), step, yes, out())
 
 
 @app.command()
@@ -232,12 +234,13 @@ def delete(
     site: Annotated[list[str] | None, typer.Option(help="A site, or a pattern; may be given again.")] = None,
     steps: Annotated[list[str] | None, typer.Option(help="A step, or FIRST:LAST, both included.")] = None,
     rows: Annotated[list[str] | None, typer.Option(help="A row's name, or FIRST:LAST, both included.")] = None,
+    yes: Yes = False,
 ) -> None:
-    """Delete what satisfies all of what is given: values of sites, steps, rows. Nobody sees it from now on."""
+    """Delete what satisfies all of what is given: values of sites, steps, rows. Nobody sees it from now on; asks."""
     from lamina.cli.keeping import show_deletion
     from lamina.cli.target import members, open_target
 
-    show_deletion(members(open_target(run)), site or [], steps or [], rows or [], out())
+    show_deletion(members(open_target(run)), site or [], steps or [], rows or [], yes, out())
 
 
 @app.command()
@@ -267,7 +270,7 @@ def retain(
     part: Annotated[
         list[str] | None, typer.Option(help="A part that is thinned out, or a glob; by default all are.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Thin out checkpoints: show which stay by any of the rules, and hide the others if you say so."""
     from lamina.cli.checkpoints import counted, show_retention

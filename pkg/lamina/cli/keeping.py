@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import polars as pl
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -89,8 +91,20 @@ def show_merge(target: Path, runs: list[str], config: str | None, console: Conso
     console.print(table(merged.sources().select("run", "id", "writer_shift", "row_shift")))
 
 
-def show_rewind(runs: list[Run], step: int, console: Console) -> None:
-    """Take each run back to the step and print how much that hid."""
+def show_rewind(runs: list[Run], step: int, yes: bool, console: Console) -> None:
+    """Say what is behind the step; take each run back to it if `yes` or somebody says so, and print what that hid.
+
+    Raises:
+        LaminaError: As `_agreed`.
+    """
+    for run in runs:
+        steps, saved = run.steps(), run._saved.steps()
+        rows, later = sum(at >= step for at in steps), sum(at > step for at in saved)
+        text = f"behind step {step}: rows of {rows:,} of {len(steps):,} steps, {later:,} of {len(saved):,} checkpoints"
+        text += "" if step in saved else f"; there is no checkpoint of step {step}"
+        console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), text))
+    if not _agreed("Hide them, and the metrics of these steps?", yes):
+        return
     for run in runs:
         before = _shown(run)
         run.rewind(step)
@@ -99,11 +113,13 @@ def show_rewind(runs: list[Run], step: int, console: Console) -> None:
         console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), f"went back to step {step}; {hidden}"))
 
 
-def show_deletion(runs: list[Run], sites: list[str], steps: list[str], rows: list[str], console: Console) -> None:
-    """Delete from each run and print how much that was.
+def show_deletion(
+    runs: list[Run], sites: list[str], steps: list[str], rows: list[str], yes: bool, console: Console
+) -> None:
+    """Delete from each run, if `yes` or somebody says so, and print how much that was.
 
     Raises:
-        LaminaError: A span is no number, or not two with a colon between them.
+        LaminaError: A span is no number, or not two with a colon between them; or as `_agreed`.
     """
     if len(steps) > 1:
         raise LaminaError("--steps is given twice", hint="delete one span after another")
@@ -111,12 +127,25 @@ def show_deletion(runs: list[Run], sites: list[str], steps: list[str], rows: lis
     # one step is a step, which has to be there; of a span whatever is there
     chosen = None if not spans else slice(spans[0].start, spans[0].stop) if ":" in steps[0] else spans[0].start
     names = [_span(one, "--rows") for one in rows] or None
+    if not _agreed(f"Delete this from {', '.join(plain(run.name) for run in runs)}?", yes):
+        return
     for run in runs:
         before = _values(run)
         run.delete(sites or None, steps=chosen, rows=names)
         gone = before - _values(run)
         text = f"{gone:,} value{'s' * (gone != 1)} deleted"
         console.print(Text.assemble((f"{plain(run.name)}: ", "bold"), text))
+
+
+def _agreed(question: str, yes: bool) -> bool:
+    """Whether `yes`, or somebody at a terminal says so.
+
+    Raises:
+        LaminaError: There is nobody to be asked.
+    """
+    if not yes and not sys.stdin.isatty():
+        raise LaminaError("nothing was hidden: nobody is there to be asked", hint="--yes does it without asking")
+    return yes or typer.confirm(question)
 
 
 def _held(run: Run) -> Text:
