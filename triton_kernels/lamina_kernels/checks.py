@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from operator import index
+from typing import Any
+
 import torch
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def whole(number: Any) -> int | None:
+    """Return a whole number as an int, NumPy's and torch's too; None if it is none, or a boolean."""
+    if isinstance(number, bool):
+        return None
+    try:
+        return index(number)
+    except TypeError:
+        return None
 
 
 def matrices(op: str, **tensors: torch.Tensor) -> None:
@@ -15,11 +28,14 @@ def matrices(op: str, **tensors: torch.Tensor) -> None:
         tensors: The matrices by the names that the caller gave them.
 
     Raises:
+        TypeError: One is no tensor.
         ValueError: One has other than two dimensions, a dtype that is not float16, bfloat16, float32 or
             float64, or another dtype or device than the first.
     """
     first, like = next(iter(tensors.items()))
     for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{op}: {name} is a {type(tensor).__name__}, expected a tensor of torch")
         if tensor.ndim != 2:
             raise ValueError(f"{op}: {name} has shape {list(tensor.shape)}, expected two dimensions")
         if tensor.dtype not in DTYPES:

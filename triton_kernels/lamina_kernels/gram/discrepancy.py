@@ -108,6 +108,8 @@ def _grouped(of_x: Tensor, sizes: tuple[int, int], groups: tuple[Tensor, Tensor]
     """Return the group of each row of both samples, from 0."""
     if groups is None:
         return torch.arange(len(of_x), device=of_x.device)
+    if not isinstance(groups, tuple | list) or len(groups) != 2:
+        raise TypeError(f"mmd: groups is a {type(groups).__name__}, expected a pair: ids of the rows of x, and of y")
     for name, group, size in zip("xy", groups, sizes, strict=True):
         fits = group.shape == (size,) and group.device == of_x.device
         if group.is_floating_point() or group.dtype == torch.bool or not fits:

@@ -16,10 +16,10 @@ class Kernel:
     """A function k(x, y) of two rows. `a + b` and `a * b` are its sum and its product with another one."""
 
     def __add__(self, other: Kernel) -> Sum:
-        return Sum(self, other)
+        return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
 
     def __mul__(self, other: Kernel) -> Product:
-        return Product(self, other)
+        return Product(self, other) if isinstance(other, Kernel) else NotImplemented
 
     def hyperparameters(self) -> dict[str, Any]:
         """Return the numbers, tensors and kernels that the kernel holds, by their names."""

@@ -54,6 +54,12 @@ class Codes:
         if check:
             self._check_numbers()
 
+    def __repr__(self) -> str:
+        """Return what the matrix is, and not its numbers."""
+        dtype, where = str(self.values.dtype).removeprefix("torch."), self.values.device.type
+        each = "" if self.indptr is not None else f", {self.values.shape[1]} a row"
+        return f"Codes({len(self)} x {self.width}, {self.nnz} entries{each}, {dtype}, {where})"
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.values) if self.indptr is None else len(self.indptr) - 1

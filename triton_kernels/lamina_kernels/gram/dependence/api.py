@@ -152,6 +152,8 @@ def cka_matrix(
         >>> cka_matrix([x, 2 * x.flip(1) + 7], kernel=Linear()).value.round(decimals=5).tolist()
         [[1.0, 1.0], [1.0, 1.0]]
     """
+    if isinstance(layers, Tensor):
+        raise TypeError("cka_matrix: layers is a Tensor, expected several: [x, y]")
     behind = [] if others is None else list(others)
     if not layers or (others is not None and not behind):
         raise ValueError("cka_matrix: no representation is given, expected at least one")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from lamina_kernels import checks
 from lamina_kernels.gram.distances import Measure, choose, pairs
 from lamina_kernels.gram.forms import Impl
 from lamina_kernels.gram.pairs import Exclude, Pairs
@@ -106,8 +107,9 @@ def nearest(
         ([[1.0, 9.0], [1.0, 4.0], [4.0, 9.0]], [[1, 2], [0, 2], [1, 0]])
     """
     p = pairs("nearest", x, y, distance, exclude, precision)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST:
-        raise ValueError(f"nearest: k is {k!r}, expected a whole number from 1 to {MOST}")
+    given, k = k, checks.whole(k) or 0
+    if not 1 <= k <= MOST:
+        raise ValueError(f"nearest: k is {given!r}, expected a whole number from 1 to {MOST}")
     if k > p.m:
         raise ValueError(f"nearest: k is {k}, but y has {p.m} rows")
     found = _find("nearest", p, k, impl)

@@ -97,8 +97,9 @@ def quantize(
         ([[0, 1], [1, 2]], [[2.0, 2.0], [-2.0, 2.0]])
     """
     _check("quantize", x, codebook, distance, gradient)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= min(MOST, len(codebook)):
-        raise ValueError(f"quantize: k is {k!r}, expected a whole number from 1 to {min(MOST, len(codebook))}")
+    given, k = k, checks.whole(k) or 0
+    if not 1 <= k <= min(MOST, len(codebook)):
+        raise ValueError(f"quantize: k is {given!r}, expected a whole number from 1 to {min(MOST, len(codebook))}")
     found = nearest(x, codebook, k, distance=distance, impl=impl)
     # A row that is not finite has no codes, and becomes NaN.
     values = x.new_ones(()).masked_fill(found.indices < 0, torch.nan)

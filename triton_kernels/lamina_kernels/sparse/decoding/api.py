@@ -77,6 +77,8 @@ def decode(
 
 def check_dictionary(name: str, codes: Codes, dictionary: torch.Tensor) -> None:
     """Raise ValueError unless codes and a dictionary [M, d] or [L, M, d] fit."""
+    if not isinstance(codes, Codes):
+        raise TypeError(f"{name}: codes is a {type(codes).__name__}, expected Codes, as encode(…).codes")
     shape, values = dictionary.shape, codes.values
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] == 0):
         raise ValueError(f"{name}: dictionary has shape {list(shape)}, expected [M, d] or [L, M, d]")

@@ -10,7 +10,7 @@ from torch import Tensor
 from lamina_kernels.sparse.codes import Codes
 from lamina_kernels.sparse.encoding.jump_relu import JumpReLU
 from lamina_kernels.sparse.encoding.problem import Kept, Problem, Rule, Together
-from lamina_kernels.sparse.encoding.selection import Selection, demand_units, demand_whole, rectified
+from lamina_kernels.sparse.encoding.selection import Selection, demand_units, keep_whole, rectified
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class BatchTopK(Selection):
     relu: bool = True
 
     def __post_init__(self) -> None:
-        demand_whole("BatchTopK", k=self.k)
+        keep_whole(self, "k")
 
     def rule(self, p: Problem) -> Rule:
         """Return the largest of all rows."""

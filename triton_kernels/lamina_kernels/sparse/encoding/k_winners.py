@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lamina_kernels.sparse.codes import Codes
 from lamina_kernels.sparse.encoding.problem import Kept, Largest, Problem, Rule
-from lamina_kernels.sparse.encoding.selection import Selection, demand_units, demand_whole, per_unit
+from lamina_kernels.sparse.encoding.selection import Selection, demand_units, demand_whole, keep_whole, per_unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class KWinners(Selection):
     strength: float = 1.5
 
     def __post_init__(self) -> None:
-        demand_whole("KWinners", k=self.k)
+        keep_whole(self, "k")
         if not self.strength >= 0:
             raise ValueError(f"KWinners: strength is {self.strength}, expected at least 0")
 
@@ -64,7 +64,7 @@ class KWinners(Selection):
             codes: What this selection chose; without a row that is finite, duty cycles stay as they are.
             period: Over how many batches duty cycles are averaged; 1 for this one alone.
         """
-        demand_whole("KWinners", period=period)
+        period = demand_whole("KWinners", "period", period)
         values = codes.values.detach()
         won = (~values.isnan()).long()
         wins = won.new_zeros(codes.width).index_add(0, codes.ids.flatten().long(), won.flatten())

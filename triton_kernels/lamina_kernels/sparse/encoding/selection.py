@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lamina_kernels.checks import whole
 from lamina_kernels.sparse.codes import Codes
 from lamina_kernels.sparse.encoding.problem import Kept, Problem, Rule
 
@@ -43,11 +44,19 @@ class Selection:
         return Chosen(Codes(self.values(p, kept), kept.ids, p.m, kept.indptr, check=False), kept.pre)
 
 
-def demand_whole(name: str, **numbers: int) -> None:
-    """Raise ValueError unless the numbers are whole and at least 1."""
-    for argument, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name}: {argument} is {number!r}, expected a whole number of at least 1")
+def demand_whole(name: str, argument: str, number: Any) -> int:
+    """Return a whole number, NumPy's and torch's too, as an int; ValueError unless it is one and at least 1."""
+    found = whole(number)
+    if found is None or found < 1:
+        raise ValueError(f"{name}: {argument} is {number!r}, expected a whole number of at least 1")
+    return found
+
+
+def keep_whole(selection: Selection, *names: str) -> None:
+    """Keep what fields of a selection were given as plain ints; ValueError unless they are whole and at least 1."""
+    for name in names:
+        found = demand_whole(type(selection).__name__, name, getattr(selection, name))
+        object.__setattr__(selection, name, found)
 
 
 def demand_units(name: str, k: int, m: int) -> None:

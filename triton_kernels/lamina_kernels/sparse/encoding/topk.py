@@ -12,7 +12,7 @@ from lamina_kernels.sparse.encoding.selection import (
     Selection,
     csr,
     demand_units,
-    demand_whole,
+    keep_whole,
     rectified,
 )
 
@@ -37,7 +37,7 @@ class TopK(Selection):
     relu: bool = True
 
     def __post_init__(self) -> None:
-        demand_whole("TopK", k=self.k)
+        keep_whole(self, "k")
 
     def rule(self, p: Problem) -> Rule:
         """Return the k largest of all units."""
@@ -70,7 +70,7 @@ class GroupTopK(Selection):
     relu: bool = True
 
     def __post_init__(self) -> None:
-        demand_whole("GroupTopK", k=self.k, groups=self.groups)
+        keep_whole(self, "k", "groups")
 
     def rule(self, p: Problem) -> Rule:
         """Return the k largest of each run."""
@@ -101,7 +101,7 @@ class MassShare(Selection):
     most: int
 
     def __post_init__(self) -> None:
-        demand_whole("MassShare", most=self.most)
+        keep_whole(self, "most")
         if not 0 < self.share <= 1:
             raise ValueError(f"MassShare: share is {self.share}, expected more than 0 and at most 1")
 
