@@ -15,7 +15,7 @@ from lamina.modules.wrappers import unwrapped
 from lamina.recording.account import Account
 from lamina.recording.passes import Data, check_data, record_pass
 from lamina.recording.ranks import own_rank
-from lamina.recording.resolve import resolve
+from lamina.recording.resolve import check_run, resolve
 from lamina.recording.resuming import Recorded
 from lamina.recording.sites import Sites
 from lamina.recording.state import weights
@@ -78,6 +78,7 @@ def capture(
         >>> run.activations("output").collect().height
         16
     """
+    check_run(run)
     check_data("capture", loader)
     resolved = resolve(model, sites)
     taps, account = Taps(model, resolved, attention=attention), Account()

@@ -117,6 +117,9 @@ class Edit:
         self._stack = ExitStack()
         self._entered = False
 
+    def __repr__(self) -> str:
+        return f"Edit({', '.join(self.sites)})"
+
     def __enter__(self) -> Edit:
         """Attach all edits, or none."""
         if self._entered:

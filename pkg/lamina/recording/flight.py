@@ -9,6 +9,9 @@ from typing import Any, Protocol
 from lamina.errors import RecordingError
 from lamina.recording.triggers import Trigger, Watch
 
+OWN_PARTS = frozenset({"model", "optimizer", "batch", "random"})
+"""Parts of a checkpoint that Lamina saves itself."""
+
 
 class Stateful(Protocol):
     """What has a state beside model and optimizer: a learning rate schedule, a gradient scaler."""
@@ -79,6 +82,6 @@ class Flight:
             raise RecordingError(f"Flight: last={self.last!r}", hint="it is a number of steps, 1 or more")
         if isinstance(self.when, str) or not isinstance(self.when, Sequence):
             raise RecordingError("Flight: when= is a list of triggers", hint="such as when=[lamina.NonFinite()]")
-        if taken := {"model", "optimizer", "batch", "random"} & set(self.also):
+        if taken := OWN_PARTS & set(self.also):
             raise RecordingError(f"Flight: also= cannot have the name {min(taken)!r}", hint="Lamina saves that part")
         Watch(self.when, self.last)

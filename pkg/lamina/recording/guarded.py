@@ -7,13 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from lamina.errors import DamagedError, LaminaWarning, StorageError, WriterError
+from lamina.errors import DamagedError, LaminaWarning, SchemaError, StorageError, WriterError
 from lamina.recording.kept import row_count
 
 if TYPE_CHECKING:
     from lamina.runs import Writer
 
 OnFailure = Literal["raise", "warn"]
+
+_KEEPS = "a site keeps its dtype"
+"""What the store says where a site comes in another dtype or width."""
+_CONVERTS = (
+    "a site keeps its dtype and width: lamina.Site(dtype=torch.float32) stores all of it in one dtype, also where "
+    "autocast gives another in some calls; a pool or layout makes one width"
+)
 
 
 class GuardedWriter:
@@ -35,7 +42,12 @@ class GuardedWriter:
 
     def append(self, sites: Mapping[str, Any], **columns: Any) -> None:
         """See `Writer.append`."""
-        self._try(lambda: self._writer.append(sites, **columns))
+        try:
+            self._try(lambda: self._writer.append(sites, **columns))
+        except SchemaError as error:
+            if _KEEPS not in (error.hint or ""):
+                raise
+            raise SchemaError(error.message, hint=_CONVERTS) from None
         if self.failure is None and sites:
             # Sites of one append share their rows: a mask is looked at once.
             rows = row_count(next(iter(sites.values())), columns.get("mask"))

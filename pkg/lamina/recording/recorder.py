@@ -27,6 +27,12 @@ class Recorder:
         self._writer: GuardedWriter | None = None
         self._rows: Mapping[str, int] = {}
         self._entered = False
+        self._called = 0
+
+    def __repr__(self) -> str:
+        state = "open" if self._writer is not None else "closed" if self._entered else "not entered"
+        at = "" if self._steps.last is None else f", step {self._steps.last}"
+        return f"Recorder({self._run!r}, {len(self._steps.names)} sites recorded, {state}{at})"
 
     def __enter__(self) -> Recorder:
         """Open a writer and attach the hooks."""
@@ -48,6 +54,7 @@ class Recorder:
         assert self._writer is not None
         try:
             if error is None:
+                self._all_entered()
                 self._steps.finish()
             else:
                 self._steps.crash(error)
@@ -133,6 +140,8 @@ class Recorder:
             >>> run.activations().select("step", "example", "epoch").collect().rows()
             [(0, 7, 0), (0, 8, 0), (0, 9, 0)]
         """
+        self._all_entered()
+        self._called += 1
         return self._steps.at(step, {"example": example, "mask": mask, **columns}, batch)
 
     def put(self, name: str, value: Any) -> None:
@@ -236,6 +245,11 @@ class Recorder:
         """
         self._inside("noise_scale()")
         self._steps.halve(loss, batch)
+
+    def _all_entered(self) -> None:
+        """Raise RecordingError if `step` was called and what it returned was not entered: nothing is recorded so."""
+        if self._called > self._steps.entered:
+            raise RecordingError("step() was called and not entered", hint="write `with recorder.step(step):`")
 
     def _inside(self, call: str) -> None:
         if not self._steps.open:

@@ -40,6 +40,12 @@ class Resolved(NamedTuple):
     parameters: list[ParameterSite]
 
 
+def check_run(run: object) -> None:
+    """Raise RecordingError if it is no run, a path for instance."""
+    if not hasattr(run, "writer"):
+        raise RecordingError(f"run= is a {type(run).__name__}", hint="give a run: lamina.Run.create(path) makes one")
+
+
 def resolve(model: nn.Module, sites: Sites, *, optimizer: torch.optim.Optimizer | None = None) -> Resolved:
     """Return the sites of `model` that patterns select, each once.
 
@@ -57,8 +63,9 @@ def resolve(model: nn.Module, sites: Sites, *, optimizer: torch.optim.Optimizer 
     Raises:
         RecordingError: If a pattern matches nothing; the hint lists the nearest names.
     """
-    if not hasattr(model, "named_modules"):
-        raise RecordingError(f"the model is a {type(model).__name__}, and no torch.nn.Module")
+    if not hasattr(model, "named_modules") or isinstance(model, type):
+        kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise RecordingError(f"the model is {kind}, and no torch.nn.Module")
     _refuse_script(model, "the model")
     found = _Found(model, optimizer)
     for pattern, options in _patterns(sites).items():

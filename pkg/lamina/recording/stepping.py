@@ -40,6 +40,7 @@ class Stepping:
     Attributes:
         names: The sites of modules, parameters and attention, in order.
         own: Whether the current step is due by the recorder's own schedule.
+        entered: How many steps and micro-batches were entered, or tried to be.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Stepping:
         checkpoint_every: Schedule | None,
         probes: Probes,
         optimizer: torch.optim.Optimizer | None,
+        also: Mapping[str, Stateful],
         flight: Flight | None,
         numbers: Numbers | None,
         replicated: bool,
@@ -65,6 +67,7 @@ class Stepping:
         self._stateful: dict[str, Stateful] = {"model": unwrapped(model)}
         if optimizer is not None:
             self._stateful["optimizer"] = optimizer
+        self._stateful |= also
         self._flight = flight
         self._ring: FlightRing | None = None
         self._taps = Taps(model, sites, optimizer=optimizer, attention=attention, replicated=replicated)
@@ -79,6 +82,7 @@ class Stepping:
         self._writer: GuardedWriter | None = None
         self._due: list[AnyTap] = []
         self.own = False
+        self.entered = 0
 
     @property
     def open(self) -> bool:
@@ -113,6 +117,7 @@ class Stepping:
             columns: The rows' columns, `example` and `mask` among them; None is none.
             batch: What a flight recorder keeps.
         """
+        self.entered += 1
         writer = self._begin(step, columns)
         try:
             if self._ring is not None:

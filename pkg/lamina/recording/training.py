@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina.errors import RecordingError
 from lamina.modules.sharded import is_divided
-from lamina.recording.flight import Flight
+from lamina.recording.flight import OWN_PARTS, Flight, Stateful
 from lamina.recording.guarded import OnFailure
 from lamina.recording.numbers import Numbers
 from lamina.recording.parameters import unwrapped
@@ -15,7 +15,7 @@ from lamina.recording.passes import Data
 from lamina.recording.probes import Probe, Probes
 from lamina.recording.ranks import is_replicated
 from lamina.recording.recorder import Recorder
-from lamina.recording.resolve import resolve
+from lamina.recording.resolve import check_run, resolve
 from lamina.recording.schedules import Every, schedule_of
 from lamina.recording.sites import Sites
 from lamina.recording.stepping import Stepping
@@ -37,6 +37,7 @@ def record(
     probes: Mapping[str, Data | Probe] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     attention: Iterable[str] = (),
+    also: Mapping[str, Stateful] | None = None,
     flight: Flight | None = None,
     numbers: Numbers | None = None,
     on_failure: OnFailure = "raise",
@@ -80,6 +81,8 @@ def record(
             so the training goes on bit for bit as without. A `Probe` has a schedule of its own.
         optimizer: Saved beside the model in each checkpoint; what sites such as `weight.update` and `weight.exp_avg`
             belong to.
+        also: What else has a `state_dict()`, such as a learning rate schedule, by name: saved in each checkpoint as a
+            part of that name, so that `run.restore(step, model, optimizer, schedule=schedule)` brings all of them back.
         attention: Statistics of the model's attention, such as `("entropy", "received")`: out of
             `lamina.recording.attention.STATISTICS`, from queries and keys and without a matrix of weights, recorded
             as sites `<path of the module>.<statistic>` of a row for each position, as wide as there are heads.
@@ -115,8 +118,7 @@ def record(
         >>> run.steps()
         [0, 2, 4]
     """
-    if not hasattr(run, "writer"):
-        raise RecordingError(f"run= is a {type(run).__name__}", hint="give a run: lamina.Run.create(path) makes one")
+    check_run(run)
     if on_failure not in ("raise", "warn"):
         raise RecordingError(f"on_failure={on_failure!r} is neither 'raise' nor 'warn'")
     if flight is not None and flight.state and is_divided(model):
@@ -124,6 +126,16 @@ def record(
             "a flight recorder cannot keep the state of a model that is divided among ranks",
             hint="Flight(state=False) keeps rows and batches",
         )
+    if optimizer is not None and not hasattr(optimizer, "param_groups"):
+        raise RecordingError(f"optimizer= is a {type(optimizer).__name__}", hint="give one optimizer of torch")
+    for name, one in (also or {}).items():
+        if name in OWN_PARTS:
+            raise RecordingError(f"also= cannot have the name {name!r}", hint="Lamina saves that part")
+        if not hasattr(one, "state_dict"):
+            raise RecordingError(f"also[{name!r}] is a {type(one).__name__}", hint="give what has a state_dict()")
+    if probes is not None and not isinstance(probes, Mapping):
+        hint = 'give each by its name: {"validation": loader}'
+        raise RecordingError(f"probes= is a {type(probes).__name__}", hint=hint)
     optimizer = None if optimizer is None else unwrapped(optimizer)
     steps = Stepping(
         model,
@@ -134,6 +146,7 @@ def record(
         checkpoint_every=None if checkpoint_every is None else schedule_of(checkpoint_every),
         probes=Probes(probes or {}),
         optimizer=optimizer,
+        also=also or {},
         flight=flight,
         numbers=numbers,
         replicated=is_replicated(model) if replicated is None else replicated,
