@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from lamina.errors import NotFoundError
+from lamina.errors import NotFoundError, SchemaError
 from lamina.interchange.columns import column_types
 from lamina.interchange.tensors import as_bits, numpy_dtype, prod
 from lamina.runs import globs
@@ -99,6 +99,10 @@ def leaving(
     Raises:
         NotFoundError: No site matches, or none has rows at that step.
     """
+    if not hasattr(run, "activations"):
+        raise SchemaError(
+            f"the run is a {type(run).__name__}", hint="lamina.open(path) opens one; the target comes second"
+        )
     recorded = run.sites()
     dense = recorded.filter(pl.col("kind") != "sparse").select("site", "dtype", "shape")
     known = {name: (dtype, tuple(shape)) for name, dtype, shape in dense.rows()}

@@ -108,7 +108,7 @@ class Estimate:
         picks: list[Any] = [slice(None)] * len(self.axes)
         for axis, label in labels.items():
             if axis not in self.axes:
-                raise NotFoundError(f"{self.measure} has no axis {axis!r}", hint=f"it has {', '.join(self.axes)}")
+                raise NotFoundError(f"{self.measure} has no axis {axis!r}", hint=_axes(self.axes))
             along = list(self.axes[axis])
             if label not in along:
                 raise NotFoundError(f"{self.measure} has no {axis} {label!r}", hint=f"there are {along}")
@@ -124,7 +124,12 @@ class Estimate:
 
         Args:
             level: The probability that the interval covers the estimator's mean.
+
+        Raises:
+            SchemaError: The level is not between 0 and 1.
         """
+        if not 0 < level < 1:
+            raise SchemaError(f"level={level!r}", hint="give a probability, such as 0.95")
         buckets = len(self.replicates.keys) if self.replicates else self.n_groups
         if buckets < 2:
             return self.value * math.nan, self.value * math.nan
@@ -190,3 +195,7 @@ class Estimate:
             parts={},
             replicates=replicates,
         )
+
+
+def _axes(axes: Mapping[str, Sequence[Any]]) -> str:
+    return f"it has {', '.join(axes)}" if axes else "it is a single number: its value"

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamina.text import size
+
 if TYPE_CHECKING:
     from lamina.measures.estimate import Estimate
 
@@ -34,7 +36,9 @@ class Plan:
 
     def __str__(self) -> str:
         passes = "pass" if self.passes == 1 else "passes"
-        return f"{self.name}: {self.passes} {passes} over the rows, {self.bytes / 1e9:.3g} GB, {self.seconds:.3g} s"
+        return f"{self.name}: {self.passes} {passes} over the rows, {size(self.bytes)}, some {self.seconds:.2g} s"
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True)

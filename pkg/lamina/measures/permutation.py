@@ -11,6 +11,7 @@ import numpy as np
 
 from lamina.errors import SchemaError
 from lamina.measures.estimate import Estimate
+from lamina.progress import track
 from lamina.rows.aligned import align
 from lamina.rows.groups import Groups
 from lamina.rows.rows import Rows
@@ -45,6 +46,7 @@ def permutation_test(
     alternative: Literal["greater", "less", "two-sided"] = "greater",
     groups: Any = None,
     pair: Literal["order"] | None = None,
+    progress: bool = True,
     **options: Any,
 ) -> PermutationTest:
     """Test whether x and y are independent of each other.
@@ -62,6 +64,7 @@ def permutation_test(
         alternative: Large values are extreme, small ones, or those far from the middle of the null (then p doubles).
         groups: As the measure takes them.
         pair: As the measure takes it.
+        progress: Whether to show a bar on a terminal.
         options: For the measure.
 
     Raises:
@@ -76,8 +79,10 @@ def permutation_test(
         >>> permutation_test(similarity.cka, x, x[:, :2], seed=0, permutations=19).p
         0.05
     """
-    if permutations < 1 or alternative not in ("greater", "less", "two-sided"):
-        raise SchemaError(f"permutations={permutations}, alternative={alternative!r}", hint="see the docstring")
+    if permutations < 1:
+        raise SchemaError(f"permutations={permutations}", hint="give at least 1")
+    if alternative not in ("greater", "less", "two-sided"):
+        raise SchemaError(f"alternative={alternative!r}", hint="it is 'greater', 'less' or 'two-sided'")
     aligned = align(x, y, groups=groups, pair=pair)
     if not aligned.gathers:
         raise SchemaError("an iterable cannot be read in another order", hint="give a tensor or a stored site")
@@ -90,7 +95,8 @@ def permutation_test(
     estimate = of(second)
     generator = np.random.default_rng(seed)
     moves = _Moves(aligned.groups)
-    null = np.array([float(of(second[moves.draw(generator)])) for _ in range(permutations)])
+    draws = track(range(permutations), "permutations", progress=progress)
+    null = np.array([float(of(second[moves.draw(generator)])) for _ in draws])
     greater = (1 + np.count_nonzero(null >= estimate.value)) / (permutations + 1)
     less = (1 + np.count_nonzero(null <= estimate.value)) / (permutations + 1)
     p = {"greater": greater, "less": less, "two-sided": min(1.0, 2 * min(greater, less))}[alternative]

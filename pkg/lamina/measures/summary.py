@@ -41,6 +41,10 @@ def summarize(frame: pl.DataFrame | pl.LazyFrame, *, over: str = "run", level: f
         >>> summarize(frame).select(pl.col("value", "stderr", "low", "high", "within").round(3)).row(0)
         (0.2, 0.058, -0.048, 0.448, 0.017)
     """
+    if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        raise SchemaError(
+            f"the frame is a {type(frame).__name__}", hint="to_frame() makes one of an estimate; concat them"
+        )
     frame = frame.lazy().collect()
     runs = [name for name in (over, f"{over}_a", f"{over}_b") if name in frame.columns]
     if not runs:

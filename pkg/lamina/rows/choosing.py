@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 def lots(groups: Groups, seed: int) -> np.ndarray:
     """Return each group's lot, float64 [groups] in [0, 1): a function of the group's label and the seed alone."""
+    try:
+        seed = index(seed)
+    except TypeError:
+        raise SchemaError(f"seed={seed!r}", hint="give an integer") from None
     mixed = groups.hashes() + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

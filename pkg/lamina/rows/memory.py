@@ -115,6 +115,9 @@ class Memory(Described):
         return torch.tensor(positions, device=self._tensor.device)
 
 
+_ROWS = "give an (n, d) tensor or array, or rows of a run: run.rows(site, step=…)"
+
+
 def tensor_of(value: Any) -> torch.Tensor:
     """Return what was given as a tensor, with its memory; SchemaError if it is none."""
     import torch
@@ -123,6 +126,8 @@ def tensor_of(value: Any) -> torch.Tensor:
         return value.detach()
     try:
         array = np.asarray(value)
+        if array.dtype.kind not in "biufc":
+            raise TypeError("no numbers")
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
         with warnings.catch_warnings():
@@ -130,7 +135,7 @@ def tensor_of(value: Any) -> torch.Tensor:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             return torch.as_tensor(array)
     except (TypeError, ValueError) as error:
-        raise SchemaError(f"rows of a {type(value).__name__}: {error}", hint="give an (n, d) tensor or array") from None
+        raise SchemaError(f"rows of a {type(value).__name__}: {error}", hint=_ROWS) from None
 
 
 def _frame(metadata: pl.DataFrame | Mapping[str, Any], n: int) -> pl.DataFrame:

@@ -9,6 +9,7 @@ import numpy as np
 from lamina.errors import SchemaError
 
 _INT64 = np.dtype(np.int64)
+_SOME = "give a slice, a mask or positions; gather([i]) reads a row, gather(slice(None)) all of them"
 
 
 def chosen(index: Any, n: int, source_checks: bool) -> np.ndarray | range:
@@ -27,7 +28,7 @@ def chosen(index: Any, n: int, source_checks: bool) -> np.ndarray | range:
             raise SchemaError(f"a mask of {list(given.shape)} for {n} rows", hint="give one boolean a row")
         return np.flatnonzero(given)
     if given.ndim != 1:
-        raise SchemaError(f"rows[{index!r}]", hint="give a slice, a mask or positions; gather([i]) reads a row")
+        raise SchemaError(f"rows[{index!r}]", hint=_SOME)
     return checked(given, n, source_checks)
 
 

@@ -18,6 +18,8 @@ def save(writer: Writer, parts: Mapping[str, Any], step: int, staging: Staging |
     if not isinstance(parts, Mapping):
         kind = type(parts).__name__
         raise SchemaError(f"the parts are a {kind}", hint='give each by its name: {"model": model.state_dict()}')
+    if hasattr(parts, "_metadata"):  # torch leaves it in what a module's state_dict() returns
+        raise SchemaError("the parts are the state of a module", hint='give it a name: {"model": model.state_dict()}')
     if not parts:
         raise SchemaError("a checkpoint needs at least one part", hint='for example {"model": model.state_dict()}')
     staged = []

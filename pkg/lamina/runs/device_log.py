@@ -36,6 +36,8 @@ class DeviceLog:
         Raises:
             SchemaError: A value is no single number, or no vector of that length.
         """
+        if not isinstance(values, Mapping):
+            raise SchemaError(f"the metrics are a {type(values).__name__}", hint='give each by its name: {"loss": 0.7}')
         events: list[torch.cuda.Event] = []
         if length is None:
             known = [_start(name, value, events) for name, value in values.items()]

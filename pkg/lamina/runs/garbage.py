@@ -47,6 +47,8 @@ class Collection:
             text += f"; left alone: {len(self.working)} writers that may be at work"
         return text
 
+    __repr__ = __str__
+
 
 def _files(count: int) -> str:
     return f"{count:,} file" + "s" * (count != 1)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from lamina.errors import NotFoundError
+from lamina.errors import NotFoundError, SchemaError
 from lamina.runs.nearest import nearest_names
 
 # What a component is made of: characters that divide nothing, and whole brackets.
@@ -52,6 +52,7 @@ def select(patterns: str | Sequence[str], names: Iterable[str], *, what: str = "
 
     Raises:
         NotFoundError: A glob matches nothing; the hint lists the nearest names.
+        SchemaError: The globs are no texts.
 
     Example:
         >>> from lamina.runs.globs import select
@@ -60,10 +61,15 @@ def select(patterns: str | Sequence[str], names: Iterable[str], *, what: str = "
     """
     names = list(dict.fromkeys(names))
     chosen: set[str] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    given = list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else [patterns]
+    for pattern in given:
+        if not isinstance(pattern, str):
+            raise SchemaError(f"a {what} is called {pattern!r}", hint="give a name or a glob, or several: texts")
         found = [name for name in names if matches(pattern, name)]
         if not found:
-            raise NotFoundError(f"no {what} matches {pattern!r}", hint=nearest_names(pattern, names))
+            hint = nearest_names(pattern, names)
+            hint += "; * stands for one part between dots, ** for any number" if pattern in ("*", "**") else ""
+            raise NotFoundError(f"no {what} matches {pattern!r}", hint=hint)
         chosen.update(found)
     return [name for name in names if name in chosen]
 

@@ -55,6 +55,8 @@ class Indexing:
         parts += [f"{_segments(was.count('open'))} still written to"] if "open" in was else []
         return "; ".join(parts) or "no sparse codes"
 
+    __repr__ = __str__
+
 
 def _segments(count: int) -> str:
     return f"{count:,} segment" + "s" * (count != 1)

@@ -39,6 +39,8 @@ class Verification:
         found = "no problems" if self.ok else f"{self.problems.height} problem" + "s" * (self.problems.height > 1)
         return f"checked {self.bytes:,} bytes in {self.files:,} files and the logs: {found}"
 
+    __repr__ = __str__
+
 
 def verify(path: str | Path, *, progress: bool = True) -> Verification:
     """Computes every hash of a run again, whatever was read of it before.
@@ -115,6 +117,8 @@ class Compaction:
         if not self.problems.is_empty():
             text += f"; {self.problems.height} damaged groups or chunks stay as they are"
         return text
+
+    __repr__ = __str__
 
 
 def compact(path: str | Path, *, cold: Sequence[str] = (), progress: bool = True) -> Compaction:

@@ -27,7 +27,7 @@ def nearest_names(name: str, names: Collection[str]) -> str:
     """
     if not names:
         return "there are none"
-    near = difflib.get_close_matches(name, names, n=_MOST, cutoff=0.6)
+    near = difflib.get_close_matches(str(name), names, n=_MOST, cutoff=0.6)
     if near:
         return f"nearest: {', '.join(near)}"
     first = sorted(names)[:_MOST]

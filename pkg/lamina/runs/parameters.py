@@ -22,9 +22,10 @@ PART = "model"
 """The part of a checkpoint that parameters are looked for in."""
 
 
-def is_saved(run: Checkpointed, name: str, step: int) -> bool:
-    """Whether the checkpoint of this step holds a tensor of this name."""
-    return not run.checkpoints().filter(step=step, part=PART, tensor=name).collect().is_empty()
+def steps_of(run: Checkpointed, name: str) -> list[int]:
+    """The steps of the checkpoints that hold a tensor of this name, ascending."""
+    found = run.checkpoints().filter(part=PART, tensor=str(name)).select(pl.col("step").unique().sort())
+    return found.collect()["step"].to_list()
 
 
 class Parameter:

@@ -18,10 +18,10 @@ from lamina.runs import frames, globs, parameters, preshuffled
 from lamina.runs.checkpointed import Checkpointed
 from lamina.runs.chosen_units import ChosenUnits
 from lamina.runs.conditions import check_condition
-from lamina.runs.nearest import nearest_names
+from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.scan import Scan
 from lamina.runs.separable import is_separable
-from lamina.runs.steps import Steps
+from lamina.runs.steps import Steps, plain_steps
 from lamina.runs.stored import StoredRows
 from lamina.runs.stored_codes import StoredCodes, chosen
 
@@ -96,8 +96,12 @@ class Recorded(Checkpointed):
         """
         known = [name for name, *_ in self._snapshot.sites()]
         if site not in known:
-            if isinstance(step, int) and source is None and parameters.is_saved(self, site, step):
-                saved = Rows(parameters.Parameter(self, site, step))
+            at = plain_steps(step)
+            if source is None and (saved_at := parameters.steps_of(self, site)):
+                if not isinstance(at, int) or at not in saved_at:
+                    near = nearest_steps(at if isinstance(at, int) else saved_at[-1], saved_at)
+                    raise NotFoundError(f"{site!r} is no site, and no tensor of a checkpoint at step={step}", hint=near)
+                saved = Rows(parameters.Parameter(self, site, at))
                 return saved if where is None else saved.where(where)
             raise NotFoundError(f"no site {site!r}", hint=nearest_names(site, known))
         scan, conditions = self._wide.scan([site], step, source)

@@ -49,6 +49,8 @@ class Retention:
         stay = f"{kept:,} stay{'s' * (kept == 1)}"
         return f"of {every:,} checkpoints ({', '.join(parts)}) {stay}; {self.bytes_freed:,} bytes can be reclaimed"
 
+    __repr__ = __str__
+
     @property
     def hidden(self) -> pl.DataFrame:
         """The rows of `checkpoints` that are not kept."""
@@ -171,6 +173,8 @@ def _spread(there: list[int], points: int) -> list[int]:
 
 
 def _metrics(what: str, wanted: Best) -> list[tuple[str, int]]:
+    if wanted is not None and not isinstance(wanted, str | Mapping):
+        raise SchemaError(f"{what}={wanted!r}", hint='give the name of a metric, or {"loss": 3}')
     named = {wanted: 1} if isinstance(wanted, str) else dict(wanted or {})
     return [(name, _count(f"{what}[{name!r}]", count)) for name, count in named.items()]
 

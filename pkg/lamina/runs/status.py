@@ -71,6 +71,8 @@ class RunStatus:
         notes = "; ".join(errors[-1:] + dropped)
         return f"{self.state} ({notes})" if notes else self.state
 
+    __repr__ = __str__
+
 
 def status(writers: list[dict[str, Any]]) -> RunStatus:
     """The status of a run from what the core knows of its writers."""

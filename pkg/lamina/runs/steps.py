@@ -75,4 +75,6 @@ def check_steps(wanted: Steps, known: set[int]) -> None:
         return
     for step in [wanted] if isinstance(wanted, int) else wanted or ():
         if step not in known:
-            raise NotFoundError(f"no rows at step {step}", hint=nearest_steps(step, sorted(known)))
+            hint = nearest_steps(step, sorted(known))
+            hint += "" if isinstance(wanted, int) else "; a slice takes the steps that there are"
+            raise NotFoundError(f"no rows at step {step}", hint=hint)

@@ -114,7 +114,7 @@ class Wide:
             groups = self.table.groups(self.table.with_steps(step) | self.table.attached)
         conditions = [] if condition is None else [condition]
         if source is not None:
-            wanted = [source] if isinstance(source, str) else list(source)
+            wanted = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else [source]
             self._check_sources(wanted, types)
             conditions.append(pl.col("source").is_in(wanted))
         return Scan(self._cells, types, self.columns, groups, bits=bits), conditions

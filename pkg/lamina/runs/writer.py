@@ -122,6 +122,10 @@ class Writer:
             mask chooses rows of a tensor that is not contiguous on the CPU, these rows are copied twice.
         """
         self._core.check()
+        if not isinstance(sites, Mapping):
+            raise SchemaError(
+                f"the sites are a {type(sites).__name__}", hint='give each by its name: {"mlp.output": x}'
+            )
         if row is not None:
             _check_alone(step, mask, metadata)
             if not sites:
@@ -214,6 +218,9 @@ class Writer:
         """
         self._core.check()
         given = frame.to_dict() if isinstance(frame, pl.DataFrame) else frame
+        if not isinstance(given, Mapping):
+            hint = "collect() it" if isinstance(frame, pl.LazyFrame) else "give a DataFrame, or a mapping of columns"
+            raise SchemaError(f"the examples are a {type(frame).__name__}", hint=hint)
         table = {name: as_values(name, values) for name, values in given.items()}
         key = table.get("example")
         if not isinstance(key, np.ndarray) or any(value is None for value in key.reshape(-1)):
