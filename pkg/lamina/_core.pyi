@@ -415,11 +415,11 @@ def vectors_at(snapshot: Snapshot, site: str, groups: Buffer, positions: Buffer,
     none and is null) and its position there (i64)."""
 
 def codes_at(
-    snapshot: Snapshot, site: str, groups: Buffer, positions: Buffer, wanted: Buffer | None, most: int
+    snapshot: Snapshot, site: str, groups: Buffer, positions: Buffer, features: Buffer | None, most: int
 ) -> tuple[int, ArrowArray]:
-    """Active units of rows of sparse codes, for each row its group and position there (i64). `wanted` has a byte a
-    feature, 0 for those that are left out. Ends once there are `most` units: how many rows were looked at, and a record
-    batch: at (which of the rows), feature, value."""
+    """Active units of rows of sparse codes, for each row its group and position there (i64); of some features (i64,
+    each once), or of all. Ends once there are `most` units: how many rows were looked at, and a record batch: at (which
+    of the rows), feature, value."""
 
 def feature_indexes(
     snapshot: Snapshot, site: str
@@ -435,6 +435,9 @@ def check_feature_indexes(snapshot: Snapshot, site: str, threads: int) -> None:
 def build_feature_index(snapshot: Snapshot, site: str, file: str, threads: int) -> int:
     """Build or replace the index of a segment's codes, wholly or not at all; return its bytes. SchemaError while the
     segment is being written."""
+
+def indexed_count(snapshot: Snapshot, site: str, features: Buffer) -> int:
+    """How many units some features (i64) have in the groups that an index answers for, hidden ones included."""
 
 def indexed_units(
     snapshot: Snapshot, site: str, features: Buffer, threads: int
@@ -496,8 +499,8 @@ class SiteRows:
     def gather(self, positions: Buffer, out: Buffer, threads: int) -> None:
         """The rows at these positions (i64), in their order, into a writable buffer of just the right size."""
 
-    def gather_codes(self, positions: Buffer, features: Buffer, out: Buffer, threads: int) -> None:
-        """Of sparse codes at these positions the values of these features (i64), row after row, into zeros."""
+    def gather_codes(self, positions: Buffer, features: Buffer | None, out: Buffer, threads: int) -> None:
+        """Of sparse codes at these positions the values of some features (i64), or all, row after row, into zeros."""
 
     def read(self, start: int, out: Buffer, threads: int) -> None:
         """The rows from `start` on, as many as fill `out`."""

@@ -35,29 +35,33 @@ def features_are_counted_from_one(patch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
     from lamina.runs.scan import Features
+    from lamina.runs.scan.units import Units
 
-    passing, only = Features._passing, Features.only
+    passing, of = Features._passing, Units.of
 
     def shifted(self: Features, terms: list[Any]) -> Any:
         found = passing(self, terms)
         return None if found is None else np.sort((found + 1) % self.width)
 
+    def of_neighbors(self: Units, groups: Any, positions: Any, features: Any, *rest: Any) -> Any:
+        return of(self, groups, positions, None if features is None else np.unique(abs(features - 1)), *rest)
+
     patch.setattr(Features, "_passing", shifted)
-    patch.setattr(Features, "only", lambda self, features: np.roll(only(self, features), 1))
+    patch.setattr(Units, "of", of_neighbors)
 
 
 @fault
 def features_forget_their_rows(patch: pytest.MonkeyPatch) -> None:
     """Units of a batch have the metadata of the rows before theirs."""
-    from lamina.runs.scan import Features
+    from lamina.runs.scan.units import Units
 
-    whole = Features.walk
+    whole = Units.walk
 
-    def shifted(self: Features, early: Any, cells: list[str], *rest: Any) -> Iterator[Any]:
+    def shifted(self: Units, early: Any, cells: list[str], *rest: Any) -> Iterator[Any]:
         for units in whole(self, early, cells, *rest):
             yield units.with_columns(units.select(cells).reverse())
 
-    patch.setattr(Features, "walk", shifted)
+    patch.setattr(Units, "walk", shifted)
 
 
 @fault

@@ -119,7 +119,7 @@ def told(run: lamina.Run) -> list[str]:
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two features of ninety are half of the units here, and asked of the index all the same."""
-    monkeypatch.setattr("lamina.runs.scan.features._SHARE", 1)
+    monkeypatch.setattr("lamina.runs.scan.indexes._SHARE", 1)
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -264,8 +264,8 @@ def test_indexing_by_hand_finds_it_wherever_it_lies(indexed: lamina.Run, how: st
 
 ASKED = """
 import sys, polars as pl, lamina
-from lamina.runs.scan import features
-features._SHARE = 1
+from lamina.runs.scan import indexes
+indexes._SHARE = 1
 print(lamina.open(sys.argv[1]).features(sys.argv[2]).filter(pl.col("feature") == 0).collect().height)
 """
 

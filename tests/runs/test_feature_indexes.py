@@ -19,7 +19,7 @@ from lamina import _core
 from lamina.errors import NotFoundError, SchemaError
 from lamina.runs import indexing
 from lamina.runs.chosen_units import ChosenUnits
-from lamina.runs.scan import features
+from lamina.runs.scan import indexes
 from tests.faults import broken
 
 SITE = "mlp.output/sae"
@@ -152,7 +152,7 @@ def newer(file: Path) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def few_are_one_in_four() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "_SHARE", 4)
+        patch.setattr(indexes, "_SHARE", 4)
         # what is damaged stays so: see test_damaged_indexes.py
         patch.setattr(indexing, "_leave", lambda path, **which: True)
         yield
@@ -377,12 +377,12 @@ def test_what_is_indexed_is_not_scanned(run: lamina.Run, monkeypatch: pytest.Mon
         with pytest.raises(AssertionError, match="scanned"):
             run.features(SITE).filter(pl.col("feature") > 7).collect()
         # one feature of forty is few, but a ninth of the units
-        patch.setattr(features, "_SHARE", 16)
+        patch.setattr(indexes, "_SHARE", 16)
         assert run.features(SITE).filter(pl.col("feature") == 0).collect().is_empty()
         with pytest.raises(AssertionError, match="scanned"):
             run.features(SITE).filter(pl.col("feature") == 1).collect()
-        patch.setattr(features, "_SHARE", 4)
-        patch.setattr(features, "_MOST_FOUND", 299)
+        patch.setattr(indexes, "_SHARE", 4)
+        patch.setattr(indexes, "_MOST_FOUND", 299)
         with pytest.raises(AssertionError, match="scanned"):
             run.features(SITE).filter(pl.col("feature") == 1).collect()
 

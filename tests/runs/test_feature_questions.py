@@ -12,7 +12,7 @@ import pytest
 
 import lamina
 from lamina.errors import NotFoundError, SchemaError
-from lamina.runs.scan import features
+from lamina.runs.scan import features, units
 from tests.faults import broken
 
 SITE = "mlp.output/sae"
@@ -117,9 +117,9 @@ def test_what_is_known_of_examples_is_found_in_any_order(tmp_path: Path) -> None
 def test_batches_of_any_size_say_the_same(case: tuple[lamina.Run, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     run, dense = case
     whole = run.features(SITE).collect()
-    for units, rows in ((1, 1 << 18), (7, 3), (1 << 21, 5)):
-        monkeypatch.setattr(features, "_UNITS", units)
-        monkeypatch.setattr(features, "_ROWS", rows)
+    for most, rows in ((1, 1 << 18), (7, 3), (1 << 21, 5)):
+        monkeypatch.setattr(features, "BATCH", most)
+        monkeypatch.setattr(units, "_ROWS", rows)
         assert run.features(SITE).collect().equals(whole)
         assert run.features(SITE).head(11).collect().equals(whole.head(11))
         test_stats_are_those_of_the_dense_codes((run, dense))

@@ -199,7 +199,7 @@ def test_groups_are_passed_over(ordered: lamina.Run, predicate: pl.Expr, kept: l
     scanned, _ = ordered._wide.scan(["x"], None, None)
     seen: list[list[int]] = []
     inner = scanned._promising
-    scanned._promising = lambda early: seen.append([g.number for g in inner(early)]) or inner(early)  # type: ignore[method-assign]
+    scanned._promising = lambda early: seen.append(inner(early).numbers.tolist()) or inner(early)  # type: ignore[method-assign]
     scanned.frame().filter(predicate).select("row").collect()
     assert seen == [kept]
 

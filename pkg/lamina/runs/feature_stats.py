@@ -34,7 +34,7 @@ def feature_stats(codes: Features) -> pl.LazyFrame:
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         counted = pl.DataFrame(_core.feature_stats(codes.snapshot, codes.site, available_threads()))
-        codes.tell_of_indexes()
+        codes.indexes.tell()
         density = pl.col("count") / codes.rows if codes.rows else pl.lit(0.0)
         stats = counted.with_columns(density=density, dead=pl.col("count") == 0).select(*_SCHEMA)
         stats = stats if predicate is None else stats.filter(predicate)

@@ -219,7 +219,7 @@ class Featured(Opened):
         if sites is None:
             return sorted(self._wide.sparse)
         found = globs.select(sites, [name for name, *_ in self._snapshot.sites()])
-        if not (sparse := sorted(self._wide.sparse.intersection(found))):
+        if not (sparse := sorted(self._wide.sparse.keys() & found)):
             raise SchemaError(
                 f"{', '.join(found) or 'sites=[]'}: no sparse codes", hint="only they are indexed by feature"
             )
@@ -227,9 +227,8 @@ class Featured(Opened):
 
     def _check_sparse(self, site: str) -> int:
         """How many features a site of sparse codes has."""
-        for name, _, shape, *_, sparse in self._snapshot.sites():
-            if name == site and sparse:
-                return shape[0]
-            if name == site:
-                raise SchemaError(f"site {site!r} holds no sparse codes", hint="run.activations(name) shows it")
+        if isinstance(site, str) and site in self._wide.sparse:
+            return self._wide.sparse[site]
+        if any(name == site for name, *_ in self._snapshot.sites()):
+            raise SchemaError(f"site {site!r} holds no sparse codes", hint="run.activations(name) shows it")
         raise NotFoundError(f"no site {site!r}", hint=nearest_names(str(site), sorted(self._wide.sparse)))

@@ -150,7 +150,8 @@ class Recorded(Checkpointed):
         path = str(self.path.resolve())
 
         def reopen(source: Any) -> tuple[Any, ...]:
-            numbers = source.features.tolist() if isinstance(source, StoredCodes) else None
+            features = source.features if isinstance(source, StoredCodes) else None
+            numbers = None if features is None else features.tolist()
             return _reopened, (type(self), path, self._options, site, conditions, source.state(), numbers)
 
         return Rows(stored, stored=path, reopen=reopen)
@@ -168,7 +169,7 @@ class Recorded(Checkpointed):
     def _select_dense(self, sites: str | Sequence[str] | None) -> set[str]:
         """The sites whose rows are vectors."""
         chosen = self._select(sites)
-        dense = chosen - self._wide.sparse
+        dense = chosen - self._wide.sparse.keys()
         if sites is not None and chosen and not dense:
             names = ", ".join(sorted(chosen))
             raise SchemaError(f"{names}: sparse codes are no column", hint="run.features(name) shows them")

@@ -22,14 +22,14 @@ Units = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of each unit which of the rows, which of the features, and the bits of its value; row after row."""
 
 
-def chosen(features: Any, width: int) -> np.ndarray:
-    """The numbers of features that rows show: all of `width` for None.
+def chosen(features: Any, width: int) -> np.ndarray | None:
+    """The numbers of features that rows show, as int64; None for all of `width`.
 
     Raises:
         SchemaError: They are no features, or one stands there twice.
     """
     if features is None:
-        return np.arange(width)
+        return None
     found = numbers("features=", features, width, "give the numbers of features, such as [17, 3]")
     known, times = np.unique(found, return_counts=True)
     if (twice := known[times > 1]).size:
@@ -74,11 +74,11 @@ class StoredCodes(StoredRows):
         super().__init__(*made, **options)
         self._units = units
         self._places: Runs | None = None
-        self.shape = (self.shape[0], self.features.size)
+        self.shape = (self.shape[0], units.width)
 
     @property
-    def features(self) -> np.ndarray:
-        """Which features the rows show, in this order."""
+    def features(self) -> np.ndarray | None:
+        """Which features the rows show, in this order; None for all."""
         return self._units.features
 
     def gather(self, positions: np.ndarray | range, out: torch.Tensor, threads: int | None = None) -> None:
@@ -94,7 +94,8 @@ class StoredCodes(StoredRows):
             data.view(bits.dtype).reshape(out.shape)[at, columns] = bits
         else:
             at = np.asarray(positions, np.int64).view(np.uint8)
-            self._rows.gather_codes(at, self.features.view(np.uint8), data, threads or available_threads())
+            chosen = None if self.features is None else self.features.view(np.uint8)
+            self._rows.gather_codes(at, chosen, data, threads or available_threads())
         if not as_it_lies:
             out.copy_(block)
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from lamina import _core
 from lamina.runs.columns import RESERVED_ORDER
 from lamina.runs.scan.around import around
 from lamina.runs.scan.cells import as_frame, rows_of, taken, together
-from lamina.runs.scan.features import gathered
 from lamina.runs.scan.hits import Hits
 from lamina.runs.scan.indexed import Indexed
+from lamina.runs.scan.units import gathered
 
 if TYPE_CHECKING:
     from lamina.runs.scan import Features
@@ -34,50 +33,50 @@ def top_examples(codes: Features, feature: int, k: int, context: int, early: pl.
         early: What the metadata of the activations must satisfy.
     """
     keys = [name for name in RESERVED_ORDER if name in codes.columns]
-    hits = _described(codes, _strongest(codes, feature, k, early), keys)
+    names = _strongest(codes, feature, k, early)["row"].to_numpy()
     # one that has no example or no position is near to nothing, and stands alone
-    names, near = hits["row"].to_numpy(), np.arange(hits.height)
-    if "position" in keys and "example" in keys and context > 0:
-        more, to = around(codes.scan.cells, codes.scan.groups, hits, context)
+    found, near = names, np.arange(names.size)
+    if "position" in keys and "example" in keys and context > 0 and names.size:
+        columns = [name for name in ("example", "position", "step") if name in keys]
+        more, to = around(codes.scan.cells, codes.scan.groups, _described(codes, names, columns), context)
         other = more != names[to]
-        names, near = np.append(names, more[other]), np.append(near, to[other])
-    rows = _rows(codes, np.unique(names), feature)
+        found, near = np.append(names, more[other]), np.append(near, to[other])
+    rows = _rows(codes, np.unique(found), feature)
     known = rows["row"].to_numpy()
-    at = np.searchsorted(known, names)
-    there = np.flatnonzero(np.append(known, -1)[at] == names)
+    at = np.searchsorted(known, found)
+    there = np.flatnonzero(np.append(known, -1)[at] == found)
     at, near = at[there], near[there]
-    is_hit = known[at] == hits["row"].to_numpy()[near]
-    shown = is_hit
-    alike = [_alike(rows[name], at, hits[name], near) for name in keys if name != "position"]
-    if alike:
+    hit = np.searchsorted(known, names)[near]
+    shown = is_hit = at == hit
+    if alike := [_alike(rows[name], at, hit) for name in keys if name != "position"]:
         shown = is_hit | np.logical_and.reduce(alike)
     offset = np.zeros(at.size)
     if "position" in keys:
         # where a position is missing it is NaN
-        offset = np.where(is_hit, 0, rows["position"].to_numpy()[at] - hits["position"].to_numpy()[near])
+        positions = rows["position"].to_numpy()
+        offset = np.where(is_hit, 0, positions[at] - positions[hit])
     order = np.lexsort((known[at], offset, near))
     order = order[shown[order]]
     columns = [pl.Series("rank", near[order] + 1), pl.Series("offset", offset[order].astype(np.int64))]
-    found = [taken(rows[name], at[order]) for name in ("value", *codes.columns)]
-    return as_frame([*columns, *found])
+    shown = at[order]
+    return as_frame([*columns, *(taken(rows[name], shown) for name in ("value", *codes.columns))])
 
 
-def _alike(one: pl.Series, at: np.ndarray, other: pl.Series, near: np.ndarray) -> np.ndarray:
-    """Where two columns have the same value, or both have none."""
-    if one.dtype == pl.Int64 and not (one.null_count() or other.null_count()):
-        return one.to_numpy()[at] == other.to_numpy()[near]
-    return one[at].eq_missing(other[near]).to_numpy()
+def _alike(column: pl.Series, some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Where some cells of a column are like others, or both are missing."""
+    if column.dtype == pl.Int64 and not column.null_count():
+        values = column.to_numpy()
+        return values[some] == values[others]
+    return column[some].eq_missing(column[others]).to_numpy()
 
 
-def _described(codes: Features, hits: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-    """Some rows, with columns of theirs."""
-    if not columns or hits.is_empty():
-        return hits.with_columns(codes.empty().select(columns)) if columns else hits
-    order = np.argsort(hits["row"].to_numpy())
-    found = together([frame for frame, _ in codes.scan.found(None, columns, hits["row"].to_numpy()[order])])
+def _described(codes: Features, names: np.ndarray, columns: list[str]) -> pl.DataFrame:
+    """Columns of rows, one at least, by their names."""
+    order = np.argsort(names)
+    found = together([frame for frame, _ in codes.scan.found(None, columns, names[order])])
     back = np.empty_like(order)
     back[order] = np.arange(order.size)
-    return hits.hstack(rows_of(found, back))
+    return rows_of(found, back)
 
 
 def _strongest(codes: Features, feature: int, k: int, early: pl.Expr | None) -> pl.DataFrame:
@@ -87,15 +86,11 @@ def _strongest(codes: Features, feature: int, k: int, early: pl.Expr | None) -> 
     """
     wanted, asked = np.array([feature]), k
     while True:
-        groups, batch = _core.top_units(codes.snapshot, codes.site, feature, asked)
-        top = pl.DataFrame(batch)
-        top = as_frame([*top.get_columns(), pl.Series("feature", np.full(top.height, feature))])
-        order = np.lexsort((top["position"].to_numpy(), top["group"].to_numpy()))
-        sizes = np.bincount(np.searchsorted(groups, top["group"].to_numpy()), minlength=len(groups))
-        indexed = Indexed(groups, sizes, rows_of(top, order))
-        codes.tell_of_indexes(indexed)
+        top, answered = codes.indexes.strongest(feature, asked)
+        if early is None and codes.indexes.are_all(answered):
+            return top
         kept, waiting = [], 0
-        for units in codes.walk(early, ["row"], wanted, indexed):
+        for units in codes.units.walk(early, ["row"], wanted, _indexed(top, answered, feature)):
             kept.append(units)
             waiting += units.height
             if waiting > _WAITING:
@@ -107,12 +102,20 @@ def _strongest(codes: Features, feature: int, k: int, early: pl.Expr | None) -> 
         asked *= 8
 
 
+def _indexed(top: pl.DataFrame, answered: list[int], feature: int) -> Indexed:
+    """The strongest units as if they were all: in order of groups, and of places there."""
+    top = as_frame([*top.get_columns(), pl.Series("feature", np.full(top.height, feature))])
+    order = np.lexsort((top["position"].to_numpy(), top["group"].to_numpy()))
+    sizes = np.bincount(np.searchsorted(answered, top["group"].to_numpy()), minlength=len(answered))
+    return Indexed(answered, sizes, rows_of(top, order))
+
+
 def _rows(codes: Features, names: np.ndarray, feature: int) -> pl.DataFrame:
     """Metadata of those rows of some names (ascending) that have codes, and the `value` of a feature, 0 for none."""
     hits = Hits(codes.scan.cells, codes.site, names)
-    mask, places = codes.only([feature]), codes.scan.places(None, codes.columns, hits)
+    places = codes.scan.places(None, codes.columns, hits)
     for metadata, groups, positions in gathered(places, names.size):
-        _, units = codes.units_of(groups, positions, mask, None, names.size + 1)
+        _, units = codes.units.of(groups, positions, np.array([feature]), None, names.size + 1)
         values = pl.Series("value", np.zeros(metadata.height), dtype=units.schema["value"])
         return as_frame([*metadata.get_columns(), values.scatter(units["at"], units["value"])])
     return codes.empty()

@@ -87,9 +87,9 @@ class Wide:
         return {name: site_type(dtype, shape, bits=bits) for name, dtype, shape, *_ in declared if name in sites}
 
     @cached_property
-    def sparse(self) -> frozenset[str]:
-        """The sites of sparse codes."""
-        return frozenset(name for name, *_, sparse in self._snapshot.sites() if sparse)
+    def sparse(self) -> dict[str, int]:
+        """The sites of sparse codes, and how many features each has."""
+        return {name: shape[0] for name, _, shape, *_, sparse in self._snapshot.sites() if sparse}
 
     def features(self, site: str) -> Features:
         """The long frame of a site of sparse codes; the same one when it is asked for again."""

@@ -86,25 +86,65 @@ pub fn stored(bytes: &[u8], dtype: DType, at: usize) -> u32 {
     }
 }
 
-/// Puts the list of a feature's units, whose rows ascend, behind `out`.
-pub fn write(units: &[u64], dtype: DType, out: &mut Vec<u8>) {
+/// The list of a feature's units while these come.
+pub struct ListWriter {
+    dtype: DType,
+    units: usize,
+    /// Where the next head goes.
+    head: usize,
+    /// The values of units that came, unless all came at once.
+    values: Vec<u8>,
+}
+
+impl ListWriter {
+    /// Begins a list of so many units behind `out`.
+    pub fn new(units: usize, dtype: DType, out: &mut Vec<u8>) -> Self {
+        let head = out.len();
+        out.resize(head + units.div_ceil(BLOCK) * (5 + dtype.size() as usize), 0);
+        Self { dtype, units, head, values: Vec::new() }
+    }
+
+    /// Adds units whose rows ascend: whole blocks, unless they are the last. `out` ends where it did before.
+    pub fn add(&mut self, units: &[u64], out: &mut Vec<u8>) {
+        self.head = write_blocks(units, self.dtype, self.head, out);
+        if units.len() == self.units {
+            write_values(units, self.dtype, out);
+            return;
+        }
+        if self.values.is_empty() {
+            self.values.reserve_exact(self.units * self.dtype.size() as usize);
+        }
+        write_values(units, self.dtype, &mut self.values);
+    }
+
+    /// What is still to stand behind `out`.
+    pub fn end(self) -> Vec<u8> {
+        self.values
+    }
+}
+
+/// Puts heads of blocks at a place in `out`, and their rows behind it; returns where the next head goes.
+fn write_blocks(units: &[u64], dtype: DType, mut at: usize, out: &mut Vec<u8>) -> usize {
     let size = dtype.size() as usize;
-    let (start, head) = (out.len(), 5 + size);
-    out.resize(start + units.len().div_ceil(BLOCK) * head, 0);
-    for (number, block) in units.chunks(BLOCK).enumerate() {
+    for block in units.chunks(BLOCK) {
         let mut steps = [0; BLOCK];
         for (step, (a, b)) in steps.iter_mut().zip(block.iter().zip(&block[1..])) {
             *step = ((b >> 32) as u32).wrapping_sub((a >> 32) as u32).wrapping_sub(1);
         }
         let steps = &steps[..block.len() - 1];
         let bits = packing::bits(steps);
-        let head = &mut out[start + number * head..][..head];
+        let head = &mut out[at..at + 5 + size];
+        at += 5 + size;
         head[..4].copy_from_slice(&((block[0] >> 32) as u32).to_le_bytes());
         head[4] = bits as u8;
         head[5..].copy_from_slice(&of_rank(dtype, ranks(dtype, block).1).to_le_bytes()[..size]);
         packing::pack(steps, bits, out);
     }
-    let values = out.len();
+    at
+}
+
+fn write_values(units: &[u64], dtype: DType, out: &mut Vec<u8>) {
+    let (values, size) = (out.len(), dtype.size() as usize);
     out.resize(values + units.len() * size, 0);
     let values = &mut out[values..];
     match size {
@@ -215,10 +255,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The list of units that come so many blocks at a time.
+    fn in_pieces(units: &[u64], dtype: DType, blocks: usize) -> Vec<u8> {
+        let mut out = vec![1, 2, 3];
+        let mut list = ListWriter::new(units.len(), dtype, &mut out);
+        units.chunks(blocks * BLOCK).for_each(|some| list.add(some, &mut out));
+        out.extend(list.end());
+        assert_eq!(out[..3], [1, 2, 3]);
+        out.split_off(3)
+    }
+
     fn list(units: &[u64], dtype: DType) -> Vec<u8> {
-        let mut out = Vec::new();
-        write(units, dtype, &mut out);
-        out
+        in_pieces(units, dtype, units.len().max(1))
     }
 
     fn read(bytes: &[u8], dtype: DType, units: usize, rows: u32) -> Result<Vec<u64>> {
@@ -248,6 +296,7 @@ mod tests {
                 row += step;
             }
             let (bytes, last) = (list(&units, dtype), (units[units.len() - 1] >> 32) as u32);
+            prop_assert!((1..4).all(|blocks| in_pieces(&units, dtype, blocks) == bytes));
             prop_assert_eq!(read(&bytes, dtype, units.len(), last + 1).expect("honest"), units.clone());
             prop_assert!(read(&bytes, dtype, units.len(), last).is_err(), "a row that there is not");
         }

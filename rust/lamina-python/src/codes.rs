@@ -9,6 +9,7 @@ use arrow_buffer::MutableBuffer;
 use lamina_format::record::Site;
 use lamina_format::sparse::Codes;
 use lamina_format::{DType, Error};
+use lamina_store::reader::Features;
 use lamina_store::writer::{Bounds, Entries, Twice};
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ struct Long {
 
 impl Long {
     /// Adds the units of rows, of which the first is the `at`-th of those that were asked for, if their features are wanted.
-    fn extend(&mut self, codes: &Codes, at: usize, size: usize, wanted: Option<&[u8]>) {
+    fn extend(&mut self, codes: &Codes, at: usize, size: usize, wanted: Option<&Features>) {
         for row in 0..codes.rows() {
             let ids = codes.ids_of(row);
             let start = codes.indptr[row] as usize;
@@ -77,7 +78,7 @@ impl Long {
                 continue;
             };
             for (unit, &id) in (start..).zip(ids) {
-                if wanted.get(id as usize).is_some_and(|&wanted| wanted != 0) {
+                if wanted.place(id).is_some() {
                     self.at.push((at + row) as i64);
                     self.features.push(i64::from(id));
                     self.values.extend_from_slice(&codes.values[unit * size..(unit + 1) * size]);
@@ -98,28 +99,27 @@ impl Long {
     }
 }
 
-/// Active units of rows wherever they lie: for each row its group and position there. A byte a feature says which are wanted.
-/// Ends once there are `most` units; returns how many rows were looked at, and a record batch: at (which of the rows),
-/// feature, value.
+/// Active units of rows wherever they lie: for each row its group and position there; of some features, or of all. Ends once
+/// there are `most` units; returns how many rows were looked at, and a record batch: at (which of the rows), feature, value.
 #[pyfunction]
-#[pyo3(signature = (snapshot, site, groups, positions, wanted, most))]
+#[pyo3(signature = (snapshot, site, groups, positions, features, most))]
 pub fn codes_at(
     py: Python<'_>,
     snapshot: &Snapshot,
     site: &str,
     groups: Bound<'_, PyAny>,
     positions: Bound<'_, PyAny>,
-    wanted: Option<Bound<'_, PyAny>>,
+    features: Option<Bound<'_, PyAny>>,
     most: usize,
 ) -> PyResult<(usize, ArrowArray)> {
     let (groups, positions) = (Bytes::get(&groups)?.as_i64s(), Bytes::get(&positions)?.as_i64s());
-    let wanted = wanted.as_ref().map(Bytes::get).transpose()?;
+    let features = features.as_ref().map(Bytes::get).transpose()?.map(|features| features.as_i64s());
     let site = snapshot.0.site(site).map_err(raise)?;
     py.detach(|| {
         if groups.len() != positions.len() {
             return Err(raise(Error::schema("there are not as many groups as positions")));
         }
-        let wanted = wanted.as_ref().map(Bytes::as_slice);
+        let wanted = features.map(|features| Features::new(&features, site.width())).transpose().map_err(raise)?;
         let mut long = Long { at: Vec::new(), features: Vec::new(), values: MutableBuffer::new(0) };
         let mut done = 0;
         for run in groups.chunk_by(|a, b| a == b) {
@@ -137,7 +137,7 @@ pub fn codes_at(
                 let follow = (first as i64..codes.rows() as i64).zip(&positions[done..end]);
                 let rows = follow.take_while(|(row, position)| row == *position).count();
                 let read = codes.each_stretch(first..first + rows, |_, some| {
-                    long.extend(some, done, site.dtype.size() as usize, wanted);
+                    long.extend(some, done, site.dtype.size() as usize, wanted.as_ref());
                     done += some.rows();
                     Ok(long.at.len() < most)
                 });

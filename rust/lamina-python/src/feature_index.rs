@@ -62,6 +62,14 @@ pub fn build_feature_index(
     py.detach(|| snapshot.0.build_feature_index(site, file, threads)).map_err(raise)
 }
 
+/// How many units some features have, as far as indexes answer, those of hidden rows included.
+#[pyfunction]
+pub fn indexed_count(py: Python<'_>, snapshot: &Snapshot, site: &str, features: Bound<'_, PyAny>) -> PyResult<u64> {
+    let features = crate::buffer::Bytes::get(&features)?.as_i64s();
+    let site = snapshot.0.site(site).map_err(raise)?;
+    py.detach(|| snapshot.0.indexed_count(site, &features)).map_err(raise)
+}
+
 /// All units of some features, as far as indexes answer: the groups that they answer for, how many units each of these has,
 /// and a record batch.
 #[pyfunction]

@@ -71,6 +71,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(feature_index::feature_indexes, module)?)?;
     module.add_function(wrap_pyfunction!(feature_index::build_feature_index, module)?)?;
     module.add_function(wrap_pyfunction!(feature_index::check_feature_indexes, module)?)?;
+    module.add_function(wrap_pyfunction!(feature_index::indexed_count, module)?)?;
     module.add_function(wrap_pyfunction!(feature_index::indexed_units, module)?)?;
     module.add_function(wrap_pyfunction!(feature_index::top_units, module)?)?;
     module.add_function(wrap_pyfunction!(feature_index::feature_stats, module)?)?;

@@ -5,7 +5,7 @@ use crate::errors::raise;
 use crate::snapshot::Snapshot;
 use lamina_format::Error;
 use lamina_format::record::Table;
-use lamina_store::reader::{Columns, Described, Part, Selection, Wanted};
+use lamina_store::reader::{Described, Features, Part, Selection, Wanted};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyIterator};
 use std::ops::Range;
@@ -107,21 +107,24 @@ impl SiteRows {
         py.detach(|| self.0.gather(&Wanted::Span(start..end), out, threads)).map_err(raise)
     }
 
-    /// Fills `out`, zeros, with the values of features of sparse codes.
+    /// Fills `out`, zeros, with the values of features of sparse codes, by default of all.
     fn gather_codes(
         &self,
         py: Python<'_>,
         positions: &Bound<'_, PyAny>,
-        features: &Bound<'_, PyAny>,
+        features: Option<&Bound<'_, PyAny>>,
         out: &Bound<'_, PyAny>,
         threads: usize,
     ) -> PyResult<()> {
-        let (positions, features) = (Bytes::get(positions)?.as_i64s(), Bytes::get(features)?.as_i64s());
+        let positions = Bytes::get(positions)?.as_i64s();
+        let features = features.map(Bytes::get).transpose()?.map(|features| features.as_i64s());
         let mut out = BytesMut::get(out)?;
         let out = out.as_mut_slice();
         py.detach(|| {
-            let columns = Columns::new(&features, self.0.site().width())?;
-            self.0.gather_codes(&Wanted::At(&positions), &columns, out, threads)
+            let width = self.0.site().width();
+            let features =
+                features.map_or_else(|| Ok(Features::all(width)), |features| Features::new(&features, width))?;
+            self.0.gather_codes(&Wanted::At(&positions), &features, out, threads)
         })
         .map_err(raise)
     }

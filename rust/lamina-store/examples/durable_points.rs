@@ -19,7 +19,7 @@ use std::time::Duration;
 struct NoSync;
 
 impl Fs for NoSync {
-    real!(create_dir_all open rename link remove_file list exists);
+    real!(create_dir_all create_dir open rename link remove_file list exists);
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(NoSyncFile(RealFs.create_new(path)?)))

@@ -134,7 +134,7 @@ impl OneBadSync {
 }
 
 impl Fs for OneBadSync {
-    real!(create_dir_all open_direct open rename link remove_file list exists);
+    real!(create_dir_all create_dir open_direct open rename link remove_file list exists);
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         let inner = RealFs.create_new(path)?;
@@ -236,7 +236,7 @@ struct UnreadableFile {
 }
 
 impl Fs for Unreadable {
-    real!(create_dir_all create_new open_direct rename link remove_file sync_dir list exists);
+    real!(create_dir_all create_dir create_new open_direct rename link remove_file sync_dir list exists);
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(UnreadableFile { inner: RealFs.open(path)?, left: Arc::clone(&self.left) }))

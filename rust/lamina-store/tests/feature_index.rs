@@ -1,6 +1,7 @@
 //! The index of sparse codes by feature: what it answers is what all codes say, and a build that fails leaves nothing.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[macro_use]
 mod common;
 
 use common::{FailingFs, storage, wait};
@@ -12,14 +13,15 @@ use lamina_format::{ColumnType, DType, ErrorKind, Value};
 use lamina_store::index::State;
 use lamina_store::keep::{Progress, verify};
 use lamina_store::reader::{Access, Verify};
-use lamina_store::storage::Files;
+use lamina_store::storage::{Files, Fs, FsFile, RealFs};
 use lamina_store::writer::{ColumnInput, SiteInput, Values};
 use lamina_store::{Opening, Snapshot, Writer, create};
 use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 type Rows = Vec<Vec<(u32, u32)>>;
 
@@ -237,5 +239,69 @@ fn a_build_that_fails_at_any_call_leaves_the_index_that_was_there_or_none() {
             snapshot.build_feature_index(site, &file, 2).unwrap();
             check(&snapshot, site, &(0..10).collect::<Vec<_>>()).unwrap();
         }
+    }
+}
+
+/// Removes the run before one of the calls that make, name or sync something.
+struct RemovingFs {
+    run: PathBuf,
+    left: AtomicUsize,
+}
+
+impl RemovingFs {
+    fn call(&self) -> RealFs {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            std::fs::remove_dir_all(&self.run).unwrap();
+        }
+        RealFs
+    }
+}
+
+impl Fs for RemovingFs {
+    real!(open link remove_file list exists);
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.call().create_dir_all(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.call().create_dir(path)
+    }
+
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        self.call().create_new(path)
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        self.call().open_direct(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call().rename(from, to)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.call().sync_dir(path)
+    }
+}
+
+#[test]
+fn a_run_that_is_removed_while_it_is_indexed_stays_removed() {
+    let rows: Rows = (0..40).map(|row| vec![(row % 7, 0x3c00 + row)]).collect();
+    for calls in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        run(&path, std::slice::from_ref(&rows), 10, DType::F16);
+        let fs = Arc::new(RemovingFs { run: path.clone(), left: AtomicUsize::new(calls) });
+        let snapshot = Snapshot::open(Arc::new(Files::on(fs, &path)), Opening::STRICT).unwrap();
+        let site = snapshot.site("sae").unwrap();
+        let file = snapshot.feature_indexes(site).unwrap()[0].file.clone();
+        let built = snapshot.build_feature_index(site, &file, 2);
+        if path.exists() {
+            assert!(built.is_ok() && calls > 3, "{calls} calls");
+            break;
+        }
+        assert_eq!(built.unwrap_err().kind, ErrorKind::Storage);
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "after {calls} calls");
     }
 }

@@ -203,7 +203,7 @@ struct NoMaps;
 struct NoMap(Box<dyn FsFile>);
 
 impl Fs for NoMaps {
-    real!(create_dir_all create_new open_direct rename link remove_file sync_dir list exists);
+    real!(create_dir_all create_dir create_new open_direct rename link remove_file sync_dir list exists);
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(NoMap(RealFs.open(path)?)))

@@ -52,7 +52,7 @@ impl FsFile for DirectFile {
 }
 
 impl Fs for Watched {
-    real!(create_dir_all create_new open rename link remove_file sync_dir list exists);
+    real!(create_dir_all create_dir create_new open rename link remove_file sync_dir list exists);
 
     fn open_direct(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         if self.direct == Direct::CannotOpen {

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from lamina.runs.scan.indexed import spread
+from lamina.runs.scan.cells import Kept
 
 if TYPE_CHECKING:
     from lamina.runs.scan.cells import Cells
-    from lamina.runs.scan.groups import Group
+    from lamina.runs.scan.groups import Group, InOrder
 
 
-def around(cells: Cells, groups: Sequence[Group], hits: pl.DataFrame, most: int) -> tuple[np.ndarray, np.ndarray]:
+def around(cells: Cells, groups: InOrder, hits: pl.DataFrame, most: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows that have the example of a hit, and a position at most so far from its.
 
     Of each group that can hold such rows (its zones say so) the columns `example` and `position` are read, and looked
@@ -30,39 +29,45 @@ def around(cells: Cells, groups: Sequence[Group], hits: pl.DataFrame, most: int)
     Returns:
         The names of the rows, int64, and for each to which of the hits it is near. A hit is near itself.
     """
-    names, near = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    positions = hits["position"].to_numpy()
+    examples = Kept.of(hits["example"])
+    names, positions, near, sizes = [np.empty(0, np.int64)], [np.empty(0)], [], []
     for group, some in _holding(cells, groups, hits).items():
-        which, at = _with_examples(cells, group, hits["example"][some])
-        hit = some[which]
+        example, position = cells.kept((group.number,), ["example", "position"])
         # a null becomes NaN, which is near to nothing
-        there = cells.column(group.number, "position").to_numpy()
-        close = np.abs(there[at] - positions[hit]) <= most
-        at = at[close]
-        names.append(group.first + at if group.kind == "own" else cells.names(group.number)[at])
-        near.append(hit[close])
-    return np.concatenate(names), np.concatenate(near)
+        there = position.series.to_numpy() if position.array is None else position.array
+        near += some
+        for at in _places(example, examples, some, ascends=cells.ascends(group.number, "example")):
+            inside = there[at]
+            positions.append(inside)
+            sizes.append(inside.size)
+            if group.kind == "own":
+                first = np.arange(at.start, at.stop) if isinstance(at, slice) else at
+                names.append(first + group.first)
+            else:
+                names.append(cells.names(group.number)[at])
+    hit = np.repeat(np.array(near, dtype=np.int64), sizes)
+    close = np.flatnonzero(abs(np.concatenate(positions) - hits["position"].to_numpy()[hit]) <= most)
+    return np.concatenate(names)[close], hit[close]
 
 
-def _with_examples(cells: Cells, group: Group, wanted: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a group that have one of some examples: which of these, and where."""
-    examples = cells.column(group.number, "example")
-    if wanted.null_count() or examples.dtype != pl.Int64 or not cells.ascends(group.number, "example"):
-        same = [np.flatnonzero((examples == example).fill_null(False).to_numpy()) for example in wanted]
-        return np.repeat(np.arange(len(same)), [at.size for at in same]), np.concatenate(same)
-    column, values = examples.to_numpy(), wanted.to_numpy()
-    return spread(np.searchsorted(column, values), np.searchsorted(column, values, side="right"))
+def _places(column: Kept, examples: Kept, some: list[int], *, ascends: bool) -> list[slice] | list[np.ndarray]:
+    """Where a group, whose column it is, has rows of each of some examples."""
+    if column.array is None or examples.array is None or not ascends:
+        wanted = [examples.series[at] for at in some]
+        return [np.flatnonzero((column.series == example).fill_null(False).to_numpy()) for example in wanted]
+    values = examples.array[some]
+    starts, stops = (column.array.searchsorted(values, side).tolist() for side in ("left", "right"))
+    return [slice(*ends) for ends in zip(starts, stops, strict=True)]
 
 
-def _holding(cells: Cells, groups: Sequence[Group], hits: pl.DataFrame) -> dict[Group, np.ndarray]:
+def _holding(cells: Cells, groups: InOrder, hits: pl.DataFrame) -> dict[Group, list[int]]:
     """The groups that may hold rows of the hits' examples and steps, with the numbers of these hits."""
-    may = np.ones((hits.height, len(groups)), dtype=bool)
-    numbers = [group.number for group in groups]
+    may = np.ones((hits.height, len(groups.groups)), dtype=bool)
     for name in ("example", "step"):
         if name in hits.columns:
             zones, values = cells.zones(name), hits[name].to_numpy()
-            least, greatest = (zones[bound].to_numpy()[numbers] for bound in ("least", "greatest"))
+            least, greatest = (zones[bound].to_numpy()[groups.numbers] for bound in ("least", "greatest"))
             if hits[name].dtype == pl.Int64 and not hits[name].null_count():
                 # where a bound is not known it is NaN, which excludes nothing
                 may &= ~((least > values[:, None]) | (greatest < values[:, None]))
-    return {groups[at]: np.flatnonzero(may[:, at]) for at in np.flatnonzero(may.any(axis=0)).tolist()}
+    return {groups.groups[at]: np.flatnonzero(may[:, at]).tolist() for at in np.flatnonzero(may.any(axis=0)).tolist()}

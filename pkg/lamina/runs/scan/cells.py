@@ -6,7 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,12 +26,25 @@ _DECIDED = 64
 """How many terms are remembered."""
 
 
+class Kept(NamedTuple):
+    """A column, and if it is of numbers and none is missing an array of them."""
+
+    series: pl.Series
+    array: np.ndarray | None
+
+    @staticmethod
+    def of(series: pl.Series) -> Kept:
+        """A column that may be made again."""
+        plain = series.dtype in _NUMBERS and series.n_chunks() == 1 and not series.null_count()
+        return Kept(series, series.to_numpy() if plain else None)
+
+
 class Cells:
     """The metadata of one snapshot. Safe to use from several threads."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self._kept: OrderedDict[Hashable, pl.Series] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Kept] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
         self._zones: dict[str, pl.DataFrame] = {}
@@ -40,30 +54,49 @@ class Cells:
 
     def columns(self, groups: tuple[int, ...], names: Sequence[str]) -> list[pl.Series]:
         """Metadata columns of the rows of groups, one group behind the other."""
-        found = {name: self._look_up((groups, name)) for name in names}
-        if missing := [name for name, series in found.items() if series is None]:
-            batch = pl.DataFrame(_core.metadata_of(self.snapshot, list(groups), missing))
-            found |= {name: self._keep((groups, name), batch[name]) for name in missing}
-        return [series for series in found.values() if series is not None]
+        return [kept.series for kept in self.kept(groups, names)]
 
-    def column(self, group: int, name: str) -> pl.Series:
-        """A metadata column of a group's rows."""
-        return self.columns((group,), [name])[0]
+    def kept(self, groups: tuple[int, ...], names: Sequence[str]) -> list[Kept]:
+        """The same, with their numbers."""
+        found = self._look_up([(groups, name) for name in names])
+        if missing := [at for at, kept in enumerate(found) if kept is None]:
+            batch = pl.DataFrame(_core.metadata_of(self.snapshot, list(groups), [names[at] for at in missing]))
+            for at, series in zip(missing, batch.get_columns(), strict=True):
+                found[at] = self._keep((groups, names[at]), series)
+        return [kept for kept in found if kept is not None]
+
+    def at(self, groups: np.ndarray, positions: np.ndarray, names: Sequence[str]) -> list[pl.Series]:
+        """Metadata columns of few rows, one at least, by the groups where they lie and their positions there.
+
+        Each group's columns are kept by themselves, so that a question about other rows finds them again.
+        """
+        cuts = [0, *(np.flatnonzero(groups[1:] != groups[:-1]) + 1).tolist(), groups.size]
+        runs = list(pairwise(cuts))
+        numbers = groups[cuts[:-1]].tolist() if groups.size else []
+        if len(runs) > len(set(numbers)) > 1:
+            order = np.argsort(groups, kind="stable")
+            back = np.empty_like(order)
+            back[order] = np.arange(order.size)
+            return [taken(series, back) for series in self.at(groups[order], positions[order], names)]
+        pieces = [positions[low:high] for low, high in runs]
+        columns = zip(*(self.kept((number,), names) for number in numbers), strict=True)
+        return [_at(name, kept, pieces) for name, kept in zip(names, columns, strict=True)]
 
     def ascends(self, group: int, name: str) -> bool:
         """Whether a metadata column of a group has a value for each row, and none of them is below the one before."""
         if (group, name) not in self._ascends:
-            series = self.column(group, name)
+            (series,) = self.columns((group,), [name])
             self._ascends[group, name] = not series.null_count() and series.is_sorted()
         return self._ascends[group, name]
 
     def names(self, group: int) -> np.ndarray:
         """The row names of a group that has a block of them."""
         key = ("names", group)
-        kept = self._look_up(key)
+        (kept,) = self._look_up([key])
         if kept is None:
             kept = self._keep(key, pl.Series("row", np.frombuffer(self.snapshot.names(group), dtype=np.int64)))
-        return kept.to_numpy()
+        assert kept.array is not None
+        return kept.array
 
     def ascend(self, group: int) -> bool:
         """Whether the row names of a group that has a block of them ascend."""
@@ -102,21 +135,32 @@ class Cells:
         none = pl.lit(0, pl.Int64)
         return table.select(least="first", greatest="last", nulls=none, nans=none, rows="rows")
 
-    def _look_up(self, key: Hashable) -> pl.Series | None:
+    def _look_up(self, keys: Sequence[Hashable]) -> list[Kept | None]:
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            found = [self._kept.get(key) for key in keys]
+            for key, kept in zip(keys, found, strict=True):
+                if kept is not None:
+                    self._kept.move_to_end(key)
+        return found
 
-    def _keep(self, key: Hashable, series: pl.Series) -> pl.Series:
-        size = int(series.estimated_size())
+    def _keep(self, key: Hashable, series: pl.Series) -> Kept:
+        size, kept = int(series.estimated_size()), Kept.of(series)
         with self._lock:
             if key not in self._kept and size <= KEPT_BYTES // 2:
-                self._kept[key] = series
+                self._kept[key] = kept
                 self._bytes += size
                 while self._bytes > KEPT_BYTES:
-                    self._bytes -= int(self._kept.popitem(last=False)[1].estimated_size())
-        return series
+                    self._bytes -= int(self._kept.popitem(last=False)[1].series.estimated_size())
+        return kept
+
+
+def _at(name: str, columns: Sequence[Kept], pieces: Sequence[np.ndarray]) -> pl.Series:
+    """Some cells of each of some columns, behind each other."""
+    arrays = [kept.array for kept in columns]
+    found = [array[at] for array, at in zip(arrays, pieces, strict=True) if array is not None]
+    if len(found) == len(columns):
+        return pl.Series(name, np.concatenate(found))
+    return pl.concat([kept.series[at] for kept, at in zip(columns, pieces, strict=True)], rechunk=True)
 
 
 def as_frame(columns: list[pl.Series]) -> pl.DataFrame:

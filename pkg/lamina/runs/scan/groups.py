@@ -24,6 +24,31 @@ class Group(NamedTuple):
     last: int
 
 
+class InOrder:
+    """Groups in order of their first rows.
+
+    Attributes:
+        groups: As given.
+        numbers: Their numbers, int64.
+        firsts: The names of their first rows.
+        lasts: Those of their last ones.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.groups = groups
+        self.numbers = np.array([group.number for group in groups], dtype=np.int64)
+        self.firsts = np.array([group.first for group in groups], dtype=np.int64)
+        self.lasts = np.array([group.last for group in groups], dtype=np.int64)
+
+    def holding(self, names: np.ndarray) -> np.ndarray:
+        """Which have one of some names (ascending) between their first and their last."""
+        return np.searchsorted(names, self.firsts) < np.searchsorted(names, self.lasts, side="right")
+
+    def where(self, mask: np.ndarray) -> list[Group]:
+        """Those for which a mask is true."""
+        return [self.groups[at] for at in np.flatnonzero(mask).tolist()]
+
+
 class Span:
     """Groups whose rows are read together, in the order of the rows' names.
 
@@ -34,6 +59,7 @@ class Span:
         self._cells = cells
         self.groups = groups
         self.numbers = tuple(group.number for group in groups)
+        self._numbers = np.array(self.numbers, dtype=np.int64)
         self.starts = np.cumsum([0] + [group.rows for group in groups])
         self.rows = int(self.starts[-1])
         self.first = min(group.first for group in groups)
@@ -91,6 +117,12 @@ class Span:
                 result.append(series if order is None else taken(series, order))
         return as_frame(result)
 
+    def cells(self, columns: Sequence[str], at: np.ndarray | None) -> pl.DataFrame:
+        """The same of few rows, but one at least: from each group what it has of them."""
+        which, positions = self.places(at)
+        found = iter(self._cells.at(self._numbers[which], positions, [name for name in columns if name != "row"]))
+        return as_frame([pl.Series("row", self.names(at)) if name == "row" else next(found) for name in columns])
+
     def find(self, names: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray]:
         """Which rows of some names (ascending, between the first and the last of the span) are here, and where."""
         if self._names is None:
@@ -122,6 +154,14 @@ class Span:
             return self, at
         span = Span(self._cells, [self.groups[index] for index in kept.tolist()])
         return span, at - self.starts[which] + span.starts[np.searchsorted(kept, which)]
+
+
+def spans_of_few(cells: Cells, groups: Sequence[Group], most: int) -> Iterator[Span]:
+    """The same where few rows are wanted: together, unless some of the groups have to be looked through."""
+    if not groups or any(group.kind != "own" for group in groups):
+        yield from spans(cells, groups, most)
+    else:
+        yield Span(cells, groups)
 
 
 def spans(cells: Cells, groups: Sequence[Group], most: int) -> Iterator[Span]:

@@ -11,7 +11,11 @@ from lamina.runs.scan.attached import Attached
 
 if TYPE_CHECKING:
     from lamina.runs.scan.cells import Cells
-    from lamina.runs.scan.groups import Group, Span
+    from lamina.runs.scan.groups import Group, InOrder, Span
+
+
+FEW = 1 << 17
+"""So many rows are few: their metadata are taken from each group by itself. More are taken from as many rows."""
 
 
 class Hits:
@@ -30,16 +34,21 @@ class Hits:
         self._attached = Attached(cells, [site], whole)
         self._site = site
 
-    def among(self, groups: Sequence[Group]) -> list[Group]:
-        """The groups, of some in order of their first row, that made such rows."""
-        some = holding(self._names, groups)
+    @property
+    def are_few(self) -> bool:
+        """Whether there are few."""
+        return self._names.size <= FEW and not self._own and not self._attached.sites
+
+    def among(self, groups: InOrder) -> list[Group]:
+        """The groups, of some, that made such rows."""
+        some = groups.holding(self._names)
         firsts, lasts = self._attached.spans()
         if firsts.size:
-            at = np.searchsorted(firsts, [group.last for group in groups], side="right") - 1
-            some |= (at >= 0) & (lasts[at] >= [group.first for group in groups])
+            at = np.searchsorted(firsts, groups.lasts, side="right") - 1
+            some |= (at >= 0) & (lasts[at] >= groups.firsts)
         if self._own:
-            some |= np.array([group.number in self._own for group in groups], dtype=bool)
-        return [groups[at] for at in np.flatnonzero(some).tolist()]
+            some |= np.array([group.number in self._own for group in groups.groups], dtype=bool)
+        return groups.where(some)
 
     def at(self, span: Span) -> np.ndarray | None:
         """Which rows of a span they are, ascending; None for all."""
@@ -53,10 +62,3 @@ class Hits:
             names = self._attached.values(self._site, np.array([span.first, span.last])).names
             found.append(span.find(names)[1])
         return found[0] if len(found) == 1 else np.unique(np.concatenate(found))
-
-
-def holding(names: np.ndarray, groups: Sequence[Group]) -> np.ndarray:
-    """Which groups have one of some names (ascending) between their first and their last."""
-    firsts = np.searchsorted(names, np.array([group.first for group in groups], dtype=np.int64))
-    lasts = np.searchsorted(names, np.array([group.last for group in groups], dtype=np.int64), side="right")
-    return firsts < lasts

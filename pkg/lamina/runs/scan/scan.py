@@ -18,8 +18,8 @@ from polars.io.plugins import register_io_source
 
 from lamina.runs.scan.attached import Attached
 from lamina.runs.scan.cells import Cells, as_frame, taken
-from lamina.runs.scan.groups import Group, Span, spans
-from lamina.runs.scan.hits import Hits, holding
+from lamina.runs.scan.groups import Group, InOrder, Span, spans, spans_of_few
+from lamina.runs.scan.hits import FEW, Hits
 from lamina.runs.scan.predicates import Memory, all_of, names_in, passing, split
 from lamina.runs.scan.types import row_bytes
 from lamina.runs.scan.values import Values
@@ -29,8 +29,6 @@ BATCH_BYTES = 64 << 20
 """Most bytes of vectors that a batch holds, slots without a value too, and of metadata that are looked at together."""
 
 
-_HITS_ROWS = 1 << 17
-"""Rows of a span of which few are asked for. Larger groups stand alone, so that their metadata are found again."""
 _PLANS = 16
 """How many questions a frame remembers the plans of."""
 
@@ -42,7 +40,7 @@ class Plan(NamedTuple):
     tested: list[str]
     late: pl.Expr | None
     late_names: frozenset[str]
-    groups: list[Group]
+    groups: InOrder
 
 
 class Scan:
@@ -71,8 +69,7 @@ class Scan:
         self._attached = Attached(cells, sites, groups)
         self._values = Values(cells, sites, self._attached, bits=bits)
         self._all = groups
-        self.groups = self._with_rows(groups)
-        self._numbers = np.array([group.number for group in self.groups], dtype=np.int64)
+        self.groups = InOrder(self._with_rows(groups))
         self._plans = Memory[Plan](_PLANS)
 
     def _with_rows(self, groups: Sequence[Group]) -> list[Group]:
@@ -142,19 +139,20 @@ class Scan:
         Whether they hold the site's value is not looked at. In order: some columns of the rows, and which they are.
         """
         plan = self._plan(predicate)
-        groups = [plan.groups[at] for at in np.flatnonzero(holding(names, plan.groups)).tolist()]
-        for span in spans(self.cells, groups, _HITS_ROWS):
+        groups, are_few = plan.groups.where(plan.groups.holding(names)), names.size <= FEW
+        for span in spans_of_few(self.cells, groups, FEW) if are_few else spans(self.cells, groups, FEW):
+            frame = span.cells if are_few else span.frame
             low, high = np.searchsorted(names, (span.first, span.last + 1)).tolist()
             which, at = span.find(names[low:high])
             shown = self._values.shown(span, at)
             if shown is not None:
                 which, at = np.arange(high - low)[which][shown], at[shown]
             if plan.early is not None:
-                passed = passing(span.frame(plan.tested or ["row"], at), plan.early)
+                passed = passing(frame(plan.tested or ["row"], at), plan.early) if at.size else at
                 which, at = np.arange(high - low)[which][passed], at[passed]
             if at.size:
                 which = slice(low, high) if isinstance(which, slice) else which + low
-                yield span.frame(cells, at), which
+                yield frame(cells, at), which
 
     @cached_property
     def holding(self) -> list[Group]:
@@ -218,19 +216,22 @@ class Scan:
         """
         first = plan.tested
         most = BATCH_BYTES // (16 * max(1, len({*first, *cells})))
-        groups = plan.groups
+        are_few = hits is not None and hits.are_few
+        groups, cut, look = plan.groups.groups, *((spans_of_few, Span.cells) if are_few else (spans, Span.frame))
         if hits is not None:
-            groups, most = hits.among(groups), min(most, _HITS_ROWS)
-        for span in spans(self.cells, groups, most):
+            groups, most = hits.among(plan.groups), min(most, FEW)
+        for span in cut(self.cells, groups, most):
             if hits is None:
                 at = self._values.present(span)
             else:
                 at = hits.at(span)
                 shown = self._values.shown(span, at)
                 at = at if shown is None else shown if at is None else at[shown]
+            if at is not None and not at.size:
+                continue
             tested = None
             if plan.early is not None:
-                tested = span.frame(first or ["row"], at)
+                tested = look(span, first or ["row"], at)
                 passed = passing(tested, plan.early)
                 if passed.size < tested.height:
                     tested = _taken(tested, passed)
@@ -243,15 +244,15 @@ class Scan:
                 at = None if at.size == span.rows else at
             rest = [name for name in cells if name not in first]
             kept = [] if tested is None else [tested[name] for name in cells if name in first]
-            more = span.frame(rest, at).get_columns() if rest else []
+            more = look(span, rest, at).get_columns() if rest else []
             yield span, at, as_frame([*kept, *more])
 
-    def _promising(self, early: list[pl.Expr]) -> list[Group]:
+    def _promising(self, early: list[pl.Expr]) -> InOrder:
         """The groups of which their zones do not say that no row passes."""
         known = [kept for term in early if (kept := self.cells.decided(term, may_pass)) is not None]
         if not known:
             return self.groups
-        return [self.groups[at] for at in np.flatnonzero(np.logical_and.reduce(known)[self._numbers])]
+        return InOrder(self.groups.where(np.logical_and.reduce(known)[self.groups.numbers]))
 
     def _batch_rows(self, sites: Sequence[str], batch_size: int | None) -> int:
         size = sum(row_bytes(self._sites[name]) for name in sites)

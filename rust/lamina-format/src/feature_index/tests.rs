@@ -8,7 +8,9 @@ use crate::posting::{Postings, unit};
 fn push(part: &mut PartWriter, feature: u32, units: &[u64]) {
     let mut counter = Counter::default();
     counter.add(DType::F16, units);
-    part.push(feature, units, DType::F16, Sums { sum: 1.5, greatest: 7, steps: (2, 9) }, &mut counter);
+    part.add(units.len() as u64, units, DType::F16);
+    let sums = Sums { units: units.len() as u32, sum: 1.5, greatest: 7, steps: (2, 9) };
+    part.end(feature, sums, &mut counter);
 }
 
 /// A file with two parts.

@@ -2,8 +2,9 @@
 
 use super::Held;
 use super::rows::Steps;
-use super::stats::sums;
-use super::transpose::{Source, Transposer};
+use super::stats::Summing;
+use super::transpose::{Limits, Transposer};
+use super::visit::Source;
 use crate::reader::{Mask, Snapshot};
 use crate::storage::Blob;
 use lamina_format::feature_index::{Description, LONGEST, MAGIC, Part, PartWriter};
@@ -18,7 +19,8 @@ const MOST_THREADS: usize = 8;
 impl Snapshot {
     /// Builds the index of a segment's codes of a site, or replaces it; returns its bytes. It is there wholly or not at all.
     ///
-    /// Takes some 200 MB of memory whatever the rows, or 24 bytes for each unit of the most frequent feature if that is more.
+    /// Takes some 200 MB of memory whatever the rows, and the list of a feature that is active in more than 12 million of them:
+    /// the value and at most 4 bytes for each.
     /// Its bytes follow from the codes alone, however many threads build it.
     pub fn build_feature_index(&self, site: &Site, file: &str, threads: usize) -> Result<u64> {
         self.check_codes(site)?;
@@ -40,20 +42,23 @@ impl Snapshot {
             steps.extend(self, held.group(self))?;
         }
         let source = |held: &Held| Source { group: held.group(self), start: held.start as u32, unseen: Mask::None };
-        let sources = segment.groups.iter().map(source).collect();
+        let sources: Vec<Source> = segment.groups.iter().map(source).collect();
         let threads = threads.clamp(1, MOST_THREADS);
-        let transposer = Transposer::new(self, site, sources, threads)?;
+        let transposer = Transposer::new(self, site, &sources, threads, Limits::default())?;
         let mut blob = self.storage().0.create_index(&name)?;
         blob.write(0, &MAGIC)?;
         let output = Output { blob, parts: Vec::new(), next: 0, end: MAGIC.len() as u64, failed: false };
         let output = Turns { output: Mutex::new(output), changed: Condvar::new() };
-        transposer.each_part(threads, |number, part| {
+        transposer.each_part(|number, part| {
             let mut given_up = GivenUp { turns: &output, done: false };
             let (mut writer, mut counter) = (PartWriter::default(), Counter::default());
-            part.features(|feature, units| {
-                let sums = sums(site.dtype, units, &steps, &mut counter);
-                writer.push(feature, units, site.dtype, sums, &mut counter);
-            });
+            let mut summing = Summing::default();
+            part.features(|feature, count, units| {
+                writer.add(count, units, site.dtype);
+                if summing.add(site.dtype, units, &steps, &mut counter) == count {
+                    writer.end(feature, summing.take(site.dtype), &mut counter);
+                }
+            })?;
             given_up.done = true;
             output.write(number, writer)
         })?;
@@ -127,7 +132,7 @@ impl Turns {
     }
 }
 
-/// Lets nobody wait for a thread that panicked.
+/// Lets nobody wait for a thread that failed.
 struct GivenUp<'a> {
     turns: &'a Turns,
     done: bool,

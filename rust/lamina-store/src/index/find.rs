@@ -88,6 +88,21 @@ impl Snapshot {
         sorted(self, &found, site, threads)
     }
 
+    /// How many units some features have, of the groups that an index answers for, those of hidden rows included.
+    pub fn indexed_count(&self, site: &Site, features: &[i64]) -> Result<u64> {
+        self.check_codes(site)?;
+        let mut count = 0;
+        for segment in &self.indexes().of(self, site).segments {
+            let of_segment = self.ask(segment, site, |index| {
+                features.iter().filter_map(|&feature| u32::try_from(feature).ok()).try_fold(0, |sum, feature| {
+                    Ok(sum + index.entry(feature)?.map_or(0, |entry| u64::from(entry.units)))
+                })
+            })?;
+            count += of_segment.unwrap_or(0);
+        }
+        Ok(count)
+    }
+
     /// The units of the features in a segment; None if no index answers.
     fn dealt<'a>(
         &self,

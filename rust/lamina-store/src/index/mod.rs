@@ -6,11 +6,15 @@
 mod build;
 mod file;
 mod find;
+mod part;
 mod rows;
 mod sorted;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod top;
 mod transpose;
+mod visit;
 
 pub use file::check;
 pub use find::Units;

@@ -2,7 +2,8 @@
 
 use super::Segment;
 use super::rows::Steps;
-use super::transpose::{Source, Transposer};
+use super::transpose::{Limits, Transposer};
+use super::visit::Source;
 use crate::reader::{Mask, Snapshot};
 use lamina_format::feature_index::Sums;
 use lamina_format::histogram::{self, Counter};
@@ -31,29 +32,55 @@ pub struct FeatureStats {
     pub last_steps: Vec<Option<i64>>,
 }
 
-/// What is told of the values of some units, whose rows ascend; their bins go to `counter`.
-pub fn sums(dtype: DType, units: &[u64], steps: &Steps, counter: &mut Counter) -> Sums {
-    counter.add(dtype, units);
-    let (least, greatest) = ranks(dtype, units);
-    let sum = match dtype {
-        DType::F16 => total(units, |bits| value(DType::F16, bits)),
-        DType::Bf16 => total(units, |bits| value(DType::Bf16, bits)),
-        _ => total(units, |bits| value(dtype, bits)),
-    };
-    // the least rank is that of NaN, which one is enough for
-    let greatest = of_rank(dtype, if least == 0 { 0 } else { greatest });
-    Sums { sum, greatest, steps: steps.bounds(units) }
+/// What is told of the values of a feature, while units of it come whose rows ascend.
+pub struct Summing {
+    count: u64,
+    /// Eight sums side by side, so that none waits for another.
+    sums: [f64; 8],
+    /// Least and greatest.
+    ranks: (u32, u32),
+    steps: (i64, i64),
 }
 
-/// The sum of values: eight sums side by side, so that none waits for another.
-fn total(units: &[u64], value: impl Fn(u32) -> f32) -> f64 {
-    let (eights, rest) = units.as_chunks::<8>();
-    let mut sums = [0.0; 8];
-    for eight in eights {
-        sums.iter_mut().zip(eight).for_each(|(sum, &unit)| *sum += f64::from(value(unit as u32)));
+impl Default for Summing {
+    fn default() -> Self {
+        Self { count: 0, sums: [0.0; 8], ranks: (u32::MAX, 0), steps: (i64::MAX, i64::MIN) }
     }
-    sums.iter_mut().zip(rest).for_each(|(sum, &unit)| *sum += f64::from(value(unit as u32)));
-    sums.iter().sum()
+}
+
+impl Summing {
+    /// Adds units, as many as whole eights unless they are the last; their bins go to `counter`. Returns how many there were.
+    pub fn add(&mut self, dtype: DType, units: &[u64], steps: &Steps, counter: &mut Counter) -> u64 {
+        counter.add(dtype, units);
+        let (ranks, steps) = (ranks(dtype, units), steps.bounds(units));
+        self.ranks = (self.ranks.0.min(ranks.0), self.ranks.1.max(ranks.1));
+        self.steps = (self.steps.0.min(steps.0), self.steps.1.max(steps.1));
+        match dtype {
+            DType::F16 => self.sum(units, |bits| value(DType::F16, bits)),
+            DType::Bf16 => self.sum(units, |bits| value(DType::Bf16, bits)),
+            _ => self.sum(units, |bits| value(dtype, bits)),
+        }
+        self.count += units.len() as u64;
+        self.count
+    }
+
+    fn sum(&mut self, units: &[u64], value: impl Fn(u32) -> f32) {
+        let (eights, rest) = units.as_chunks::<8>();
+        let mut sums = self.sums;
+        for eight in eights {
+            sums.iter_mut().zip(eight).for_each(|(sum, &unit)| *sum += f64::from(value(unit as u32)));
+        }
+        sums.iter_mut().zip(rest).for_each(|(sum, &unit)| *sum += f64::from(value(unit as u32)));
+        self.sums = sums;
+    }
+
+    /// What is told of them all; the next units are those of another feature.
+    pub fn take(&mut self, dtype: DType) -> Sums {
+        let Self { count, sums, ranks, steps } = std::mem::take(self);
+        // the least rank is that of NaN, which one is enough for
+        let greatest = of_rank(dtype, if ranks.0 == 0 { 0 } else { ranks.1 });
+        Sums { units: count as u32, sum: sums.iter().sum(), greatest, steps }
+    }
 }
 
 /// What is known of a feature.
@@ -82,9 +109,16 @@ impl Summaries {
         &self.bins[start..self.features[at].bins]
     }
 
-    fn push(&mut self, feature: u32, units: u64, dtype: DType, sums: Sums) {
+    fn push(&mut self, feature: u32, dtype: DType, sums: Sums) {
         let (greatest, bins) = (value(dtype, sums.greatest), self.bins.len());
-        self.features.push(Summary { feature, count: units, sum: sums.sum, greatest, steps: sums.steps, bins });
+        self.features.push(Summary {
+            feature,
+            count: sums.units.into(),
+            sum: sums.sum,
+            greatest,
+            steps: sums.steps,
+            bins,
+        });
     }
 
     fn append(&mut self, other: Self) {
@@ -145,6 +179,7 @@ impl Snapshot {
     /// What each feature of a site does.
     pub fn feature_stats(&self, site: &Site, threads: usize) -> Result<FeatureStats> {
         self.check_codes(site)?;
+        check_room(site.width())?;
         let segments = self.indexes().of(self, site);
         let unseen = self.unseen(&segments, site)?;
         let (mut all, mut left) = (Summaries::default(), Vec::new());
@@ -159,7 +194,7 @@ impl Snapshot {
         for batch in batches(self, &left, unseen) {
             all = all.merged(self.scanned(site, batch, threads)?);
         }
-        table(&all, site.width() as usize)
+        Ok(table(&all, site.width() as usize))
     }
 
     /// What the index of a segment says, if it answers and knows all steps.
@@ -173,8 +208,8 @@ impl Snapshot {
                 index.entries(part, |entry, bins| {
                     histogram::read(bins, entry.units, |bin, count| found.bins.push((bin, count.into())))?;
                     let steps = (entry.first_step, entry.last_step);
-                    let sums = Sums { sum: entry.sum, greatest: entry.greatest, steps };
-                    found.push(entry.feature, entry.units.into(), site.dtype, sums);
+                    let sums = Sums { units: entry.units, sum: entry.sum, greatest: entry.greatest, steps };
+                    found.push(entry.feature, site.dtype, sums);
                     Ok(())
                 })?;
             }
@@ -190,13 +225,15 @@ impl Snapshot {
             steps.extend(self, source.group)?;
         }
         let found = Mutex::new(Vec::new());
-        Transposer::new(self, site, groups, threads)?.each_part(threads, |number, part| {
+        Transposer::new(self, site, &groups, threads, Limits::default())?.each_part(|number, part| {
             let (mut some, mut counter) = (Summaries::default(), Counter::default());
-            part.features(|feature, units| {
-                let sums = sums(site.dtype, units, &steps, &mut counter);
-                counter.take(|bin, count| some.bins.push((bin, count.into())));
-                some.push(feature, units.len() as u64, site.dtype, sums);
-            });
+            let mut summing = Summing::default();
+            part.features(|feature, count, units| {
+                if summing.add(site.dtype, units, &steps, &mut counter) == count {
+                    counter.take(|bin, count| some.bins.push((bin, count.into())));
+                    some.push(feature, site.dtype, summing.take(site.dtype));
+                }
+            })?;
             found.lock().unwrap_or_else(PoisonError::into_inner).push((number, some));
             Ok(())
         })?;
@@ -235,16 +272,22 @@ fn batches<'a>(
     batches
 }
 
-fn table(all: &Summaries, width: usize) -> Result<FeatureStats> {
-    let mut stats = FeatureStats::default();
+/// Whether there is memory for a row of [`FeatureStats`] a feature, before codes are read for it.
+fn check_room(width: u64) -> Result<()> {
+    let mut rows: Vec<[Option<f64>; 9]> = Vec::new();
     let long = |_| Error::schema(format!("statistics of {width} features do not fit in memory"));
+    rows.try_reserve_exact(width as usize).map_err(long)?;
+    // what nobody looks at might not be asked for
+    std::hint::black_box(&rows);
+    Ok(())
+}
+
+fn table(all: &Summaries, width: usize) -> FeatureStats {
+    let mut stats = FeatureStats::default();
     let FeatureStats { counts, means, greatest, quantiles, first_steps, last_steps } = &mut stats;
-    counts.try_reserve_exact(width).map_err(long)?;
-    for column in [means, greatest].into_iter().chain(quantiles) {
-        column.try_reserve_exact(width).map_err(long)?;
-    }
-    first_steps.try_reserve_exact(width).map_err(long)?;
-    last_steps.try_reserve_exact(width).map_err(long)?;
+    counts.reserve_exact(width);
+    [means, greatest].into_iter().chain(quantiles).for_each(|column| column.reserve_exact(width));
+    [first_steps, last_steps].into_iter().for_each(|column| column.reserve_exact(width));
     let mut features = (0..all.features.len()).peekable();
     for feature in 0..width as u32 {
         let at = features.next_if(|&at| all.features[at].feature == feature);
@@ -260,5 +303,5 @@ fn table(all: &Summaries, width: usize) -> Result<FeatureStats> {
         stats.first_steps.push(steps.map(|steps| steps.0));
         stats.last_steps.push(steps.map(|steps| steps.1));
     }
-    Ok(stats)
+    stats
 }

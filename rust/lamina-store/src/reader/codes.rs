@@ -3,6 +3,7 @@
 use super::Snapshot;
 use super::block::{BlockReader, OpenFile};
 use super::coded::{Coding, Scratch};
+use super::features::Features;
 use super::group::StoredGroup;
 use super::hidden::Mask;
 use super::selection::Place;
@@ -151,38 +152,11 @@ impl GroupCodes<'_> {
     }
 }
 
-/// Where each feature that is wanted comes out; `u32::MAX` stands for nowhere.
-pub struct Columns {
-    places: Vec<u32>,
-    count: usize,
-}
-
-impl Columns {
-    /// These features, each once, in this order.
-    pub fn new(features: &[i64], width: u64) -> Result<Self> {
-        let wrong = |feature: i64| {
-            let text = format!("feature {feature} is chosen twice, or is none of {width}");
-            Error::new(ErrorKind::Outside, text)
-        };
-        let longest = features.iter().copied().max().unwrap_or(-1);
-        if let Some(&beyond) = features.iter().find(|&&feature| !(0..width as i64).contains(&feature)) {
-            return Err(wrong(beyond));
-        }
-        let mut places = vec![u32::MAX; (longest + 1) as usize];
-        for (column, &feature) in features.iter().enumerate() {
-            if std::mem::replace(&mut places[feature as usize], column as u32) != u32::MAX {
-                return Err(wrong(feature));
-            }
-        }
-        Ok(Self { places, count: features.len() })
-    }
-}
-
 impl SiteRows {
-    /// Fills `out`, which is zero, with the rows that are wanted: one after another the values of `columns`.
-    pub fn gather_codes(&self, wanted: &Wanted, columns: &Columns, out: &mut [u8], threads: usize) -> Result<()> {
+    /// Fills `out`, which is zero, with the rows that are wanted: one after another the values of features.
+    pub fn gather_codes(&self, wanted: &Wanted, features: &Features, out: &mut [u8], threads: usize) -> Result<()> {
         self.check(wanted)?;
-        let item = columns.count * self.site().dtype.size() as usize;
+        let item = features.len() * self.site().dtype.size() as usize;
         if wanted.len().checked_mul(item as u64) != Some(out.len() as u64) {
             let text = format!("{} rows of {item} bytes do not fit {} bytes", wanted.len(), out.len());
             return Err(Error::schema(text));
@@ -214,7 +188,7 @@ impl SiteRows {
         let run = || {
             loop {
                 let Some(share) = work.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
-                if let Err(error) = self.fill_codes(share, columns) {
+                if let Err(error) = self.fill_codes(share, features) {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                     return;
                 }
@@ -225,20 +199,19 @@ impl SiteRows {
     }
 
     /// Rows of one part.
-    fn fill_codes(&self, share: &mut [(usize, u64, u64, &mut [u8])], columns: &Columns) -> Result<()> {
+    fn fill_codes(&self, share: &mut [(usize, u64, u64, &mut [u8])], features: &Features) -> Result<()> {
         let Some((part, ..)) = share.first() else { return Ok(()) };
         let (site, size) = (self.site(), self.site().dtype.size() as usize);
         let held = self.snapshot().codes(self.selection().parts()[*part].group, site)?;
         for (_, first, rows, out) in share {
             let codes = held.read(*first as usize, (*first + *rows) as usize)?;
-            for (row, out) in out.chunks_mut(columns.count * size).enumerate() {
+            for (row, out) in out.chunks_mut(features.len() * size).enumerate() {
                 let start = codes.indptr[row] as usize;
                 for (at, &id) in (start..).zip(codes.ids_of(row)) {
-                    let Some(&column) = columns.places.get(id as usize).filter(|&&column| column != u32::MAX) else {
-                        continue;
-                    };
-                    let column = column as usize * size;
-                    out[column..column + size].copy_from_slice(&codes.values[at * size..(at + 1) * size]);
+                    if let Some(column) = features.place(id) {
+                        let bytes = &codes.values[at * size..(at + 1) * size];
+                        out[column * size..(column + 1) * size].copy_from_slice(bytes);
+                    }
                 }
             }
         }

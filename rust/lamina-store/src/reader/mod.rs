@@ -7,6 +7,7 @@ pub(crate) mod checkpoint;
 mod coded;
 mod codes;
 mod column;
+mod features;
 mod gather;
 mod group;
 mod hidden;
@@ -22,8 +23,9 @@ mod zones;
 
 pub use access::{Access, Io, Verify};
 pub use checkpoint::{Mapping, Region, SavedPart, SavedTensor, Stretch};
-pub use codes::{Columns, GroupCodes};
+pub use codes::GroupCodes;
 pub use column::ColumnData;
+pub use features::Features;
 pub use group::{GroupInfo, Kind};
 pub use hidden::Mask;
 pub use metrics::MetricColumns;

@@ -15,11 +15,7 @@ impl Files {
         if !self.fs.exists(&log) {
             return Err(Error::damaged("a writer that has no log cannot be fenced").in_file(names::log(writer, 0)));
         }
-        // runs begin without this folder
-        if !self.fs.exists(&self.root.join("fences")) {
-            self.fs.create_dir_all(&self.root.join("fences")).map_err(fail)?;
-            self.sync_folder("")?;
-        }
+        self.add_folder("fences").map_err(fail)?;
         match self.fs.create_new(&self.root.join(&name)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             created => drop(created.map_err(fail)?),

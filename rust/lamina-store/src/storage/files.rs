@@ -103,6 +103,16 @@ impl Files {
         }
     }
 
+    /// Makes a folder that runs begin without, durably. A run that was removed meanwhile does not come back by it.
+    pub(super) fn add_folder(&self, name: &str) -> io::Result<()> {
+        let folder = self.root.join(name);
+        if self.fs.exists(&folder) {
+            return Ok(());
+        }
+        self.fs.create_dir(&folder)?;
+        self.fs.sync_dir(&self.root)
+    }
+
     pub(super) fn sync_folder(&self, name: &str) -> Result<()> {
         self.fs.sync_dir(&self.root.join(name)).map_err(|error| refused(&error, "cannot sync", name))
     }

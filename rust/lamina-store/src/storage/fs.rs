@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub trait Fs: Send + Sync {
     /// Creates a folder and those above it.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Creates a folder, unless it is there, in one that is.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Creates a file that does not exist.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
     /// Opens a file for writes that leave the page cache out, if that can be done.
@@ -82,6 +84,13 @@ fn strange(what: &str) -> io::Error {
 impl Fs for RealFs {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         std::fs::create_dir_all(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match std::fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        }
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {

@@ -12,11 +12,7 @@ use std::sync::Arc;
 impl Files {
     pub(super) fn draft_index(&self, name: &str) -> Result<Box<dyn Blob>> {
         let fail = |error: io::Error| refused(&error, "cannot create", name);
-        // runs begin without this folder
-        if !self.fs.exists(&self.root.join("index")) {
-            self.fs.create_dir_all(&self.root.join("index")).map_err(fail)?;
-            self.sync_folder("")?;
-        }
+        self.add_folder("index").map_err(fail)?;
         let draft = self.root.join(format!("index/.{}", clock::unique()));
         let file = self.fs.create_new(&draft).map_err(fail)?;
         let stream = Stream::new(Arc::clone(&self.fs), draft.clone(), file);

@@ -9,6 +9,11 @@ macro_rules! real {
             lamina_store::storage::RealFs.create_dir_all(path)
         }
     };
+    (@create_dir) => {
+        fn create_dir(&self, path: &std::path::Path) -> std::io::Result<()> {
+            lamina_store::storage::RealFs.create_dir(path)
+        }
+    };
     (@create_new) => {
         fn create_new(&self, path: &std::path::Path) -> std::io::Result<Box<dyn FsFile>> {
             lamina_store::storage::RealFs.create_new(path)

@@ -82,6 +82,11 @@ impl Fs for FailingFs {
         RealFs.create_dir_all(path)
     }
 
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.spend()?;
+        RealFs.create_dir(path)
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         self.spend()?;
         Ok(Box::new(FailingFile { inner: RealFs.create_new(path)?, fs: self.clone() }))
@@ -176,7 +181,7 @@ impl CountingFs {
 struct CountingFile(Box<dyn FsFile>, Arc<Counts>);
 
 impl Fs for CountingFs {
-    real!(create_dir_all open_direct open rename link remove_file sync_dir list exists);
+    real!(create_dir_all create_dir open_direct open rename link remove_file sync_dir list exists);
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         Ok(Box::new(CountingFile(RealFs.create_new(path)?, Arc::clone(&self.0))))

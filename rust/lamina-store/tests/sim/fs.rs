@@ -154,6 +154,16 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.call();
+        let (folder, name) = state.split(path)?;
+        if !state.folder(folder)?.contains_key(&name) {
+            let made = state.make(Node::Folder(BTreeMap::new()));
+            state.enter(folder, Entry::Name(name, made));
+        }
+        Ok(())
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         let mut state = self.call();
         let (folder, name) = state.split(path)?;
