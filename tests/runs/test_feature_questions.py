@@ -114,6 +114,30 @@ def test_what_is_known_of_examples_is_found_in_any_order(tmp_path: Path) -> None
         assert shown["token"].to_list() == [f"t{row}" for row in shown["row"]]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_known_of_examples_is_that_of_their_rows(tmp_path: Path, seed: int) -> None:
+    """Of tables with gaps, of whole examples, in any order: what is said of the position, else of the example."""
+    draw = np.random.default_rng(seed)
+    places = [(example, position) for example in range(EXAMPLES) for position in range(POSITIONS)]
+    if seed % 2:
+        places = [place for place in places if draw.random() < 0.9]
+    if seed % 4 > 1:
+        places += [(example, None) for example in range(EXAMPLES) if draw.random() < 0.6]
+    if seed > 3:
+        draw.shuffle(places)
+    run = lamina.Run.create(tmp_path / "run")
+    keys = {"example": [place[0] for place in places], "position": [place[1] for place in places]}
+    with run.writer() as writer:
+        writer.features(SITE, planted(3)[0], threshold=0, step=0, example=np.arange(EXAMPLES))
+        writer.examples(
+            pl.DataFrame(keys, schema=dict.fromkeys(keys, pl.Int64)).with_columns(known=pl.Series(map(str, places)))
+        )
+    known = {place: str(place) for place in places}
+    shown = run.refresh().top_examples(SITE, 7, k=9, context=2)
+    wanted = [known.get(place, known.get((place[0], None))) for place in shown.select("example", "position").rows()]
+    assert shown["known"].to_list() == wanted
+
+
 def test_batches_of_any_size_say_the_same(case: tuple[lamina.Run, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     run, dense = case
     whole = run.features(SITE).collect()

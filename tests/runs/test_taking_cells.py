@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import lamina
 from lamina import _core
 from lamina.errors import SchemaError
 from lamina.runs.scan.cells import taken
@@ -63,3 +64,23 @@ def test_cells_are_taken_as_polars_takes_them(name: str, at: Any) -> None:
     assert (found.name, found.dtype, found.to_list().__repr__()) == ("c", expected.dtype, repr(expected.to_list()))
     if series.dtype == pl.Float64:
         assert found.to_numpy().tobytes() == expected.to_numpy().tobytes(), "NaN with its payload"
+
+
+@pytest.mark.parametrize("order", ["one group behind another", "any"])
+def test_cells_of_few_rows_are_those_of_their_groups(run: lamina.Run, order: str) -> None:
+    with run.writer() as writer:
+        for step in range(5):
+            count = GENERATOR.integers(1, 30)
+            known = [None if x < 0.1 * step else int(9 * x) for x in GENERATOR.random(count)]
+            columns = {"example": GENERATOR.integers(0, 9, count), "known": known, "text": [f"{x}" for x in known]}
+            writer.append({"x": np.ones(count)}, step=step, **columns).wait()
+    cells, names = run.refresh()._wide._cells, ["text", "step", "known", "example"]
+    whole = [cells.columns((group,), names) for group in range(5)]
+    groups = GENERATOR.integers(0, 5, 40)
+    groups = groups if order == "any" else np.sort(groups)[::-1]
+    positions = np.array([GENERATOR.integers(0, len(whole[group][0])) for group in groups])
+    for at in (slice(None), slice(1), slice(7, 9)):
+        for series, column in zip(cells.at(groups[at], positions[at], names), range(4), strict=True):
+            places = zip(groups[at], positions[at], strict=True)
+            assert series.name == names[column]
+            assert series.to_list() == [whole[group][column][int(position)] for group, position in places]

@@ -112,7 +112,7 @@ class Opened:
     def _examples(self) -> pl.DataFrame:
         """The same, put together when it is first asked for."""
         if self._table is None:
-            table = frames.examples(self._snapshot).collect()
+            table = frames.examples(self._snapshot).collect().rechunk()
             ascends = "example" in table.columns and table["example"].is_sorted()
             self._table = table.with_columns(pl.col("example").set_sorted()) if ascends else table
         return self._table
