@@ -74,6 +74,7 @@ class StoredCodes(StoredRows):
         super().__init__(*made, **options)
         self._units = units
         self._places: Runs | None = None
+        self._asked = 0
         self.shape = (self.shape[0], units.width)
 
     @property
@@ -120,13 +121,18 @@ class StoredCodes(StoredRows):
         """The units of rows, where those of all rows are kept."""
         if (kept := self._units.kept(len(positions))) is None:
             return None
-        if self._places is None:
+        # to number all rows takes as long as to look the names of as many up
+        self._asked += len(positions)
+        if self._places is None and self._asked > self.shape[0]:
             self._places = kept.rows.numbered(self.ids)
-        at, units = self._places.find(positions)
+        at, units = kept.rows.find(self._names(positions)) if self._places is None else self._places.find(positions)
         return at, kept.columns[units], kept.bits[units]
 
     def _scanned(self, positions: np.ndarray | range) -> Units:
-        return self._units.scanned(np.frombuffer(self._narrowed(positions).ids(), dtype=np.int64))
+        return self._units.scanned(self._names(positions))
+
+    def _names(self, positions: np.ndarray | range) -> np.ndarray:
+        return np.frombuffer(self._narrowed(positions).ids(), dtype=np.int64)
 
     def will_need(self, spans: Any) -> None:
         """Does nothing: where codes lie is not known before their row pointers are read."""
