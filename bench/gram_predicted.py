@@ -59,7 +59,7 @@ def told(one: Reduction) -> dict[str, Any]:
     if one.beside:
         other = clocks(next(each for each in REDUCTIONS if each.name == one.beside))
         behind = took + one.passes * split_predicted.room(one.room)
-        row["x row sums"] = " to ".join(f"{each / other:.1f}" for each in (took, behind))
+        row["x row sums"] = " to ".join(dict.fromkeys(f"{each / other:.1f}" for each in (took, behind)))
     row["x KeOps"] = f"{split_predicted.keops(one.dim, VALUES) / took:.1f}" if one.name.startswith(RBF) else None
     row |= beside_split(one, took)
     return row | {"goal": one.goal}

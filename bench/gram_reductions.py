@@ -91,6 +91,17 @@ REDUCTIONS = [
         room=2 + 4,
         beside=SUMS,
     ),
+    # Beside the products of rows, <g, v>: in TF32, half as fast. Those by y are as those by x, those by V the product.
+    *(
+        Reduction(
+            f"gradients of an {RBF}, by {by}", 64, row, operations + 4 * VALUES, family="gram_gradients", beside=SUMS
+        )
+        for by, row, operations in (
+            ("x and the bandwidth", "bf16 d64 rbf", 4 * 64),
+            ("x alone", "bf16 d64 rbf alone", 4 * 64),
+            ("the bandwidth alone", "bf16 d64 rbf parameters", 2 * 64),
+        )
+    ),
     Reduction(
         "gradients of hsic, RBF, each kernel",
         64,

@@ -21,6 +21,8 @@ SHAPES = {
     "cpu": [(4096, 64), (4096, 768), (8192, 768), (16384, 64)],
     "cuda": [(16384, 64), (16384, 768), (65536, 64), (65536, 768)],
 }
+GRADIENT_SHAPES = {"cpu": [(4096, 64), (4096, 768)], "cuda": [(16384, 64), (16384, 768)]}
+"""Torch keeps ten matrices for gradients, and both ways take seconds at twice as many rows on a CPU."""
 KERNELS = ("linear", "rbf")
 RULE = Within(1e-5)
 # Those of squared distances in float32 cancel: torch's own are off by 2e-4 at d = 768.
@@ -28,8 +30,6 @@ GRADIENTS, GRADIENT_REPETITIONS = Within(1e-3), 3
 SUMS = ("product", "sums_x", "sums_y", "square_x", "square_y")
 MOST_DOUBLE = 4096
 """The form `reference` holds a dozen matrices in float64: it takes part up to here."""
-MOST_RECORDED = 8192
-"""Torch keeps ten matrices for gradients: they are asked for up to here."""
 
 Sums = Mapping[str, torch.Tensor]
 
@@ -62,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"float32; {REPETITIONS} interleaved repetitions after a comparison with the sums in float64: {RULE}",
             "gradients: HSIC, from these sums, and its gradients by both sets of rows; dense torch: autograd through "
             f"both matrices; {GRADIENT_REPETITIONS} repetitions after a comparison with the gradients in float64: "
-            f"{GRADIENTS}; up to n = {MOST_RECORDED} on a CPU. "
-            "Their limit counts three products of each matrix, its own and those with the rows of both sides",
+            f"{GRADIENTS}; of fewer rows than sums, as torch keeps ten matrices. "
+            "Their limit counts three products of each matrix, its own and those with the rows of both sides, or the "
+            "half of them that symmetry leaves",
             "the limits count what each form cannot do without: both whole products of dense torch, the half that "
             "symmetry leaves of them or the moments that replace them, and the exponentials; `triton` multiplies "
             "float32 as six products of bfloat16",
@@ -88,15 +89,15 @@ def questions(device: str, *, quick: bool) -> Iterator[Question]:
 
 def gradient_questions(device: str, *, quick: bool) -> Iterator[Question]:
     """Yield what is asked of gradients."""
-    shapes = [(200, 8)] if quick else [(n, d) for n, d in SHAPES[device] if device != "cpu" or n <= MOST_RECORDED]
-    for kernel, (n, d) in itertools.product(KERNELS, shapes):
+    for kernel, (n, d) in itertools.product(KERNELS, [(200, 8)] if quick else GRADIENT_SHAPES[device]):
         arrays = paired(n, d)
         exps = {"exp fp32": 2.0 * n * n} if kernel == "rbf" and device == "cpu" else {}
         needs = {"GEMM fp32": 12.0 * n * n * d} | exps
+        half = {name: work / 2 for name, work in needs.items()}
         ways = [Contender("dense torch", "bench.hsic_gradients:dense", {"kernel": kernel}, needs=needs)]
         for impl in ("blocked",) if device == "cpu" else ("blocked", "triton"):
             options = {"kernel": kernel, "impl": impl}
-            ways.append(Contender(impl, "bench.hsic_gradients:op", options, needs=needs))
+            ways.append(Contender(impl, "bench.hsic_gradients:op", options, needs=half))
         expected = hsic_gradients.truth(arrays["x"], arrays["y"], kernel=kernel, device=device)
         cells = {"kernel": f"{kernel}, gradients", "n": n, "d": d}
         yield Question(cells, arrays, ways, expected, 1 if quick else GRADIENT_REPETITIONS)
