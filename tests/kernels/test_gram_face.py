@@ -166,7 +166,11 @@ def test_what_is_made_of_sums_and_the_other_reductions_compile_whole() -> None:
         sums = hsic_sums(x, y, kernel_x=kernel)
         grouped = mmd(x, few, kernel=kernel, groups=(ids, 5 + ids[:7]), permutations=3)
         values = [
-            sums.product.sum() + sums.square_x.sum() + grouped.value + grouped.variance + grouped.p_value,
+            sums.product.sum()
+            + hsic_sums(x, y, groups=ids).square_x.sum()
+            + grouped.value
+            + grouped.variance
+            + grouped.p_value,
             pairwise_loss(x, few, kind="infonce", temperature=b, labels=(ids, ids[:7])),
             logsumexp(x, few, kernel=Matern(b)).sum(),
             difference_moments(x, few, kernel=kernel).sum(),

@@ -37,7 +37,7 @@ def _differentiable(problem: Problem, found: Sequence[Tensor], form: str) -> Seq
     products = _product(x, y), x, y, _product(x, x), _product(y, y)
     v = torch.ones(problem.m, 1, dtype=x.dtype, device=x.x.device)
     if problem.groups is not None:
-        v = torch.nn.functional.one_hot(problem.groups, problem.n_groups).to(x.dtype)
+        v = (problem.groups[:, None] == torch.arange(problem.n_groups, device=v.device)).to(x.dtype)
     return [_known(value, *flat(p), v, form) for value, p in zip(found, products, strict=True)]
 
 

@@ -131,6 +131,9 @@ def _number_of_groups(name: str, ids: torch.Tensor) -> int:
     if ids.numel() == 0:
         return 0
     smallest, largest = (int(bound) for bound in ids.aminmax())
-    if smallest < 0:
+    if torch.compiler.is_compiling():
+        torch._check(smallest >= 0)
+        torch._check(largest >= 0)
+    elif smallest < 0:
         raise ValueError(f"hsic_sums: {name} holds the id {smallest}, expected ids from 0")
     return largest + 1
