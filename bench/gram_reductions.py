@@ -45,7 +45,7 @@ class Reduction(NamedTuple):
 
 RBF, SUMS = "RBF product, 16 columns", "RBF row sums"
 GOALS = {64: "40 % of exp", 128: "33 % of exp", 256: "10 x KeOps"}
-THRICE, SIXFOLD = "fp32 d{} rbf bf16x3", "fp32 d64 rbf"
+THRICE, SIXFOLD = "fp32 d{} rbf bf16x3", "fp32 d{} rbf"
 REDUCTIONS = [
     *(
         Reduction(RBF, dim, f"bf16 d{dim} rbf", 2 * (dim + VALUES), goal=GOALS.get(dim, "65 % of peak"))
@@ -63,11 +63,15 @@ REDUCTIONS = [
         )
         for dim, goal in ((64, "3 x KeOps"), (256, "10 x KeOps"))
     ),
-    Reduction(f"{RBF}, as 6 products of bfloat16", 64, SIXFOLD, 12 * (64 + VALUES), products="bf16x6"),
+    *(
+        Reduction(f"{RBF}, as 6 products of bfloat16", dim, SIXFOLD.format(dim), 12 * (dim + VALUES), products="bf16x6")
+        for dim in (64, 512)
+    ),
     Reduction("Laplace product, 16 columns", 64, "bf16 d64 laplace", 2 * (64 + VALUES), 2),
     Reduction("softmax of squared distances, 64 columns", 64, "bf16 d64 softmax v64", 2 * (64 + 64)),
     Reduction("row sums of L1", 64, "fp32 d64 norm 1 row sums", 0, goal="70 % of FADD", products="none"),
     Reduction("argmin", 512, "bf16 d512 k1", 2 * 512, 0, "nearest", "450 TFLOP/s"),
+    Reduction("argmin, as 6 products of bfloat16", 768, "fp32 d768 k1", 12 * 768, 0, "nearest", products="bf16x6"),
     Reduction("nearest, k = 16", 128, "bf16 d128 k16", 2 * 128, 0, "nearest", "the split path"),
     Reduction(
         "nearest, k = 16, as 6 products of bfloat16", 128, "fp32 d128 k16", 12 * 128, 0, "nearest", products="bf16x6"

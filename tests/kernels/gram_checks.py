@@ -267,6 +267,23 @@ def float32_errs_as_its_precision_allows(found: Reductions, precision: str | Non
         within(got, exact, rounded(k) @ rounded(v), 2)
 
 
+def parts_of_numbers_are_multiplied_as_said(found: Reductions) -> None:
+    """(a + b + c)² - a² = 2 a b + (2 a c + b²) + 2 b c + c²: of 3 products the first is left, of 6 also the brackets.
+
+    The parts of a + b + c are a, b and c, each of a few digits.
+    """
+    a, b, c = 2.0**16, 3 * 2.0**6, 2.0**-4
+    for width in (2, 100):
+        x, y = torch.zeros(5, width), torch.zeros(3, width)
+        # In another chunk each, of wide rows.
+        x[:, 0], x[:, -1], y[:, 0], y[:, -1] = a + b + c, a, a + b + c, -a
+        x, y = x * 2.0 ** torch.arange(5)[:, None], y * 2.0 ** -torch.arange(3)[:, None]
+        scales = torch.outer(2.0 ** torch.arange(5), 2.0 ** -torch.arange(3))
+        for precision, value in (("bf16x3", 2 * a * b), ("bf16x6", 2 * a * b + 2 * a * c + b * b)):
+            (got,) = found(x, y, torch.eye(3), Linear(), which="product", precision=precision)
+            assert torch.equal(got, value * scales), f"{precision} of {width}: {got[0, 0].item()}, expected {value}"
+
+
 def near_rows_keep_their_digits(found: Reductions) -> None:
     """Roots of squared distances that are lost among the norms; and a row and itself, which are nothing apart."""
     x = 100 * normal(40, 20, seed=8)
@@ -429,6 +446,7 @@ def torch_finds_the_operators_in_order(found: Reductions) -> None:
 
 CHECKS = [
     sums_of_tiles_are_as_good_as_one,
+    parts_of_numbers_are_multiplied_as_said,
     near_rows_keep_their_digits,
     rows_without_a_squared_norm_give_no_wrong_numbers,
     a_broken_row_breaks_its_own_result,

@@ -114,6 +114,44 @@ def gram_kernel_rounds_to_eight_bits(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def gram_kernel_forgets_a_part(patch: pytest.MonkeyPatch) -> None:
+    """Of the parts of float32 rows, the last is left out."""
+    from lamina_kernels.gram import operands
+
+    whole = operands.parts_of
+
+    def parts_of(x: Any, parts: int, width: int) -> Any:
+        made = whole(x, parts, width)
+        made[:, (parts - 1) * width :] = 0
+        return made
+
+    patch.setattr(operands, "parts_of", parts_of)
+
+
+@fault
+def gram_kernel_multiplies_first_parts_alone(patch: pytest.MonkeyPatch) -> None:
+    """Float32 rows that were taken apart are multiplied as bfloat16."""
+    from lamina_kernels.tiles import dot
+
+    patch.setattr(dot, "taken_apart", lambda dtype, precision: False)
+
+
+@fault
+def gram_kernel_cuts_digits_off(patch: pytest.MonkeyPatch) -> None:
+    """Parts of float32 rows are rounded towards zero."""
+    import torch
+
+    from lamina_kernels.tiles import rounding
+
+    def cut(rows: torch.Tensor) -> torch.Tensor:
+        return (rows.contiguous().view(torch.int32) & -0x10000).view(torch.float32)
+
+    whole = torch.Tensor.copy_
+    patch.setattr(torch.Tensor, "copy_", lambda into, rows: whole(into, cut(rows)))
+    assert rounding.parts_of(torch.tensor([[1 + 3 * 2.0**-9]]), 2, 1)[0, 0] == 1
+
+
+@fault
 def gram_kernel_trusts_lost_digits(patch: pytest.MonkeyPatch) -> None:
     """Distances are roots of what is left of the norms, however little that is."""
     import triton.language as tl

@@ -214,14 +214,19 @@ def ordinary_rows_are_not_compared_twice(nearest: Search) -> None:
 
 
 def no_precision_changes_the_neighbors(nearest: Search) -> None:
-    """A row that is nearest by less than TF32 holds, which rounds it away from all others; and a mirror image."""
-    step = 2.0**-12  # of numbers from a quarter to a half in TF32
+    """A row that is nearest by less than TF32 holds, which rounds it away from all others; and a mirror image.
+
+    Likewise by less than the first part of a number holds, which makes its product too small, but not its norm.
+    """
     levels = torch.tensor([9] * 10 + [13] * 90 + [16] * 100)
-    y = 0.25 + step * (torch.arange(17) < levels[:, None])
-    y = torch.cat([y, torch.full((1, 17), 0.25 + 0.51 * step)])
-    x, y = torch.full((3, 17), 0.0625), torch.cat([y, -y])
-    for precision in (None, "bf16x6", "bf16x3", "tf32", "ieee"):
-        assert nearest(x, y, 2, precision=precision).indices.tolist() == [[200, 0]] * 3, precision
+    single = ("bf16x6", "bf16x3")
+    # Of numbers from a quarter to a half, in TF32 and in bfloat16.
+    for step, part, precisions in ((2.0**-12, 0.51, (None, *single, "tf32", "ieee")), (2.0**-9, 0.49, single)):
+        y = 0.25 + step * (torch.arange(17) < levels[:, None])
+        y = torch.cat([y, torch.full((1, 17), 0.25 + part * step)])
+        x, y = torch.full((3, 17), 0.1875), torch.cat([y, -y])
+        for precision in precisions:
+            assert nearest(x, y, 2, precision=precision).indices.tolist() == [[200, 0]] * 3, precision
 
 
 def addresses_take_64_bits(nearest: Search) -> None:

@@ -200,6 +200,21 @@ def nearest_kernel_trusts_tf32(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def nearest_kernel_multiplies_one_part(patch: pytest.MonkeyPatch) -> None:
+    """Of the parts of float32 rows the first alone is there, and bounds know nothing of it."""
+    from lamina_kernels.gram import product_bounds
+
+    whole = product_bounds.parts_of
+
+    def parts_of(x: torch.Tensor, parts: int, width: int) -> torch.Tensor:
+        made = whole(x, parts, width)
+        made[:, width:] = 0
+        return made
+
+    patch.setattr(product_bounds, "parts_of", parts_of)
+
+
+@fault
 def nearest_kernel_trusts_full_lists(patch: pytest.MonkeyPatch) -> None:
     """What a full list lost is taken to be far."""
     from lamina_kernels.gram.selection import launch

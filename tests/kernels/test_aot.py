@@ -74,6 +74,7 @@ def _run(check: Callable[[], None], fault: str) -> None:
 LAUNCHES = [
     ("gram", "bf16 d768 rbf small groups off"),
     ("gram_sums", "bf16 d64 sum of products"),
+    ("gram_sums", "fp32 d256 rbf bf16x3"),
     ("gram_sums", "fp32 d64 norm 1 row sums"),
     ("gram_sums", "bf16 d64 softmax v64"),
     ("gram_gradients", "bf16 d64 laplace softmax"),
@@ -84,6 +85,7 @@ LAUNCHES = [
     ("layers_gradients", "bf16 d64 rbf 2 layers groups"),
     ("layers_gradients", "bf16 d64 norm 1 rbf"),
     ("nearest", "bf16 d64 k16 groups"),
+    ("nearest", "fp32 d128 k16"),
     ("counts", "bf16 d128"),
     ("counts", "bf16 d64 groups 20 edges"),
     ("pointwise", "bf16 d64 own"),

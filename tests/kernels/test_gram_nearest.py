@@ -78,6 +78,7 @@ NOTICED = [
     ("loop", "nearest_kernel_trusts_full_lists", checks.full_lists_are_looked_behind, ()),
     ("triton", "nearest_kernel_ignores_the_strides", checks.ordinary_rows_are_not_compared_twice, ()),
     ("triton", "nearest_kernel_trusts_tf32", checks.no_precision_changes_the_neighbors, ()),
+    ("triton", "nearest_kernel_multiplies_one_part", checks.no_precision_changes_the_neighbors, ()),
     ("blocked", "selection_is_always_certain", checks.a_crowd_is_compared_again_and_counted, ()),
     ("tiles", "selection_has_no_room", checks.rows_in_the_worst_order, ()),
 ]

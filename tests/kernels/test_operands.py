@@ -10,7 +10,9 @@ import torch
 from lamina_kernels.gram import RBF, Kernel, Linear
 from lamina_kernels.gram.operands import Base, prepare
 from lamina_kernels.gram.pairs import build
-from lamina_kernels.tiles.rounding import round_to_tf32
+from lamina_kernels.tiles.rounding import parts_of, round_to_tf32
+from tests.faults import broken
+from tests.kernels import gram_kernel_faults  # noqa: F401
 from tests.kernels.hsic_checks import normal
 
 
@@ -34,6 +36,39 @@ def test_tf32_leaves_what_is_not_finite():
     x = torch.tensor([math.inf, -math.inf, math.nan])
     assert torch.equal(round_to_tf32(x)[:2], x[:2])
     assert round_to_tf32(x)[2].isnan()
+
+
+def parts_are_what_those_before_leave(parts: int) -> None:
+    # 24 digits, of all sizes whose parts bfloat16 holds.
+    x = normal(400, 19, seed=5) * 2.0 ** (torch.arange(400) % 200 - 100)[:, None]
+    made = parts_of(x, parts, 32).view(400, parts, 32)
+    assert not made[:, :, 19:].any()
+    rest = x.double()
+    for part in made[:, :, :19].double().unbind(1):
+        rest = rest - part
+        # Half of the last of 8 digits: each part is the nearest that there is.
+        assert (rest.abs() <= 2.0**-8 * part.abs().clamp(min=2.0**-126)).all()
+    assert (rest.abs() <= (0 if parts == 3 else 2.0**-17) * x.abs()).all()
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_parts_are_what_those_before_leave(parts: int):
+    parts_are_what_those_before_leave(parts)
+
+
+@pytest.mark.parametrize("fault", ["gram_kernel_cuts_digits_off"])
+def test_parts_that_are_cut_off_are_noticed(fault: str):
+    with broken(fault), pytest.raises(AssertionError):
+        parts_are_what_those_before_leave(2)
+
+
+def test_a_broken_row_breaks_no_parts_of_others():
+    x = torch.ones(3, 2)
+    x[1] = torch.tensor([math.nan, math.inf])
+    made = parts_of(x, 2, 2).float()
+    assert made.isfinite().all(1).tolist() == [True, False, True]
+    assert parts_of(x[:0], 3, 16).shape == (0, 48)
+    assert parts_of(x[:, :0], 3, 16).any().item() is False
 
 
 def test_norms_belong_to_the_rounded_rows():

@@ -97,6 +97,7 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
     yield "fp32 d64 rbf", False, sums_kernel, partial(sums, width=64, dtype=single)
     yield "fp32 d64 rbf bf16x3", False, sums_kernel, partial(sums, width=64, dtype=single, precision="bf16x3")
     yield "fp32 d256 rbf bf16x3", False, sums_kernel, partial(sums, width=256, dtype=single, precision="bf16x3")
+    yield "fp32 d512 rbf", False, sums_kernel, partial(sums, width=512, dtype=single)
     distance = SquaredDistance(1.0)
     softmax = partial(sums, width=64, kernel=distance, values=64, which="softmax")
     yield "bf16 d64 softmax v64", False, softmax_kernel, softmax
@@ -126,4 +127,6 @@ def turns(arguments: Mapping[str, Any]) -> int:
     kind, _, chunk, turn = arguments["BASES"].split()[0].split(":")
     if kind == "norm":
         return arguments["bases"][0].width
-    return 1 if turn == "whole" else ceil_div(arguments["bases"][0].width, int(chunk) * max(int(turn), 1))
+    base = arguments["bases"][0]
+    width = base.width if base.x_parts is None else base.part_width
+    return 1 if turn == "whole" else ceil_div(width, int(chunk) * max(int(turn), 1))

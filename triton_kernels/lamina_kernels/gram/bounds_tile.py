@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from lamina_kernels.tiles.dot import dot_of_chunks, dot_of_rows, dot_rows
+from lamina_kernels.tiles.dot import dot_of_chunks, dot_of_rows, dot_rows, taken_apart
 from lamina_kernels.tiles.load import INDEX, load_rows
 
 # Farther than any row: the bound of what lies beyond the edge, or is left out.
@@ -21,7 +21,7 @@ class Side(NamedTuple):
     """All rows of one side.
 
     Attributes:
-        rows: [n, width], as they are multiplied, contiguous inside.
+        rows: [n, width], as they are multiplied, contiguous inside; or parts of them, see `rounding.parts_of`.
         bias: [n] float32.
         groups: [n] int64: pairs of one group are left out; None for no groups.
         stride: Elements from one row to the next.
@@ -52,10 +52,10 @@ class Block(NamedTuple):
 
 
 @triton.jit
-def block_of(x, rows, valid, width, CHUNK: tl.constexpr, WHOLE: tl.constexpr):
-    """Return some rows of x, loaded whole (in a chunk at least as wide) or not."""
+def block_of(x, rows, valid, width, PRECISION: tl.constexpr, CHUNK: tl.constexpr, WHOLE: tl.constexpr):
+    """Return some rows of x, loaded whole (in a chunk at least as wide) or not; parts of rows are not."""
     tile, groups = rows, rows
-    if WHOLE:
+    if WHOLE and not taken_apart(x.rows.dtype.element_ty, PRECISION):
         tile = load_rows(x.rows, rows, x.stride, valid, 0, width, CHUNK)
     if x.groups is not None:
         groups = tl.load(x.groups + rows.to(INDEX), mask=valid, other=0)
@@ -72,7 +72,12 @@ def bounds_of(
     For rows that are not multiplied whole see `dot_of_chunks`.
     """
     rows = block.rows
-    if WHOLE:
+    if taken_apart(x.rows.dtype.element_ty, PRECISION):
+        products = dot_of_chunks(
+            x.rows, rows, x.stride, block.valid, y.rows, first, y.stride, valid, width, PRECISION, CHUNK,
+            0 if WHOLE else TOGETHER,
+        )  # fmt: skip
+    elif WHOLE:
         y_tile = load_rows(y.rows, columns, y.stride, valid, 0, width, CHUNK)
         none = tl.zeros([rows.shape[0], columns.shape[0]], tl.float32)
         products = dot_rows(block.tile, y_tile, none, PRECISION)

@@ -11,7 +11,8 @@ from lamina_kernels.gram.functions import LOG2E
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.pointwise import function_of
 from lamina_kernels.gram.terms import Branch, Leaf, Node, middle
-from lamina_kernels.tiles.rounding import round_to_tf32
+from lamina_kernels.tiles.rounding import PARTS, parts_of, round_to_tf32
+from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import accurate
 
 # The most columns that are multiplied at a time, by what multiplies them, and of rows that are loaded once.
@@ -34,6 +35,11 @@ class Base(NamedTuple):
         y_column: As of x.
         width: Columns.
         function: What is made of products and norms, of "own"; else None.
+        x_parts: [n, parts * part_width] bfloat16, x taken apart, see `parts_of`; None for rows that are multiplied as
+            they are, or taken apart in every tile.
+        y_parts: [m, parts * part_width], likewise.
+        parts_row: Elements from one row of them to the next.
+        part_width: Columns of a part.
     """
 
     x: Any
@@ -46,6 +52,10 @@ class Base(NamedTuple):
     y_column: Any
     width: Any
     function: Any = None
+    x_parts: Any = None
+    y_parts: Any = None
+    parts_row: Any = None
+    part_width: Any = None
 
 
 class Operands(NamedTuple):
@@ -57,6 +67,7 @@ class Operands(NamedTuple):
         kinds: Of each base, its kind and its norm, or the number of its function.
         columns: Of each base, where its columns start and stop in the rows of the pairs.
         products: How rows are multiplied: "half", or the precision of float32.
+        chunk: Columns of parts that are multiplied at a time; 0 if there are none.
     """
 
     bases: tuple[Base, ...]
@@ -64,6 +75,7 @@ class Operands(NamedTuple):
     kinds: tuple[tuple[str, float], ...]
     columns: tuple[tuple[int, int], ...]
     products: str
+    chunk: int = 0
 
     def base_code(self, whole: int, *, together: int = 0, chunk: int | None = None) -> str:
         """Return the bases as Triton compiles them.
@@ -76,9 +88,25 @@ class Operands(NamedTuple):
         chunk = CHUNK[self.products] if chunk is None else chunk
         codes = (
             f"{kind}:{norm}:{_cut(base.width, whole, chunk, together)}"
+            if base.x_parts is None
+            else f"{kind}:{norm}:{_cut(base.part_width, self.chunk, self.chunk, 1)}"
             for (kind, norm), base in zip(self.kinds, self.bases, strict=True)
         )
         return " ".join(codes)
+
+    def taken_apart(self, chunk: int) -> Operands:
+        """Return the same with the parts of float32 rows, in multiples of a chunk; 0 is for rows that are not parted.
+
+        A row would be taken apart in each of the tiles that it is part of. The parts take 2 bytes a number each.
+        """
+        if not chunk or self.products not in PARTS:
+            return self
+        parts = PARTS[self.products]
+        bases = (
+            base if kind == "norm" else _taken_apart(base, parts, chunk)
+            for (kind, _), base in zip(self.kinds, self.bases, strict=True)
+        )
+        return self._replace(bases=tuple(bases), chunk=chunk)
 
     def swapped(self) -> Operands:
         """Return the same with x and y in each other's place: every base is symmetric."""
@@ -167,6 +195,18 @@ def _cut(width: int, whole: int, chunk: int, together: int) -> str:
 def turn_of(width: int, chunk: int, together: int) -> int:
     """Return how many chunks of rows of this width a turn of `dot_of_chunks` takes; 0 if the last may not be whole."""
     return next((turn for turn in range(together, 0, -1) if width and width % (turn * chunk) == 0), 0)
+
+
+def part_width(width: int, chunk: int) -> int:
+    """Return the columns of a part of rows: a multiple of a chunk, or a power of 2 that a matrix instruction takes."""
+    return ceil_div(width, chunk) * chunk if width > chunk else max(16, 1 << (width - 1).bit_length())
+
+
+def _taken_apart(base: Base, parts: int, chunk: int) -> Base:
+    width = part_width(base.width, chunk)
+    x = parts_of(base.x, parts, width)
+    y = x if base.y is base.x else parts_of(base.y, parts, width)
+    return base._replace(x_parts=x, y_parts=y, parts_row=parts * width, part_width=width)
 
 
 def _base(p: Pairs, kind: str, columns: tuple[int, int], *, rounds: bool) -> Base:

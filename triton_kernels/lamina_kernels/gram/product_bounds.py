@@ -6,15 +6,17 @@ A distance is no less than scale <x_i, y_j> + bias_i + bias_j, and no more than 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lamina_kernels.gram.bounds import SINGLE, survey
 from lamina_kernels.gram.distances import finite, leaf_of
+from lamina_kernels.gram.operands import part_width, turn_of
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.tiles.rounding import round_to_tf32
+from lamina_kernels.gram.tiling import Tiling
+from lamina_kernels.tiles.rounding import parts_of, round_to_tf32
 
 # How much numbers in single precision are rounded before they are multiplied.
 _ROUNDED = {"tf32": 2.0**-11, "bf16x3": 2.0**-16}
@@ -68,6 +70,34 @@ def prepare(p: Pairs, products: str) -> Sides:
     x = _side(p, p.x, products, shift, factor)
     y = x if p.same else _side(p, p.y, products, shift, factor)
     return Sides(x, y, -1.0 if leaf_of(p).base == "dot" else -2.0, factor)
+
+
+def operands(sides: Sides, parts: int, tile: Tiling, chunk: int) -> dict[str, Any]:
+    """Return what kernels take of the rows, by name.
+
+    Args:
+        sides: Both sides.
+        parts: The parts that float32 rows are taken apart into, see `parts_of`; 0 for rows that stay.
+        tile: How the work is cut.
+        chunk: Columns that are multiplied at a time, of rows that are not multiplied whole.
+    """
+    x, y = sides.x.rows, sides.y.rows
+    width, whole = x.shape[1], tile.whole
+    if parts:
+        same, width, whole = y is x, part_width(width, chunk), chunk
+        x = parts_of(x, parts, width)
+        y = x if same else parts_of(y, parts, width)
+    return {
+        "x": x,
+        "y": y,
+        "x_stride": x.stride(0),
+        "y_stride": y.stride(0),
+        "width": width,
+        # A matrix instruction takes at least 16 columns.
+        "CHUNK": max(16, 1 << (width - 1).bit_length()) if width <= whole else chunk,
+        "WHOLE": width <= whole,
+        "TOGETHER": turn_of(width, chunk, tile.together),
+    }
 
 
 def _side(p: Pairs, rows: Tensor, products: str, shift: Tensor | None, factor: float) -> Side:

@@ -168,7 +168,7 @@ def raised(x, EXPONENT: tl.constexpr):
 
 @triton.jit
 def _rows(base, rows, rows_valid, NUMBER: tl.constexpr, BASES: tl.constexpr):
-    if tree.base_kind(BASES, NUMBER) != "norm" and tree.is_whole(BASES, NUMBER):
+    if base.x_parts is None and tree.base_kind(BASES, NUMBER) != "norm" and tree.is_whole(BASES, NUMBER):
         return load_rows(base.x, rows, base.x_row, rows_valid, 0, base.width, tree.chunk(BASES, NUMBER))
     else:
         return rows
@@ -195,7 +195,13 @@ def _product(
         else:
             return raised(total, 1.0 / tree.norm(BASES, NUMBER))
     else:
-        if tree.is_whole(BASES, NUMBER):
+        if base.x_parts is not None:
+            tile = dot_of_chunks(
+                base.x_parts, at.rows, base.parts_row, at.rows_valid, base.y_parts, at.first, base.parts_row,
+                at.columns_valid, base.part_width, PRECISION, tree.chunk(BASES, NUMBER),
+                0 if tree.is_whole(BASES, NUMBER) else tree.together(BASES, NUMBER),
+            )  # fmt: skip
+        elif tree.is_whole(BASES, NUMBER):
             # What is added to the address of the first is the same in every tile.
             right = load_rows(
                 base.y + at.first.to(INDEX) * base.y_row, tl.arange(0, at.columns.shape[0]), base.y_row,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lamina_kernels.tiles.rounding import PARTS
 from lamina_kernels.tiles.target import kind
 
 
@@ -20,7 +21,7 @@ class Tiling(NamedTuple):
         whole: The widest rows of which a tile of x is loaded once, for all columns.
         warps: Warps of a program.
         stages: Tiles in flight.
-        width: Columns of rows that a program multiplies at a time (scores), or makes gradients of; sums need none.
+        width: Columns of rows that a program multiplies at a time (scores, parts of float32), or makes gradients of.
         together: Chunks of wider rows that are multiplied in a turn; see `tiles.dot.dot_of_chunks`.
     """
 
@@ -43,11 +44,16 @@ _SUMS = {
     ("nvidia", "single"): Tiling(64, 64, 0, 4, 2),
     ("amd", "half"): Tiling(128, 64, 64, 4, 2),
     ("amd", "single"): Tiling(64, 64, 32, 4, 2),
+    # Of float32 that was taken apart ahead; not on Blackwell, whose newest matrix instruction spills registers then.
+    ("hopper", "parts"): Tiling(128, 64, 0, 8, 2, 64),
+    ("nvidia", "parts"): Tiling(64, 64, 0, 4, 2, 32),
+    ("amd", "parts"): Tiling(64, 64, 0, 4, 2, 32),
 }
 
 # The others are as those of sums, in chunks of 64 columns in half precision and of 32 in single.
 _SCORES = {
     ("nvidia", "bf16x6"): Tiling(128, 64, 0, 8, 3, 16),
+    ("nvidia", "parts"): Tiling(128, 64, 0, 8, 3, 16),
     ("amd", "bf16x6"): Tiling(64, 64, 0, 4, 2, 32),
     ("amd", "ieee"): Tiling(128, 64, 64, 8, 2, 32),
     # Of any other.
@@ -67,6 +73,11 @@ _GRADIENTS = {
 }
 
 
+def parts(target: str, products: str) -> int:
+    """Return how many parts float32 rows are taken apart into, see `rounding.parts_of`; 0 for rows that stay."""
+    return PARTS.get(products, 0) if (kind(target), "parts") in _SUMS else 0
+
+
 def sums(target: str, products: str, kinds: Sequence[str], *, slim: bool = False) -> Tiling:
     """Return the tiles of sums.
 
@@ -74,12 +85,16 @@ def sums(target: str, products: str, kinds: Sequence[str], *, slim: bool = False
         target: "cuda:90", "hip:gfx942" and the like, or "interpreter".
         products: "half", or how float32 is multiplied.
         kinds: Of the tiles of products that there are at a time; see `operands.Operands`.
-        slim: Whether rows are wide, and what they are multiplied with has at most 16 columns.
+        slim: Whether a tile needs few registers beside its products, see `sums.launch.is_slim`.
     """
-    tiles = _SUMS[kind(target), "half" if products == "half" else "single"]
-    if slim and products == "half" and len(kinds) == 1 and "root" not in kinds and kind(target) == "hopper":
-        # Of wide rows a product is most of the work: as few loads for it as there are registers for.
-        tiles = tiles._replace(columns=256, together=2)
+    apart = parts(target, products) > 0
+    tiles = _SUMS[kind(target), "half" if products == "half" else "parts" if apart else "single"]
+    if slim and len(kinds) == 1 and "root" not in kinds and kind(target) == "hopper":
+        # Where a product is most of the work: as few loads for it as there are registers for.
+        if products == "half":
+            tiles = tiles._replace(columns=256, together=2)
+        elif apart:
+            tiles = tiles._replace(columns=128)
     if list(kinds) == ["norm"]:
         # Differences are added up in registers: the larger a thread's part, the fewer numbers are loaded for each.
         return Tiling(128, 128, 0, 4, 1)
@@ -88,16 +103,16 @@ def sums(target: str, products: str, kinds: Sequence[str], *, slim: bool = False
         return Tiling(32, 64, 0, 4, 2)
     if "root" in kinds:
         # What recomputes near rows takes registers.
-        tiles = tiles._replace(columns=min(tiles.columns, 64), whole=0)
+        tiles = tiles._replace(columns=min(tiles.columns, 64), whole=0, width=min(tiles.width, 32))
     if len(kinds) > 1:
         # Two tiles take the registers of one twice as wide.
         tiles = tiles._replace(columns=tiles.columns // 2, whole=0)
     return tiles
 
 
-def softmax(target: str, products: str, kinds: Sequence[str]) -> Tiling:
+def softmax(target: str, products: str, kinds: Sequence[str], *, slim: bool = False) -> Tiling:
     """Return the tiles of means under a softmax; see `sums`."""
-    tiles = sums(target, products, kinds)
+    tiles = sums(target, products, kinds, slim=slim)
     # On Blackwell, wider ones spill registers.
     return tiles._replace(columns=32) if kind(target) == "blackwell" else tiles
 
@@ -118,7 +133,7 @@ def scores(target: str, products: str, group: int, kinds: Sequence[str] = ()) ->
 
     Args:
         target: See `sums`.
-        products: See `sums`.
+        products: See `sums`; or "parts", of rows that were taken apart ahead.
         group: Rows of a group on average. Tiles do not cross groups, so that small groups get narrow ones.
         kinds: See `sums`; nothing where only products are searched.
     """
@@ -127,8 +142,8 @@ def scores(target: str, products: str, group: int, kinds: Sequence[str] = ()) ->
         return Tiling(32, 32, 0, 4, 2, 64)
     chosen = _SCORES.get((gpu, products), _SCORES.get(("", products)))
     if chosen is None:
-        half = products == "half"
-        chosen = _SUMS[gpu, "half" if half else "single"]._replace(width=64 if half else 32)
+        chosen = _SUMS[gpu, products if products in ("half", "parts") else "single"]
+        chosen = chosen._replace(width=chosen.width or (64 if products == "half" else 32))
     if "root" in kinds or len(kinds) > 2:
         # As of sums: what recomputes near rows takes registers, and so do more tiles than two.
         chosen = chosen._replace(columns=32, whole=0)

@@ -86,18 +86,51 @@ def dot_of_chunks(
     """Return the same of rows whose width is a multiple of TOGETHER COLUMNS, and of rows of y that stand together.
 
     Nothing is masked but rows of y: rows of x beyond the edge are taken for the first, as their products are nobody's.
-    The TOGETHER chunks that a turn of the loop multiplies share the addresses of their rows.
+    The TOGETHER chunks that a turn of the loop multiplies share the addresses of their rows; 0 is for rows of COLUMNS,
+    which take no loop. Rows may be those of `rounding.parts_of`, with the width of a part.
     """
     products = tl.zeros([x_rows.shape[0], y_valid.shape[0]], tl.float32)
     x_row = (tl.where(x_valid, x_rows, 0).to(INDEX) * x_stride)[:, None]
     # What is added to the address of the first is the same in every tile.
     y += tl.cast(first_of_y, INDEX) * y_stride
     y_row = (tl.arange(0, y_valid.shape[0]).to(INDEX) * y_stride)[:, None]
-    # At least once: what jumps past the loop would set all products to 0 a second time.
-    for first in range(0, tl.maximum(width, 1), COLUMNS * TOGETHER):
-        columns = (first + tl.arange(0, COLUMNS)).to(INDEX)[None, :]
-        for part in tl.static_range(TOGETHER):
-            a = tl.load(x + (x_row + columns) + part * COLUMNS)
-            b = tl.load(y + (y_row + columns) + part * COLUMNS, mask=y_valid[:, None], other=0.0)
-            products = dot_rows(a, b, products, PRECISION)
+    if TOGETHER == 0:
+        columns = tl.arange(0, COLUMNS).to(INDEX)[None, :]
+        products = _with_chunk(x + (x_row + columns), y + (y_row + columns), y_valid, width, products, PRECISION)
+    else:
+        # At least once: what jumps past the loop would set all products to 0 a second time.
+        for first in range(0, tl.maximum(width, 1), COLUMNS * TOGETHER):
+            columns = (first + tl.arange(0, COLUMNS)).to(INDEX)[None, :]
+            for part in tl.static_range(TOGETHER):
+                a, b = x + (x_row + columns) + part * COLUMNS, y + (y_row + columns) + part * COLUMNS
+                products = _with_chunk(a, b, y_valid, width, products, PRECISION)
     return products
+
+
+@triton.constexpr_function
+def taken_apart(dtype, precision):
+    """Return whether rows are those of `rounding.parts_of`, by their type and how they are multiplied."""
+    return dtype == tl.bfloat16 and precision in ("bf16x3", "bf16x6")
+
+
+@triton.jit
+def _with_chunk(x, y, y_valid, width, products, PRECISION: tl.constexpr):
+    """Return products + those of a chunk of rows, at [R, COLUMNS] and [C, COLUMNS] addresses.
+
+    Of parts the small products are added first, and their sum to those of other chunks: as Triton does it with the
+    parts that it makes of a tile.
+    """
+    a, b = tl.load(x), tl.load(y, mask=y_valid[:, None], other=0.0)
+    if taken_apart(a.dtype, PRECISION):
+        a_1, b_1 = tl.load(x + width), tl.load(y + width, mask=y_valid[:, None], other=0.0)
+        found = tl.zeros(products.shape, tl.float32)
+        if PRECISION == "bf16x6":
+            a_2, b_2 = tl.load(x + 2 * width), tl.load(y + 2 * width, mask=y_valid[:, None], other=0.0)
+            found = dot_rows(a_1, b_1, found, PRECISION)
+            found = dot_rows(a_2, b, found, PRECISION)
+            found = dot_rows(a, b_2, found, PRECISION)
+        found = dot_rows(a_1, b, found, PRECISION)
+        found = dot_rows(a, b_1, found, PRECISION)
+        return products + dot_rows(a, b, found, PRECISION)
+    else:
+        return dot_rows(a, b, products, PRECISION)

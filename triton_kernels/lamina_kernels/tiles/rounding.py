@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+PARTS = {"bf16x3": 2, "bf16x6": 3}
+"""The bfloat16 parts that are multiplied of a float32 number, by how it is multiplied."""
+
 
 def round_to_tf32(x: torch.Tensor) -> torch.Tensor:
     """Return float32 numbers rounded to the nearest with 11 significant bits, as TF32 has; ties away from zero.
@@ -15,3 +18,32 @@ def round_to_tf32(x: torch.Tensor) -> torch.Tensor:
     """
     rounded = ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
     return torch.where(x.isfinite(), rounded, x)
+
+
+def parts_of(x: torch.Tensor, parts: int, width: int) -> torch.Tensor:
+    """Return float32 rows as bfloat16 numbers whose sums they are, [n, parts * width], parts side by side.
+
+    Each part is what those before it leave of a number, rounded to 8 bits: three parts are the number, two its first 16
+    bits. What is not finite has parts that are not.
+
+    Args:
+        x: [n, d] float32.
+        parts: How many.
+        width: Columns of a part, at least d; those behind are 0.
+
+    Cost:
+        2 bytes a number and part.
+
+    Example:
+        >>> import torch
+        >>> parts_of(torch.tensor([[2.0**16 + 2**8 + 1, -3.0]]), 3, 2).tolist()
+        [[65536.0, -3.0, 256.0, 0.0, 1.0, 0.0]]
+    """
+    made = x.new_empty(len(x), parts, width, dtype=torch.bfloat16)
+    made[:, :, x.shape[1] :] = 0
+    rest = x
+    for number in range(parts):
+        part = made[:, number, : x.shape[1]].copy_(rest)
+        if number + 1 < parts:
+            rest = rest - part
+    return made.flatten(1)

@@ -19,13 +19,13 @@ MEASURED = tl.constexpr(tl.float64)
 @triton.jit(do_not_specialize=["n", "m", "splits", "edges"])
 def counts_kernel(
     x, y,  # [n, width], [m, width]: rows as they are multiplied, contiguous inside
-    x_own, y_own,  # likewise: rows as they came
+    x_own, y_own,  # [n, own_width], [m, own_width]: rows as they came
     x_bias, y_bias, x_slack, y_slack,  # [n], [m] float32: see `product_bounds`
     x_groups, y_groups,  # [n], [m] int64: pairs of one group are left out; None for no groups
     below, above,  # float32, no larger and no smaller than the limits, in units of bounds: [n], or [edges]
     limits,  # float64: the largest distance that counts; likewise
     out,  # [splits, n] int32, or [splits, blocks, EDGES] int64
-    n, m, splits, edges, width,
+    n, m, splits, edges, width, own_width,
     x_stride, y_stride, x_own_stride, y_own_stride,
     scale,
     APART: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -44,7 +44,7 @@ def counts_kernel(
     rows = block * ROWS + tl.arange(0, ROWS)
     rows_valid = rows < n
     left, right = Side(x, x_bias, x_groups, x_stride), Side(y, y_bias, y_groups, y_stride)
-    own = block_of(left, rows, rows_valid, width, CHUNK, WHOLE)
+    own = block_of(left, rows, rows_valid, width, PRECISION, CHUNK, WHOLE)
     loose = tl.load(x_slack + rows.to(INDEX), mask=rows_valid, other=0.0)
     if EDGES == 0:
         total = tl.zeros([ROWS], tl.int32)
@@ -66,7 +66,7 @@ def counts_kernel(
         slack = loose + tl.max(tl.load(y_slack + columns.to(INDEX), mask=valid, other=0.0), 0)
         if EDGES == 0:
             total += _within(
-                bounds, low - slack, high, limit, x_own, rows, x_own_stride, y_own, place, y_own_stride, width,
+                bounds, low - slack, high, limit, x_own, rows, x_own_stride, y_own, place, y_own_stride, own_width,
                 DOT, OWN_CHUNK,
             )  # fmt: skip
         else:
@@ -74,7 +74,7 @@ def counts_kernel(
                 high = tl.zeros([ROWS], tl.float32) + tl.load(above + edge)
                 counted = _within(
                     bounds, tl.load(below + edge) - slack, high, tl.load(limits + edge),
-                    x_own, rows, x_own_stride, y_own, place, y_own_stride, width, DOT, OWN_CHUNK,
+                    x_own, rows, x_own_stride, y_own, place, y_own_stride, own_width, DOT, OWN_CHUNK,
                 )  # fmt: skip
                 total += tl.where(tl.arange(0, EDGES) == edge, tl.sum(counted, 0), 0)
 

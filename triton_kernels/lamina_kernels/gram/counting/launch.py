@@ -13,9 +13,9 @@ from lamina_kernels.gram.bounds import rounded
 from lamina_kernels.gram.counting.forward import counts_kernel
 from lamina_kernels.gram.counting.thresholds import Thresholds
 from lamina_kernels.gram.distances import leaf_of
-from lamina_kernels.gram.operands import CHUNK, products_of, turn_of
+from lamina_kernels.gram.operands import CHUNK, products_of
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.gram.product_bounds import prepare
+from lamina_kernels.gram.product_bounds import operands, prepare
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
 
@@ -53,15 +53,16 @@ def plan(p: Pairs, limits: Tensor, edges: int, target: str) -> Launch:
     """
     products = products_of(p, target)
     tiles = tiling.sums(target, products, ["square"])
-    x, y, scale, factor = prepare(p, products)
+    sides = prepare(p, products)
+    x, y, scale, factor = sides
     x_own, y_own = (rows if rows.stride(1) == 1 or rows.shape[1] <= 1 else rows.contiguous() for rows in (p.x, p.y))
-    blocks, width = ceil_div(p.n, tiles.rows), x.rows.shape[1]
+    blocks = ceil_div(p.n, tiles.rows)
     splits = max(1, min(ceil_div(PROGRAMS, blocks), ceil_div(p.m, tiles.columns)))
-    room, whole = 1 << max(edges - 1, 0).bit_length() if edges else 0, width <= tiles.whole
+    room = 1 << max(edges - 1, 0).bit_length() if edges else 0
     shape = (splits, blocks, room) if edges else (splits, p.n)
-    arguments: dict[str, Any] = {
-        "x": x.rows,
-        "y": y.rows,
+    arguments: dict[str, Any] = operands(
+        sides, tiling.parts(target, products), tiles, tiles.width or CHUNK[products]
+    ) | {
         "x_own": x_own,
         "y_own": y_own,
         "x_bias": x.bias,
@@ -78,9 +79,7 @@ def plan(p: Pairs, limits: Tensor, edges: int, target: str) -> Launch:
         "m": p.m,
         "splits": splits,
         "edges": edges,
-        "width": width,
-        "x_stride": x.rows.stride(0),
-        "y_stride": y.rows.stride(0),
+        "own_width": x_own.shape[1],
         "x_own_stride": x_own.stride(0),
         "y_own_stride": y_own.stride(0),
         "scale": scale,
@@ -90,10 +89,6 @@ def plan(p: Pairs, limits: Tensor, edges: int, target: str) -> Launch:
         "ROWS": tiles.rows,
         "COLUMNS": tiles.columns,
         "EDGES": room,
-        # A matrix instruction takes at least 16 columns.
-        "CHUNK": max(16, 1 << (width - 1).bit_length()) if whole else CHUNK[products],
-        "WHOLE": whole,
-        "TOGETHER": turn_of(width, CHUNK[products], tiles.together),
         "OWN_CHUNK": OWN_CHUNK,
     }
     return Launch((blocks * splits,), arguments, {"num_warps": tiles.warps, "num_stages": tiles.stages})

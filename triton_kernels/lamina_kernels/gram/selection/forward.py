@@ -36,7 +36,7 @@ def nearest_groups_kernel(
     rows = block * ROWS + tl.arange(0, ROWS)
     rows_valid = rows < n
     left, right = Side(x, x_bias, x_groups, x_stride), Side(y, y_bias, y_groups, y_stride)
-    own = block_of(left, rows, rows_valid, width, CHUNK, WHOLE)
+    own = block_of(left, rows, rows_valid, width, PRECISION, CHUNK, WHOLE)
 
     share = tl.cdiv(tl.cdiv(m, COLUMNS), splits) * COLUMNS
     first = split * share

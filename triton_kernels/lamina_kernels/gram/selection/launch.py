@@ -8,9 +8,9 @@ from torch import Tensor
 from lamina_kernels import dispatch
 from lamina_kernels.gram import tiling
 from lamina_kernels.gram.bounds import Bounds
-from lamina_kernels.gram.operands import products_of, turn_of
+from lamina_kernels.gram.operands import products_of
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.gram.product_bounds import Sides, prepare
+from lamina_kernels.gram.product_bounds import Sides, operands, prepare
 from lamina_kernels.gram.selection.blocked import Found, decided
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
 from lamina_kernels.tiles.launch import Launch, run
@@ -55,23 +55,22 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
     That is `values`, [splits, n, top] float32, the smallest bound of each group, and `places`, int32, the groups.
     """
     top = min(_kept(k), LONGEST)
-    tile = tiling.scores(target, "bf16x6" if products == "bf16x3" else products, p.m)
+    parts = tiling.parts(target, products)
+    # Three products take the tiles of six.
+    tile = tiling.scores(target, "parts" if parts else "bf16x6" if products == "bf16x3" else products, p.m)
     # Lists of 32 groups and more leave registers for smaller tiles alone.
     if top >= 32 and products in ("half", "tf32"):
         tile = tile._replace(rows=64, columns=128 if top == 32 else 64, width=min(tile.width, 32))
     elif top >= 64:
         tile = tile._replace(rows=64)
+    elif parts and top <= 16 and tile.rows == 128:
+        tile = tile._replace(columns=128)
     blocks = ceil_div(p.n, tile.rows)
     least = 1 if top > k else PARTS
     splits = max(1, min(max(least, ceil_div(PROGRAMS, blocks)), ceil_div(p.m, tile.columns)))
-    x, y = sides.x, sides.y
-    width = x.rows.shape[1]
-    whole = width <= tile.whole
-    arguments = {
-        "x": x.rows,
-        "y": y.rows,
-        "x_bias": x.bias,
-        "y_bias": y.bias,
+    arguments = operands(sides, parts, tile, tile.width) | {
+        "x_bias": sides.x.bias,
+        "y_bias": sides.y.bias,
         "x_groups": p.x_groups,
         "y_groups": p.y_groups,
         "values": torch.empty(splits, p.n, top, dtype=torch.float32, device=p.x.device),
@@ -79,9 +78,6 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
         "n": p.n,
         "m": p.m,
         "splits": splits,
-        "width": width,
-        "x_stride": x.rows.stride(0),
-        "y_stride": y.rows.stride(0),
         "scale": sides.scale,
         "APART": p.apart,
         "PRECISION": products,
@@ -89,10 +85,6 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
         "COLUMNS": tile.columns,
         "GROUP": GROUP,
         "TOP": top,
-        # A matrix instruction takes at least 16 columns.
-        "CHUNK": max(16, 1 << (width - 1).bit_length()) if whole else tile.width,
-        "WHOLE": whole,
-        "TOGETHER": turn_of(width, tile.width, tile.together),
     }
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
     return Launch((blocks * splits,), arguments, options)

@@ -67,7 +67,8 @@ def product(
     Cost:
         2 n m (d + k) operations and n m values of the kernel, half of them by `"blocked"` if y is x. Backward as much
         for v, and for the rows of each side 2 n m (2 d + k); if y is x, its two sides are one. What has no gradients is
-        not computed; docs/gram.md counts how often values are made. Memory O((n + m)(d + k)).
+        not computed; docs/gram.md counts how often values are made. Memory O((n + m)(d + k));
+        `"triton"` holds the parts of float32 rows too, 4 or 6 bytes a number.
 
     Example:
         >>> import torch

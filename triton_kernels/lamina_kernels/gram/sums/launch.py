@@ -69,10 +69,9 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Te
 
 def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
     """Choose tiles and grid of sums for a target, and allocate what they write."""
-    # Of other functions so wide a tile spills registers.
-    plain = isinstance(p.tree, Leaf) and p.tree.function in ("exp", "identity")
-    slim = plain and v.shape[1] <= 16 and operands.bases[0].width > 128
+    slim = is_slim(p, operands, v.shape[1])
     tiles = tiling.sums(target, operands.products, [kind for kind, _ in operands.kinds], slim=slim)
+    operands = operands.taken_apart(tiles.width)
     arguments = shared(p, operands, tiles) | _values(p, v, operands.products, None if terms is None else target)
     blocks, splits, parts = grid(p, tiles, ceil_div(v.shape[1], max(arguments["VALUES"], 1)))
     arguments |= {
@@ -87,7 +86,9 @@ def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, targ
 
 def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | None, target: str) -> Launch:
     """Choose tiles and grid of a softmax for a target, and allocate what it writes."""
-    tiles = tiling.softmax(target, operands.products, [kind for kind, _ in operands.kinds])
+    slim = operands.products != "half" and v.shape[1] == 0 and is_slim(p, operands, 0)
+    tiles = tiling.softmax(target, operands.products, [kind for kind, _ in operands.kinds], slim=slim)
+    operands = operands.taken_apart(tiles.width)
     arguments = shared(p, operands, tiles) | _values(p, v, operands.products, target)
     blocks, splits, parts = grid(p, tiles, max(1, ceil_div(v.shape[1], max(arguments["VALUES"], 1))))
     arguments |= {
@@ -97,6 +98,18 @@ def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | 
         "splits": splits,
     }
     return planned(blocks * splits * parts, arguments, tiles)
+
+
+def is_slim(p: Pairs, operands: Operands, values: int) -> bool:
+    """Return whether a program has registers for wide tiles, with so many columns of v; others spill them.
+
+    Half precision needs them of rows wider than a tile that is loaded whole, float32 for sums of one column.
+    """
+    half, width = operands.products == "half", operands.bases[0].width
+    if not isinstance(p.tree, Leaf) or p.tree.base == "own":
+        return False
+    plain = p.tree.function in ("exp", "identity") and values <= 16 and width > (128 if half else 64)
+    return plain or (not half and values <= 1)
 
 
 def shared(p: Pairs, operands: Operands, tiles: Tiling) -> dict[str, Any]:
