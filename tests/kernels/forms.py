@@ -69,7 +69,7 @@ def _interpreter() -> ProcessPoolExecutor:
 
     Triton chooses between compiler and interpreter when a kernel is imported, so that one process cannot have both.
     """
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_interpret)
+    return ProcessPoolExecutor(1, multiprocessing.get_context("forkserver"), initializer=_interpret)
 
 
 def _interpret() -> None:
