@@ -249,3 +249,11 @@ def hsic_gradients_forget_the_other_kernel(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.paired import op
 
     patch.setattr(op, "_product", lambda a, b: a)
+
+
+@fault
+def hsic_gradients_take_one_side_for_both(patch: pytest.MonkeyPatch) -> None:
+    """Where the rows of one kernel are paired with themselves, those of the other are taken to be."""
+    from lamina_kernels.gram.paired import op
+
+    patch.setattr(op, "replace", lambda p, **changes: replace(p, **(changes | {"same": p.same})))

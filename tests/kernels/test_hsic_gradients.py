@@ -36,6 +36,25 @@ def test_a_fault_is_noticed(fault: str) -> None:
         gradients_are_those_of_matrices(partial(hsic_sums, impl="blocked"), PROBLEMS[0])
 
 
+def rows_that_are_others_on_one_side_alone() -> None:
+    """The rows of x are paired with themselves, those of y are not: only in K a row meets itself."""
+    x, y, other = (normal(9, 2, seed=seed).double().requires_grad_() for seed in range(3))
+    made = []
+    for impl in ("blocked", "reference"):
+        product = hsic_sums(x, y, x, other, kernel_x=RBF(1.0), kernel_y=RBF(1.0), impl=impl).product
+        made.append(torch.autograd.grad(product.square().sum(), [x, y, other]))
+    torch.testing.assert_close(*made, rtol=1e-10, atol=1e-12)
+
+
+def test_rows_that_are_others_on_one_side_alone() -> None:
+    rows_that_are_others_on_one_side_alone()
+
+
+def test_one_side_that_is_taken_for_both_is_noticed() -> None:
+    with broken("hsic_gradients_take_one_side_for_both"), pytest.raises((AssertionError, RuntimeError)):
+        rows_that_are_others_on_one_side_alone()
+
+
 def test_a_fault_in_triton_is_noticed() -> None:
     with pytest.raises(AssertionError):
         FORMS["triton"].run(gradients_err_at_most_three_times_as_much, PROBLEMS[0], fault="gram_kernel_skips_a_program")
