@@ -90,6 +90,8 @@ def test_an_estimate_says_what_it_is_asked_for() -> None:
 
 def test_what_a_notebook_shows_is_a_sentence(asked: lamina.Run, tmp_path: Path) -> None:
     assert repr(asked.status) == "finished"
+    asked.writer().close("killed")
+    assert repr(asked.refresh().status) == "failed (killed; 1 of 2 writers)"
     shown = [asked.verify(), asked.retain(last=1), asked.index(), asked.compact(), asked.gc()]
     assert [repr(one) for one in shown] == [str(one) for one in shown]
     assert all("\n" not in repr(one) for one in shown)

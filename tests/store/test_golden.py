@@ -141,7 +141,7 @@ def test_lamina_finds_what_stands_beside_the_rows(opened: lamina.Run) -> None:
     assert opened.metrics().drop("time").collect().rows() == METRICS
     frame = opened.examples().select("example", "label", "weight").collect()
     assert {example: tuple(rest) for example, *rest in frame.iter_rows()} == EXAMPLES
-    assert str(opened.status) == f"failed ({FAILURE})"
+    assert str(opened.status) == f"failed ({FAILURE}; 1 of 2 writers)"
     assert opened.steps() == [0, 10]
     sites = {
         row["site"]: (row["dtype"], row["shape"], row["rows"], row["non_finite"])

@@ -65,10 +65,12 @@ class RunStatus:
         return dict(counts)
 
     def __str__(self) -> str:
-        """The state, why, and what was dropped."""
+        """The state, why, of how many writers where others ended well, and what was dropped."""
         errors = [writer.error for writer in self.writers if writer.error]
+        such = sum(writer.state == self.state for writer in self.writers)
+        some = [f"{such} of {len(self.writers)} writers"] if such < len(self.writers) else []
         dropped = [f"{self.dropped_rows} rows dropped"] if self.dropped_rows else []
-        notes = "; ".join(errors[-1:] + dropped)
+        notes = "; ".join(errors[-1:] + some + dropped)
         return f"{self.state} ({notes})" if notes else self.state
 
     __repr__ = __str__
