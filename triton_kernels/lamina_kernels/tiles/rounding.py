@@ -36,8 +36,8 @@ def parts_of(x: torch.Tensor, parts: int, width: int) -> torch.Tensor:
 
     Example:
         >>> import torch
-        >>> parts_of(torch.tensor([[2.0**16 + 2**8 + 1, -3.0]]), 3, 2).tolist()
-        [[65536.0, -3.0, 256.0, 0.0, 1.0, 0.0]]
+        >>> parts_of(torch.tensor([[2.0**20 + 2**10 + 1, -3.0]]), 3, 2).tolist()
+        [[1048576.0, -3.0, 1024.0, 0.0, 1.0, 0.0]]
     """
     made = x.new_empty(len(x), parts, width, dtype=torch.bfloat16)
     made[:, :, x.shape[1] :] = 0
