@@ -67,23 +67,27 @@ struct Long {
 
 impl Long {
     /// Adds the units of rows, of which the first is the `at`-th of those that were asked for, if their features are wanted.
-    fn extend(&mut self, codes: &Codes, at: usize, size: usize, wanted: Option<&Features>) {
+    fn extend(&mut self, codes: &Codes, at: usize, size: usize, is_wanted: impl Fn(u32) -> bool) {
         for row in 0..codes.rows() {
-            let ids = codes.ids_of(row);
             let start = codes.indptr[row] as usize;
-            let Some(wanted) = wanted else {
-                self.at.extend(std::iter::repeat_n((at + row) as i64, ids.len()));
-                self.features.extend(ids.iter().map(|&id| i64::from(id)));
-                self.values.extend_from_slice(&codes.values[start * size..(start + ids.len()) * size]);
-                continue;
-            };
-            for (unit, &id) in (start..).zip(ids) {
-                if wanted.place(id).is_some() {
+            for (unit, &id) in (start..).zip(codes.ids_of(row)) {
+                if is_wanted(id) {
                     self.at.push((at + row) as i64);
                     self.features.push(i64::from(id));
                     self.values.extend_from_slice(&codes.values[unit * size..(unit + 1) * size]);
                 }
             }
+        }
+    }
+
+    /// Adds all units of rows.
+    fn extend_all(&mut self, codes: &Codes, at: usize, size: usize) {
+        for row in 0..codes.rows() {
+            let ids = codes.ids_of(row);
+            let start = codes.indptr[row] as usize;
+            self.at.extend(std::iter::repeat_n((at + row) as i64, ids.len()));
+            self.features.extend(ids.iter().map(|&id| i64::from(id)));
+            self.values.extend_from_slice(&codes.values[start * size..(start + ids.len()) * size]);
         }
     }
 
@@ -120,6 +124,7 @@ pub fn codes_at(
             return Err(raise(Error::schema("there are not as many groups as positions")));
         }
         let wanted = features.map(|features| Features::new(&features, site.width())).transpose().map_err(raise)?;
+        let (mask, size) = (wanted.as_ref().and_then(Features::mask), site.dtype.size() as usize);
         let mut long = Long { at: Vec::new(), features: Vec::new(), values: MutableBuffer::new(0) };
         let mut done = 0;
         for run in groups.chunk_by(|a, b| a == b) {
@@ -137,7 +142,13 @@ pub fn codes_at(
                 let follow = (first as i64..codes.rows() as i64).zip(&positions[done..end]);
                 let rows = follow.take_while(|(row, position)| row == *position).count();
                 let read = codes.each_stretch(first..first + rows, |_, some| {
-                    long.extend(some, done, site.dtype.size() as usize, wanted.as_ref());
+                    match (&wanted, &mask) {
+                        (None, _) => long.extend_all(some, done, size),
+                        (_, Some(mask)) => {
+                            long.extend(some, done, size, |id| mask.get(id as usize).is_some_and(|&byte| byte != 0));
+                        }
+                        (Some(wanted), None) => long.extend(some, done, size, |id| wanted.place(id).is_some()),
+                    }
                     done += some.rows();
                     Ok(long.at.len() < most)
                 });

@@ -62,6 +62,15 @@ impl Features {
         self.count
     }
 
+    /// A byte a feature, 0 for those that are not wanted: what looks at many asks it sooner than for their places. None where it
+    /// would be long.
+    pub fn mask(&self) -> Option<Vec<u8>> {
+        match &self.places {
+            Places::Table(places) => Some(places.iter().map(|&place| u8::from(place != u32::MAX)).collect()),
+            _ => None,
+        }
+    }
+
     /// Where a feature comes out; None if it is not wanted.
     #[inline]
     pub fn place(&self, feature: u32) -> Option<usize> {
@@ -88,6 +97,8 @@ mod tests {
             for feature in [0, 1, 7, 8, 39_999, 40_000, 1 << 20, (1 << 20) + 1, i32::MAX as u32 - 1, u32::MAX] {
                 let wanted = features.iter().position(|&other| other == i64::from(feature));
                 assert_eq!(chosen.place(feature), wanted, "{feature} of {features:?}");
+                let told = chosen.mask().map(|mask| mask.get(feature as usize).is_some_and(|&byte| byte == 1));
+                assert!(told.is_none_or(|told| told == wanted.is_some()), "{feature} of {features:?}");
             }
             let greatest = features.last().copied().unwrap_or(3);
             for wrong in [[greatest, greatest], [-1, 5], [5, width as i64]] {
