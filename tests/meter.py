@@ -53,7 +53,8 @@ def _measure(snippet: str, sender: Connection) -> None:
 
     torch.set_num_threads(1)
     try:
-        exec(compile(snippet, "the snippet", "exec"), {"__name__": "__main__"})
+        names = {"__name__": "__main__"}  # held until the peak was read: what takes them down is not the snippet's
+        exec(compile(snippet, "the snippet", "exec"), names)
         sender.send(_peak())
     except BaseException:
         sender.send(traceback.format_exc())
