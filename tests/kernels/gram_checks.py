@@ -391,6 +391,19 @@ ASKED = {
 }
 
 
+def a_weight_of_zero_has_its_gradient(found: Reductions) -> None:
+    """d/dg sum (g <x, y> + 2)^q = q 2^(q - 1) sum <x, y> at g = 0, with gradients by rows and alone."""
+    x, y = normal(20, 6, seed=1), normal(30, 6, seed=2)
+    for degree, with_rows in ((1, True), (2, False), (3, True)):
+        gamma = torch.zeros((), requires_grad=True)
+        held = x.clone().requires_grad_(with_rows)
+        (sums,) = found(held, y, y, Polynomial(degree, gamma=gamma, coef0=2.0), which="row_sums")
+        (got, *of_rows) = torch.autograd.grad(sums.sum(), [gamma, held][: 1 + with_rows])
+        expected = degree * 2 ** (degree - 1) * (x.double() @ y.double().T).sum()
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-4)
+        assert all(not rows.any() for rows in of_rows)
+
+
 def what_is_asked_for_alone_is_computed(found: Reductions) -> None:
     """And it is what all gradients are; of the same rows one walk makes those of both sides."""
     for which, same, width in (("product", True, 5), ("product", False, 70), ("softmax", False, 5)):
@@ -454,6 +467,7 @@ CHECKS = [
     addresses_take_64_bits,
     the_same_bits_every_time,
     each_pass_is_one_launch,
+    a_weight_of_zero_has_its_gradient,
     what_is_asked_for_alone_is_computed,
     torch_finds_the_operators_in_order,
 ]

@@ -194,6 +194,16 @@ def gram_kernel_takes_another_slope(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def gram_kernel_divides_by_every_weight(patch: pytest.MonkeyPatch) -> None:
+    """What the weight of a product has is taken from its argument, also where the weight is 0."""
+    import triton.language as tl
+
+    from lamina_kernels.gram.sums import backward
+
+    patch.setattr(backward, "by_weight", lambda h, u, tile, weight, leaf: tl.sum(h * u, 1) / weight)
+
+
+@fault
 def gram_kernel_forgets_the_other_factor(patch: pytest.MonkeyPatch) -> None:
     """The gradient of a product of kernels is that of a sum."""
     from lamina_kernels.gram.sums import backward

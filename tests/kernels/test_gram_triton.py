@@ -132,6 +132,7 @@ def test_a_fault_of_the_gradients_is_noticed(fault: str, changes: dict[str, Any]
         ("gram_kernel_multiplies_first_parts_alone", checks.parts_of_numbers_are_multiplied_as_said, ()),
         ("gram_kernel_forgets_a_part", checks.float32_errs_as_its_precision_allows, (None,)),
         ("gram_kernel_loses_what_rounding_loses", checks.sums_of_tiles_are_as_good_as_one, ()),
+        ("gram_kernel_divides_by_every_weight", checks.a_weight_of_zero_has_its_gradient, ()),
         ("gram_gradients_are_all_wanted", checks.what_is_asked_for_alone_is_computed, ()),
         ("gram_kernel_forgets_the_parameters_of_others", checks.what_is_asked_for_alone_is_computed, ()),
     ],

@@ -57,6 +57,19 @@ def by_product(h, u, tile, weight, LEAF: tl.constexpr):
         return h * weight
 
 
+@triton.jit
+def by_weight(h, u, tile, weight, LEAF: tl.constexpr):
+    """Return the sums over columns of the gradients by the weight, from h = dL/du, [R].
+
+    u is the weight times its derivative, also where both are times log2(e). That of a "dot" is the product: its weight
+    may be 0.
+    """
+    if tree.kind(LEAF) == "dot":
+        return tl.sum(h * tile, 1)
+    else:
+        return tl.sum(h * u, 1) / weight
+
+
 class Given(NamedTuple):
     """What the gradients of kernel values are made of; see `gradients_kernel`."""
 
@@ -262,6 +275,5 @@ def _leaf(
         if PARAMETERS and has_shape(FUNCTION):
             of_shape = tl.sum(of_value * by_shape(u, k, shape, FUNCTION, tree.degree(LEAF)), 1)
     if PARAMETERS:
-        # u is the weight times its derivative, also where both are times log2(e).
-        of_weight = tl.sum(h * u, 1) / weight
+        of_weight = by_weight(h, u, products[tree.base_of(LEAF)], weight, LEAF)
     return of_weight, of_shape, by_product(h, u, products[tree.base_of(LEAF)], weight, LEAF)
