@@ -81,7 +81,7 @@ def settings(case: dict[str, Any]) -> dict[str, Any]:
     tiling = "lamina_kernels.attention.tiling"
     made: dict[str, Any] = {f"{tiling}.divergence{of}": tiny for of in ("", "_of_queries", "_of_keys")}
     if case.get("loads") == "descriptors":
-        made["lamina_kernels.attention.descriptors.takes_descriptors"] = attention_forward.always
+        made["lamina_kernels.tiles.descriptors.takes_descriptors"] = attention_forward.always
     return made
 
 

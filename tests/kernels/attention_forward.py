@@ -82,7 +82,7 @@ def settings(case: dict[str, Any]) -> dict[str, Any]:
         "lamina_kernels.attention.tiling.top": tiny,
     }
     if case.get("loads") == "descriptors":
-        made["lamina_kernels.attention.descriptors.takes_descriptors"] = always
+        made["lamina_kernels.tiles.descriptors.takes_descriptors"] = always
         made["lamina_kernels.attention.tiling.parts"] = one
     if case.get("parts", 1) > 1:
         # A part for every 40 keys, however many programs there are.
