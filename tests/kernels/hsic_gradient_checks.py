@@ -28,13 +28,22 @@ PROBLEMS = [
 
 
 def gradients(
-    sums: Sums, kept: torch.dtype, *, groups: bool, others: bool, dtype: torch.dtype, twice: bool = False
+    sums: Sums,
+    kept: torch.dtype,
+    *,
+    groups: bool,
+    others: bool,
+    dtype: torch.dtype,
+    twice: bool = False,
+    linear: bool = False,
 ) -> list[Tensor]:
     """Of all five sums, by rows that are rounded to `dtype` and by a bandwidth; those of their squares with `twice`."""
     rows = [normal(n, d, seed=n + d, dtype=dtype).to(kept) for n, d in ((37, 3), (37, 2), (21, 3), (21, 2))]
     held = [each.requires_grad_() for each in rows[: 4 if others else 2]]
     b = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     options: dict[str, Any] = {"kernel_x": RBF(b) + Linear(), "kernel_y": Laplace(2.0)}
+    if linear:
+        options, b = {}, held[0]
     if groups:
         options["groups_other" if others else "groups"] = torch.arange(len(held[-1])) % 4
     found = sums(*held, **options)[:5]

@@ -30,6 +30,29 @@ def test_gradients_in_triton_err_at_most_three_times_as_much(problem: dict[str, 
     FORMS["triton"].run(gradients_err_at_most_three_times_as_much, problem)
 
 
+# Of so many rows of so few columns the sums of dot products are those of moments, whose gradients torch finds; but for
+# groups, whose sums alone are.
+LINEAR = [{**problem, "linear": True} for problem in PROBLEMS[:4]]
+
+
+@pytest.mark.parametrize("problem", LINEAR, ids=str)
+def test_gradients_of_dot_products_are_those_of_matrices(problem: dict[str, Any]) -> None:
+    gradients_are_those_of_matrices(partial(hsic_sums, impl="blocked"), problem)
+
+
+def test_a_fault_of_moments_is_noticed() -> None:
+    with broken("hsic_moments_keep_the_diagonal"), pytest.raises(AssertionError):
+        gradients_are_those_of_matrices(partial(hsic_sums, impl="blocked"), LINEAR[0])
+
+
+def test_gradients_of_dot_products_visit_no_pair(monkeypatch: Any) -> None:
+    from lamina_kernels.gram.paired import op
+
+    monkeypatch.setattr(op, "gradients", None)
+    x, y = (normal(40, d, seed=d).requires_grad_() for d in (3, 2))
+    torch.autograd.grad(hsic_sums(x, y, impl="blocked").product.sum(), [x, y])
+
+
 @pytest.mark.parametrize("fault", ["hsic_gradients_keep_the_diagonal", "hsic_gradients_forget_the_other_kernel"])
 def test_a_fault_is_noticed(fault: str) -> None:
     with broken(fault), pytest.raises(AssertionError):

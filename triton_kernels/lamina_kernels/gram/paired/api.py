@@ -91,10 +91,11 @@ def hsic_sums(
 
     Cost:
         2 n m (dx + dy) operations and n m exponentials for each RBF kernel, half of both for `"blocked"` on a diagonal
-        block; by moments 2 (m + n G) (dx² + dx dy + dy²) operations. Gradients are those of `product` with G columns
-        and the kernels kernel_x * kernel_y, kernel_x and so on, of each sum that has one. Memory beside the result:
-        `"blocked"` three tiles of 512 x 512, or the moments, dx² + dx dy + dy²; `"triton"` n + m numbers, and copies of
-        rows that are sorted by group, or float32 under RBF or tf32; `"reference"` 11 n m numbers.
+        block; by moments 2 (m + n G) (dx² + dx dy + dy²) operations, and as many for gradients without groups, which
+        keep all rows in float64. Other gradients are those of `product` with G columns and the kernels kernel_x *
+        kernel_y, kernel_x and so on, of each sum that has one. Memory beside the result: `"blocked"` three tiles of
+        512 x 512, or the moments, dx² + dx dy + dy²; `"triton"` n + m numbers, and copies of rows that are sorted by
+        group, or float32 under RBF or tf32; `"reference"` 11 n m numbers.
 
     Example:
         >>> import torch

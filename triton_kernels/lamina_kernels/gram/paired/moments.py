@@ -14,13 +14,15 @@ _BLOCK = 4096
 def cheaper(problem: Problem) -> bool:
     """Return whether both kernels are dot products and moments take fewer operations than all pairs of rows.
 
-    The operations of the moments are in float64 and count twice.
+    The operations of the moments are in float64 and count twice. Gradients cost as much as the sums again by moments,
+    and eight times as much by pairs.
     """
     if not problem.linear:
         return False
     n, m, (dx, dy) = problem.n, problem.m, _widths(problem)
     pairs = n * m * (dx + dy) // (2 if problem.diagonal else 1)
-    return 2 * (dx * dx + dx * dy + dy * dy) * (m + n * problem.n_groups) < pairs
+    by_moments = 2 * (dx * dx + dx * dy + dy * dy) * (m + n * problem.n_groups)
+    return 2 * by_moments < 9 * pairs if problem.wants_gradients else by_moments < pairs
 
 
 def hsic_sums(problem: Problem) -> torch.Tensor:

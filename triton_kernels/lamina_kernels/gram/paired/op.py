@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram.paired import blocked
+from lamina_kernels.gram.paired import blocked, moments
 from lamina_kernels.gram.paired.problem import SUMS, Problem
 from lamina_kernels.gram.pairs import COUNT, SCHEMA, Pairs, flat, schema, unflat
 from lamina_kernels.gram.sums.blocked import Weights
@@ -26,6 +26,9 @@ _PROBLEM = f"{schema('x_')}, {schema('y_')}, Tensor? groups, SymInt n_groups, bo
 
 def hsic_sums(problem: Problem, form: str) -> Sequence[Tensor]:
     """Return the five sums, [n, n_groups] float64 each, with gradients where they are wanted."""
+    if form == "blocked" and problem.wants_gradients and problem.groups is None and moments.cheaper(problem):
+        # A few products of matrices, through which torch goes back; pairs of rows would cost what moments spare.
+        return moments.hsic_sums(problem).unbind()
     pairs = (replace(p, x=p.x.detach(), y=p.y.detach(), parameters=p.parameters.detach()) for p in problem.pairs)
     flags = problem.groups, problem.n_groups, problem.diagonal
     found = _sums(*(argument for p in pairs for argument in flat(p)), *flags, form).unbind()
