@@ -32,30 +32,37 @@ class Within:
             "of its largest entry, part by part"
         )
 
-    def check(self, name: str, result: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-        """Compare a contender's result with the expected one.
+    def check(self, name: str, result: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
+        """Compare a contender's result with the expected one, and return the largest share by which a part is off.
 
         Raises:
             DisagreementError: A part is missing, surplus, of another shape, not finite, or too far off.
         """
         if set(result) != set(expected):
             raise DisagreementError(f"{name} returned the parts {sorted(result)}, expected {sorted(expected)}")
-        for part, target in expected.items():
-            self._check_part(f"{name}, {part}", as_array(result[part]), as_array(target))
+        return max(
+            (
+                self._check_part(f"{name}, {part}", as_array(result[part]), as_array(target))
+                for part, target in expected.items()
+            ),
+            default=0.0,
+        )
 
-    def _check_part(self, what: str, value: np.ndarray, target: np.ndarray) -> None:
+    def _check_part(self, what: str, value: np.ndarray, target: np.ndarray) -> float:
         if value.shape != target.shape:
             raise DisagreementError(f"{what}: shape {value.shape}, expected {target.shape}")
         if self.tolerance == 0:
             if value.dtype != target.dtype or value.tobytes() != target.tobytes():
                 raise DisagreementError(f"{what}: differs from the expected {target.dtype}, or is another dtype")
-            return
+            return 0.0
         target = target.astype(np.float64)
         difference = np.abs(value.astype(np.float64) - target).max(initial=0)
-        bound = self.tolerance * np.abs(target).max(initial=0)
+        largest = np.abs(target).max(initial=0)
+        bound = self.tolerance * largest
         # Written so that NaN fails it.
         if not difference <= bound:
             raise DisagreementError(f"{what}: off by {difference:.3g}, where {bound:.3g} is allowed")
+        return float(difference / largest) if largest else 0.0
 
 
 def as_array(value: Any) -> np.ndarray:

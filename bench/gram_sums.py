@@ -26,6 +26,8 @@ LAYERS = 32
 REPETITIONS = 7
 RULES = {"bfloat16": Within(2e-2), "float32": Within(1e-4)}
 WAYS = {"bfloat16": ("",), "float32": ("", "bf16x6", "bf16x3")}
+ELEVEN_BITS = 256
+"""The width from which on products of rows of 11 bits keep the rule."""
 KEOPS_WIDEST = 1024
 
 
@@ -101,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         row["G pairs/s"] = row["n"] * row["m"] / row["median, ms"] / 1e6
     Table(
         question="How fast is each reduction over pairs of rows on a GPU, beside a product and a reduction of it?",
-        columns=["what", "dtype", "n", "m", "d", "by", "G pairs/s", *TIMES, "peak, MiB"],
+        columns=["what", "dtype", "n", "m", "d", "by", "G pairs/s", *TIMES, "peak, MiB", "off by"],
         rows=rows,
         notes=[
             f"rows of normal numbers; an RBF kernel of bandwidth sqrt(d), {VALUES} columns of values; interleaved "
@@ -113,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "it writes out a formula for every width, and compiled that of d = 4096 for more than 200 s",
             "% of the limit: of the products alone, those of rows and those with the values",
             "pairs: n m, also of what visits half of them; of cka_matrix those of one layer",
+            "off by: the largest difference that the comparison found, as a share of the largest entry of the truth",
             "peak: what the first call adds to a fresh process, by torch's allocator",
             *GOALS,
             speeds(machine, samples.values()),
@@ -156,6 +159,8 @@ def questions(dtype: str, device: str, *, quick: bool, with_peers: bool) -> Iter
         needs = {} if work.op == "row_sums" else {limit: pairs * work.passes * (2 * work.d + work.flops)}
         options = {"dtype": dtype, "op": work.op}
         ways = [(f", {way}" if way else "", {"precision": way or None}) for way in WAYS[dtype]]
+        if dtype == "float32" and work.op == "product" and work.d >= ELEVEN_BITS:
+            ways.append((", tf32", {"precision": "tf32"}))
         if device != "cpu":
             # Elsewhere it is what runs anyway.
             ways.append((", blocked", {"impl": "blocked"}))

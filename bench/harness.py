@@ -62,8 +62,9 @@ def compare(
     device: str,
     peers: Worker | None,
     description: str,
+    off: dict[str, float] | None = None,
 ) -> dict[str, list[float]]:
-    """Check every contender's result, then time contenders and limits in turns.
+    """Check every contender's result, then time contenders and limits in turns; `off` takes by how much each was off.
 
     Returns:
         The seconds of a call, by the name of the contender or limit, one a repetition.
@@ -72,15 +73,16 @@ def compare(
         DisagreementError: A result breaks the rule; nothing was timed then.
     """
     cases: dict[str, Case] = {limit.name: as_case(limit.run) for limit in limits}
+    off = {} if off is None else off
     for contender in track(contenders, f"{description}: results"):
         if contender.peer:
             assert peers is not None, f"{contender.name} needs a worker"
             peers.prepare(contender.name, contender.call, arrays, device, contender.options)
-            rule.check(contender.name, peers.result(contender.name), expected)
+            off[contender.name] = rule.check(contender.name, peers.result(contender.name), expected)
             cases[contender.name] = as_case(lambda name=contender.name: peers.ask("seconds", case=name))
         else:
             ready = resolve(contender.call)(**arrays, device=device, **contender.options)
-            rule.check(contender.name, ready(), expected)
+            off[contender.name] = rule.check(contender.name, ready(), expected)
             cases[contender.name] = as_case(clock.timed(ready, device))
     seconds = interleave(cases, repetitions, description)
     if peers is not None:
@@ -133,12 +135,14 @@ def answers(
     """Compare and time the contenders of each question, and measure what each adds to memory, unless it is quick.
 
     Returns:
-        A row a contender: the question's cells, `by`, those of `cells`, and `peak, MiB`; and the seconds by question.
+        A row a contender: the question's cells, `by`, those of `cells`, `peak, MiB`, and `off by`, the largest share of
+        the largest expected entry; and the seconds by question.
     """
     rows: list[dict[str, Any]] = []
     samples = {}
     for question in questions:
         arrays, contenders, description = question.arrays, question.contenders, str(question)
+        off: dict[str, float] = {}
         seconds = compare(
             contenders,
             arrays,
@@ -149,12 +153,14 @@ def answers(
             device=device,
             peers=peers,
             description=description,
+            off=off,
         )
         samples[description] = seconds
         added = {} if quick else peaks(contenders, arrays, device=device, description=description)
         for contender in contenders:
             row = {**question.cells, "by": contender.name} | cells(contender, limits, seconds)
-            rows.append(row | {"peak, MiB": added[contender.name] / 2**20 if added else None})
+            peak = added[contender.name] / 2**20 if added else None
+            rows.append(row | {"peak, MiB": peak, "off by": f"{off[contender.name]:.1e}"})
     return rows, samples
 
 

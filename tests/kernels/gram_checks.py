@@ -259,12 +259,44 @@ def float32_errs_as_its_precision_allows(found: Reductions, precision: str | Non
     """At most twice as much as a matrix of the same rounded rows does, whose values are rounded likewise."""
     x, y, v = normal(70, 24, seed=23), normal(129, 24, seed=24), normal(129, 20, seed=25)
     rounded = round_to_tf32 if precision == "tf32" else torch.clone
-    for kernel in (Linear(), RBF(5.0)):
+    # What tells kernels apart in float32, CASES shows.
+    names = ["linear", "rbf", *(["own", "product", "sum", "rational quadratic"] if precision == "tf32" else [])]
+    for kernel in (KERNELS[name](24) for name in names):
         (got,) = found(x, y, v, kernel, which="product", precision=precision)
         eye = torch.eye(129)
         k = product(rounded(x), rounded(y), eye, kernel=kernel, impl="blocked")
         exact = product(x.double(), y.double(), v.double(), kernel=kernel, impl="reference")
         within(got, exact, rounded(k) @ rounded(v), 2)
+
+
+def rows_of_any_size_keep_eleven_bits(found: Reductions) -> None:
+    """Float16 has no such exponents; a row that is broken, or nothing, changes no other."""
+    x = normal(70, 24, seed=26) * 2.0 ** (torch.arange(70) % 41 * 3 - 60)[:, None]
+    x[5], x[6, 3], x[7, 4] = 0, torch.nan, torch.inf
+    whole = torch.ones(70).bool()
+    whole[6:8] = False
+    for scale in (0.0, 2.0**-60, 1.0, 2.0**60):
+        y = normal(33, 24, seed=27) * scale
+        # What is smaller than the largest by less than float16's exponents.
+        y[::2] *= 2.0**-15
+        (got,) = found(x, y, torch.eye(33), Linear(), which="product", precision="tf32")
+        exact, sizes = x.double() @ y.double().T, x.double().abs() @ y.double().abs().T
+        assert ((got - exact).abs() <= 2.0**-10 * sizes)[whole].all()
+        assert not got[~whole].isfinite().any()
+    # Distances, however large they are.
+    for scale in (2.0**-36, 2.0**36):
+        x, y = normal(30, 24, seed=28) * scale, normal(33, 24, seed=29) * scale
+        (got,) = found(x, y, torch.eye(33), RBF(5.0 * scale), which="product", precision="tf32")
+        exact = product(x.double(), y.double(), torch.eye(33).double(), kernel=RBF(5.0 * scale), impl="reference")
+        torch.testing.assert_close(got.double(), exact, rtol=2e-3, atol=0)
+
+
+def eleven_bits_of_wide_rows_leave_four_digits(found: Reductions) -> None:
+    """Random signs add up to little, and so does what rounds rows; what rounds v to 11 bits is three times that."""
+    x, y, v = normal(64, 256, seed=30), normal(1024, 256, seed=31), normal(1024, 16, seed=32)
+    (got,) = found(x, y, v, RBF(16.0), which="product", precision="tf32")
+    exact = product(x.double(), y.double(), v.double(), kernel=RBF(16.0), impl="reference")
+    assert (got - exact).abs().max() <= 1e-4 * exact.abs().max()
 
 
 def parts_of_numbers_are_multiplied_as_said(found: Reductions) -> None:
@@ -459,6 +491,8 @@ def torch_finds_the_operators_in_order(found: Reductions) -> None:
 
 CHECKS = [
     sums_of_tiles_are_as_good_as_one,
+    rows_of_any_size_keep_eleven_bits,
+    eleven_bits_of_wide_rows_leave_four_digits,
     parts_of_numbers_are_multiplied_as_said,
     near_rows_keep_their_digits,
     rows_without_a_squared_norm_give_no_wrong_numbers,

@@ -114,6 +114,50 @@ def gram_kernel_rounds_to_eight_bits(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault
+def gram_kernel_forgets_the_units(patch: pytest.MonkeyPatch) -> None:
+    """Products of rows in float16 are taken for those of the rows that these were made of."""
+    from lamina_kernels.gram import tile
+
+    patch.setattr(tile, "weighted", lambda weight, base, at: weight)
+
+
+@fault
+def gram_kernel_scales_rows_together(patch: pytest.MonkeyPatch) -> None:
+    """All rows of x are brought into the reach of float16 as the largest of them is."""
+    from lamina_kernels.gram import operands
+
+    whole = operands.scaled_to_half
+
+    def scaled(x: Any, width: int, *, together: bool) -> Any:
+        made, unit = whole(x, width, together=True)
+        return made, unit if together else unit.expand(len(x)).contiguous()
+
+    patch.setattr(operands, "scaled_to_half", scaled)
+
+
+@fault
+def gram_kernel_scales_no_rows(patch: pytest.MonkeyPatch) -> None:
+    """Rows become float16 as they are."""
+    from lamina_kernels.tiles import rounding
+
+    patch.setattr(rounding, "_power_of_two", lambda exponents: 1.0 + 0.0 * exponents)
+
+
+@fault
+def gram_kernel_rounds_values(patch: pytest.MonkeyPatch) -> None:
+    """Rows of v are rounded to TF32, whatever multiplies them."""
+    from lamina_kernels.gram.sums import launch
+
+    whole = launch._values
+
+    def values(*given: Any, **options: Any) -> dict[str, Any]:
+        made = whole(*given, **options)
+        return made | {"v": launch.round_to_tf32(made["v"])}
+
+    patch.setattr(launch, "_values", values)
+
+
+@fault
 def gram_kernel_forgets_a_part(patch: pytest.MonkeyPatch) -> None:
     """Of the parts of float32 rows, the last is left out."""
     from lamina_kernels.gram import operands

@@ -10,7 +10,7 @@ import torch
 from lamina_kernels.gram import RBF, Kernel, Linear
 from lamina_kernels.gram.operands import Base, prepare
 from lamina_kernels.gram.pairs import build
-from lamina_kernels.tiles.rounding import parts_of, round_to_tf32
+from lamina_kernels.tiles.rounding import parts_of, round_to_tf32, scaled_to_half
 from tests.faults import broken
 from tests.kernels import gram_kernel_faults  # noqa: F401
 from tests.kernels.hsic_checks import normal
@@ -69,6 +69,33 @@ def test_a_broken_row_breaks_no_parts_of_others():
     assert made.isfinite().all(1).tolist() == [True, False, True]
     assert parts_of(x[:0], 3, 16).shape == (0, 48)
     assert parts_of(x[:, :0], 3, 16).any().item() is False
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_scaled_rows_keep_eleven_bits_and_lie_high_in_float16(together: bool):
+    x = round_to_tf32(normal(300, 19, seed=6) * 2.0 ** (torch.arange(300) % (12 if together else 200) - 100)[:, None])
+    half, units = scaled_to_half(x, 32, together=together)
+    assert half.dtype == torch.float16
+    assert units.shape == (1 if together else 300,)
+    assert torch.equal(half[:, :19].float() * units[:, None], x)
+    assert not half[:, 19:].any()
+    sizes = half.float().abs()
+    largest = sizes.amax() if together else sizes.amax(1)
+    assert ((largest >= 2.0**14) & (largest <= 2.0**15)).all()
+
+
+def test_what_float32_has_and_float16_has_not():
+    x = torch.tensor([[3e38, 1e30], [0.0, 0.0], [1e-38, -1e-45], [math.inf, 1.0], [math.nan, 1.0]])
+    half, units = scaled_to_half(x, 2, together=False)
+    assert ((units > 0) & (units < math.inf)).all()
+    torch.testing.assert_close((half * units[:, None])[:3], x[:3], rtol=2**-11, atol=2e-45)
+    assert half[3:].isfinite().all(1).tolist() == [False, False]
+    # Broken rows have no say in what others are multiplied with.
+    assert scaled_to_half(x[1:], 2, together=True)[1].item() == units[2].item()
+    for empty in (x[:0], x[:, :0]):
+        half, units = scaled_to_half(empty, 16, together=True)
+        assert half.shape == (len(empty), 16)
+        assert units.shape == (1,)
 
 
 def test_norms_belong_to_the_rounded_rows():

@@ -11,7 +11,7 @@ from lamina_kernels.gram.functions import LOG2E
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.pointwise import function_of
 from lamina_kernels.gram.terms import Branch, Leaf, Node, middle
-from lamina_kernels.tiles.rounding import PARTS, parts_of, round_to_tf32
+from lamina_kernels.tiles.rounding import PARTS, parts_of, round_to_tf32, scaled_to_half
 from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import accurate
 
@@ -40,6 +40,7 @@ class Base(NamedTuple):
         y_parts: [m, parts * part_width], likewise.
         parts_row: Elements from one row of them to the next.
         part_width: Columns of a part.
+        units: [n] float32, what products with each row of x are to be multiplied with; None for 1. See `halved`.
     """
 
     x: Any
@@ -56,6 +57,7 @@ class Base(NamedTuple):
     y_parts: Any = None
     parts_row: Any = None
     part_width: Any = None
+    units: Any = None
 
 
 class Operands(NamedTuple):
@@ -107,6 +109,20 @@ class Operands(NamedTuple):
             for (kind, _), base in zip(self.kinds, self.bases, strict=True)
         )
         return self._replace(bases=tuple(bases), chunk=chunk)
+
+    def halved(self) -> Operands:
+        """Return the same with rows for TF32 as float16 times powers of 2: as many digits, multiplied twice as fast.
+
+        One power for all rows of y, so that it costs no pair an operation, and one for each row of x, so that none has
+        a say in the results of others: small numbers beside the largest of y are as coarse as that one's are in these
+        results. Where distances have roots, rows stay: those that are near are taken from each other.
+        """
+        if self.products != "tf32" or any(kind == "root" for kind, _ in self.kinds):
+            return self
+        bases = (
+            base if kind == "norm" else _halved(base) for (kind, _), base in zip(self.kinds, self.bases, strict=True)
+        )
+        return self._replace(bases=tuple(bases), products="half")
 
     def swapped(self) -> Operands:
         """Return the same with x and y in each other's place: every base is symmetric."""
@@ -207,6 +223,15 @@ def _taken_apart(base: Base, parts: int, chunk: int) -> Base:
     x = parts_of(base.x, parts, width)
     y = x if base.y is base.x else parts_of(base.y, parts, width)
     return base._replace(x_parts=x, y_parts=y, parts_row=parts * width, part_width=width)
+
+
+def _halved(base: Base) -> Base:
+    width = part_width(base.width, CHUNK["half"])
+    x, x_units = scaled_to_half(base.x, width, together=False)
+    y, y_unit = scaled_to_half(base.y, width, together=True)
+    return base._replace(
+        x=x, y=y, x_row=width, y_row=width, x_column=1, y_column=1, width=width, units=x_units * y_unit
+    )
 
 
 def _base(p: Pairs, kind: str, columns: tuple[int, int], *, rounds: bool) -> Base:

@@ -127,14 +127,29 @@ def argument(products, bases, numbers, at, itself, LEAF: tl.constexpr, BASES: tl
             x_norms, y_norms = x_norms * weight, y_norms * weight
         # The norms first: with x and y in each other's place it is the same. At most 0, as w is below 0; where it is
         # used, a sign costs no instruction.
-        u = tl.abs(tile * (-2.0 * weight) + (x_norms[:, None] + y_norms[None, :])) * -1.0
+        factor = -2.0 * weighted(weight, bases[tree.base_of(LEAF)], at)
+        u = tl.abs(tile * factor + (x_norms[:, None] + y_norms[None, :])) * -1.0
         if itself is not None:
             u = tl.where(itself, 0.0, u)
         return u
     elif tree.kind(LEAF) == "root":
         return tl.sqrt(tile) * weight
+    elif tree.kind(LEAF) == "dot":
+        return tile * weighted(weight, bases[tree.base_of(LEAF)], at)
     else:
         return tile * weight
+
+
+@triton.jit
+def weighted(weight, base, at):
+    """Return what a tile of products is multiplied with: the weight of a leaf, times the units of rows that have some.
+
+    It costs a row an operation, and no pair.
+    """
+    if base.units is None:
+        return weight
+    else:
+        return weight * tl.load(base.units + at.rows.to(INDEX), mask=at.rows_valid, other=0.0)[:, None]
 
 
 @triton.jit
@@ -222,6 +237,8 @@ def _product(
             return _squared_distances(tile, base, at, itself)
         elif tree.base_kind(BASES, NUMBER) == "own":
             x_norms, y_norms = _norms(base, at)  # pyright: ignore[reportGeneralTypeIssues]
+            if base.units is not None:
+                tile *= weighted(1.0, base, at)
             found = base.function(tile, x_norms[:, None], y_norms[None, :])
             # A function may be infinite of no rows at all, and infinity times 0 is NaN.
             return tl.where(at.rows_valid[:, None] & at.columns_valid[None, :], found, 0.0)

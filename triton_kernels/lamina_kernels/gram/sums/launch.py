@@ -18,7 +18,7 @@ from lamina_kernels.gram.tiling import Tiling
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rounding import round_to_tf32
 from lamina_kernels.tiles.rows import ceil_div
-from lamina_kernels.tiles.target import accurate
+from lamina_kernels.tiles.target import accurate, kind
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere: the sums do not depend on the GPU.
 PROGRAMS = 512
@@ -69,10 +69,13 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Te
 
 def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
     """Choose tiles and grid of sums for a target, and allocate what they write."""
+    operands = operands.halved()
     slim = is_slim(p, operands, v.shape[1])
     tiles = tiling.sums(target, operands.products, [kind for kind, _ in operands.kinds], slim=slim)
     operands = operands.taken_apart(tiles.width)
-    arguments = shared(p, operands, tiles) | _values(p, v, operands.products, None if terms is None else target)
+    of_v = _values(p, v, operands.products, target, exponentials=terms is not None)
+    tiles = _narrowed(tiles, operands, of_v)
+    arguments = shared(p, operands, tiles) | of_v
     blocks, splits, parts = grid(p, tiles, ceil_div(v.shape[1], max(arguments["VALUES"], 1)))
     arguments |= {
         "x_term": None if terms is None else terms.x_term,
@@ -86,10 +89,13 @@ def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, targ
 
 def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | None, target: str) -> Launch:
     """Choose tiles and grid of a softmax for a target, and allocate what it writes."""
+    operands = operands.halved()
     slim = operands.products != "half" and v.shape[1] == 0 and is_slim(p, operands, 0)
     tiles = tiling.softmax(target, operands.products, [kind for kind, _ in operands.kinds], slim=slim)
     operands = operands.taken_apart(tiles.width)
-    arguments = shared(p, operands, tiles) | _values(p, v, operands.products, target)
+    of_v = _values(p, v, operands.products, target, exponentials=True)
+    tiles = _narrowed(tiles, operands, of_v)
+    arguments = shared(p, operands, tiles) | of_v
     blocks, splits, parts = grid(p, tiles, max(1, ceil_div(v.shape[1], max(arguments["VALUES"], 1))))
     arguments |= {
         "y_term": None if log_weights is None else log_weights.float().contiguous(),
@@ -143,22 +149,33 @@ def planned(programs: int, arguments: dict[str, Any], tiles: Tiling) -> Launch:
     return Launch((programs,), arguments, {"num_warps": tiles.warps, "num_stages": tiles.stages})
 
 
-def _values(p: Pairs, v: Tensor, products: str, target: str | None) -> dict[str, Any]:
-    """Return how the rows of v are multiplied; `target` is None unless by weights that are exponentials.
+def _values(p: Pairs, v: Tensor, products: str, target: str, *, exponentials: bool) -> dict[str, Any]:
+    """Return how the rows of v are multiplied, by kernel values or by exponentials.
 
     Weights take the dtype of v. Those that float16 may not hold are multiplied in TF32, which has as many digits. What
     comes as float32 to exponentials, gradients of a softmax, cancels: it is multiplied accurately.
     """
-    width, precision = v.shape[1], products
-    if v.dtype == torch.float16 and target is None and not is_bounded(p.tree):
+    width, precision, single = v.shape[1], products, p.x.dtype == torch.float32
+    if v.dtype == torch.float16 and not exponentials and not is_bounded(p.tree):
         v = v.float()
-    if v.dtype == torch.float32 and target is not None:
-        precision = p.precision if products != "half" and p.precision else accurate(target)
+    if v.dtype == torch.float32 and exponentials:
+        precision = p.precision if single and p.precision else accurate(target)
     elif v.dtype == torch.float32 and products == "half":
         precision = "tf32"
+    if v.dtype == torch.float32 and single and p.precision == "tf32" and kind(target) != "amd":
+        # 11 bits of weights and of v would be most of the error, for sums of random signs; these few products are not.
+        precision = "bf16x3"
     # One column alone is summed without tensor cores.
     if precision == "tf32" and v.dtype == torch.float32 and width > 1:
         v = round_to_tf32(v)
     v = v if width <= 1 or v.stride(1) == 1 else v.contiguous()
     block = width if width <= 1 else min(max(16, 1 << (width - 1).bit_length()), VALUES)
     return {"v": v, "v_row": v.stride(0), "values_width": width, "VALUES": block, "VALUE_PRECISION": precision}
+
+
+def _narrowed(tiles: Tiling, operands: Operands, of_v: dict[str, Any]) -> Tiling:
+    """Return tiles of rows in half precision that leave registers for weights of float32, which are two tiles there."""
+    if operands.products != "half" or of_v["VALUE_PRECISION"] != "bf16x3" or of_v["VALUES"] <= 1:
+        return tiles
+    columns = min(tiles.columns, 128)
+    return tiles._replace(columns=columns if of_v["VALUES"] <= 32 else max(columns // 2, 32))
