@@ -98,6 +98,8 @@ class Stepping:
         """Attach the hooks; what they capture goes to `writer`."""
         self._writer = writer
         self._taps.__enter__()
+        if self._all:
+            self._taps.count_unseen()
         self._meters.attach()
         if self._flight is not None:
             self._ring = FlightRing(self._flight, writer, self._stateful)
@@ -118,6 +120,7 @@ class Stepping:
             batch: What a flight recorder keeps.
         """
         self.entered += 1
+        self._taps.see()
         writer = self._begin(step, columns)
         try:
             if self._ring is not None:
@@ -176,6 +179,7 @@ class Stepping:
             if self._checkpoint_every is not None:
                 self._save(final)
             self._probe(final, None)
+        self._taps.warn_of_unseen()
         self._meters.finish()
         self._account.close()
         if self._ring is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from lamina.errors import RecordingError
+from lamina.errors import LaminaWarning, RecordingError
 from lamina.recording.autograd import backward_pass
 from lamina.recording.captured import Collector
 from lamina.recording.elements import select
@@ -16,6 +17,9 @@ from lamina.recording.sites import ResolvedSite
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
+
+_MANY = 100
+"""Training calls without a step that are no trial any more."""
 
 _keys = itertools.count()
 _attached: dict[int, _Hook] = {}
@@ -31,8 +35,12 @@ _nothing = torch.zeros(0, device="cpu")
 )
 def _tap(value: torch.Tensor, order: torch.Tensor, key: torch.Tensor) -> None:
     hook = _attached.get(int(key))
-    if hook is not None and hook.armed:
+    if hook is None:
+        return
+    if hook.armed:
         hook.receive(value)
+    else:
+        hook.pass_over()
 
 
 @_tap.register_fake
@@ -76,6 +84,9 @@ class _Hook:
         # A recomputation is no call.
         if backward_pass() is None:
             self._collect(value)
+
+    def pass_over(self) -> None:
+        """Be called while idle, by compiled code."""
 
     def _register(self) -> RemovableHandle:
         raise NotImplementedError
@@ -167,12 +178,17 @@ class Tap(_Hook):
 
 
 class BatchCounter(_Hook):
-    """Counts the calls of the whole model while armed: each is a batch, or a micro-batch, of the step."""
+    """Counts the calls of the whole model while armed: each is a batch, or a micro-batch, of the step.
+
+    Attributes:
+        unseen: How many training calls came while it was idle; None if they are not counted.
+    """
 
     def __init__(self, model: nn.Module, collector: Collector) -> None:
         super().__init__(collector)
         self._model = model
         self._start = 0
+        self.unseen: int | None = None
 
     def __reduce__(self) -> tuple[type[BatchCounter], tuple[nn.Module, Collector]]:
         return BatchCounter, (nn.Identity(), Collector())
@@ -188,6 +204,22 @@ class BatchCounter(_Hook):
             cache: Any = kwargs.get("past_key_values")
             self._start = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
             self.receive(_nothing)
+        else:
+            self.pass_over()
+
+    def pass_over(self) -> None:
+        """Count a training call that nobody records, and say so once there are many."""
+        if self.unseen is None or not self._model.training:
+            return
+        self.unseen += 1
+        if self.unseen == _MANY:
+            self.warn_of_unseen()
+
+    def warn_of_unseen(self) -> None:
+        """Warn of the training calls that nobody recorded, and count no more."""
+        text = f"the model was called {self.unseen} times in training mode and no step was entered: nothing is recorded"
+        warnings.warn(f"{text} (write `with recorder.step(step):` around each step)", LaminaWarning, stacklevel=2)
+        self.unseen = None
 
     def _collect(self, value: torch.Tensor) -> None:
         self._collector.count_batch(self._start)

@@ -101,6 +101,19 @@ class Taps:
         """The sites that are armed and that only the optimizer's step fills."""
         return self._parameters.awaited
 
+    def count_unseen(self) -> None:
+        """Count the training calls of the model from now on that come while no site is armed."""
+        self._counter.unseen = 0
+
+    def see(self) -> None:
+        """Count them no more: a step was entered."""
+        self._counter.unseen = None
+
+    def warn_of_unseen(self) -> None:
+        """Warn of those that were counted, if there were any."""
+        if self._counter.unseen:
+            self._counter.warn_of_unseen()
+
     def take_gradients(self) -> None:
         """Take the gradients of the parameters that are armed."""
         self._parameters.take_gradients()
