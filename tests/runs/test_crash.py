@@ -81,6 +81,8 @@ def test_a_full_disk_is_named_and_loses_nothing_acknowledged(run: lamina.Run, tm
     assert failure.startswith("StorageError segments/000000-000000.safetensors free some space"), done.stdout
     assert (after, closing) == ("then WriterError", "close tells")
     run.refresh()
+    assert run.status.state == "failed"
+    assert "File too large" in str(run.status), "who opens the run need not have seen the error"
     assert run.steps() == list(range(len(steps)))
     assert len(steps) > 10
     rows = run.activations("x").collect()

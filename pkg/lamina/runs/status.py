@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+_LONGEST = 300
+"""Most characters of an error that are shown in a line."""
+
 
 @dataclass(frozen=True)
 class WriterStatus:
@@ -15,8 +18,9 @@ class WriterStatus:
 
     Attributes:
         ordinal: Which writer of the run.
-        state: `finished`, `failed` (closed with an exception), `running`, or `abandoned` (its process is gone).
-        error: Why it failed.
+        state: `finished`, `failed` (closed with an exception, or by itself, as where a disk is full), `running`, or
+            `abandoned` (its process is gone).
+        error: Why it failed: the exception, or what the store could not do.
         host: The machine that it runs on.
         pid: Its process there.
         rank: Its rank in a distributed job.
@@ -66,7 +70,10 @@ class RunStatus:
 
     def __str__(self) -> str:
         """The state, why, of how many writers where others ended well, and what was dropped."""
-        errors = [writer.error for writer in self.writers if writer.error]
+        errors = [" ".join(writer.error.split())[:_LONGEST] for writer in self.writers if writer.error]
+        if self.state == "abandoned":
+            gone = [writer for writer in self.writers if writer.state == "abandoned" and writer.pid is not None]
+            errors += [f"process {writer.pid} on {writer.host} is gone" for writer in gone]
         such = sum(writer.state == self.state for writer in self.writers)
         some = [f"{such} of {len(self.writers)} writers"] if such < len(self.writers) else []
         dropped = [f"{self.dropped_rows} rows dropped"] if self.dropped_rows else []

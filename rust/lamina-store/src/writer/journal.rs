@@ -12,16 +12,29 @@ pub struct Journal {
     log: Box<dyn Log>,
     seq: u64,
     previous: [u8; 32],
+    /// Whether an append failed: nobody can tell what of it reached the disk.
+    failed: bool,
 }
 
 impl Journal {
     pub fn new(storage: Arc<dyn Storage>, ordinal: u32, log: Box<dyn Log>) -> Self {
-        Self { storage, ordinal, log, seq: 0, previous: [0; 32] }
+        Self { storage, ordinal, log, seq: 0, previous: [0; 32], failed: false }
+    }
+
+    /// Whether all that was appended is durable, and counts.
+    pub fn sound(&self) -> bool {
+        !self.failed
     }
 
     /// Appends the operations, durably, in as few frames as they fit. Behind a fence they do not count, which is an
     /// error: nothing of them is acknowledged, nor anything built on them.
     pub fn append(&mut self, ops: Vec<Op>) -> Result<()> {
+        let done = self.frames(ops);
+        self.failed |= done.is_err();
+        done
+    }
+
+    fn frames(&mut self, ops: Vec<Op>) -> Result<()> {
         let (mut batch, mut size) = (Vec::new(), 0);
         for op in ops {
             let bytes = cbor::encode(&op).len();

@@ -65,8 +65,17 @@ impl Worker {
         }
     }
 
-    fn fail_if(&self, result: Result<()>) -> bool {
+    /// Ends the log with what failed, if it can still take that: who opens the run is to know why its writer stopped.
+    fn fail_if(&mut self, result: Result<()>) -> bool {
         let Err(error) = result else { return false };
+        let why = match &error.file {
+            Some(file) => format!("{} [{file}]", error.message),
+            None => error.message.clone(),
+        };
+        if self.journal.sound() {
+            // nothing rests on it, and what failed first is what counts
+            let _ = self.journal.append(vec![Op::Close(Close { error: Some(why), time: clock::now() })]);
+        }
         self.mark(|stage| stage.fail(error));
         self.shared.tell();
         true
