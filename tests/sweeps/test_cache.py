@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,6 +266,14 @@ def test_both_sides_tell_a_comparison(tmp_path: Path) -> None:
     assert computed(runs, product_of, **given) == 0
 
 
+def test_a_run_that_was_removed_does_not_come_back(run: lamina.Run) -> None:
+    cache = Cache(run.path / "cache" / "mean-0123", parents=False)
+    shutil.rmtree(run.path)
+    with pytest.raises(StorageError, match="cannot be kept"):
+        cache.open()
+    assert not run.path.exists()
+
+
 def test_an_estimate_comes_back_as_it_was(tmp_path: Path) -> None:
     from lamina import geometry, similarity
 
@@ -274,11 +283,11 @@ def test_an_estimate_comes_back_as_it_was(tmp_path: Path) -> None:
         geometry.neural_collapse(x, [row % 3 for row in range(90)]),
         Estimate("nothing", float("nan"), float("inf"), estimator="none", options={"dtype": torch.float32}),
     ]
-    cache = Cache(tmp_path / "new" / "folder")
+    cache = Cache(tmp_path / "new" / "folder", parents=True)
     for number, estimate in enumerate(kept):
         cache.put(bytes([number] * 16), estimate)
     cache.close()
-    again = Cache(tmp_path / "new" / "folder")
+    again = Cache(tmp_path / "new" / "folder", parents=True)
     found = [again.get(bytes([number] * 16)) for number in range(3)]
     assert found[:2] == kept[:2]
     assert found[2]

@@ -13,6 +13,7 @@ import typer
 
 from lamina.cli.show import out
 from lamina.errors import LaminaError, NotFoundError, SchemaError
+from lamina.paths import path_of
 
 
 class From(StrEnum):
@@ -207,7 +208,7 @@ _ENDINGS = {
 
 
 def _format_of(source: str) -> From:
-    path = Path(source)
+    path = path_of(source)
     if not path.is_dir():
         found = _ENDINGS.get(path.suffix)
     elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
@@ -229,7 +230,7 @@ def _format_of(source: str) -> From:
 
 def _is_dcp(source: str) -> bool:
     """Whether it is a folder of torch.distributed.checkpoint."""
-    return (Path(source) / ".metadata").is_file()
+    return (path_of(source) / ".metadata").is_file()
 
 
 def _holds_checkpoints(folder: Path) -> bool:

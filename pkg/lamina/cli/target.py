@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import lamina
 from lamina.cli.show import warn
 from lamina.errors import LaminaError, LaminaWarning
+from lamina.paths import path_of
 from lamina.runs import Run, Runs
 
 
@@ -18,7 +18,7 @@ def open_target(target: str) -> Run | Runs:
         NotARunError: The path holds no run.
         NotFoundError: The pattern matches no run.
     """
-    path = Path(target)
+    path = path_of(target)
     with warnings.catch_warnings():
         # They are told in the command line's own form, by `warn_of_problems` or by `lamina info`.
         warnings.simplefilter("ignore", LaminaWarning)

@@ -14,6 +14,7 @@ import polars as pl
 from lamina.errors import LaminaError, SchemaError
 from lamina.interchange.blocks import Block, Table
 from lamina.interchange.drafts import draft_of, publish
+from lamina.paths import path_of
 from lamina.progress import track
 from lamina.runs import Run, Writer
 
@@ -38,7 +39,7 @@ def arrive(run: Target, tables: Sequence[Table], *, step: int, source: str | Non
     """
     if isinstance(run, Run):
         return _append(run, tables, step, source, what, progress)
-    path = Path(run)
+    path = path_of(run)
     if path.exists():
         return _append(Run(path), tables, step, source, what, progress)
     draft = draft_of(path)

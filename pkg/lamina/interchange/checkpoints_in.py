@@ -15,6 +15,7 @@ from lamina.interchange.checkpoint_files import Parts, is_checkpoint, parts_of
 from lamina.interchange.checkpoint_steps import Found, step_of, suite_of
 from lamina.interchange.drafts import draft_of, publish
 from lamina.interchange.sharded import read_json
+from lamina.paths import path_of
 from lamina.progress import byte_bar
 from lamina.runs import Run
 from lamina.runs.nearest import nearest_steps
@@ -70,17 +71,17 @@ def from_checkpoints(
         >>> lamina.open(folder + "/run").load(100)["weight"]
         tensor([100., 100.])
     """
-    path, wanted = Path(path), plain_steps(step)
+    path, wanted = path_of(path), plain_steps(step)
     found = _found(path, wanted)
-    if isinstance(run, Run) or Path(run).exists():
+    if isinstance(run, Run) or path_of(run).exists():
         opened = run if isinstance(run, Run) else Run(run)
         _import(opened, found, parts, path.name, progress)
         opened.refresh()
         return [one.step or 0 for one in found]
-    draft = draft_of(Path(run))
+    draft = draft_of(path_of(run))
     try:
         _import(Run.create(draft, config={"imported": path.name}), found, parts, path.name, progress)
-        publish(draft, Path(run))
+        publish(draft, path_of(run))
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -121,7 +122,7 @@ def _step_of_one(path: Path) -> int:
 
 def _import(run: Run, found: list[Found], parts: Parts, what: str, progress: bool) -> None:
     """Everything, or nothing that anybody sees."""
-    held = run._saved.parts_by_step()
+    held = run.saved_parts()
     stream = _core.CheckpointStream(str(run.path))
     total = sum(_size(one.path) for one in found)
     try:

@@ -14,6 +14,7 @@ from lamina.interchange.drafts import check_free, drafted
 from lamina.interchange.leaving_parts import state_of
 from lamina.interchange.torch_files import ENDINGS
 from lamina.interchange.weights_out import named_tensors, write_shards, write_weights
+from lamina.paths import path_of
 from lamina.progress import byte_bar
 from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.steps import Steps, has_step, plain_steps
@@ -81,11 +82,11 @@ def to_checkpoint(
         >>> load_file(folder + "/model.safetensors")
         {'weight': tensor([1., 1.])}
     """
-    path = Path(path)
+    path = path_of(path)
     check_free(path)
     if shard_bytes < 1:
         raise SchemaError(f"shard_bytes={shard_bytes}", hint="give a size in bytes, such as 1 << 30")
-    saved = run._saved.parts_by_step()
+    saved = run.saved_parts()
     if not saved:
         raise NotFoundError(f"{run.path} holds no checkpoint" + ("" if run.steps() else ", and no rows either"))
     steps, single = _steps(step, saved)

@@ -15,6 +15,7 @@ from lamina.interchange.blocks import Block, Table
 from lamina.interchange.choice import Choice, Names
 from lamina.interchange.parquet import check_alike
 from lamina.interchange.tensors import cannot_read
+from lamina.paths import path_of
 
 
 def from_datasets(
@@ -70,10 +71,10 @@ def from_datasets(
     need("pyarrow", extra=EXTRA)
     choice = Choice(sites, columns, example, position)
     # `datasets` writes no file where there are no rows
-    tables = [_table(files, choice, split) for split, files in _splits(Path(path)).items() if files]
+    tables = [_table(files, choice, split) for split, files in _splits(path_of(path)).items() if files]
     if not tables:
         raise SchemaError("the dataset holds no rows", str(path))
-    return arrive(run, tables, step=step, source=source, what=Path(path).name, progress=progress)
+    return arrive(run, tables, step=step, source=source, what=path_of(path).name, progress=progress)
 
 
 def _splits(path: Path) -> dict[str | None, list[Path]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from lamina.errors import DamagedError
 from lamina.interchange.arriving import Target
 from lamina.interchange.drafts import draft_of, drafted, publish
+from lamina.paths import path_of
 from lamina.progress import byte_bar
 from lamina.runs import Run
 
@@ -52,16 +53,16 @@ def from_dcp(run: Target, path: str | Path, *, step: int, part: str | None = Non
         >>> lamina.open(folder + "/again").load(7, part=None)
         {'model': {'weight': tensor([1., 1.])}, 'progress': {'tokens': 10}}
     """
-    path = Path(path)
-    if isinstance(run, Run) or Path(run).exists():
+    path = path_of(path)
+    if isinstance(run, Run) or path_of(run).exists():
         opened = run if isinstance(run, Run) else Run(run)
         _import(opened, path, step, part, progress)
         opened.refresh()
         return
-    draft = draft_of(Path(run))
+    draft = draft_of(path_of(run))
     try:
         _import(Run.create(draft, config={"imported": path.name}), path, step, part, progress)
-        publish(draft, Path(run))
+        publish(draft, path_of(run))
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -144,7 +145,7 @@ def to_dcp(
     leaves = Leaves(run, step, part)
     with (
         byte_bar(f"exporting {run.name}", progress) as show,
-        drafted(Path(path), folder=True) as draft,
+        drafted(path_of(path), folder=True) as draft,
         warnings.catch_warnings(),
     ):
         planner = LeavesPlanner(leaves, show)

@@ -13,6 +13,7 @@ from lamina.interchange.arriving import Target, arrive
 from lamina.interchange.blocks import table_of
 from lamina.interchange.given import given_columns
 from lamina.interchange.tensors import NAMES, ROW_DTYPES, FileTensor, file_size, numpy_dtype, prod
+from lamina.paths import path_of
 
 
 def from_memmap(
@@ -63,7 +64,7 @@ def from_memmap(
         >>> lamina.open(folder + "/run").rows("a").dtype
         torch.bfloat16
     """
-    path = Path(path)
+    path = path_of(path)
     name, swapped = _dtype(dtype)
     size = file_size(path) - offset
     if offset < 0 or size < 0:

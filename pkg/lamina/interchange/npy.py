@@ -12,6 +12,7 @@ from lamina.interchange.blocks import table_of
 from lamina.interchange.given import given_columns
 from lamina.interchange.npy_header import array_header, dtype_name
 from lamina.interchange.tensors import FileTensor, cannot_read, check_row_dtype
+from lamina.paths import path_of
 
 
 def from_npy(
@@ -56,7 +57,7 @@ def from_npy(
         >>> lamina.open(folder + "/run").rows("mlp.output", step=10).shape
         (1000, 64)
     """
-    path = Path(path)
+    path = path_of(path)
     tensor = npy_tensor(path)
     name = site or path.stem
     check_row_dtype(tensor.dtype, repr(path.name), path)

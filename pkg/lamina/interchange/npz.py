@@ -17,6 +17,7 @@ from lamina.interchange.blocks import tables_of
 from lamina.interchange.choice import Choice, Names
 from lamina.interchange.npy_header import ArrayHeader, array_header, dtype_name
 from lamina.interchange.tensors import FileTensor, Tensor, cannot_read, numpy_dtype, prod
+from lamina.paths import path_of
 
 _ENCRYPTED = 1
 """The bit of a member's flags."""
@@ -71,7 +72,7 @@ def from_npz(
         >>> lamina.open(folder + "/run").rows("mlp").metadata(["label"])["label"].to_list()
         ['a', 'b', 'a', 'b']
     """
-    path = Path(path)
+    path = path_of(path)
     try:
         with zipfile.ZipFile(path) as archive:
             tensors, texts = _members(archive, path)

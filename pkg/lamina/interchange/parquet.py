@@ -14,6 +14,7 @@ from lamina.interchange.arrow import EXTRA, Plan, damaged, plan_of
 from lamina.interchange.blocks import Block, Table
 from lamina.interchange.choice import Choice, Names
 from lamina.interchange.tensors import cannot_read
+from lamina.paths import path_of
 
 
 def from_parquet(
@@ -71,11 +72,11 @@ def from_parquet(
     need("pyarrow.parquet", extra=EXTRA)
     files = _files(path)
     table = _table(files, Choice(sites, columns, example, position))
-    return arrive(run, [table], step=step, source=source, what=Path(path).name, progress=progress)
+    return arrive(run, [table], step=step, source=source, what=path_of(path).name, progress=progress)
 
 
 def _files(path: str | Path) -> list[Path]:
-    place = Path(path)
+    place = path_of(path)
     if place.is_dir():
         found = sorted(file for file in place.rglob("*.parquet") if not file.name.startswith((".", "_")))
     elif place.exists():

@@ -16,6 +16,7 @@ from lamina.interchange.arrow import DTYPE, EXTRA, SHAPE
 from lamina.interchange.drafts import check_free, drafted
 from lamina.interchange.leaving import Leaving, about, leaving
 from lamina.interchange.tensors import BITS, prod
+from lamina.paths import path_of
 from lamina.progress import track
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def to_parquet(
         [(5, 8, [1.0, 1.0]), (5, 9, [1.0, 1.0])]
     """
     need("pyarrow.parquet", extra=EXTRA)
-    path = Path(path)
+    path = path_of(path)
     check_free(path)
     if group_bytes < 1:
         raise SchemaError(f"group_bytes={group_bytes}", hint="give a size in bytes, such as 32 << 20")

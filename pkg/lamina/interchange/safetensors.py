@@ -14,6 +14,7 @@ from lamina.interchange.columns import StoredColumn
 from lamina.interchange.header import read_header
 from lamina.interchange.segments import Group, groups_of
 from lamina.interchange.tensors import FileTensor, check_row_dtype
+from lamina.paths import path_of
 
 _META = ".meta/"
 
@@ -68,7 +69,7 @@ def from_safetensors(
         >>> lamina.open(folder + "/run").rows("mlp").metadata(["example"])["example"].to_list()
         [0, 0, 1, 1, 2, 2]
     """
-    path = Path(path)
+    path = path_of(path)
     choice = Choice(sites, columns, example, position)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:

@@ -15,6 +15,7 @@ from lamina.interchange.drafts import check_free, drafted
 from lamina.interchange.header import make_header
 from lamina.interchange.leaving import Leaving, about, count_rows, leaving, share_rows
 from lamina.interchange.tensors import NAMES, numpy_dtype
+from lamina.paths import path_of
 from lamina.progress import track
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def to_safetensors(
         >>> found["mlp.output"].shape, found[".meta/example"].tolist(), found[".meta/step"].tolist()
         ((3, 2), [7, 8, 9], [5, 5, 5])
     """
-    path = Path(path)
+    path = path_of(path)
     check_free(path)
     if shard_bytes is not None and shard_bytes < 1:
         raise SchemaError(f"shard_bytes={shard_bytes}", hint="give a size in bytes, such as 1 << 30")

@@ -13,6 +13,7 @@ import polars as pl
 from lamina.interchange.drafts import check_free, drafted
 from lamina.interchange.leaving import Leaving, about, count_rows, leaving, share_rows
 from lamina.interchange.tensors import BITS, numpy_dtype
+from lamina.paths import path_of
 from lamina.progress import track
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def to_zarr(
         >>> json.loads((folder / "mlp.zarr/mlp.output/zarr.json").read_text())["shape"]
         [3, 2]
     """
-    path = Path(path)
+    path = path_of(path)
     check_free(path)
     members = leaving(run, sites, step, source, where)
     blocks = sum(len(range(0, len(member), member.block_rows())) for member in members)

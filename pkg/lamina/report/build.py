@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lamina.errors import DamagedError, LaminaError, NotFoundError
 from lamina.extras import need
+from lamina.paths import path_of
 from lamina.progress import track
 from lamina.report.choice import names_of
 from lamina.report.features import features_section
@@ -93,7 +94,7 @@ def report(runs: Run | Runs | Iterable[Run], path: str | os.PathLike[str], *, pr
     need("altair", extra="report")
     need("vl_convert", extra="report")
     members = _members(runs)
-    target = Path(path)
+    target = path_of(path)
     check_place(target)
     problems = [f"{run.name}: {LaminaError(*problem)}" for run in members for problem in run.problems]
     kinds = kinds_of(members)

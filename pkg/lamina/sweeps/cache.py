@@ -27,11 +27,14 @@ class Cache:
     """The estimates of one measure in one folder.
 
     Args:
-        folder: Where they lie; it need not exist.
+        folder: Where they lie; neither it nor the one above it need exist.
+        parents: Whether those further above are made, too. In a run they are not: one that was removed meanwhile does
+            not come back as a folder that holds nothing but this.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, parents: bool) -> None:
         self._folder = folder
+        self._parents = parents
         self._lines = _read(folder)
         self._file: int | None = None
         self._path = folder / f"{time.time_ns():020d}-{uuid4().hex[:8]}.jsonl"
@@ -52,7 +55,8 @@ class Cache:
         if self._file is not None:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.parent.mkdir(parents=self._parents, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         except OSError as error:
             raise StorageError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lamina.errors import SchemaError
 from lamina.measures import Estimate
+from lamina.paths import path_of
 from lamina.runs import Run
 from lamina.sweeps.cache import Cache
 from lamina.sweeps.cells import Cell
@@ -33,7 +34,7 @@ class Kept:
         if not isinstance(cache, bool | str | Path):
             raise SchemaError(f"cache={cache!r}", hint="it is True (in the run), a folder, or False")
         self._runs = runs
-        self._root = None if isinstance(cache, bool) else Path(cache)
+        self._root = None if isinstance(cache, bool) else path_of(cache)
         self._folder = f"{name}-{code.hex()[:12]}"
         self._caches: dict[Path, Cache] = {}
         self._off = cache is False
@@ -43,7 +44,7 @@ class Kept:
             return None
         root = self._root or self._runs[cell.subjects[0].run].path / FOLDER
         if root not in self._caches:
-            self._caches[root] = Cache(root / self._folder)
+            self._caches[root] = Cache(root / self._folder, parents=self._root is not None)
         return self._caches[root]
 
     def get(self, cell: Cell) -> Estimate | None:
