@@ -15,6 +15,11 @@ from lamina import _core
 STUB = ast.parse((Path(_core.__file__).parent / "_core.pyi").read_text())
 CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDef)}
 FUNCTIONS = {node.name: node for node in STUB.body if isinstance(node, ast.FunctionDef)}
+CONSTANTS = {
+    node.target.id
+    for node in STUB.body
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is None
+}
 
 
 def declared(node: ast.FunctionDef) -> list[str]:
@@ -32,7 +37,7 @@ def public(names: Iterable[str]) -> set[str]:
 
 
 def test_the_module_has_what_the_stub_declares_and_nothing_else() -> None:
-    assert public(vars(_core)) == CLASSES.keys() | FUNCTIONS.keys()
+    assert public(vars(_core)) == CLASSES.keys() | FUNCTIONS.keys() | CONSTANTS
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

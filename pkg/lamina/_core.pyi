@@ -48,6 +48,12 @@ def syncs() -> int:
 def create(path: str, config: str) -> None:
     """Create a run at `path`, atomically. `config` is JSON text of an object. NotARunError if the path exists."""
 
+ATTACHED: int
+"""The step of a save whose parts are attached to the run, and of no step."""
+
+def note(path: str, text: str, step: int | None = None) -> None:
+    """Note a text, of a step if there is one; durable when it returns. SchemaError above 1 MiB."""
+
 def rewind(path: str, step: int) -> None:
     """Hide what is durable of rows and metrics of `step` and later, and of checkpoints of later steps."""
 
@@ -64,12 +70,12 @@ def discard(
 
 @final
 class CheckpointStream:
-    """Writes checkpoints that come piece by piece, with a log of its own.
+    """Writes checkpoints that come piece by piece, with a log of its own; `work` says what for, if not to record.
 
     They are all there once `commit` returns, and none of them before.
     """
 
-    def __init__(self, path: str) -> None: ...
+    def __init__(self, path: str, work: str | None = None) -> None: ...
     def put(self, dtype: str, data: Buffer) -> bytes:
         """Write the chunks of some bytes of a tensor; return their keys. All pieces of a tensor but the last are whole
         numbers of MiB."""
@@ -330,6 +336,9 @@ class Snapshot:
         (rows by site), and state: `finished`, `failed` (closed with an error), `running` (not closed; its process may
         live) or `abandoned`."""
 
+    def notes(self) -> list[tuple[int, int | None, str]]:
+        """Time (microseconds since the epoch, UTC), step and text of every note, in the order in which they came."""
+
     def sites(self) -> list[tuple[str, DType, tuple[int, ...], int, int, int, bool]]:
         """Name, dtype, item shape, rows, bytes, non-finite values, and whether they are sparse codes."""
 
@@ -368,10 +377,12 @@ class Snapshot:
 
     def checkpoints(
         self,
-    ) -> tuple[list[list[tuple[str, DType, tuple[int, ...], int]]], list[tuple[int, str, int, list[tuple[int, int]]]]]:
-        """The layouts, and the parts in order of their steps. A layout is its tensors: name, dtype, shape, bytes. A
-        part is its step, its name, the number of its layout, and for the tensors of which a chunk is new their number
-        and how many bytes that are."""
+    ) -> tuple[
+        list[list[tuple[str, DType, tuple[int, ...], int]]], list[tuple[int, str, int, int, list[tuple[int, int]]]]
+    ]:
+        """The layouts, and the parts in order of their steps, of which `ATTACHED` is one. A layout is its tensors:
+        name, dtype, shape, bytes. A part is its step, its name, its time (microseconds since the epoch, UTC), the
+        number of its layout, and for the tensors of which a chunk is new their number and how many bytes that are."""
 
     def held_alone(self, parts: set[tuple[int, str]]) -> int:
         """Bytes of the chunks that nothing needs but these parts of checkpoints: step and name."""

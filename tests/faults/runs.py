@@ -310,14 +310,14 @@ def a_layout_is_lost(patch: pytest.MonkeyPatch) -> None:
     from lamina.errors import DamagedError
     from lamina.runs import loading
 
-    load_part = loading._load_part
+    load_part = loading.load_part
 
-    def lost(saved: Any, part: Any, *arguments: Any) -> Any:
+    def lost(saved: Any, part: Any, **options: Any) -> Any:
         if part.name == "model":
             raise DamagedError("planted")
-        return load_part(saved, part, *arguments)
+        return load_part(saved, part, **options)
 
-    patch.setattr(loading, "_load_part", lost)
+    patch.setattr(loading, "load_part", lost)
 
 
 @fault

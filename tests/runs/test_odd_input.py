@@ -75,7 +75,13 @@ def test_a_site_without_a_name_or_values_is_refused(run: lamina.Run, sites: Any)
         writer.append(sites, step=0)
 
 
-@pytest.mark.parametrize("step", [1.5, "3", True, None])
+@pytest.mark.parametrize("mask", [[0.5, 1, 0], [2, 0, 1], ["a", "b", "c"], [float("nan")] * 3])
+def test_a_mask_that_is_none_is_refused(run: lamina.Run, mask: Any) -> None:
+    with run.writer() as writer, pytest.raises(SchemaError, match=r"mask= holds.*give booleans"):
+        writer.append({"x": ONES}, step=0, mask=mask)
+
+
+@pytest.mark.parametrize("step", [1.5, "3", True, None, -1])
 def test_the_step_of_a_metric_and_of_a_checkpoint_is_an_integer(run: lamina.Run, step: Any) -> None:
     with run.writer() as writer:
         with pytest.raises(SchemaError, match="the step is"):

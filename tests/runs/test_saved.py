@@ -78,6 +78,6 @@ def test_many_saves_of_many_empty_tensors_are_told_once(run: lamina.Run) -> None
             writer.save({"model": model}, step=step)
     layouts, parts = run.refresh()._snapshot.checkpoints()
     assert [len(layout) for layout in layouts] == [2000]
-    assert {(layout, tuple(stored)) for _, _, layout, stored in parts} == {(0, ())}
+    assert {(layout, tuple(stored)) for _, _, _, layout, stored in parts} == {(0, ())}
     assert run.checkpoints().select(pl.len()).collect().item() == 120_000
     assert run.checkpoints().filter(pl.col("step") == 59).collect().height == 2000

@@ -179,7 +179,7 @@ def _plant_metrics(planted: Planted, writer: lamina.Writer) -> None:
     rows = [
         (0, "train/loss", None, None, 0.1),
         (0, "train/loss", None, None, 0.1),
-        (-1, "norm", "mlp.output", "prüf", float("inf")),
+        (999, "norm", "mlp.output", "prüf", float("inf")),
         (2**62, "norm", "mlp.output", None, float("nan")),
         (3, "größe", None, "train", -0.0),
     ]

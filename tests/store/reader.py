@@ -26,8 +26,9 @@ _TABLE = (
 ELEMENTS = {name: kind for name, kind in (pair.split(":") for pair in _TABLE.split())}  # noqa: C416 - for pyright
 VALUES = {"int": "<i8", "float": "<f8", "bool": "?", "time": "<i8"}
 CREATE, OPEN, CLOSE, SITE, COLUMN, GROUP, METRICS, SEAL, CHUNKS, LAYOUT, SAVE, REWIND, DELETE, REPLACE = range(14)
-DROP, DISCARD = 15, 17
-KNOWN = {"coded-chunks", "discard", "pieces", "sparse"}
+DROP, DISCARD, NOTE = 15, 17, 18
+ATTACHED = -(2**63)
+KNOWN = {"attached", "coded-chunks", "discard", "notes", "pieces", "sparse"}
 
 
 class BrokenError(Exception):
@@ -69,6 +70,13 @@ class Recorded:
     seals: dict[str, dict[int, Any]] = field(default_factory=dict)
     saves: list[dict[int, Any]] = field(default_factory=list)
     checkpoints: dict[int, dict[str, tuple[Any, Any, list[np.ndarray]]]] = field(default_factory=dict)
+    attachments: dict[str, tuple[Any, Any, list[np.ndarray]]] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[tuple[int, int | None, str]]:
+        """Time, step and text of each."""
+        said = (record for body in self.commits for number, record in body[6] if number == NOTE)
+        return [(record[1], record.get(2), record[0]) for record in said]
 
 
 def digest(data: bytes) -> bytes:
@@ -384,7 +392,8 @@ def read_save(run: Recorded, folder: Path, record: dict[int, Any]) -> None:
             tensors.append(np.frombuffer(data, kind).reshape(tensor[2]))
         check(next(keys, None) is None, "keys left over", "logs")
         tensors = [put_together(whole, tensors) for whole in layout[2]] if 2 in layout else tensors
-        run.checkpoints.setdefault(record[0], {})[part[0]] = (json.loads(layout[0]), json.loads(part[3]), tensors)
+        parts = run.attachments if record[0] == ATTACHED else run.checkpoints.setdefault(record[0], {})
+        parts[part[0]] = (json.loads(layout[0]), json.loads(part[3]), tensors)
 
 
 def put_together(whole: dict[int, Any], tensors: list[np.ndarray]) -> np.ndarray:

@@ -133,3 +133,20 @@ def test_the_reader_notices_a_flipped_bit(path: Path, planted: Planted, tmp_path
     (copy / file).write_bytes(data)
     with pytest.raises(reader.BrokenError, match=file):
         reader.read(copy)
+
+
+def test_the_reader_finds_what_was_said_of_a_run(tmp_path: Path) -> None:
+    run = lamina.Run.create(tmp_path / "run")
+    run.note("of all").note("of three", step=3).attach("w", np.arange(3)).attach("w", [np.arange(4.0), "x"]).attach(
+        "b", b"ab"
+    )
+    run.rewind(0)
+    found = reader.read(run.path)
+    assert found.notes == [(time, step, text) for time, step, text in run._snapshot.notes()]
+    assert [(step, text) for _, step, text in found.notes] == [(None, "of all"), (3, "of three")]
+    assert found.attachments.keys() == {"w", "b"}
+    assert not found.checkpoints
+    tree, scalars, (array,) = found.attachments["w"]
+    assert (tree, scalars) == ({"l": [{"n": 0}, {"s": 0}]}, ["x"])
+    assert np.array_equal(array, np.arange(4.0))
+    assert found.attachments["b"][2][0].tobytes() == b"ab"

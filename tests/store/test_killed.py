@@ -82,7 +82,7 @@ def rounds(path: Path, writers: int, number: int, *, fault: str | None = None) -
     assert total > number, "most writers lived long enough to acknowledge something"
     assert {writer.state for writer in run.status.writers} == {"abandoned"}
     with run.writer() as writer:
-        writer.append({"x": rows_of(0)}, step=-1)
+        writer.append({"x": rows_of(0)}, step=10**6)
     assert run.refresh().status.writers[-1].state == "finished"
 
 

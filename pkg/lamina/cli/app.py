@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+import lamina
 from lamina.cli.exchange import export, import_
 from lamina.cli.show import err, fail, out, table
 from lamina.errors import LaminaError
+from lamina.paths import path_of
+
+if TYPE_CHECKING:
+    from lamina.runs import Run
 
 
 class _Commands(TyperGroup):
@@ -45,6 +50,21 @@ app = typer.Typer(
 
 Target = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, a folder of runs, or a quoted pattern.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lamina {lamina.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Hold the options of all commands."""
 
 
 @app.command()
@@ -84,7 +104,11 @@ def info(
 def query(
     run: Target,
     sql: Annotated[
-        str, typer.Argument(metavar="SQL", help="Over the tables metrics, sites, examples, checkpoints, activations.")
+        str,
+        typer.Argument(
+            metavar="SQL",
+            help="Over the tables metrics, sites, examples, checkpoints, notes, attachments, activations.",
+        ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON, with vectors as lists.")] = False,
 ) -> None:
@@ -276,9 +300,52 @@ def retain(
     from lamina.cli.checkpoints import counted, show_retention
     from lamina.cli.target import members, open_target
 
+    if all(rule is None for rule in (every, per_decade, last, lowest, highest, step)):
+        hint = "give --every, --per-decade, --last, --lowest, --highest or --step"
+        raise LaminaError("no rule says what to keep", hint=hint)
     rules = {"every": every, "per_decade": per_decade, "last": last, "steps": step or None, "parts": part or None}
     best = {"lowest": counted(lowest), "highest": counted(highest)}
     show_retention(members(open_target(run)), rules | best, yes, out())
+
+
+@app.command()
+def note(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What is to be said.")],
+    step: Annotated[int | None, typer.Option(help="Of which step, if of one.")] = None,
+) -> None:
+    """Note something about a run; `lamina info` shows it to whoever looks later."""
+    _one(run).note(text, step=step)
+
+
+@app.command()
+def attach(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Its bytes are stored in the run.")],
+    name: Annotated[str | None, typer.Option(help="What it is called; by default as the file.")] = None,
+) -> None:
+    """Attach a file to a run, such as a tokenizer, or the script that ran."""
+    file = path_of(file)
+    if not file.is_file():
+        raise LaminaError(f"{file} is no file", hint="attach one file after the other")
+    _one(run).attach(name or file.name, file)
+
+
+@app.command()
+def attachment(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called; `lamina info` lists the names.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; it must not exist.")],
+) -> None:
+    """Write an attached file, or text, to a file."""
+    value = _one(run).attachment(name)
+    if not isinstance(value, str | bytes | bytearray):
+        raise LaminaError(f"{name!r} is a {type(value).__name__} and no file", hint="run.attachment(name) loads it")
+    try:
+        with path_of(output).open("xb") as file:
+            file.write(value.encode() if isinstance(value, str) else value)
+    except OSError as error:
+        raise LaminaError(f"{output} cannot be written: {error.strerror}") from None
 
 
 app.command("import")(import_)
@@ -288,6 +355,18 @@ app.command()(export)
 def main() -> None:
     """Run the command and leave the process."""
     app()
+
+
+def _one(path: Path) -> Run:
+    """Open a run, and no folder of runs."""
+    from lamina.cli.target import open_target, warn_of_problems
+    from lamina.runs import Run
+
+    opened = open_target(str(path))
+    if not isinstance(opened, Run):
+        raise LaminaError(f"{path} is a folder of runs", hint="name one of them")
+    warn_of_problems(opened)
+    return opened
 
 
 def _beside(path: Path, *, alone: bool) -> Path:

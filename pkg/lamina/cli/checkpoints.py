@@ -34,14 +34,14 @@ def _summed(run: Run) -> pl.DataFrame:
     tensors = run.checkpoints().group_by("step", "part")
     sums = tensors.agg(pl.len().alias("tensors"), pl.col("bytes").sum(), pl.col("stored").sum())
     # parts without tensors are checkpoints, too
-    parts = [(step, part) for step, names in run._saved.parts_by_step().items() for part in names]
+    parts = [(step, part) for step, names in run.saved_parts().items() for part in names]
     named = pl.LazyFrame(parts, {"step": pl.Int64, "part": pl.String}, orient="row")
     joined = named.join(sums, ["step", "part"], "left", maintain_order="left").collect()
     return joined.with_columns(pl.col("tensors").fill_null(0), *_in_words())
 
 
 def _tensors(run: Run, step: int) -> pl.DataFrame:
-    parts = run._saved.parts_by_step()
+    parts = run.saved_parts()
     if step not in parts:
         raise NotFoundError(f"{run.name} has no checkpoint at step {step}", hint=nearest_steps(step, sorted(parts)))
     frame = run.checkpoints().filter(step=step).drop("step").collect()

@@ -50,7 +50,7 @@ def show_runs(runs: list[Run], console: Console) -> None:
         rows.append(
             {
                 "run": run.name,
-                "status": str(run.status.state),
+                "status": str(run.status),
                 "created": run.created,
                 "steps": len(steps),
                 "last step": steps[-1] if steps else None,
@@ -80,11 +80,15 @@ def _tables(run: Run) -> dict[str, pl.DataFrame]:
     examples = run.examples()
     count = examples.select(pl.len()).collect().item()
     columns = [(name, str(dtype)) for name, dtype in examples.collect_schema().items()] if count else []
+    attached = run.attachments().with_columns(pl.col("bytes", "stored").map_elements(size, return_dtype=pl.String))
+    # most runs have neither, and need not be told
+    said = {"notes": run.notes(), "attachments": attached}
     return {
         "sites": run.sites().with_columns(shape, in_words),
         "metrics": last.rename({"last_step": "last step", "last_value": "last value"}),
         "checkpoints": saved,
         f"examples ({count:,} rows)" if count else "examples": pl.DataFrame(columns, ["column", "type"], orient="row"),
+        **{title: frame for title, frame in said.items() if not frame.is_empty()},
     }
 
 

@@ -98,7 +98,7 @@ def show_rewind(runs: list[Run], step: int, yes: bool, console: Console) -> None
         LaminaError: As `_agreed`.
     """
     for run in runs:
-        steps, saved = run.steps(), run._saved.steps()
+        steps, saved = run.steps(), list(run.saved_parts())
         rows, later = sum(at >= step for at in steps), sum(at > step for at in saved)
         text = f"behind step {step}: rows of {rows:,} of {len(steps):,} steps, {later:,} of {len(saved):,} checkpoints"
         text += "" if step in saved else f"; there is no checkpoint of step {step}"
@@ -162,7 +162,7 @@ def _values(run: Run) -> int:
 def _shown(run: Run) -> tuple[int, int, int]:
     """How many values of sites and of metrics a run shows, and at how many steps checkpoints."""
     metrics = run.metrics().select(pl.len()).collect().item()
-    return _values(run), metrics, len(run._saved.steps())
+    return _values(run), metrics, len(run.saved_parts())
 
 
 def _span(text: str, option: str) -> range:

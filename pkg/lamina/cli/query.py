@@ -26,6 +26,8 @@ def tables(opened: Run | Runs, sql: str) -> dict[str, pl.LazyFrame]:
         "metrics": opened.metrics(),
         "sites": opened.sites().lazy(),
         "examples": opened.examples(),
+        "notes": opened.notes().lazy(),
+        "attachments": opened.attachments().lazy(),
         "checkpoints": opened.checkpoints(),
     }
     try:

@@ -15,7 +15,7 @@ from lamina.distributed.staged import Staged, check_parts, complete
 from lamina.errors import LaminaError, SchemaError
 from lamina.runs.buffers import flatten, name_of_torch
 from lamina.runs.divided import Divided, StoredShard
-from lamina.runs.steps import plain_step
+from lamina.runs.steps import recorded_step
 from lamina.runs.tree import Flattened, take_apart
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def save(
     pieces: dict[str, Flattened] = {}
     shards = None
     try:
-        step = plain_step(step)
+        step = recorded_step(step)
         check_parts(parts)
         shards = _Shards(Staged(writer._core))
         pieces = {name: take_apart(state, divide=shards.divide) for name, state in parts.items()}

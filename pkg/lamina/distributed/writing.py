@@ -19,7 +19,7 @@ from lamina.distributed.staged import Staged, check_parts, complete
 from lamina.errors import DamagedError, SchemaError, WriterError
 from lamina.runs.buffers import flatten, name_of_torch
 from lamina.runs.divided import Divided, StoredShard
-from lamina.runs.steps import plain_step
+from lamina.runs.steps import recorded_step
 from lamina.runs.tree import take_apart
 from lamina.runs.trusted import load_trusted
 
@@ -76,7 +76,7 @@ class StorageWriter(storage.StorageWriter):
 
     def __init__(self, writer: Writer, *, step: int | None = None, part: str | None = None) -> None:
         self._writer = writer
-        self._step = None if step is None else plain_step(step)
+        self._step = None if step is None else recorded_step(step)
         self._part = part
 
     def __getstate__(self) -> object:
@@ -209,7 +209,7 @@ def stored_results(
 def step_of(checkpoint_id: object) -> int:
     """The step that a checkpoint's id is. SchemaError if it is none."""
     try:
-        return plain_step(int(checkpoint_id))  # pyright: ignore[reportArgumentType]
+        return recorded_step(int(checkpoint_id))  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError):
         raise SchemaError(f"checkpoint_id is {checkpoint_id!r}", hint="in a run it is the step") from None
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from lamina.runs import differences, loading, restoring, slices
+from lamina.runs import attachments, differences, loading, restoring, slices
 from lamina.runs.opened import Opened
 from lamina.runs.steps import Steps
 
@@ -20,6 +20,10 @@ class Checkpointed(Opened):
     def checkpoints(self) -> pl.LazyFrame:
         """One row a step, part and tensor: step, part, tensor, shape, dtype, bytes, stored (newly, by this save)."""
         return self._saved.frame()
+
+    def saved_parts(self) -> dict[int, list[str]]:
+        """The names of the parts of each checkpoint, by step, ascending; also of those that hold no tensors."""
+        return self._saved.parts_by_step()
 
     def saved_steps(self, name: str | None = None, *, steps: Steps = None, part: str = "model") -> list[int]:
         """The steps of the checkpoints that hold a part, ascending; with `name`, of those that have such a tensor."""
@@ -89,6 +93,22 @@ class Checkpointed(Opened):
         return restoring.restore(
             self._saved, step, {part: one for part, one in given.items() if one is not None}, strict
         )
+
+    def attachments(self) -> pl.DataFrame:
+        """One row a value that is attached (see `Run.attach`): name, time, bytes, stored (newly, by attaching it).
+
+        Bytes are those of tensors, arrays and bytes; numbers and texts stand in the log.
+        """
+        return attachments.table(self._saved)
+
+    def attachment(self, name: str) -> Any:
+        """What was attached last under a name, as it was, with torch tensors on the CPU.
+
+        Raises:
+            NotFoundError: Nothing is attached under this name; the hint lists the nearest.
+            DamagedError: A block does not match its checksum.
+        """
+        return attachments.load(self._saved, name)
 
     def diff(self, step: int, other: int, *, part: str = "model", progress: bool = True) -> pl.DataFrame:
         """How far each tensor of a part moved from a step to another: see `lamina.runs.differences.differences`."""

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from lamina.errors import NotARunError, NotFoundError, SchemaError
+from lamina.paths import path_of
 from lamina.runs.nearest import is_run, nearest_names
 from lamina.runs.run import Run
 from lamina.runs.steps import Steps
@@ -72,6 +73,14 @@ class Runs:
     def metrics(self) -> pl.LazyFrame:
         """`Run.metrics` of every run."""
         return self._together(Run.metrics)
+
+    def notes(self) -> pl.DataFrame:
+        """`Run.notes` of every run."""
+        return self._together(lambda run: run.notes().lazy()).collect()
+
+    def attachments(self) -> pl.DataFrame:
+        """`Run.attachments` of every run."""
+        return self._together(lambda run: run.attachments().lazy()).collect()
 
     def examples(self) -> pl.LazyFrame:
         """`Run.examples` of every run."""
@@ -172,7 +181,7 @@ def open_runs(runs: str | Path | Sequence[str | Path | Run]) -> Runs:
         NotARunError: A path that was named outright is no run.
     """
     if isinstance(runs, str | Path):
-        found = _search(Path(runs))
+        found = _search(path_of(runs))
         if not found:
             raise NotFoundError(
                 f"no run found at {runs}", hint="give a glob such as runs/*, or a folder that holds runs"

@@ -1,4 +1,4 @@
-"""Frames of what stands beside the rows: sites, metrics, examples, sources."""
+"""Frames of what stands beside the rows: sites, metrics, notes, examples, sources."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ _SOURCES = {
     "writer_shift": pl.Int64,
     "row_shift": pl.Int64,
 }
+_NOTES = {"time": pl.Datetime("us", "UTC"), "step": pl.Int64, "text": pl.String}
 _KINDS = ("input", "output", "grad")
 
 
@@ -47,6 +48,11 @@ def sites(snapshot: Snapshot, steps_of: Callable[[list[str]], set[int]]) -> pl.D
 def _kind(name: str) -> str:
     last = name.rsplit(".", 1)[-1].split("[", 1)[0]
     return last if last in _KINDS else "value"
+
+
+def notes(snapshot: Snapshot) -> pl.DataFrame:
+    """One row a note, in order of time."""
+    return pl.DataFrame(snapshot.notes(), schema=_NOTES, orient="row").sort("time", maintain_order=True)
 
 
 def metrics(snapshot: Snapshot) -> pl.LazyFrame:

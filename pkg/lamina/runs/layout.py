@@ -63,7 +63,7 @@ def row_sets(
         lead = flat.shape[:2] if len(flat.shape) == 3 else flat.shape[:1]
         leads.setdefault(lead, []).append((name, flat.dtype, flat.shape[len(lead) :], flat.bytes))
     given = {name: as_values(name, value) for name, value in metadata.items()}
-    mask = None if mask is None else as_values("mask", mask)
+    mask = None if mask is None else _mask(mask)
     _check_fits(given if mask is None else given | {"mask": mask}, leads)
     return [_row_set(lead, members, given, mask, staging) for lead, members in leads.items()]
 
@@ -121,6 +121,14 @@ def rows_of(lead: tuple[int, ...], metadata: Mapping[str, Any]) -> RowSet:
     given = {name: as_values(name, value) for name, value in metadata.items()}
     _check_fits(given, [lead])
     return _row_set(lead, [], given, None, None)
+
+
+def _mask(mask: Any) -> Any:
+    values = as_values("mask", mask)
+    found = np.asarray(values)
+    if found.dtype.kind not in "biuf" or not ((found == 0) | (found == 1)).all():
+        raise SchemaError(f"mask= holds {found.dtype} other than 0 and 1", hint="give booleans, true for rows to keep")
+    return values
 
 
 def _check_fits(given: Mapping[str, Any], leads: Collection[tuple[int, ...]]) -> None:

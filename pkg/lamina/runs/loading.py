@@ -51,7 +51,7 @@ def load(
     parts, loaded = saved.at(step, part), {}
     for name, one in parts.items():
         try:
-            loaded[name] = _load_part(saved, one, strict, mmap)
+            loaded[name] = load_part(saved, one, strict=strict, mmap=mmap)
         except DamagedError as error:
             if strict or part is not None:
                 raise
@@ -59,13 +59,14 @@ def load(
     return loaded if part is None else loaded[part]
 
 
-def _load_part(saved: Saved, part: SavedPart, strict: bool, mmap: bool) -> Any:
+def load_part(saved: Saved, part: SavedPart, *, strict: bool = True, mmap: bool = False) -> Any:
+    """Return one part, as `load` does."""
     tree, scalars, log = saved.snapshot.part(part.step, part.name)
     tensors = _read(saved, part, strict, mmap)
     try:
         return put_together(tree, scalars, tensors)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise DamagedError(f"the state of part {part.name!r} at step {part.step} is not understood", log) from error
+        raise DamagedError(f"the state of {part} is not understood", log) from error
 
 
 def _read(saved: Saved, part: SavedPart, strict: bool, mmap: bool) -> list[torch.Tensor | None]:
@@ -106,7 +107,7 @@ def _map(saved: Saved, part: SavedPart, tensors: list[torch.Tensor | None], thre
     if copied:
         reasons = "; ".join(f"{why}: {_some(names)}" for why, names in copied.items())
         count = sum(map(len, copied.values()))
-        text = f"{count} tensors of part {part.name!r} at step {part.step} were copied and not mapped: {reasons}"
+        text = f"{count} tensors of {part} were copied and not mapped: {reasons}"
         warnings.warn(text, LaminaWarning, stacklevel=6)
 
 
@@ -114,7 +115,7 @@ def _pass_over(saved: Saved, part: SavedPart, damaged: dict[str, LaminaError]) -
     """Notes and warns of what could not be read."""
     saved.passed_over += [(error.message, error.file or "", error.offset) for error in damaged.values()]
     first = next(iter(damaged.values()))
-    text = f"part {part.name!r} at step {part.step} lacks {_some(list(damaged))}: {first}"
+    text = f"{part} lacks {_some(list(damaged))}: {first}"
     warnings.warn(text, LaminaWarning, stacklevel=6)
 
 

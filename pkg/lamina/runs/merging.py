@@ -11,6 +11,7 @@ import polars as pl
 
 from lamina import _core
 from lamina.errors import SchemaError
+from lamina.paths import path_of
 from lamina.progress import watch
 from lamina.runs.collection import Runs
 from lamina.runs.config import to_json
@@ -72,6 +73,7 @@ def merge(
         >>> run.sources().select("run", "row_shift").rows()
         [('node-0', 0), ('node-1', 1099511627776)]
     """
+    path = path_of(path)
     if isinstance(runs, Run | str | Path):
         raise SchemaError("several runs are needed", hint="give a list of runs or paths")
     given = [run if isinstance(run, Run) else Run(run) for run in runs]

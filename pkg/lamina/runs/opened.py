@@ -12,6 +12,7 @@ import polars as pl
 
 from lamina import _core
 from lamina.errors import LaminaWarning
+from lamina.paths import path_of
 from lamina.runs import frames
 from lamina.runs import status as statuses
 from lamina.runs.saved import Saved
@@ -42,7 +43,7 @@ class Opened:
         verify: Literal["first", "always", "never"] = "first",
         hidden: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path = path_of(path)
         self._options: dict[str, Any] = {"strict": strict, "io": io, "verify": verify, "hidden": hidden}
         self._load()
 
@@ -56,7 +57,8 @@ class Opened:
             warnings.warn(f"{self.path}: {problem.message} [{place}]", LaminaWarning, stacklevel=4)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {self.status.state}, {len(self._snapshot.sites())} sites)"
+        sites = len(self._snapshot.sites())
+        return f"Run({str(self.path)!r}, {self.status}, {sites} site{'s' * (sites != 1)})"
 
     @property
     def name(self) -> str:
@@ -104,6 +106,10 @@ class Opened:
     def metrics(self) -> pl.LazyFrame:
         """One row a logged value: step, time, name, site, source, rank, value; in order of writing."""
         return frames.metrics(self._snapshot)
+
+    def notes(self) -> pl.DataFrame:
+        """One row a note (see `Run.note`), in order of time: time, step (null if of none), text."""
+        return frames.notes(self._snapshot)
 
     def examples(self) -> pl.LazyFrame:
         """One row an example (and position): of every column the value that was written last."""

@@ -9,15 +9,16 @@ from typing import Any, Literal, Self
 import polars as pl
 
 from lamina import _core
-from lamina.errors import NotARunError
+from lamina.errors import NotARunError, SchemaError
+from lamina.paths import path_of
 from lamina.progress import watch
-from lamina.runs import garbage, indexing, keeping, preshuffled, retention
+from lamina.runs import attachments, garbage, indexing, keeping, preshuffled, retention
 from lamina.runs.config import to_json
 from lamina.runs.featured import Featured
 from lamina.runs.nearest import nearest_runs
 from lamina.runs.recorded import Recorded
 from lamina.runs.spans import spans_of_rows, spans_of_steps
-from lamina.runs.steps import Steps, plain_step
+from lamina.runs.steps import Steps, plain_step, recorded_step
 from lamina.runs.writer import Writer
 
 
@@ -51,7 +52,7 @@ class Run(Recorded, Featured):
             SchemaError: The config holds something that JSON does not.
             StorageError: The file system refused.
         """
-        path = Path(path)
+        path = path_of(path)
         text = to_json(config or {})
         _core.create(str(path), text)
         return Run(path)
@@ -156,9 +157,72 @@ class Run(Recorded, Featured):
             >>> copy.rows("mlp.output").shape, copy.sources()["id"][0] == run.id
             ((2, 3), True)
         """
+        path = path_of(path)
         pairs = [(self.name, self._snapshot)]
         watch(lambda state: _core.merge(pairs, str(path), self._snapshot.config, state), "copying", progress)
         return Run(path)
+
+    # what is said of it
+
+    def note(self, text: str, *, step: int | None = None) -> Self:
+        """Notes something about the run, for whoever opens it later, and refreshes; `notes()` lists what was noted.
+
+        A note is durable when this returns, also while writers are at work, and any number of processes may note at
+        once. `rewind` and `delete` hide none; copies and merged runs have them.
+
+        Args:
+            text: What is to be said, at most 1 MiB.
+            step: Of which step, if of one.
+
+        Raises:
+            SchemaError: The text is empty or too long, or the step is no number of updates.
+            StorageError: The file system refused; nothing is noted.
+
+        Example:
+            >>> import lamina, tempfile
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> run.note("the loss jumped: batch 17 is corrupt", step=17).notes().select("step", "text").rows()
+            [(17, 'the loss jumped: batch 17 is corrupt')]
+        """
+        if not isinstance(text, str) or not text.strip():
+            raise SchemaError(f"a note of {text!r}", hint="give a text; run.attach(name, value) keeps anything else")
+        _core.note(str(self.path), text, None if step is None else recorded_step(step))
+        return self.refresh()
+
+    def attach(self, name: str, value: Any) -> Self:
+        """Attaches a value to the run, of no step, such as a tokenizer or a direction, and refreshes.
+
+        It is durable when this returns; `attachment(name)` loads it. Attached again, a name means the later value. What
+        is attached is verified, copied, merged and collected as checkpoints are; `rewind`, `delete` and `retain` leave
+        it alone, and `detach(name)` takes it out.
+
+        Args:
+            name: What it is called, such as a file's name.
+            value: Whatever a checkpoint's part can be (see `Writer.save`): bytes, tensors, arrays, numbers and texts
+                (of these at most 1 MiB), and mappings and lists of them; or a `pathlib.Path`, whose bytes are stored.
+
+        Raises:
+            SchemaError: The name is no text of 1 to 512 printable bytes, or the value holds something else.
+            StorageError: The file system refused; nothing is attached.
+
+        Example:
+            >>> import lamina, tempfile
+            >>> run = lamina.Run.create(tempfile.mkdtemp() + "/run")
+            >>> run.attach("vocabulary.json", b'{"a": 0}').attachment("vocabulary.json")
+            b'{"a": 0}'
+        """
+        attachments.attach(self.path, name, value)
+        return self.refresh()
+
+    def detach(self, name: str) -> Self:
+        """Hides what is attached under a name, and refreshes; `gc` reclaims its bytes.
+
+        Raises:
+            NotFoundError: Nothing is attached under this name; the hint lists the nearest.
+            StorageError: The file system refused.
+        """
+        attachments.detach(self.path, self._saved, name)
+        return self.refresh()
 
     # going back
 
@@ -329,7 +393,7 @@ def open(  # noqa: A001 - the face's name
     try:
         return Run(path, strict=strict, io=io, verify=verify, hidden=hidden)
     except NotARunError as error:
-        raise NotARunError(error.message, error.file, error.offset, nearest_runs(Path(path)) or error.hint) from None
+        raise NotARunError(error.message, error.file, error.offset, nearest_runs(path_of(path)) or error.hint) from None
 
 
 def _reopen(path: str, options: dict[str, Any]) -> Run:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from lamina._core import ATTACHED
 from lamina.errors import NotFoundError
 from lamina.runs.nearest import nearest_names, nearest_steps
 from lamina.runs.scan.predicates import all_of, passing, split
@@ -43,14 +44,20 @@ class SavedPart(NamedTuple):
     Attributes:
         step: Of which step.
         name: Its name.
+        time: When it was saved: microseconds since the epoch, UTC.
         layout: Which layout it has.
         stored: Numbers of the tensors of which a chunk is new, and how many bytes that are.
     """
 
     step: int
     name: str
+    time: int
     layout: int
     stored: list[tuple[int, int]]
+
+    def __str__(self) -> str:
+        """What it is called in messages."""
+        return f"attachment {self.name!r}" if self.step == ATTACHED else f"part {self.name!r} at step {self.step}"
 
 
 class Saved:
@@ -65,9 +72,19 @@ class Saved:
     def _listed(self) -> tuple[list[list[SavedTensor]], dict[int, dict[str, SavedPart]]]:
         layouts, parts = self.snapshot.checkpoints()
         steps: dict[int, dict[str, SavedPart]] = {}
-        for step, name, layout, stored in parts:
-            steps.setdefault(step, {})[name] = SavedPart(step, name, layout, stored)
+        for part in parts:
+            steps.setdefault(part[0], {})[part[1]] = SavedPart(*part)
         return [[SavedTensor(*tensor) for tensor in tensors] for tensors in layouts], steps
+
+    @cached_property
+    def by_step(self) -> dict[int, dict[str, SavedPart]]:
+        """The parts of every checkpoint, by step and name."""
+        return {step: parts for step, parts in self._listed[1].items() if step != ATTACHED}
+
+    @property
+    def attached(self) -> dict[str, SavedPart]:
+        """What is attached to the run, and of no step, by name."""
+        return self._listed[1].get(ATTACHED, {})
 
     def tensors(self, part: SavedPart) -> list[SavedTensor]:
         """What a part consists of."""
@@ -75,11 +92,11 @@ class Saved:
 
     def steps(self, part: str | None = None) -> list[int]:
         """The steps of all checkpoints, or of those that hold a part, ascending."""
-        return [step for step, parts in self._listed[1].items() if part is None or part in parts]
+        return [step for step, parts in self.by_step.items() if part is None or part in parts]
 
     def parts_by_step(self) -> dict[int, list[str]]:
         """The names of the parts at each step, also of those without tensors."""
-        return {step: list(parts) for step, parts in self._listed[1].items()}
+        return {step: list(parts) for step, parts in self.by_step.items()}
 
     def at(self, step: int | Literal["last"], part: str | None) -> dict[str, SavedPart]:
         """The parts of a checkpoint, by name: one of them, or all.
@@ -88,7 +105,7 @@ class Saved:
             NotFoundError: There is no such checkpoint or part; the hint lists the nearest.
             SchemaError: The step is neither an integer nor "last".
         """
-        step, steps = checkpoint_step(step), self._listed[1]
+        step, steps = checkpoint_step(step), self.by_step
         if step == "last":
             # a step may hold other parts alone, such as the batch that a flight recorder kept
             if not (known := self.steps(part)):
@@ -112,7 +129,7 @@ class Saved:
     def _batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        layouts, steps = self._listed
+        layouts, steps = self._listed[0], self.by_step
         shared: dict[int, pl.DataFrame] = {}
         parts = [part for of_step in steps.values() for part in of_step.values()]
         heads = pl.DataFrame(

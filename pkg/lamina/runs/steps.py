@@ -39,6 +39,13 @@ def plain_step(step: Any) -> int:
     return index(step)
 
 
+def recorded_step(step: Any) -> int:
+    """The step of what is recorded, as a plain integer; SchemaError if it is none, or negative."""
+    if (number := plain_step(step)) < 0:
+        raise SchemaError(f"the step is {step!r}", hint="step 0 is before the first optimizer update, and the least")
+    return number
+
+
 def checkpoint_step(step: Any) -> int | Literal["last"]:
     """The step of a checkpoint as a plain integer, or "last"; SchemaError if it is neither."""
     if isinstance(step, str):

@@ -21,7 +21,7 @@ from lamina.runs.device_log import DeviceLog
 from lamina.runs.indexing import Background
 from lamina.runs.layout import attached, row_sets
 from lamina.runs.staging import Staging
-from lamina.runs.steps import plain_step
+from lamina.runs.steps import recorded_step
 
 if TYPE_CHECKING:
     from lamina._core import Ticket
@@ -131,7 +131,7 @@ class Writer:
             if not sites:
                 raise SchemaError("an append needs at least one site")
             return self._core.append(attached(sites, row, staging=self._staging))
-        metadata = {"step": plain_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
+        metadata = {"step": recorded_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         if not sites:
             raise SchemaError("an append needs at least one site")
         return self._core.append(row_sets(sites, metadata, mask, staging=self._staging))
@@ -194,7 +194,7 @@ class Writer:
         if duplicates not in ("raise", "sum"):
             raise SchemaError(f"duplicates is {duplicates!r}", hint='choose "raise" or "sum"')
         if row is None:
-            metadata = {"step": plain_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
+            metadata = {"step": recorded_step(step)} | metadata | ({} if self._rank is None else {"rank": self._rank})
         else:
             _check_alone(step, None, metadata)
         found = entries(name, codes, width, threshold, self._staging)
@@ -241,7 +241,7 @@ class Writer:
             SchemaError: A value is no single number, or of several sites no vector with one for each.
         """
         self._core.check()
-        step = plain_step(step)
+        step = recorded_step(step)
         now = time.time_ns() // 1000
         one, several = (site, None) if site is None or isinstance(site, str) else (None, list(site))
 
@@ -288,7 +288,7 @@ class Writer:
             tensor([1., 1.])
         """
         self._core.check()
-        return checkpoints.save(self._core, parts, plain_step(step), self._staging)
+        return checkpoints.save(self._core, parts, recorded_step(step), self._staging)
 
     def flush(self) -> None:
         """Returns when everything appended, logged and saved so far is durable."""

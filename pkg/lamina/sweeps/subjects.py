@@ -141,7 +141,7 @@ def _divided(
 
 
 def _tensors(run: Run) -> list[str]:
-    layouts = {part.layout: part for parts in run._saved._listed[1].values() for part in parts.values()}
+    layouts = {part.layout: part for parts in run._saved.by_step.values() for part in parts.values()}
     parts = [part for part in layouts.values() if part.name == PART]
     return list(dict.fromkeys(tensor.name for part in parts for tensor in run._saved.tensors(part) if tensor.shape))
 

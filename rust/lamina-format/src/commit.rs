@@ -15,16 +15,20 @@ pub const HEAD: usize = 8 + 4;
 /// Bytes after it: the hash.
 pub const TAIL: usize = 32;
 
+/// The feature of runs with attachments: saves of no step.
+pub const ATTACHED: &str = "attached";
 /// The feature of runs with chunks of checkpoints that are coded.
 pub const CODED_CHUNKS: &str = "coded-chunks";
 /// What a commit with a [`Discard`](crate::record::Discard) needs.
 pub const DISCARD: &str = "discard";
+/// What a commit with a [`Note`](crate::record::Note) needs.
+pub const NOTES: &str = "notes";
 /// The feature of runs with checkpoints whose tensors lie in pieces.
 pub const PIECES: &str = "pieces";
 /// What a commit that declares a site of sparse codes needs.
 pub const SPARSE: &str = "sparse";
 /// Features that this implementation knows; a commit or run that needs another is refused by name.
-pub const KNOWN_NEEDS: &[&str] = &[CODED_CHUNKS, DISCARD, PIECES, SPARSE];
+pub const KNOWN_NEEDS: &[&str] = &[ATTACHED, CODED_CHUNKS, DISCARD, NOTES, PIECES, SPARSE];
 
 /// One commit.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]

@@ -43,11 +43,20 @@ fn create(py: Python<'_>, path: &str, config: &str) -> PyResult<()> {
     py.detach(|| lamina_store::create(&Files::new(path), config)).map_err(raise)
 }
 
+/// Note a text, of a step if there is one.
+#[pyfunction]
+#[pyo3(signature = (path, text, step=None))]
+fn note(py: Python<'_>, path: &str, text: &str, step: Option<i64>) -> PyResult<()> {
+    py.detach(|| lamina_store::note::note(&Files::new(path), text, step)).map_err(raise)
+}
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(syncs, module)?)?;
     module.add_function(wrap_pyfunction!(create, module)?)?;
+    module.add_function(wrap_pyfunction!(note, module)?)?;
+    module.add("ATTACHED", lamina_format::record::ATTACHED)?;
     module.add_function(wrap_pyfunction!(hash::hash_buckets, module)?)?;
     module.add_function(wrap_pyfunction!(squares::sums_of_squares, module)?)?;
     module.add_function(wrap_pyfunction!(keeping::verify, module)?)?;

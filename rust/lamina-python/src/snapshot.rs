@@ -25,7 +25,7 @@ pub struct Snapshot(pub Arc<lamina_store::Snapshot>);
 type SiteRow = (String, &'static str, Vec<u64>, u64, u64, u64, bool);
 type GroupRow<'py> = (usize, i64, u64, Bound<'py, PyTuple>, Option<i64>, Option<i64>, &'static str, i64);
 type TensorRow = (String, &'static str, Vec<u64>, u64);
-type PartRow = (i64, String, usize, Vec<(usize, u64)>);
+type PartRow = (i64, String, i64, usize, Vec<(usize, u64)>);
 
 fn table(name: &str) -> PyResult<Table> {
     match name {
@@ -129,6 +129,10 @@ impl Snapshot {
         let recording =
             |info: &&lamina_store::reader::WriterInfo| info.open.as_ref().is_none_or(|open| open.work.is_none());
         self.0.writers().iter().filter(recording).map(describe).collect()
+    }
+
+    fn notes(&self) -> Vec<(i64, Option<i64>, &str)> {
+        self.0.notes().iter().map(|note| (note.time, note.step, note.text.as_str())).collect()
     }
 
     fn sites(&self) -> Vec<SiteRow> {
@@ -281,7 +285,7 @@ impl Snapshot {
                     layouts.push(part.specs().iter().map(tensor).collect());
                     layouts.len() - 1
                 });
-                rows.push((step, part.name.to_owned(), number, part.stored().to_vec()));
+                rows.push((step, part.name.to_owned(), part.time, number, part.stored().to_vec()));
             }
         }
         (layouts, rows)

@@ -35,8 +35,9 @@ impl CheckpointStream {
 #[pymethods]
 impl CheckpointStream {
     #[new]
-    fn new(py: Python<'_>, path: &str) -> PyResult<Self> {
-        let open = || writer::CheckpointStream::open(Arc::new(Files::new(path)));
+    #[pyo3(signature = (path, work=None))]
+    fn new(py: Python<'_>, path: &str, work: Option<String>) -> PyResult<Self> {
+        let open = || writer::CheckpointStream::open(Arc::new(Files::new(path)), work);
         Ok(Self(Mutex::new(Some(py.detach(open).map_err(raise)?))))
     }
 

@@ -111,6 +111,7 @@ impl Chain {
         // an operation that older readers do not know: they are to refuse the run, not to lose their way in it
         let need = |op: &Op| match op {
             Op::Discard(_) => Some(commit::DISCARD),
+            Op::Note(_) => Some(commit::NOTES),
             Op::Site(site) if site.is_sparse() => Some(commit::SPARSE),
             _ => None,
         };

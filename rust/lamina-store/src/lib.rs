@@ -10,6 +10,7 @@ pub mod crew;
 pub mod hide;
 pub mod index;
 pub mod keep;
+pub mod note;
 pub mod order;
 mod places;
 pub mod reader;

@@ -135,6 +135,9 @@ impl TensorSpec {
     }
 }
 
+/// The step of a save whose parts are of no step: what is attached to the run.
+pub const ATTACHED: i64 = i64::MIN;
+
 /// Body of [`Op::Save`](super::Op::Save).
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 #[cbor(map)]

@@ -7,7 +7,7 @@ mod checkpoints;
 mod hiding;
 mod rows;
 
-pub use checkpoints::{Chunk, Chunks, Codec, Layout, LayoutContent, Part, Piece, Save, TensorSpec, Whole};
+pub use checkpoints::{ATTACHED, Chunk, Chunks, Codec, Layout, LayoutContent, Part, Piece, Save, TensorSpec, Whole};
 pub use hiding::{Delete, Discard, Position, Rewind, Span};
 pub use rows::{Block, Column, Constant, Group, Replace, Replaced, Role, Seal, Site, Table, Zone};
 
@@ -71,6 +71,9 @@ pub enum Op {
     /// Checkpoints are hidden and may be reclaimed.
     #[n(17)]
     Discard(#[n(0)] Discard),
+    /// What somebody says of the run.
+    #[n(18)]
+    Note(#[n(0)] Note),
 }
 
 /// Body of [`Op::Create`].
@@ -101,7 +104,7 @@ pub struct Open {
     /// 16 random bytes, in hexadecimal, that tell this process from every other.
     #[n(4)]
     pub uuid: String,
-    /// What it does, if it does not record: "compact".
+    /// What it does, if it does not record: "compact", "attach".
     #[n(5)]
     pub work: Option<String>,
 }
@@ -186,6 +189,21 @@ impl Dropped {
             }
         }
     }
+}
+
+/// Body of [`Op::Note`].
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct Note {
+    /// What is said.
+    #[n(0)]
+    pub text: String,
+    /// When: microseconds since the epoch.
+    #[n(1)]
+    pub time: i64,
+    /// Of which step, if of one.
+    #[n(2)]
+    pub step: Option<i64>,
 }
 
 /// Body of [`Op::Condemn`] and [`Op::Drop`].

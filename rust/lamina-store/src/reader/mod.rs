@@ -40,7 +40,7 @@ use block::Blobs;
 use checkpoint::Checkpoints;
 pub(crate) use group::StoredGroup;
 use hidden::Hiding;
-use lamina_format::record::{Close, Column, Dropped, Op, Open, Role, Site, Table};
+use lamina_format::record::{Close, Column, Dropped, Note, Op, Open, Role, Site, Table};
 use lamina_format::runfile::RunFile;
 use lamina_format::segment::Declared;
 use lamina_format::{Error, ErrorKind, Result, names};
@@ -105,6 +105,7 @@ pub struct Snapshot {
     hidden: Vec<StoredGroup>,
     examples: Vec<StoredGroup>,
     metrics: MetricColumns,
+    notes: Vec<Note>,
     checkpoints: Checkpoints,
     dead: HashMap<String, u64>,
     sealed: HashSet<String>,
@@ -178,6 +179,7 @@ impl Snapshot {
             hidden: Vec::new(),
             examples: sorted(reading.examples),
             metrics: reading.metrics,
+            notes: notes(&chain),
             checkpoints: reading.checkpoints,
             dead: reading.dead,
             sealed: reading.sealed,
@@ -307,6 +309,11 @@ impl Snapshot {
         &self.metrics
     }
 
+    /// All notes, in the order in which they came.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
     /// Bytes of metadata blocks and of site blocks read so far.
     pub fn bytes_read(&self) -> (u64, u64) {
         self.blobs.bytes_read()
@@ -325,6 +332,11 @@ fn may_be_torn(error: &Error) -> bool {
 
 fn locate(error: Error) -> Error {
     if error.file.is_some() || error.message.contains("nothing at") { error } else { error.in_file("run.json") }
+}
+
+fn notes(chain: &Chain) -> Vec<Note> {
+    let ops = chain.commits.iter().flat_map(|(commit, _)| &commit.ops);
+    ops.filter_map(|op| if let Op::Note(note) = op { Some(note.clone()) } else { None }).collect()
 }
 
 fn copied_description(chain: &Chain) -> Option<RunFile> {

@@ -139,7 +139,7 @@ impl Reading {
                 Op::Replace(copy) => self.copies.push(copy),
                 Op::Seal(seal) => drop(self.sealed.insert(seal.file)),
                 Op::Create(_) | Op::Site(_) | Op::Column(_) => {}
-                Op::Rewind(_) | Op::Delete(_) | Op::Discard(_) | Op::Condemn(_) | Op::Drop(_) => {}
+                Op::Rewind(_) | Op::Delete(_) | Op::Discard(_) | Op::Condemn(_) | Op::Drop(_) | Op::Note(_) => {}
             }
         }
         let may_live = |open: &Open| clock::may_live(&open.host, open.pid);

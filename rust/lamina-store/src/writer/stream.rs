@@ -3,10 +3,10 @@
 use super::committer::claim;
 use super::journal::Journal;
 use super::pack::PackWriter;
-use crate::clock;
 use crate::storage::Storage;
-use lamina_format::record::{Close, Op, Open, Part, Save, TensorSpec};
-use lamina_format::{DType, Error, Result, chunk};
+use crate::{chain, clock};
+use lamina_format::record::{ATTACHED, Close, Op, Open, Part, Save, TensorSpec};
+use lamina_format::{DType, Error, Result, chunk, commit};
 use std::sync::Arc;
 
 /// Bytes after which the records of chunks go to the log, so that an import that is tried again finds them.
@@ -40,12 +40,12 @@ pub struct StreamedPart {
 }
 
 impl CheckpointStream {
-    /// Opens the first free log of the run.
-    pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
+    /// Opens the first free log of the run; `work` says what for, if not to record.
+    pub fn open(storage: Arc<dyn Storage>, work: Option<String>) -> Result<Self> {
         let (ordinal, log) = claim(storage.as_ref())?;
         let mut journal = Journal::new(Arc::clone(&storage), ordinal, log);
         let (host, pid) = (clock::host(), std::process::id());
-        let open = Open { host, pid, rank: None, time: clock::now(), uuid: clock::unique(), work: None };
+        let open = Open { host, pid, rank: None, time: clock::now(), uuid: clock::unique(), work };
         journal.append(vec![Op::Open(open)])?;
         let mut packs = PackWriter::new(ordinal);
         packs.look(storage.as_ref())?;
@@ -69,8 +69,11 @@ impl CheckpointStream {
         Ok(keys)
     }
 
-    /// Takes up a checkpoint whose chunks were put.
+    /// Takes up a checkpoint whose chunks were put, or with the step [`ATTACHED`] attachments.
     pub fn save(&mut self, step: i64, parts: Vec<StreamedPart>) -> Result<()> {
+        if step == ATTACHED {
+            chain::require(self.storage.as_ref(), Some(self.ordinal), commit::ATTACHED)?;
+        }
         for part in &parts {
             let chunks = |spec: &TensorSpec| spec.bytes().map(chunk::count);
             let add = |sum: u64, spec: &TensorSpec| sum.checked_add(chunks(spec)?);

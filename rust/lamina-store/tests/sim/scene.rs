@@ -75,7 +75,7 @@ impl Scene {
             calls.push(Vec::new());
             calls.len() - 1
         };
-        let mut stream = CheckpointStream::open(self.storage()).unwrap();
+        let mut stream = CheckpointStream::open(self.storage(), None).unwrap();
         self.fs.note(Note::Opened { slot, ordinal: stream.ordinal() });
         for at in 0..count {
             let (tag, call) = (history::tag(slot, at), Call::Save { bytes });

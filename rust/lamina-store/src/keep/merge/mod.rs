@@ -11,11 +11,15 @@ use super::Progress;
 use crate::create::create_from;
 use crate::storage::{Files, Storage};
 use crate::{Snapshot, chain};
+use lamina_format::record::{ATTACHED, Note, Op};
 use lamina_format::runfile::Source;
 use lamina_format::{Error, ErrorKind, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 use union::Union;
+
+/// Notes that one commit holds: of each at most [`note::LONGEST`] bytes.
+const NOTES_AT_ONCE: usize = 8;
 
 /// A run that is to be copied or merged.
 pub struct Merged {
@@ -38,7 +42,12 @@ pub fn merge(runs: &[Merged], config: &str, target: &Files, progress: &Progress)
     let written = || {
         create_from(&draft, config, sources)?;
         let storage: Arc<dyn Storage> = Arc::new(draft.clone());
+        let mut notes: Vec<Note> = runs.iter().flat_map(|run| run.snapshot.notes().iter().cloned()).collect();
+        notes.sort_by_key(|note| note.time);
         chain::publish(storage.as_ref(), None, |_, _| Ok(union.declarations()))?;
+        for some in notes.chunks(NOTES_AT_ONCE) {
+            chain::publish(storage.as_ref(), None, |_, _| Ok(some.iter().cloned().map(Op::Note).collect()))?;
+        }
         write::write(&storage, runs, &shifts, &union, progress)?;
         target.take_over(&draft, &made)
     };
@@ -99,9 +108,15 @@ fn check_checkpoints(runs: &[Merged]) -> Result<()> {
                 seen.entry((kept.step, kept.part.name.clone())).or_insert_with(|| (run.name.as_str(), content.clone()));
             if *first != content {
                 let (step, part) = (kept.step, &kept.part.name);
-                let text =
-                    format!("{other:?} and {:?} hold different checkpoints of part {part:?} at step {step}", run.name);
-                return Err(Error::new(ErrorKind::Schema, text).hint("save them under different names of parts"));
+                let (what, hint) = match step {
+                    ATTACHED => (format!("attachments {part:?}"), "run.detach(name) takes one of them out"),
+                    _ => (
+                        format!("checkpoints of part {part:?} at step {step}"),
+                        "save them under different names of parts",
+                    ),
+                };
+                let text = format!("{other:?} and {:?} hold different {what}", run.name);
+                return Err(Error::new(ErrorKind::Schema, text).hint(hint));
             }
         }
     }

@@ -15,9 +15,9 @@ use crate::writer::pack::{Form, PackWriter};
 use crate::writer::segment::SegmentWriter;
 use crate::{chain, clock};
 use lamina_format::chunk::Key;
-use lamina_format::commit::PIECES;
+use lamina_format::commit;
 use lamina_format::record::{
-    Close, Dropped, DroppedSite, Group, Layout, LayoutContent, Op, Open, Replace, Save, Table,
+    ATTACHED, Close, Dropped, DroppedSite, Group, Layout, LayoutContent, Op, Replace, Save, Table,
 };
 use lamina_format::{Error, ErrorKind, Result, cbor, names};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -107,7 +107,7 @@ impl Target<'_> {
         let log = self.storage.create_log(ordinal, 0)?.ok_or_else(|| taken().in_file(names::log(ordinal, 0)))?;
         let mut ops = Vec::new();
         if let Some(open) = info.and_then(|info| info.open.clone()) {
-            ops.push(Op::Open(Open { work: None, ..open }));
+            ops.push(Op::Open(open));
         }
         let rows = self.rows(moving, ordinal, groups)?;
         let dropped = info.map(|info| self.dropped(moving, &info.dropped)).unwrap_or_default();
@@ -174,6 +174,9 @@ impl Target<'_> {
             if !self.parts.insert((kept.step, kept.part.name.clone())) {
                 continue;
             }
+            if kept.step == ATTACHED {
+                chain::require(self.storage.as_ref(), Some(ordinal), commit::ATTACHED)?;
+            }
             let writer = kept.writer;
             for (key, spec, length) in kept.chunks() {
                 self.progress.check()?;
@@ -187,7 +190,7 @@ impl Target<'_> {
             }
             if layouts.insert(kept.part.layout) {
                 if cbor::decode::<LayoutContent>(kept.layout, "a layout")?.wholes.is_some() {
-                    chain::require(self.storage.as_ref(), Some(ordinal), PIECES)?;
+                    chain::require(self.storage.as_ref(), Some(ordinal), commit::PIECES)?;
                 }
                 ops.push(Op::Layout(Layout { content: kept.layout.to_vec() }));
             }

@@ -23,6 +23,8 @@ pub struct SavedTensor<'a> {
 pub struct SavedPart<'a> {
     /// Name.
     pub name: &'a str,
+    /// When it was saved: microseconds since the epoch.
+    pub time: i64,
     layout: &'a Layout,
     /// Tensors of which a chunk is new, and how many bytes those take.
     stored: Vec<(usize, u64)>,
@@ -158,9 +160,9 @@ impl Snapshot {
             let listed: Vec<SavedPart<'_>> = parts
                 .iter()
                 .filter_map(|at| {
-                    let part = store.at(*at).2;
+                    let (_, save, part) = store.at(*at);
                     let stored = new.remove(&(at.save, at.part))?;
-                    Some(SavedPart { name: &part.name, layout: store.layout(part).ok()?, stored })
+                    Some(SavedPart { name: &part.name, time: save.time, layout: store.layout(part).ok()?, stored })
                 })
                 .collect();
             if !listed.is_empty() {

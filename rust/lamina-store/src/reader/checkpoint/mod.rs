@@ -18,7 +18,7 @@ use crate::places::readable;
 use chunks::Place;
 use lamina_format::checksum;
 use lamina_format::chunk::Key;
-use lamina_format::record::{Op, Part, Save};
+use lamina_format::record::{ATTACHED, Op, Part, Save};
 use lamina_format::{Error, ErrorKind, Result, names};
 use layout::Layout;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -109,8 +109,7 @@ impl Checkpoints {
                 let lost = keys(part).iter().find(|key| !self.chunks.contains_key(*key));
                 let lost = lost.map(|_| Error::damaged("a chunk is lost with a damaged record"));
                 if let Some(error) = self.layout(part).err().or(lost) {
-                    let message =
-                        format!("part {:?} of the checkpoint of step {}: {}", part.name, save.step, error.message);
+                    let message = format!("{}: {}", called(&part.name, save.step), error.message);
                     problems.push(Error { message, ..error }.in_file(log.as_ref()));
                 }
             }
@@ -155,6 +154,14 @@ impl Checkpoints {
         let missing = || Error::new(ErrorKind::NotFound, format!("step {step} has no checkpoint with a part {name:?}"));
         let (log, _, part) = self.at(*found.ok_or_else(missing)?);
         Ok((log, part))
+    }
+}
+
+/// What a part is called in messages.
+fn called(part: &str, step: i64) -> String {
+    match step {
+        ATTACHED => format!("attachment {part:?}"),
+        _ => format!("part {part:?} at step {step}"),
     }
 }
 

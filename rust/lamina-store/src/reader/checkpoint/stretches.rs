@@ -1,9 +1,9 @@
 //! Reading tensors of checkpoints, or stretches of them, by several threads.
 
 use super::chunks::Hand;
-use super::keys;
 use super::layout::Layout;
 use super::wholes::{self, Region};
+use super::{called, keys};
 use crate::Snapshot;
 use crate::crew;
 use crate::storage::will_fill;
@@ -235,9 +235,8 @@ impl Snapshot {
             // the record was found to have as many keys as its tensors have chunks
             let read = self.read_chunk(&keys[chunk], raw, spec.dtype, inside, here, hand);
             read.map_err(|error| {
-                let (name, step, part, log) = (&spec.name, saved.step, saved.part, saved.log);
-                let message =
-                    format!("chunk {chunk} of tensor {name:?} in part {part:?} at step {step}: {}", error.message);
+                let (name, part, log) = (&spec.name, called(saved.part, saved.step), saved.log);
+                let message = format!("chunk {chunk} of tensor {name:?} in {part}: {}", error.message);
                 let error = Error { message, ..error };
                 let error = if error.file.is_some() { error } else { error.in_file(log) };
                 error.hint("other tensors and steps are readable: run.load(strict=False) leaves out what is not")
