@@ -216,7 +216,7 @@ fn one_failed_sync_ends_the_writer_for_good_and_every_ticket_says_why() {
             if fs.failed() && of == "segments/" {
                 // the log is sound, and says why it ends
                 let close = snapshot.writers()[0].close.as_ref().unwrap();
-                assert!(close.error.as_ref().unwrap().contains("os error 5 [segments/"), "{close:?}");
+                assert!(close.error.as_ref().unwrap().contains("(os error 5) [segments/"), "{close:?}");
             }
             let found = values(&snapshot);
             assert!(found.len() >= kept, "{of} after {allowed}: {} of {kept}", found.len());
