@@ -10,7 +10,7 @@ import torch
 
 from lamina_kernels.gram import argmin, nearest
 from tests.kernels import selection_checks as checks
-from tests.kernels.forms import Form
+from tests.kernels.forms import Form, never
 from tests.kernels.hsic_checks import normal
 
 pytestmark = pytest.mark.gpu
@@ -43,6 +43,18 @@ def test_no_precision_changes_the_neighbors(dtype: torch.dtype, precision: Any) 
     expected = nearest(x.double(), None, 16, exclude="self", impl="blocked")
     assert torch.equal(found.indices, expected.indices)
     torch.testing.assert_close(found.distances.double(), expected.distances, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("width", [64, 100, 128, 130, 515])
+@pytest.mark.parametrize("precision", [None, "tf32"])
+def test_rows_loaded_by_descriptors_have_the_neighbors_of_those_loaded_by_addresses(
+    width: int, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = normal(2000, width, seed=3).to(torch.bfloat16 if precision is None else torch.float32).cuda()
+    found = nearest(x, None, 16, exclude="self", precision=precision, impl="triton")
+    monkeypatch.setattr("lamina_kernels.tiles.descriptors.takes_descriptors", never)
+    expected = nearest(x, None, 16, exclude="self", precision=precision, impl="triton")
+    assert all(torch.equal(a, b) for a, b in zip(found[:3], expected[:3], strict=True))
 
 
 def test_the_default_is_triton_but_for_l1_and_double(caplog: pytest.LogCaptureFixture) -> None:

@@ -218,7 +218,7 @@ def no_precision_changes_the_neighbors(nearest: Search) -> None:
 
     Likewise by less than the first part of a number holds, which makes its product too small, but not its norm.
     """
-    levels = torch.tensor([9] * 10 + [13] * 90 + [16] * 100)
+    levels = torch.tensor([9] * 2 + [13] * 98 + [16] * 100)
     single = ("bf16x6", "bf16x3")
     # Of numbers from a quarter to a half, in TF32 and in bfloat16.
     for step, part, precisions in ((2.0**-12, 0.51, (None, *single, "tf32", "ieee")), (2.0**-9, 0.49, single)):

@@ -152,7 +152,9 @@ def nearest_kernel_forgets_the_groups(patch: pytest.MonkeyPatch) -> None:
 
 
 def _all_columns(p: Any, groups: torch.Tensor, rows: slice, lost: torch.Tensor) -> torch.Tensor:
-    columns = (groups[:, :, None] * 8 + torch.arange(8)).flatten(1)
+    from lamina_kernels.gram.selection.launch import _members
+
+    columns = _members(groups).flatten(1)
     return columns.masked_fill((groups < 0).repeat_interleave(8, 1) | (columns >= p.m), -1)
 
 
@@ -229,6 +231,31 @@ def nearest_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.selection import launch
 
     _arguments(patch, launch, x_stride=0)
+
+
+@fault
+def descriptors_start_at_the_second_row(patch: pytest.MonkeyPatch) -> None:
+    """What a descriptor loads are the rows behind."""
+    from lamina_kernels.tiles import descriptors
+
+    whole = descriptors._descriptor
+    patch.setattr(descriptors, "_descriptor", lambda tensor, *tile: whole(tensor[1:], *tile))
+
+
+@fault
+def descriptors_know_wider_rows(patch: pytest.MonkeyPatch) -> None:
+    """What stands behind rows that were copied to wider strides counts as theirs."""
+    from lamina_kernels.tiles import descriptors
+
+    whole = descriptors.aligned
+
+    def aligned(rows: torch.Tensor) -> torch.Tensor:
+        made = whole(rows)
+        wide = made.as_strided((len(made), made.stride(0)), (made.stride(0), 1))
+        wide[:, made.shape[1] :] = 1
+        return wide
+
+    patch.setattr(descriptors, "aligned", aligned)
 
 
 @fault

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lamina_kernels.gram import argmin, nearest
-from tests.kernels.forms import Form
+from tests.kernels.forms import Form, always
 
 _SELECTION = "lamina_kernels.gram.selection"
 # Many tiles of few rows; short lists that fill up often.
@@ -22,4 +24,11 @@ FORMS = {
     "triton": Form(nearest, "triton", {}, "interpreter"),
     "loop": Form(nearest, "triton", {f"{_SELECTION}.launch.PROGRAMS": 1}, "interpreter"),
 }
+# As on Hopper and Blackwell, where six products of bfloat16 are loaded by addresses.
+DESCRIBED = Form(
+    partial(nearest, precision="tf32"),
+    "triton",
+    {"lamina_kernels.tiles.descriptors.takes_descriptors": always, f"{_SELECTION}.launch.PROGRAMS": 1},
+    "interpreter",
+)
 ASSIGNING = {name: form._replace(op=argmin) for name, form in FORMS.items()}

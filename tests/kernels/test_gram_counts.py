@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from lamina_kernels.gram import count, distance_histogram, nearest
 from tests.kernels import counting_checks as checks
 from tests.kernels import selection_faults  # noqa: F401
-from tests.kernels.forms import Form
+from tests.kernels.forms import Form, always
 from tests.kernels.gram_kernels import normal
 from tests.meter import peak_bytes
 
@@ -25,6 +26,13 @@ FORMS = {
     "triton": Form(count, "triton", {}, "interpreter"),
     "loop": Form(count, "triton", {f"{_LAUNCH}.PROGRAMS": 1}, "interpreter"),
 }
+# As on Hopper and Blackwell, where six products of bfloat16 are loaded by addresses.
+DESCRIBED = Form(
+    partial(count, precision="tf32"),
+    "triton",
+    {"lamina_kernels.tiles.descriptors.takes_descriptors": always, f"{_LAUNCH}.PROGRAMS": 1},
+    "interpreter",
+)
 BINS = {name: form._replace(op=distance_histogram) for name, form in FORMS.items()}
 
 
@@ -49,6 +57,19 @@ def test_histograms(form, check):
 @pytest.mark.parametrize("shape", checks.SHAPES, ids=str)
 def test_any_shape_counts_like_differences(form, shape):
     form.run(checks.counts_like_differences, *shape)
+
+
+@pytest.mark.parametrize("shape", [(33, 70, 9), (70, 40, 130)], ids=str)
+def test_rows_that_descriptors_load(shape):
+    DESCRIBED.run(checks.counts_like_differences, *shape, torch.float32, "squared")
+
+
+def test_descriptors_of_other_rows_are_noticed():
+    with pytest.raises(AssertionError):
+        DESCRIBED.run(
+            checks.counts_like_differences, 33, 70, 9, torch.float32, "squared",
+            fault="descriptors_start_at_the_second_row",
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["blocked", "tiles"])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.kernels import gram_faults, selection_faults  # noqa: F401
 from tests.kernels import selection_checks as checks
-from tests.kernels.selection_forms import ASSIGNING, FORMS
+from tests.kernels.selection_forms import ASSIGNING, DESCRIBED, FORMS
 
 FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 ASSIGN = pytest.mark.parametrize("form", ASSIGNING.values(), ids=ASSIGNING)
@@ -43,6 +43,28 @@ def test_full_lists_are_looked_behind():
 )
 def test_the_kernel(check):
     FORMS["triton"].run(check)
+
+
+# Widths of whole tiles, of several, and of none that starts at multiples of 16 bytes; one row; one that is broken.
+BY_DESCRIPTORS = [
+    (checks.agrees_with_differences, *checks.SHAPES[3]),
+    (checks.agrees_with_differences, 70, 65, 64, 16, "squared", 3.0),
+    (checks.broken_rows_are_near_nothing,),
+    (checks.no_rows_and_no_columns,),
+    (checks.strides_do_not_matter,),
+    (checks.addresses_take_64_bits,),
+]
+
+
+@pytest.mark.parametrize("check", BY_DESCRIPTORS, ids=lambda check: check[0].__name__)
+def test_rows_that_descriptors_load(check):
+    DESCRIBED.run(*check)
+
+
+@pytest.mark.parametrize("fault", ["descriptors_start_at_the_second_row", "descriptors_know_wider_rows"])
+def test_a_fault_of_descriptors_is_noticed(fault):
+    with pytest.raises(AssertionError):
+        DESCRIBED.run(checks.ordinary_rows_are_not_compared_twice, fault=fault)
 
 
 @ASSIGN

@@ -10,13 +10,20 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from lamina_kernels.gram import tiling
 from lamina_kernels.gram.bounds import SINGLE, survey
 from lamina_kernels.gram.distances import finite, leaf_of
-from lamina_kernels.gram.operands import part_width, turn_of
+from lamina_kernels.gram.operands import CHUNK, part_width, turn_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.tiling import Tiling
+from lamina_kernels.tiles import descriptors
 from lamina_kernels.tiles.rounding import parts_of, round_to_tf32
+from lamina_kernels.tiles.rows import ceil_div
+
+DESCRIBED = ("half", "tf32")
+"""How rows are multiplied where descriptors load them with fewer instructions: not as parts, six tiles a chunk."""
 
 # How much numbers in single precision are rounded before they are multiplied.
 _ROUNDED = {"tf32": 2.0**-11, "bf16x3": 2.0**-16}
@@ -72,32 +79,57 @@ def prepare(p: Pairs, products: str) -> Sides:
     return Sides(x, y, -1.0 if leaf_of(p).base == "dot" else -2.0, factor)
 
 
-def operands(sides: Sides, parts: int, tile: Tiling, chunk: int) -> dict[str, Any]:
-    """Return what kernels take of the rows, by name.
+def operands(sides: Sides, products: str, tile: Tiling, target: str) -> dict[str, Any]:
+    """Return what kernels take of both sides, by name.
 
     Args:
         sides: Both sides.
-        parts: The parts that float32 rows are taken apart into, see `parts_of`; 0 for rows that stay.
+        products: See `prepare`.
         tile: How the work is cut.
-        chunk: Columns that are multiplied at a time, of rows that are not multiplied whole.
+        target: What the kernel is compiled for.
     """
     x, y = sides.x.rows, sides.y.rows
-    width, whole = x.shape[1], tile.whole
-    if parts:
-        same, width, whole = y is x, part_width(width, chunk), chunk
-        x = parts_of(x, parts, width)
-        y = x if same else parts_of(y, parts, width)
+    width, whole, chunk, same = x.shape[1], tile.whole, tile.width or CHUNK[products], y is x
+    if tiling.parts(target, products):
+        width, whole = part_width(width, chunk), chunk
+        x = parts_of(x, tiling.parts(target, products), width)
+        y = x if same else parts_of(y, tiling.parts(target, products), width)
+    turn = turn_of(width, chunk, tile.together)
+    loaded: dict[str, Any] = {"DESCRIPTORS": False}
+    if products in DESCRIBED and descriptors.takes_descriptors(target):
+        x = descriptors.aligned(x)
+        y = x if same else descriptors.aligned(y)
+        # They fill the last chunk, and take as many chunks as make a turn for one.
+        columns = chunk * turn_of(ceil_div(width, chunk) * chunk, chunk, tile.together)
+        columns = columns if width > whole else power_of_2(width)
+        sizes = {"x": (tile.rows, columns), "y": (tile.columns, columns)}
+        loaded = descriptors.described({"x": x, "y": y}, sizes, target)
+        if loaded["DESCRIPTORS"]:
+            chunk, turn = columns, 1
     return {
         "x": x,
         "y": y,
         "x_stride": x.stride(0),
         "y_stride": y.stride(0),
+        "x_bias": sides.x.bias,
+        # Columns behind the last row are far from all.
+        "y_bias": filled(sides.y.bias, tile.columns, torch.inf),
         "width": width,
-        # A matrix instruction takes at least 16 columns.
-        "CHUNK": max(16, 1 << (width - 1).bit_length()) if width <= whole else chunk,
+        "CHUNK": power_of_2(width) if width <= whole else chunk,
         "WHOLE": width <= whole,
-        "TOGETHER": turn_of(width, chunk, tile.together),
+        "TOGETHER": turn,
+        **loaded,
     }
+
+
+def power_of_2(width: int) -> int:
+    """Return the columns of a tile of whole rows: a matrix instruction takes at least 16."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def filled(numbers: Tensor, step: int, other: float) -> Tensor:
+    """Return numbers and behind them others, up to a multiple of a step."""
+    return pad(numbers, (0, -len(numbers) % step), value=other)
 
 
 def _side(p: Pairs, rows: Tensor, products: str, shift: Tensor | None, factor: float) -> Side:

@@ -61,6 +61,11 @@ _SCORES = {
     ("", "ieee"): Tiling(64, 64, 0, 8, 2, 16),
 }
 
+_NEAREST = {
+    "hopper": Tiling(128, 256, 128, 8, 2, 64, 2),
+    "blackwell": Tiling(128, 128, 128, 8, 3, 64),
+}
+
 _GRADIENTS = {
     ("hopper", "half"): Tiling(128, 64, 128, 8, 2, 128),
     ("hopper", "single"): Tiling(64, 32, 0, 4, 2, 64),
@@ -151,3 +156,29 @@ def scores(target: str, products: str, group: int, kinds: Sequence[str] = ()) ->
         # Two tiles of distances leave no registers for rows that stay.
         chosen = chosen._replace(whole=0)
     return chosen if group > 32 else chosen._replace(columns=32)
+
+
+def nearest(target: str, products: str, group: int, top: int, *, grouped: bool) -> Tiling:
+    """Return the tiles of a search for the nearest rows.
+
+    Args:
+        target: See `sums`.
+        products: See `sums`.
+        group: Rows of y; see `scores`.
+        top: How long the lists of rows are.
+        grouped: Whether pairs of a group are left out.
+    """
+    apart = parts(target, products) > 0
+    # Three products take the tiles of six.
+    tile = scores(target, "parts" if apart else "bf16x6" if products == "bf16x3" else products, group)
+    if products in ("half", "tf32") and kind(target) in _NEAREST and group > 32:
+        whole, width = (tile.whole, 64) if products == "half" else (64, 32)
+        tile = _NEAREST[kind(target)]._replace(whole=whole, width=width)
+        # Numbers of groups take registers.
+        return tile._replace(rows=64) if grouped else tile
+    # Lists of 32 entries and more leave registers for smaller tiles alone.
+    if top >= 32 and products in ("half", "tf32"):
+        return tile._replace(rows=64, columns=128 if top == 32 else 64, width=min(tile.width, 32))
+    if top >= 64:
+        return tile._replace(rows=64)
+    return tile._replace(columns=128) if apart and tile.rows == 128 else tile

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import kind
 
 ALIGNMENT = 16
@@ -34,6 +35,14 @@ def described(arguments: Mapping[str, Any], tiles: Mapping[str, tuple[int, int]]
         return {"DESCRIPTORS": False}
     made = {name: _descriptor(arguments[name], rows, columns) for name, (rows, columns) in tiles.items()}
     return {**made, "DESCRIPTORS": True}
+
+
+def aligned(rows: torch.Tensor) -> torch.Tensor:
+    """Return [n, width] rows as copy engines take them, a copy with wider strides if need be."""
+    if _fits(rows) or rows.numel() == 0:
+        return rows
+    step = ALIGNMENT // rows.element_size()
+    return rows.new_empty(len(rows), ceil_div(rows.shape[1], step) * step)[:, : rows.shape[1]].copy_(rows)
 
 
 def takes_descriptors(target: str) -> bool:

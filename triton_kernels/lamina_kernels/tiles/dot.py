@@ -107,6 +107,18 @@ def dot_of_chunks(
     return products
 
 
+@triton.jit
+def dot_of_tiles(
+    x, first_of_x, y, first_of_y, width,
+    PRECISION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """Return the same of rows of any width that descriptors load, CHUNK columns at a time: what lies outside is 0."""
+    products = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for first in range(0, tl.maximum(width, 1), CHUNK):
+        products = dot_rows(x.load([first_of_x, first]), y.load([first_of_y, first]), products, PRECISION)
+    return products
+
+
 @triton.constexpr_function
 def taken_apart(dtype, precision):
     """Return whether rows are those of `rounding.parts_of`, by their type and how they are multiplied."""

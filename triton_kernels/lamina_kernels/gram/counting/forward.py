@@ -18,9 +18,9 @@ MEASURED = tl.constexpr(tl.float64)
 
 @triton.jit(do_not_specialize=["n", "m", "splits", "edges"])
 def counts_kernel(
-    x, y,  # [n, width], [m, width]: rows as they are multiplied, contiguous inside
+    x, y,  # [n, width], [m, width]: rows as they are multiplied, contiguous inside; or descriptors of them
     x_own, y_own,  # [n, own_width], [m, own_width]: rows as they came
-    x_bias, y_bias, x_slack, y_slack,  # [n], [m] float32: see `product_bounds`
+    x_bias, y_bias, x_slack, y_slack,  # [n], [whole tiles of m] float32: see `product_bounds`
     x_groups, y_groups,  # [n], [m] int64: pairs of one group are left out; None for no groups
     below, above,  # float32, no larger and no smaller than the limits, in units of bounds: [n], or [edges]
     limits,  # float64: the largest distance that counts; likewise
@@ -30,7 +30,8 @@ def counts_kernel(
     scale,
     APART: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, EDGES: tl.constexpr,
-    CHUNK: tl.constexpr, WHOLE: tl.constexpr, TOGETHER: tl.constexpr, OWN_CHUNK: tl.constexpr,
+    CHUNK: tl.constexpr, WHOLE: tl.constexpr, TOGETHER: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    OWN_CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Count, for ROWS rows and one part of the columns, the pairs up to a limit.
 
@@ -44,7 +45,7 @@ def counts_kernel(
     rows = block * ROWS + tl.arange(0, ROWS)
     rows_valid = rows < n
     left, right = Side(x, x_bias, x_groups, x_stride), Side(y, y_bias, y_groups, y_stride)
-    own = block_of(left, rows, rows_valid, width, PRECISION, CHUNK, WHOLE)
+    own = block_of(left, block * ROWS, rows, rows_valid, width, PRECISION, CHUNK, WHOLE, DESCRIPTORS)
     loose = tl.load(x_slack + rows.to(INDEX), mask=rows_valid, other=0.0)
     if EDGES == 0:
         total = tl.zeros([ROWS], tl.int32)
@@ -61,9 +62,10 @@ def counts_kernel(
         columns = place + tl.arange(0, COLUMNS)
         valid = columns < last
         bounds = bounds_of(
-            left, own, right, place, columns, valid, width, scale, APART, PRECISION, CHUNK, WHOLE, TOGETHER
-        )
-        slack = loose + tl.max(tl.load(y_slack + columns.to(INDEX), mask=valid, other=0.0), 0)
+            left, own, right, place, columns, valid, width, scale,
+            APART, PRECISION, CHUNK, WHOLE, TOGETHER, DESCRIPTORS,
+        )  # fmt: skip
+        slack = loose + tl.max(tl.load(y_slack + columns.to(INDEX)), 0)
         if EDGES == 0:
             total += _within(
                 bounds, low - slack, high, limit, x_own, rows, x_own_stride, y_own, place, y_own_stride, own_width,

@@ -13,9 +13,9 @@ from lamina_kernels.gram.bounds import rounded
 from lamina_kernels.gram.counting.forward import counts_kernel
 from lamina_kernels.gram.counting.thresholds import Thresholds
 from lamina_kernels.gram.distances import leaf_of
-from lamina_kernels.gram.operands import CHUNK, products_of
+from lamina_kernels.gram.operands import products_of
 from lamina_kernels.gram.pairs import Pairs
-from lamina_kernels.gram.product_bounds import operands, prepare
+from lamina_kernels.gram.product_bounds import filled, operands, prepare
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
 
@@ -60,15 +60,11 @@ def plan(p: Pairs, limits: Tensor, edges: int, target: str) -> Launch:
     splits = max(1, min(ceil_div(PROGRAMS, blocks), ceil_div(p.m, tiles.columns)))
     room = 1 << max(edges - 1, 0).bit_length() if edges else 0
     shape = (splits, blocks, room) if edges else (splits, p.n)
-    arguments: dict[str, Any] = operands(
-        sides, tiling.parts(target, products), tiles, tiles.width or CHUNK[products]
-    ) | {
+    arguments: dict[str, Any] = operands(sides, products, tiles, target) | {
         "x_own": x_own,
         "y_own": y_own,
-        "x_bias": x.bias,
-        "y_bias": y.bias,
         "x_slack": x.slack,
-        "y_slack": y.slack,
+        "y_slack": filled(y.slack, tiles.columns, 0.0),
         "x_groups": p.x_groups,
         "y_groups": p.y_groups,
         "below": rounded(limits * factor**2, -torch.inf, torch.float32),

@@ -21,7 +21,7 @@ PROGRAMS = 1024
 LONGEST, PARTS = 64, 4
 """Groups of the longest list that spills no registers; and the least parts of y where it holds no more than k."""
 GROUP = 8
-"""Columns of a group; those of the groups that are found are all measured."""
+"""Columns of a group, see `lowest_of_groups`; those of the groups that are found are all measured."""
 PIECE = 4096
 """Rows whose groups are measured at a time."""
 
@@ -55,22 +55,11 @@ def plan(p: Pairs, sides: Sides, products: str, k: int, target: str) -> Launch:
     That is `values`, [splits, n, top] float32, the smallest bound of each group, and `places`, int32, the groups.
     """
     top = min(_kept(k), LONGEST)
-    parts = tiling.parts(target, products)
-    # Three products take the tiles of six.
-    tile = tiling.scores(target, "parts" if parts else "bf16x6" if products == "bf16x3" else products, p.m)
-    # Lists of 32 groups and more leave registers for smaller tiles alone.
-    if top >= 32 and products in ("half", "tf32"):
-        tile = tile._replace(rows=64, columns=128 if top == 32 else 64, width=min(tile.width, 32))
-    elif top >= 64:
-        tile = tile._replace(rows=64)
-    elif parts and top <= 16 and tile.rows == 128:
-        tile = tile._replace(columns=128)
+    tile = tiling.nearest(target, products, p.m, top, grouped=p.x_groups is not None)
     blocks = ceil_div(p.n, tile.rows)
     least = 1 if top > k else PARTS
     splits = max(1, min(max(least, ceil_div(PROGRAMS, blocks)), ceil_div(p.m, tile.columns)))
-    arguments = operands(sides, parts, tile, tile.width) | {
-        "x_bias": sides.x.bias,
-        "y_bias": sides.y.bias,
+    arguments = operands(sides, products, tile, target) | {
         "x_groups": p.x_groups,
         "y_groups": p.y_groups,
         "values": torch.empty(splits, p.n, top, dtype=torch.float32, device=p.x.device),
@@ -102,7 +91,7 @@ def _behind(lists: Tensor) -> Tensor:
 
 def _columns(p: Pairs, groups: Tensor, rows: slice, lost: Tensor) -> Tensor:
     """Return the rows of y in some groups, [b, columns]; -1 for those that do not count."""
-    columns = (groups[:, :, None] * GROUP + torch.arange(GROUP, device=groups.device)).flatten(1)
+    columns = _members(groups).flatten(1)
     columns = columns.masked_fill((groups < 0).repeat_interleave(GROUP, 1) | (columns >= p.m), -1)
     out = lost[columns]
     if p.apart:
@@ -110,3 +99,9 @@ def _columns(p: Pairs, groups: Tensor, rows: slice, lost: Tensor) -> Tensor:
     if p.x_groups is not None and p.y_groups is not None:
         out |= p.x_groups[rows, None] == p.y_groups[columns]
     return columns.masked_fill(out, -1)
+
+
+def _members(groups: Tensor) -> Tensor:
+    """Return the columns of each group, [..., GROUP]; see `lowest_of_groups`."""
+    members = torch.arange(32, device=groups.device).view(4, 4, 2).transpose(0, 1).flatten(1)
+    return groups[..., None] // 4 * 32 + members[groups % 4]
