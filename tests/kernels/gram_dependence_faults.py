@@ -133,9 +133,23 @@ def dependence_second_forgets_the_sums(patch: pytest.MonkeyPatch) -> None:
 
     whole = blocked_second.second
 
-    def second(layers: Any, *given: Any) -> list[torch.Tensor]:
+    def second(layers: Any, *given: Any) -> list[torch.Tensor | None]:
         found = whole(layers, *given)
-        return [*found[: 2 * len(layers)], *(0 * x for x in found[2 * len(layers) :])]
+        return [*found[: 2 * len(layers)], *(None if x is None else 0 * x for x in found[2 * len(layers) :])]
+
+    patch.setattr(blocked_second, "second", second)
+
+
+@fault
+def dependence_second_takes_others(patch: pytest.MonkeyPatch) -> None:
+    """Gradients of a layer's gradients are those of the layer before it."""
+    from lamina_kernels.gram.dependence import blocked_second
+
+    whole = blocked_second.second
+
+    def second(layers: Any, centers: Any, g: Any, given: Any, needed: Any) -> list[torch.Tensor | None]:
+        count = len(layers)
+        return whole(layers, centers, g, [*given[1:count], given[0], *given[count:]], needed)
 
     patch.setattr(blocked_second, "second", second)
 

@@ -242,11 +242,31 @@ def torch_finds_the_operators_in_order(cka: Cka) -> None:
             torch.library.opcheck(op._backward, (*arguments, normal(2, 9, seed=6), *others), test_utils=tests)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        return cka([x, y], kernel=RBF(3.0)).value[0, 1]
+        both = [cka([x, y], kernel=RBF(3.0), groups=ids).value[0, 1] for ids in (None, torch.arange(9) // 2)]
+        return both[0] + both[1]
 
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=lambda g, _: make_boxed_func(g)))
     torch.testing.assert_close(*(torch.autograd.grad(f(x, y), (x, y)) for f in (compiled, loss)))
+
+
+def compiled_code_runs_what_groups_fit(cka: Cka) -> None:
+    """It asks for "either" where groups are not known; what was asked for by name never gives way."""
+    from lamina_kernels.gram.dependence import layers as made
+    from lamina_kernels.gram.dependence import op
+
+    x, y, _ = layers(140, torch.float32)
+    for size, form in ((3, "triton"), (70, "blocked")):
+        ids = torch.arange(140) // size
+        options = {"groups": ids, "biased": False, "precision": None}
+        gathered = made.gather("", {"x": x, "y": y}, [RBF(1.0), RBF(1.0)], left=1, own=False, **options)
+        found, expected = (op._sums(*op._flat(gathered), name)[0] for name in ("either", form))
+        assert torch.equal(found, expected)
+        if form == "blocked":
+            with pytest.raises(NotImplementedError, match="HSIC of rows in groups of more than 64"):
+                op._sums(*op._flat(gathered), "triton")
+        else:
+            assert not torch.equal(found, op._sums(*op._flat(gathered), "blocked")[0])
 
 
 def each_pass_is_one_launch(cka: Cka) -> None:
@@ -288,6 +308,7 @@ CHECKS = [
     gradients_are_the_same_bits_every_time,
     gradients_far_from_zero_keep_their_digits,
     torch_finds_the_operators_in_order,
+    compiled_code_runs_what_groups_fit,
     each_pass_is_one_launch,
     refusals,
 ]

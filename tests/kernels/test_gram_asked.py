@@ -117,15 +117,19 @@ def test_what_nobody_wants_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         nothing_else_is_computed(monkeypatch)
 
 
-def of_layers(held: dict[str, Tensor], names: tuple[str, ...], groups: Tensor | None) -> dict[str, Tensor]:
-    """Return the gradients by some of three layers and two bandwidths, of values and of features."""
+def of_layers(
+    held: dict[str, Tensor], names: tuple[str, ...], groups: Tensor | None, impl: Any = None
+) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    """Return the gradients by some of three layers and two bandwidths, of values and features, and those of these."""
     wanted = {key: value.detach().requires_grad_(key in names) for key, value in held.items()}
     x, y, z, b, c = wanted.values()
-    value = cka_matrix([x, y, z], kernel=[RBF(b), Linear(), Laplace(c)], groups=groups).value
-    some = hsic(x, z, kernel_x=Linear(), kernel_y=Linear(), groups=groups)
+    value = cka_matrix([x, y, z], kernel=[RBF(b), Linear(), Laplace(c)], groups=groups, impl=impl).value
+    some = hsic(x, z, kernel_x=Linear(), kernel_y=Linear(), groups=groups, impl=impl)
     loss = (value * normal(3, 3, seed=9)).sum() + some
     by = [value for key, value in wanted.items() if key in names]
-    return dict(zip(names, torch.autograd.grad(loss, by), strict=True))
+    first = torch.autograd.grad(loss, by, create_graph=True)
+    squares = torch.stack([each.square().sum() for each in first]).sum()
+    return dict(zip(names, first, strict=True)), torch.autograd.grad(squares, by)
 
 
 def some_layers_have_the_gradients_that_all_have() -> None:
@@ -133,16 +137,40 @@ def some_layers_have_the_gradients_that_all_have() -> None:
     held |= {name: torch.tensor(value, dtype=torch.float64) for name, value in (("b", 1.3), ("c", 2.0))}
     for groups in (None, torch.arange(29) // 3):
         with small_layers(7):
-            every = of_layers(held, tuple(held), groups)
+            every, _ = of_layers(held, tuple(held), groups)
             for names in (("x",), ("y",), ("z",), ("b",), ("x", "c")):
-                for key, value in of_layers(held, names, groups).items():
+                first, second = of_layers(held, names, groups)
+                for key, value in first.items():
                     torch.testing.assert_close(value, every[key], rtol=1e-9, atol=1e-12)
+                _, expected = of_layers(held, names, groups, impl="reference")
+                torch.testing.assert_close(second, expected, rtol=1e-8, atol=1e-11)
 
 
 def test_some_layers_have_the_gradients_that_all_have() -> None:
     some_layers_have_the_gradients_that_all_have()
 
 
-def test_layers_that_are_taken_for_others_are_noticed() -> None:
-    with broken("dependence_pulls_the_first_layers"), pytest.raises((AssertionError, RuntimeError)):
+@pytest.mark.parametrize("fault", ["dependence_pulls_the_first_layers", "dependence_second_takes_others"])
+def test_layers_that_are_taken_for_others_are_noticed(fault: str) -> None:
+    with broken(fault), pytest.raises((AssertionError, RuntimeError)):
         some_layers_have_the_gradients_that_all_have()
+
+
+def test_the_second_order_follows_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lamina_kernels.gram.dependence import blocked_second
+
+    followed: list[list[bool]] = []
+
+    def twice(whole: Tensor, inner: Any, given: Any, by: Any) -> Any:
+        followed.append([each.requires_grad for each in inner])
+        # The rows, and the gradients of pairs and of row sums.
+        assert len(by) == 1 + 2
+        return [None] * len(by)
+
+    monkeypatch.setattr(blocked_second, "twice", twice)
+    rows = [normal(20, seed=seed) for seed in range(3)]
+    x = rows[1].requires_grad_()
+    (first,) = torch.autograd.grad(cka_matrix(rows, kernel=RBF(1.0)).value[0, 1], x, create_graph=True)
+    first.sum().backward()
+    # Three layers' rows, then their parameters.
+    assert followed == [[False, True, False, False, False, False]]

@@ -24,6 +24,7 @@ from lamina_kernels.gram import (
     distance_covariance,
     hsic,
 )
+from lamina_kernels.gram.dependence.blocked import whole_groups
 from lamina_kernels.gram.matrix import matrix
 from lamina_kernels.gram.pairs import build
 from tests.faults import broken
@@ -454,11 +455,25 @@ def test_torch_finds_the_operator_in_order_and_compiles_it_whole() -> None:
         held = [[each.detach().requires_grad_() for each in some] for some in (rows, parameters)]
         torch.library.opcheck(op._sums, (*held, *rest, "blocked"), test_utils=("test_schema", "test_faketensor"))
 
-    def loss(x: Tensor, y: Tensor, b: Tensor) -> Tensor:
-        return cka_matrix([x, y], kernel=RBF(b)).value[0, 1] + distance_covariance(x, y)
+    def loss(x: Tensor, y: Tensor, b: Tensor, ids: Tensor) -> Tensor:
+        grouped = [
+            hsic(x, y, kernel_x=RBF(b), kernel_y=Linear(), groups=ids),
+            cka_matrix([x, y], kernel=RBF(b), groups=ids).value[0, 1],
+            distance_correlation(x, y, groups=ids, impl="reference"),
+        ]
+        return cka_matrix([x, y], kernel=RBF(b)).value[0, 1] + distance_covariance(x, y) + torch.stack(grouped).sum()
 
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=lambda g, _: make_boxed_func(g)))
     leaves = [x.requires_grad_(), y.requires_grad_(), torch.tensor(1.2).double().requires_grad_()]
-    found, expected = (torch.autograd.grad(f(*leaves), leaves) for f in (compiled, loss))
-    torch.testing.assert_close(found, expected)
+    # One graph for groups of any sizes, in any order.
+    for ids in (torch.tensor([7, 7, -2, 3, 3, 3, 0, -2, 9]), torch.arange(9).flip(0), torch.arange(9) % 4):
+        found, expected = (torch.autograd.grad(f(*leaves, ids), leaves) for f in (compiled, loss))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert compiled(*leaves, torch.arange(9) % 3).isnan()
+
+
+def test_groups_of_sizes_that_nobody_knows_take_a_tile_of_whole_groups() -> None:
+    sizes = [3, 3, 70, 1, 2, 0, 0]
+    spans = [(rows.start, rows.stop, groups.start, groups.stop) for rows, groups in whole_groups(sizes, 64)]
+    assert spans == [(0, 6, 0, 2), (6, 76, 2, 3), (76, 79, 3, 5)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lamina_kernels.dispatch import compiles_with_triton_before
@@ -68,7 +69,7 @@ def hsic(
             more than 64 rows, and for the gradients of a `Pointwise` kernel and of those beside it.
 
     Returns:
-        A number, float64.
+        A number, float64. Compiled code does not know how many groups there are: it returns NaN for fewer than four.
 
     Raises:
         ValueError: Shapes, dtypes, devices, groups or hyperparameters that do not fit; fewer than four groups (rows,
@@ -303,7 +304,11 @@ def _hsic(name: str, layers: Layers, impl: Impl | None) -> Tensor:
         layers = replace(layers, features=False, pairs=tuple(map(centered, layers.pairs)))
     unwritten = [p for p in layers.pairs if not is_written(p)]
     form = choose(name, [*unwritten, *layers.pairs][0], impl, triton=not layers.features and refusal is None)
-    return reference.hsic(layers) if form == "reference" else op.hsic(layers, form)
+    if form == "reference":
+        return reference.hsic(layers)
+    if form == "triton" and impl is None and layers.sizes is not None and torch.compiler.is_compiling():
+        form = "either"
+    return op.hsic(layers, form)
 
 
 def _refusal(layers: Layers) -> Refusal | None:

@@ -257,11 +257,14 @@ def panels(layers: Layers, block: int | None = None) -> list[Panel]:
 
 
 def whole_groups(sizes: Sequence[int], block: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and the groups of as many whole groups as a block of rows holds, one at least."""
+    """Yield the rows and the groups of as many whole groups as a block of rows holds, one at least.
+
+    Groups without rows stand last, and in none of them.
+    """
     start = group = 0
-    while group < len(sizes):
+    while group < len(sizes) and sizes[group]:
         last, stop = group + 1, start + sizes[group]
-        while last < len(sizes) and stop + sizes[last] - start <= block:
+        while last < len(sizes) and sizes[last] and stop + sizes[last] - start <= block:
             stop += sizes[last]
             last += 1
         yield slice(start, stop), slice(group, last)

@@ -18,35 +18,43 @@ from lamina_kernels.gram.matrix import values
 from lamina_kernels.gram.sums.blocked_second import block_of, twice
 
 
-def second(layers: Layers, centers: Tensor, g: Found, given: Sequence[Tensor | None]) -> list[Tensor]:
-    """Return the gradients of sum <given, gradients of the sums>.
+def second(
+    layers: Layers, centers: Tensor, g: Found, given: Sequence[Tensor | None], needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Return the gradients of sum <given, gradients of the sums>, None for what is not needed.
 
     Args:
         layers: The kernels.
         centers: [k, n], see `blocked.centers`; unused for features.
         g: What the sums' gradients are made of.
         given: The gradients of those of each kernel's rows, and behind these of its parameters; None where none came.
+        needed: Whether those by each kernel's rows, by its parameters, and by g are.
 
     Returns:
-        By each kernel's rows, by its parameters, and by g.
+        By these.
     """
     count, dtype = len(layers), layers.dtype
     held = [*(p.x for p in layers.pairs), *(p.parameters for p in layers.pairs), *g]
     dtypes = [dtype] * (2 * count) + [torch.float64] * len(g)
-    found = [torch.zeros(x.shape, dtype=kept, device=x.device) for x, kept in zip(held, dtypes, strict=True)]
+    asked = [place for place, is_needed in enumerate(needed) if is_needed]
+    found = {i: torch.zeros(held[i].shape, dtype=dtypes[i], device=held[i].device) for i in asked}
+    followed = {*asked, *(place for place, x in enumerate(given) if x is not None)}
     for spans, whole_of in _pieces(layers, centers):
         owners = [*(list(range(count)) * len(spans)), *range(count, len(held))]
         places = [span for span in spans for _ in range(count)] + [slice(None)] * (count + len(g))
         pairs = list(zip(owners, places, strict=True))
-        part = [held[owner][place].detach().to(dtypes[owner]).requires_grad_() for owner, place in pairs]
-        inner = pairs[: -len(g)]
+        part = [
+            held[owner][place].detach().to(dtypes[owner]).requires_grad_(owner in followed) for owner, place in pairs
+        ]
+        inner, by = pairs[: -len(g)], [i for i, (owner, _) in enumerate(pairs) if owner in found]
         down = [None if (x := given[owner]) is None else x[place].to(dtype) for owner, place in inner]
         with torch.enable_grad():
-            each = twice(whole_of(part), part[: len(inner)], down, part)
-        for (owner, place), x in zip(pairs, each, strict=True):
+            each = twice(whole_of(part), part[: len(inner)], down, [part[i] for i in by])
+        for i, x in zip(by, each, strict=True):
+            owner, place = pairs[i]
             if x is not None:
                 found[owner][place] += x
-    return [x.to(like.dtype) for x, like in zip(found, held, strict=True)]
+    return [found[i].to(like.dtype) if i in found else None for i, like in enumerate(held)]
 
 
 def _pieces(layers: Layers, centers: Tensor) -> Iterator[tuple[list[slice], Callable[[Sequence[Tensor]], Tensor]]]:

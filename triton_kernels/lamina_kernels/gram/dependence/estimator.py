@@ -63,7 +63,7 @@ def debiased_matrix(sums: Sums, sizes: Tensor | None) -> Tensor:
         sizes: [groups] int64, the rows of each group, which stand together; None where every row is a group.
     """
     r, n = sums.rows, sums.rows.shape[1]
-    ids = None if sizes is None else torch.arange(len(sizes), device=r.device).repeat_interleave(sizes)
+    ids = None if sizes is None else ids_of(sizes, n)
     of_groups = r.new_ones(n) if sizes is None else sizes.to(r.dtype)
     u = of_groups if ids is None else of_groups[ids]
     crossed = sums.weighted @ r.T
@@ -72,6 +72,11 @@ def debiased_matrix(sums: Sums, sizes: Tensor | None) -> Tensor:
     both = torch.outer(r.sum(1), r.sum(1)) - 4 * (margins @ margins.T) + 2 * sums.cells
     powers = torch.stack([(of_groups**power).sum() for power in range(1, 5)])
     return debiased(sums.pairs, triples, both, powers)
+
+
+def ids_of(sizes: Tensor, n: int) -> Tensor:
+    """Return the group of each of n rows, which stand in the order of their groups."""
+    return torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes, output_size=n)
 
 
 def biased_matrix(pairs: Tensor, rows: Tensor) -> Tensor:

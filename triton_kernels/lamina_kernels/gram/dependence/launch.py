@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram.dependence.blocked import Found, whole_groups
+from lamina_kernels.gram.dependence.estimator import ids_of
 from lamina_kernels.gram.dependence.forward import layers_kernel
 from lamina_kernels.gram.dependence.layers import TILE, Layers
 from lamina_kernels.gram.dependence.packing import Packed, pack, room_of
@@ -89,7 +90,7 @@ def shared(layers: Layers, packed: Packed, centers: Tensor, target: str) -> dict
         sizes = layers.sizes.tolist()
         first = [rows.start for rows, _ in whole_groups(sizes, TILE)]
         starts, blocks = torch.tensor([*first, n], dtype=torch.int32, device=device), len(first)
-        ids = torch.arange(len(sizes), dtype=torch.int32, device=device).repeat_interleave(layers.sizes)
+        ids = ids_of(layers.sizes, n).int()
         if layers.size == 0:
             of_groups = layers.sizes.float()
             of_rows, squares = of_groups[ids], float(layers.sizes.square().sum())

@@ -26,8 +26,9 @@ class Layers:
         left: How many of them are compared with those behind; all are compared with all where there are none behind.
         own: Whether those that are compared with others are compared with themselves too.
         diagonal: Whether pairs of a row with itself count, and those within groups: for the biased estimate.
-        sizes: [groups] int64, the rows of each group; None where every row is a group.
-        size: How many rows each group has; 0 where they differ.
+        sizes: [groups] int64, the rows of each group; None where every row is a group. Compiled code, which does not
+            know how many groups there are, has as many as rows; those without rows stand last.
+        size: How many rows each group has; 0 where they differ, or are not known yet.
         features: Whether products of features take fewer operations than kernel values.
     """
 
@@ -93,6 +94,7 @@ def gather(
         raise ValueError(f"{op}: groups are given for a biased estimate, which is made of all pairs of rows")
     sizes, size, order = (None, 1, None) if groups is None else _sorted(group_ids(op, "the rows", groups, x))
     count = len(x) if sizes is None else len(sizes)
+    # Compiled code has as many sizes as rows: there the mean over no quadruples is NaN.
     if count < (1 if biased else 4):
         least = "one row" if biased else "four groups" if groups is not None else "four rows"
         kind = "a biased" if biased else "an unbiased"
@@ -108,15 +110,22 @@ def gather(
 
 
 def fits(layers: Layers) -> bool:
-    """Return whether each group fits into a tile of the Triton kernel."""
-    return layers.sizes is None or (layers.size or int(layers.sizes.max())) <= TILE
+    """Return whether each group fits into a tile of the Triton kernel; compiled code cannot look, its operator does."""
+    if layers.sizes is None or torch.compiler.is_compiling():
+        return True
+    return (layers.size or int(layers.sizes.max())) <= TILE
 
 
 def _sorted(ids: Tensor) -> tuple[Tensor, int, Tensor]:
-    """Return the size of each group, that of all, and the rows in the order of their groups."""
-    _, inverse, sizes = ids.unique(return_inverse=True, return_counts=True)
+    """Return the sizes of the groups and the size of all, see `Layers`, and the rows in the order of their groups."""
+    ordered, order = ids.sort(stable=True)
+    numbers = ordered.diff(prepend=ordered[:1]).ne(0).cumsum(0)
+    sizes = torch.zeros_like(ids).index_add(0, numbers, torch.ones_like(ids))
+    if torch.compiler.is_compiling():
+        return sizes, 0, order
+    sizes = sizes[sizes > 0]
     equal = len(sizes) > 0 and bool((sizes == sizes[0]).all())
-    return sizes, int(sizes[0]) if equal else 0, inverse.argsort(stable=True)
+    return sizes, int(sizes[0]) if equal else 0, order
 
 
 def centered(p: Pairs) -> Pairs:

@@ -11,10 +11,10 @@ from torch import Tensor
 from lamina_kernels.gram.dependence import blocked, blocked_second, features
 from lamina_kernels.gram.dependence.blocked import Found, Wanted
 from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debiased_matrix
-from lamina_kernels.gram.dependence.layers import Layers
+from lamina_kernels.gram.dependence.layers import Layers, fits
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums.op_forms import has_gradients
-from lamina_kernels.gram.support import THRICE
+from lamina_kernels.gram.support import LARGE_GROUPS, THRICE
 from lamina_kernels.operators import operator, plainly, tensors
 from lamina_kernels.refusals import refuse
 
@@ -23,7 +23,11 @@ _FOUND = ", ".join(f"Tensor {name}" for name in Found._fields)
 
 
 def hsic(layers: Layers, form: str) -> Tensor:
-    """Return HSIC of any two representations, [k, k] float64. The form is "blocked" or "triton"."""
+    """Return HSIC of any two representations, [k, k] float64.
+
+    The form is "blocked" or "triton", or "either": "triton" if groups fit into its tiles, which compiled code does not
+    know.
+    """
     *found, _ = _sums(*_flat(layers), form)
     pairs, rows, weighted, triples, cells = found
     if layers.diagonal:
@@ -63,13 +67,23 @@ def _unflat(arguments: Sequence[Any]) -> Layers:
     return Layers(pairs, left, bool(own), bool(diagonal), sizes, size, bool(by_features))
 
 
+def _is_triton(form: str, layers: Layers) -> bool:
+    """Return whether "triton" is what runs, now that groups can be looked at."""
+    if form == "blocked":
+        return False
+    small = fits(layers)
+    if form == "triton" and not small:
+        refuse("gram", LARGE_GROUPS)
+    return small
+
+
 @operator("gram_layers", f"({_SCHEMA}, str form) -> {tensors(6)}")
 def _sums(*arguments: Any) -> tuple[Tensor, ...]:
     layers = _unflat(arguments[:-1])
     with plainly(layers.pairs[0].x):
         if layers.features:
             return *features.sums(layers), layers.pairs[0].x.new_empty(0)
-        if arguments[-1] == "triton":
+        if _is_triton(arguments[-1], layers):
             from lamina_kernels.gram.dependence import launch
             from lamina_kernels.gram.sums.launch import sums
 
@@ -103,7 +117,7 @@ def _found(layers: Layers, centers: Tensor, g: Found, wanted: Wanted, form: str)
     """Return the gradients of each kernel's rows, and behind these of its parameters; None for what is not wanted."""
     if layers.features:
         return features.gradients(layers, g, wanted)
-    if form == "triton" and all(map(has_gradients, layers.pairs)):
+    if all(map(has_gradients, layers.pairs)) and _is_triton(form, layers):
         from lamina_kernels.gram.dependence import backward_launch
 
         return backward_launch.gradients(layers, centers, g, wanted)
@@ -141,14 +155,22 @@ class _Second(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, count: int, sizes: Any, codes: Any, flags: Any, precision: Any, centers: Any, *arguments: Any
-    ) -> tuple[Tensor, ...]:
+        ctx: Any,
+        needed: Sequence[bool],
+        count: int,
+        sizes: Any,
+        codes: Any,
+        flags: Any,
+        precision: Any,
+        centers: Any,
+        *arguments: Any,
+    ) -> tuple[Tensor | None, ...]:
         """Take the arguments of `_backward`, `count` rows and parameters among them, and gradients of its results."""
         rows, parameters, rest = arguments[:count], arguments[count : 2 * count], arguments[2 * count :]
         layers = _unflat((rows, parameters, sizes, codes, flags, precision))
         g, given = Found(*rest[: len(Found._fields)]), rest[len(Found._fields) :]
         with plainly(layers.pairs[0].x):
-            return tuple(blocked_second.second(layers, centers, g, given))
+            return tuple(blocked_second.second(layers, centers, g, given, needed))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
@@ -166,7 +188,11 @@ def _second_gradients(ctx: Any, given: list[Tensor | None]) -> tuple[Any, ...]:
     fields = len(Found._fields)
     *both, sizes, centers = ctx.saved_tensors[:-fields]
     g, count = ctx.saved_tensors[-fields:], len(both) // 2
-    made = _Second.apply(count, sizes, *ctx.rest, centers, *both, *g, *given)
+    of_rows, of_parameters, *others = ctx.needs_input_grad
+    needed = [*of_rows, *of_parameters, *others[5 : 5 + fields]]
+    if all(each is None for each in given):
+        return (None,) * len(ctx.needs_input_grad)
+    made = _Second.apply(needed, count, sizes, *ctx.rest, centers, *both, *g, *given)
     of_rows, of_parameters = list(made[:count]), list(made[count : 2 * count])
     return of_rows, of_parameters, None, None, None, None, None, *made[2 * count :], None, None, None
 

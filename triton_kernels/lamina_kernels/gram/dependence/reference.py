@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debiased_matrix
+from lamina_kernels.gram.dependence.estimator import Sums, biased_matrix, debiased_matrix, ids_of
 from lamina_kernels.gram.dependence.layers import Layers, centered
 from lamina_kernels.gram.matrix import matrix
 
@@ -17,9 +17,9 @@ def hsic(layers: Layers) -> Tensor:
         return biased_matrix(torch.einsum("aij,bij->ab", k, k), k.sum(2))
     n, sizes = layers.n, layers.sizes
     sizes = torch.ones(n, dtype=torch.long, device=k.device) if sizes is None else sizes
-    ids = torch.arange(len(sizes), device=k.device).repeat_interleave(sizes)
+    ids = ids_of(sizes, n)
     u_groups = sizes.double()
-    u, members = u_groups[ids], torch.nn.functional.one_hot(ids).double()
+    u, members = u_groups[ids], (ids[:, None] == torch.arange(len(sizes), device=k.device)).double()
     k = k.masked_fill(ids[:, None] == ids, 0)
     weights = (n - u[:, None] - u) ** 2 - sizes.square().sum() + u[:, None] ** 2 + u**2
     of_groups = k @ members

@@ -83,6 +83,8 @@ def twice(
     pulled = [(x, d) for x, d in zip(inner, given, strict=True) if d is not None]
     first = torch.autograd.grad(whole, [x for x, _ in pulled], create_graph=True, materialize_grads=True)
     product = torch.stack([(x * d).sum() for x, (_, d) in zip(first, pulled, strict=True)]).sum()
+    if not product.requires_grad:
+        return [None] * len(by)
     return torch.autograd.grad(product, by, allow_unused=True)
 
 
