@@ -84,9 +84,13 @@ REDUCTIONS = [
     Reduction(
         f"mmd, {PERMUTATIONS} permutations", 64, "bf16 d64 mmd 99 permutations", 2 * 64 + 4 * 64, 1, "losses", passes=2
     ),
-    # Rows of length 1 are float32, whatever they were.
-    Reduction("sigmoid loss", 512, "fp32 d512 sigmoid", 12 * 512, 2, "losses", products="bf16x6"),
-    Reduction("InfoNCE", 512, "fp32 d512 infonce", 12 * 512, 1, "losses", products="bf16x6", passes=2),
+    Reduction("sigmoid loss", 512, "bf16 d512 sigmoid", 2 * 512, 1, "losses"),
+    Reduction(
+        "sigmoid loss, as 6 products of bfloat16", 512, "fp32 d512 sigmoid", 12 * 512, 1, "losses", products="bf16x6"
+    ),
+    # One exponential for the row, one for the column.
+    Reduction("InfoNCE", 512, "bf16 d512 infonce", 2 * 512, 2, "losses"),
+    Reduction("InfoNCE, as 6 products of bfloat16", 512, "fp32 d512 infonce", 12 * 512, 2, "losses", products="bf16x6"),
     Reduction("harmonic", 768, "bf16 d768 harmonic", 2 * 768, 3, "losses"),
     Reduction(
         f"cka_matrix, RBF, {LAYERS} layers, each",

@@ -67,8 +67,8 @@ WORK = [
     Work(f"nearest, k = {NEAREST}", "nearest", "nearest", 1_000_000, 0, 128, dtypes=BOTH),
     Work(f"cka_matrix, RBF, {LAYERS} layers", "cka_matrix", "cka_matrix", 16_384, 0, 64, 2 * LAYERS, LAYERS),
     Work(f"mmd, {PERMUTATIONS} permutations", "mmd", "mmd", 32_768, 32_768, 64, 2 * PERMUTATIONS),
-    Work("sigmoid loss", "sigmoid loss", "row_sums", 32_768, 32_768, 512),
-    Work("InfoNCE", "InfoNCE", "logsumexp", 32_768, 32_768, 512),
+    Work("sigmoid loss", "sigmoid loss", "pairwise_loss", 32_768, 32_768, 512),
+    Work("InfoNCE", "InfoNCE", "pairwise_loss", 32_768, 32_768, 512),
     Work("harmonic", "harmonic", "logsumexp", 16_384, 49_152, 768),
 ]
 

@@ -225,8 +225,8 @@ def infonce_forgets_the_temperature(patch: pytest.MonkeyPatch) -> None:
     """Log-sum-exps of logits give the temperature no gradient."""
     from lamina_kernels.gram import contrastive
 
-    whole = contrastive.Polynomial
-    patch.setattr(contrastive, "Polynomial", lambda degree, gamma, coef0: whole(degree, gamma.detach(), coef0))
+    whole = contrastive.Logit
+    patch.setattr(contrastive, "Logit", lambda scale: whole(scale.detach()))
 
 
 @fault

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from tests.faults import fault
 
@@ -321,3 +322,61 @@ def gram_kernel_forgets_the_norms(patch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram import operands
 
     patch.setattr(operands, "_norms", lambda rows: rows.new_ones(len(rows)).float())
+
+
+@fault
+def sides_forget_what_columns_had(patch: pytest.MonkeyPatch) -> None:
+    """Of the parts of the rows, the sums of columns over the first alone are returned."""
+    from lamina_kernels.gram.sums import launch
+
+    whole = launch.run
+
+    def run(kernel: Any, planned: Any, like: Any) -> None:
+        whole(kernel, planned, like)
+        planned.arguments["masses"][1:] = 0
+
+    patch.setattr(launch, "run", run)
+
+
+@fault
+def sides_skip_a_part_of_the_columns(patch: pytest.MonkeyPatch) -> None:
+    """The last program never runs, and nobody sums what it would have."""
+    from lamina_kernels.gram.sums import launch
+
+    whole = launch.sides_plan
+    patch.setattr(
+        launch, "sides_plan", lambda *given: (made := whole(*given))._replace(grid=(made.grid[0] - 1, *made.grid[1:]))
+    )
+
+
+@fault
+def cosines_pull_along_their_rows(patch: pytest.MonkeyPatch) -> None:
+    """Gradients of unit vectors are taken for those of rows."""
+    from lamina_kernels.gram.sums import backward_launch
+
+    patch.setattr(backward_launch, "across", lambda rows, g: g)
+
+
+@fault
+def cosines_forget_the_lengths(patch: pytest.MonkeyPatch) -> None:
+    """Products of rows are taken for those of their unit vectors."""
+    from lamina_kernels.gram import operands
+
+    patch.setattr(operands, "_inverse_lengths", lambda rows: torch.ones(len(rows)))
+
+
+@fault
+def unit_vectors_are_rounded(patch: pytest.MonkeyPatch) -> None:
+    """Logits are those of unit vectors in the dtype of the rows."""
+    from lamina_kernels.gram import contrastive
+    from lamina_kernels.gram.kernels import unit
+
+    patch.setattr(contrastive, "levelled", lambda rows: unit(rows).to(rows.dtype))
+
+
+@fault
+def rows_stay_as_large_as_they_are(patch: pytest.MonkeyPatch) -> None:
+    """Squares of lengths may be no numbers."""
+    from lamina_kernels.gram import contrastive
+
+    patch.setattr(contrastive, "levelled", lambda rows: rows)

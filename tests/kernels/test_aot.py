@@ -90,6 +90,7 @@ LAUNCHES = [
     ("counts", "bf16 d128"),
     ("counts", "bf16 d64 groups 20 edges"),
     ("pointwise", "bf16 d64 own"),
+    ("losses", "bf16 d512 infonce"),
 ]
 
 

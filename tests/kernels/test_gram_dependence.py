@@ -464,11 +464,14 @@ def test_torch_finds_the_operator_in_order_and_compiles_it_whole() -> None:
         return cka_matrix([x, y], kernel=RBF(b)).value[0, 1] + distance_covariance(x, y) + torch.stack(grouped).sum()
 
     torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=lambda g, _: make_boxed_func(g)))
+    compiled: Any = torch.compile(
+        loss, fullgraph=True, backend=aot_autograd(fw_compiler=lambda g, _: make_boxed_func(g))
+    )
     leaves = [x.requires_grad_(), y.requires_grad_(), torch.tensor(1.2).double().requires_grad_()]
+    both: list[Any] = [compiled, loss]
     # One graph for groups of any sizes, in any order.
     for ids in (torch.tensor([7, 7, -2, 3, 3, 3, 0, -2, 9]), torch.arange(9).flip(0), torch.arange(9) % 4):
-        found, expected = (torch.autograd.grad(f(*leaves, ids), leaves) for f in (compiled, loss))
+        found, expected = (torch.autograd.grad(f(*leaves, ids), leaves) for f in both)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert compiled(*leaves, torch.arange(9) % 3).isnan()
 

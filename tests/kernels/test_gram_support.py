@@ -72,12 +72,13 @@ def _everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     from lamina_kernels.gram.paired import launch as paired_launch
     from lamina_kernels.gram.selection import blocked as selection
     from lamina_kernels.gram.selection import launch as nearest_launch
-    from lamina_kernels.gram.sums import blocked, op
+    from lamina_kernels.gram.sums import blocked, op, op_sides
     from lamina_kernels.gram.sums import launch as sums_launch
 
     whole, of = dispatch.triton_obstacle, op.form
     monkeypatch.setattr(dispatch, "triton_obstacle", lambda x: whole(x) if x.dtype == torch.float64 else None)
-    monkeypatch.setattr(op, "form", lambda name, p: of("blocked", p))
+    for module in (op, op_sides):
+        monkeypatch.setattr(module, "form", lambda name, p: of("blocked", p))
     monkeypatch.setattr(sums_launch, "sums", blocked.sums)
     monkeypatch.setattr(layers_launch, "sums", dependence.sums)
     monkeypatch.setattr(paired_launch, "hsic_sums", paired.hsic_sums)

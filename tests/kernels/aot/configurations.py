@@ -22,6 +22,7 @@ from lamina_kernels.gram.paired import launch, problem
 from lamina_kernels.gram.paired.forward import hsic_sums_kernel
 from lamina_kernels.gram.selection import launch as nearest
 from lamina_kernels.gram.selection.forward import nearest_groups_kernel
+from lamina_kernels.gram.sums.sides import sides_kernel
 from lamina_kernels.tiles.launch import Launch
 from lamina_kernels.tiles.rows import ceil_div
 from tests.kernels.aot import (
@@ -231,9 +232,9 @@ FAMILIES = {
             kernel,
             plan,
             main,
-            ("ROWS", "COLUMNS"),
+            ("ROWS", "COLUMNS", "stretch") if kernel is sides_kernel else ("ROWS", "COLUMNS"),
             matrix=name not in losses.OTHERWISE,
-            turns=gram_sums.turns,
+            turns=losses.turns,
         )
         for name, main, kernel, plan in losses.launches()
     },

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lamina_kernels.gram.kernels import across, unit
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.pointwise import reference_of
 from lamina_kernels.gram.terms import PARAMETERS, Leaf, leaves, middle
@@ -76,6 +77,26 @@ class Dot:
             into.x[self.rows, self._columns] += of_x()
         if into.y is not None:
             into.y[columns, self._columns] += of_y()
+
+
+class Cosine(Dot):
+    """w <x_i, y_j> / (|x_i| |y_j|): the product of unit vectors, which are made of the rows of a tile."""
+
+    def pull(self, columns: Index, u: Tensor, g: Tensor, into: Gradients) -> None:
+        """Add what the gradient of the tile makes of those of the rows and of the weight that are wanted."""
+        self._pull_weight(u, g, into)
+        if not into.of_rows:
+            return
+        x, y = self.left, self._rows(self.y, columns)
+        self._add(
+            into,
+            columns,
+            lambda: across(self.x[self.rows].to(self.dtype), g @ y) * self.weight,
+            lambda: across(self.y[columns].to(self.dtype), g.T @ x) * self.weight,
+        )
+
+    def _rows(self, rows: Tensor, index: Index) -> Tensor:
+        return unit(super()._rows(rows, index))
 
 
 class Gradients(NamedTuple):
@@ -238,7 +259,7 @@ def base_of(leaf: Leaf, p: Pairs, dtype: torch.dtype, memory: Tensor) -> Dot:
     """Return the base of a leaf."""
     if leaf.base == "norm":
         return (Euclidean if leaf.norm == 2 else Minkowski)(leaf, p, dtype, memory)
-    return {"dot": Dot, "square": Square, "own": Own}[leaf.base](leaf, p, dtype, memory)
+    return {"dot": Dot, "cosine": Cosine, "square": Square, "own": Own}[leaf.base](leaf, p, dtype, memory)
 
 
 def squares(rows: Tensor) -> Tensor:

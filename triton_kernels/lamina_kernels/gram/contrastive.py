@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lamina_kernels import checks
-from lamina_kernels.gram.forms import Impl
-from lamina_kernels.gram.kernels import Kernel, Polynomial, unit
-from lamina_kernels.gram.pairs import numbered
+from lamina_kernels.gram.forms import Impl, choose
+from lamina_kernels.gram.kernels import Kernel, levelled, unit
+from lamina_kernels.gram.pairs import build, numbered
 from lamina_kernels.gram.radial import check_scale
-from lamina_kernels.gram.sums.api import Precision, logsumexp, row_sums
+from lamina_kernels.gram.sums import op, op_sides, reference
+from lamina_kernels.gram.sums.api import Precision
 from lamina_kernels.gram.terms import Builder, Hyperparameter, Node
+from lamina_kernels.tiles.rows import accumulation_dtype
 
 
 @dataclass(frozen=True)
 class Softplus(Kernel):
-    """What a pair of rows that do not belong together adds: log(1 + exp(scale <x, y> + bias))."""
+    """What a pair of rows that do not belong together adds: log(1 + exp(scale cos(x, y) + bias))."""
 
     scale: Hyperparameter
     bias: Hyperparameter
 
     def node(self, builder: Builder) -> Node:
-        """Return a function of the dot product."""
-        return builder.leaf("dot", "softplus", self.scale, shape=self.bias)
+        """Return a function of the cosine."""
+        return builder.leaf("cosine", "softplus", self.scale, shape=self.bias, change=levelled)
+
+
+@dataclass(frozen=True)
+class Logit(Kernel):
+    """scale cos(x, y)."""
+
+    scale: Hyperparameter
+
+    def node(self, builder: Builder) -> Node:
+        """Return the cosine times a number."""
+        return builder.leaf("cosine", "identity", self.scale, change=levelled)
 
 
 def pairwise_loss(
@@ -72,7 +85,8 @@ def pairwise_loss(
         NotImplementedError: As of `product`.
 
     Cost:
-        sigmoid: n m (2 d + 2 exp) operations, infonce twice that; three times that backward. Memory O((n + m) d).
+        n m (2 d + 2 exp) operations; backward three times that of sigmoid, six times that of infonce. Memory
+        O((n + m) d). Rows in half precision are multiplied as they came, and scaled to unit vectors behind the product.
 
     Source:
         Zhai, Mustafa, Kolesnikov, Beyer, Sigmoid Loss for Language Image Pre-Training, 2023; van den Oord, Li, Vinyals,
@@ -97,22 +111,29 @@ def pairwise_loss(
         if isinstance(value, Tensor) and (value.numel() != 1 or value.device != x.device):
             found = f"has shape {list(value.shape)} on {value.device}"
             raise ValueError(f"pairwise_loss: {name} {found}, expected one number on {x.device}")
-    x, y = unit(x), unit(y)
-    of_x, of_y, count_x, count_y = _together(x, y, labels)
+    kernel = Softplus(1 / temperature, bias) if kind == "sigmoid" else Logit(1 / temperature)
+    half = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(x.dtype)
+    # Gradients of a pair that belongs together and of all pairs cancel: they meet before they are rounded.
+    x, y = (rows.to(accumulation_dtype(rows.dtype)) for rows in (x, y))
+    p = build("pairwise_loss", x, y, kernel, None, precision)
+    p = p if half is None else replace(p, precision=half)
+    form = choose("pairwise_loss", p, impl)
+    unit_x, unit_y = unit(x), unit(y)
+    of_x, of_y, count_x, count_y = _together(unit_x, unit_y, labels)
     if kind == "sigmoid":
-        apart = row_sums(x, y, kernel=Softplus(1 / temperature, bias), precision=precision, impl=impl)
-        return (apart - (x * of_x).sum(1) / temperature - count_x * bias).double().mean().to(x.dtype)
-    kernel = Polynomial(1, gamma=1 / temperature, coef0=0.0)
-    sides = []
-    for rows, others, sums, counts in ((x, y, of_x, count_x), (y, x, of_y, count_y)):
+        ones = torch.ones(p.m, 1, dtype=p.dtype, device=x.device)
+        apart = (reference.sums(p, ones) if form == "reference" else op.sums(p, ones, form))[:, 0]
+        return (apart - (unit_x * of_x).sum(1) / temperature - count_x * bias).double().mean().to(p.dtype)
+    normalizers, sides = reference.sides(p) if form == "reference" else op_sides.sides(p, form), []
+    both = zip(normalizers, (unit_x, unit_y), (of_x, of_y), (count_x, count_y), strict=True)
+    for normalizer, units, sums, counts in both:
         has = counts > 0
         # Compiled code cannot look: there the mean over no rows is NaN.
         if labels is not None and not torch.compiler.is_compiling() and not has.any():
             raise ValueError("pairwise_loss: no two rows belong together")
-        normalizer = logsumexp(rows, others, kernel=kernel, precision=precision, impl=impl)
-        picked = (rows * sums).sum(1) / temperature / counts.clamp(min=1)
+        picked = (units * sums).sum(1) / temperature / counts.clamp(min=1)
         sides.append(torch.where(has, normalizer - picked, 0).sum(dtype=torch.float64) / has.sum())
-    return ((sides[0] + sides[1]) / 2).to(x.dtype)
+    return ((sides[0] + sides[1]) / 2).to(p.dtype)
 
 
 def _together(x: Tensor, y: Tensor, labels: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

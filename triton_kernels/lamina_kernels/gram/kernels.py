@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -175,6 +176,27 @@ def unit(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows over their norms, computed in the dtype that sums are kept in; rows of zeros stay."""
     norms = _norms(rows)
     return rows.to(norms.dtype) / torch.where(norms == 0, 1, norms)
+
+
+def across(rows: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Return the gradients by rows from those by their unit vectors: what lies along a row does not move its vector."""
+    directions, norms = unit(rows), _norms(rows)
+    along = (directions * g).sum(1, keepdim=True)
+    return (g - directions * along) / torch.where(norms == 0, 1, norms)
+
+
+def levelled(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows times powers of 2 that make the largest number of each about 1: their squares are then numbers.
+
+    Squares of float16 are numbers in the dtype that sums are kept in.
+    """
+    if rows.dtype == torch.float16 or not rows.numel():
+        return rows
+    largest = rows.detach().abs().amax(1, keepdim=True).to(accumulation_dtype(rows.dtype))
+    most = torch.finfo(rows.dtype).max
+    bound = math.frexp(most)[1] - 2
+    exponent = torch.frexp(torch.where(largest <= most, largest, 1)).exponent.clamp(-bound, bound)
+    return rows * torch.ldexp(torch.ones_like(largest), -exponent).to(rows.dtype)
 
 
 def _norms(rows: torch.Tensor) -> torch.Tensor:

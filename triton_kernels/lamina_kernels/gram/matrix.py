@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.gram.functions import FUNCTIONS
+from lamina_kernels.gram.kernels import unit
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.pointwise import reference_of
 from lamina_kernels.gram.terms import Leaf, Node, middle
@@ -48,6 +49,8 @@ def base(leaf: Leaf, x: Tensor, y: Tensor, itself: Tensor | None) -> Tensor:
     """Return t(x_i, y_j) of a leaf's columns: distances of "norm" from differences, [n, m, width] numbers."""
     if leaf.base == "dot":
         return x @ y.T
+    if leaf.base == "cosine":
+        return unit(x) @ unit(y).T
     if leaf.base == "own":
         return reference_of(leaf.degree)(x @ y.T, x.square().sum(1)[:, None], y.square().sum(1))
     if leaf.base == "square":

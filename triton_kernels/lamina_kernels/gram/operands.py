@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from lamina_kernels.tiles.target import accurate
 
 # The most columns that are multiplied at a time, by what multiplies them, and of rows that are loaded once.
 CHUNK = {"half": 64, "bf16x6": 32, "bf16x3": 32, "tf32": 32, "ieee": 16}
+# What float32 rows are that hold numbers of half precision, by the precision that says so.
+EXACT = {"bf16": torch.bfloat16, "fp16": torch.float16}
 UNBOUNDED = ("identity", "power", "softplus", "logarithm")
 
 
@@ -27,7 +30,7 @@ class Base(NamedTuple):
         x: [n, width]; each row contiguous inside, but for a "norm", whose columns are.
         y: [m, width], likewise.
         x_norms: [n] float32, |x|² of the rows as they are here; None for "dot" and "norm". Of "scaled" times the weight
-            of the one leaf, and times log2(e) for "exp".
+            of the one leaf, and times log2(e) for "exp". Of "cosine" 1 / |x|, or 1 for a row of zeros.
         y_norms: [m], likewise.
         x_row: Elements from one row of x to the next.
         x_column: Elements from one column of x to the next.
@@ -135,11 +138,14 @@ class Operands(NamedTuple):
 
 def products_of(p: Pairs, target: str) -> str:
     """Return how a target multiplies rows: "half", or the precision of float32."""
-    return "half" if p.x.dtype != torch.float32 else p.precision or accurate(target)
+    is_half = p.x.dtype != torch.float32 or p.precision in EXACT
+    return "half" if is_half else p.precision or accurate(target)
 
 
 def prepare(p: Pairs, products: str) -> Operands:
     """Return the bases of a kernel, each of as many leaves as share it; for `products` see `Operands`."""
+    if products == "half" and p.precision in EXACT:
+        p = replace(p, x=p.x.to(EXACT[p.precision]), y=p.y.to(EXACT[p.precision]))
     members: dict[tuple[str, float, int, int], list[Leaf]] = {}
     for leaf in _leaves(p.tree):
         members.setdefault(_key(leaf), []).append(leaf)
@@ -243,7 +249,7 @@ def _base(p: Pairs, kind: str, columns: tuple[int, int], *, rounds: bool) -> Bas
         x_rows = x.T.contiguous().T
         y_rows = x_rows if y is x else y.T.contiguous().T
         return _named(x_rows, y_rows, None, None)
-    if kind not in ("dot", "own"):
+    if kind not in ("dot", "cosine", "own"):
         x, y = moved(x, y)
     if rounds and x.dtype == torch.float32:
         same = y is x
@@ -254,8 +260,9 @@ def _base(p: Pairs, kind: str, columns: tuple[int, int], *, rounds: bool) -> Bas
     y = x if same else _contiguous(y)
     if kind == "dot":
         return _named(x, y, None, None)
-    x_norms = _norms(x)
-    return _named(x, y, x_norms, x_norms if same else _norms(y))
+    norms = _inverse_lengths if kind == "cosine" else _norms
+    x_norms = norms(x)
+    return _named(x, y, x_norms, x_norms if same else norms(y))
 
 
 def _named(x: Tensor, y: Tensor, x_norms: Tensor | None, y_norms: Tensor | None) -> Base:
@@ -291,3 +298,8 @@ def _contiguous(rows: Tensor) -> Tensor:
 
 def _norms(rows: Tensor) -> Tensor:
     return rows.float().square().sum(1)
+
+
+def _inverse_lengths(rows: Tensor) -> Tensor:
+    squares = _norms(rows)
+    return torch.where(squares == 0, 1, squares).rsqrt()

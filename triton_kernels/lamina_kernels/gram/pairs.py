@@ -33,7 +33,8 @@ class Pairs:
         x_groups: [n] int64, or None; pairs of rows of one group are left out.
         y_groups: [m] int64, likewise.
         alike: Whether the groups of both sides are the same; of no account unless `same`.
-        precision: How float32 is multiplied on tensor cores; None for accurately.
+        precision: How float32 is multiplied on tensor cores; None for accurately. Rows that are float32 only so that
+            their gradients are say what they hold, "bf16" or "fp16": kernel values are made of that.
     """
 
     x: torch.Tensor

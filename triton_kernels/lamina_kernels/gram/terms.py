@@ -14,7 +14,7 @@ import torch
 from lamina_kernels.tiles.rows import accumulation_dtype
 
 Hyperparameter = float | torch.Tensor
-Base = Literal["dot", "square", "norm", "own"]
+Base = Literal["dot", "cosine", "square", "norm", "own"]
 
 PARAMETERS = 2
 """Numbers of a leaf that have gradients: its weight w and its shape a."""
@@ -24,7 +24,8 @@ class Leaf(NamedTuple):
     """f(w t(x_i, y_j); a), with w and a in its row of the parameters, [leaves, PARAMETERS].
 
     Attributes:
-        base: t: "dot" is <x, y>; "square" is |x - y|²; "norm" is |x - y|_p; "own" is a function of a user's own.
+        base: t: "dot" is <x, y>; "cosine" is <x, y> / (|x| |y|), 0 for a row of zeros; "square" is |x - y|²; "norm"
+            is |x - y|_p; "own" is a function of a user's own.
         norm: p, at least 1, of "norm"; else 0.
         function: The name of f in `functions.FUNCTIONS`.
         degree: The whole number in f, if there is one; of "own", the number of its function, see `pointwise`.

@@ -132,6 +132,9 @@ def argument(products, bases, numbers, at, itself, LEAF: tl.constexpr, BASES: tl
         if itself is not None:
             u = tl.where(itself, 0.0, u)
         return u
+    elif KIND == "cosine":
+        x_norms, y_norms = _norms(bases[tree.base_of(LEAF)], at)  # pyright: ignore[reportGeneralTypeIssues]
+        return tile * (x_norms[:, None] * weighted(weight, bases[tree.base_of(LEAF)], at)) * y_norms[None, :]
     elif tree.kind(LEAF) == "root":
         return tl.sqrt(tile) * weight
     elif tree.kind(LEAF) == "dot":
@@ -191,7 +194,7 @@ def _rows(base, rows, rows_valid, NUMBER: tl.constexpr, BASES: tl.constexpr):
 
 @triton.jit
 def _norms(base, at):
-    """Return |x|² and |y|², [R] and [C]."""
+    """Return |x|² and |y|², [R] and [C], or what a base has in their place."""
     return (
         tl.load(base.x_norms + at.rows.to(INDEX), mask=at.rows_valid, other=0.0),
         tl.load(base.y_norms + at.columns.to(INDEX), mask=at.columns_valid, other=0.0),

@@ -122,6 +122,13 @@ def softmax(target: str, products: str, kinds: Sequence[str], *, slim: bool = Fa
     return tiles._replace(columns=32) if kind(target) == "blackwell" else tiles
 
 
+def sides(target: str, products: str, kinds: Sequence[str], *, slim: bool = False) -> Tiling:
+    """Return the tiles of log-sum-exps along both sides; see `sums`."""
+    tiles = softmax(target, products, kinds, slim=slim and products != "half")
+    # A column is summed within a warp first: of few warps each has more of its rows.
+    return tiles._replace(columns=64, warps=4) if products == "half" and kind(target) == "hopper" else tiles
+
+
 def gradients(target: str, products: str, kinds: Sequence[str]) -> Tiling:
     """Return the tiles of the gradients of sums; see `sums`."""
     tiles = _GRADIENTS[kind(target), "half" if products == "half" else "single"]

@@ -35,7 +35,7 @@ def right(code):
 
 @triton.constexpr_function
 def kind(leaf):
-    """Return what a leaf makes of its base: "dot", "square", "root", "norm" or "own"."""
+    """Return what a leaf makes of its base: "dot", "cosine", "square", "root", "norm" or "own"."""
     return leaf.split(":")[0]
 
 
@@ -91,10 +91,16 @@ def bases(code):
 def base_kind(code, number):
     """Return what a base is.
 
-    "dot", "square" and "scaled" (a "square" of one leaf, with norms times its weight) are products of rows, "root" is a
-    squared distance, "norm" a distance, and "own" a value.
+    "dot", "cosine", "square" and "scaled" (a "square" of one leaf, with norms times its weight) are products of rows,
+    "root" is a squared distance, "norm" a distance, and "own" a value.
     """
     return code.split()[number].split(":")[0]
+
+
+@triton.constexpr_function
+def moves(code, number):
+    """Return whether a base is a distance: its gradient by x_i is a sum of x_i - y_j, and not of y_j."""
+    return base_kind(code, number) not in ("dot", "cosine")
 
 
 @triton.constexpr_function

@@ -141,6 +141,7 @@ def _pull(
     for OF in tl.static_range(tree.bases(BASES)):  # pyright: ignore[reportGeneralTypeIssues]
         base = bases[OF]
         KIND: tl.constexpr = tree.base_kind(BASES, OF)
+        MOVES: tl.constexpr = tree.moves(BASES, OF)  # pyright: ignore[reportAssignmentType]
         start = tl.load(kind.spans + (member * tree.bases(BASES) + OF) * 2)
         PULLS: tl.constexpr = made.rows[OF] is not None
         whole = made.widths[OF]
@@ -156,7 +157,7 @@ def _pull(
             c, of_parameters = by_products(  # pyright: ignore[reportGeneralTypeIssues]
                 of_k, of_parameters, products, bases, numbers, at, where.itself, CODE, BASES, OF, PARAMETERS
             )
-            if DIAGONAL and KIND != "dot":
+            if DIAGONAL and MOVES:
                 # A row and itself stay together.
                 c = tl.where(where.itself, 0.0, c)
             if PULLS and KIND == "norm":
@@ -165,7 +166,7 @@ def _pull(
             elif PULLS:
                 c = to_pull(c, base.y, PRODUCTS)
                 tl.store(kept + (b - first) * SIZE + flat, c)
-                if KIND != "dot":
+                if MOVES:
                     own += tl.sum(c.to(tl.float32), 1)
         # What a thread stored, others load.
         tl.debug_barrier()
@@ -178,7 +179,7 @@ def _pull(
                     y_tile = rows_to_pull(base, columns, columns < last_column, place, WIDTH)
                     c = weights_as(tl.load(kept + (b - first) * SIZE + flat), y_tile)
                     pulled = dot(c, y_tile, pulled, pulls(PRODUCTS))
-                if KIND != "dot":
+                if MOVES:
                     x_tile = load_rows(base.x, rows, base.x_row, rows_valid, place, base.width, WIDTH)
                     pulled = x_tile.to(tl.float32) * own[:, None] - pulled
                 columns = place + tl.arange(0, WIDTH)

@@ -14,6 +14,7 @@ from lamina_kernels.gram.dependence.blocked import Found, Wanted
 from lamina_kernels.gram.dependence.launch import shared
 from lamina_kernels.gram.dependence.layers import TILE, Layers
 from lamina_kernels.gram.dependence.packing import Packed, pack, room_of
+from lamina_kernels.gram.kernels import across
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
 
@@ -50,10 +51,13 @@ def gradients(layers: Layers, centers: Tensor, g: Found, wanted: Wanted) -> list
                 parameters[place] = of_leaves[member].to(p.parameters.dtype)
             if wanted.rows[place]:
                 of_rows = torch.zeros(p.x.shape, dtype=torch.float32, device=p.x.device)
-                for part, start, (left, right) in zip(whole, starts, columns, strict=True):
+                for code, part, start, (left, right) in zip(bases.split(), whole, starts, columns, strict=True):
                     assert part is not None
+                    of_base = part[:, start : start + right - left]
+                    if code.startswith("cosine"):
+                        of_base = across(p.x[:, left:right].float(), of_base)
                     # Bases may share columns.
-                    of_rows[:, left:right] += part[:, start : start + right - left]
+                    of_rows[:, left:right] += of_base
                 rows[place] = of_rows.to(p.x.dtype)
     return rows + parameters
 

@@ -44,7 +44,7 @@ def by_product(h, u, tile, weight, LEAF: tl.constexpr):
     """Return what multiplies the rows of the other side, from h = dL/du.
 
     The gradient by x_i is sum_j c_ij y_j ("dot"), or sum_j c_ij (x_i - y_j). That of a distance of 0 is 0. Of a "norm",
-    c_ij is the gradient by the distance.
+    c_ij is the gradient by the distance, of a "cosine" that by the product of unit vectors.
     """
     if tree.function(LEAF) == "exp":
         weight *= LN2
@@ -53,7 +53,7 @@ def by_product(h, u, tile, weight, LEAF: tl.constexpr):
     elif tree.kind(LEAF) == "root":
         return tl.where(tile > 0.0, h * weight * tl.rsqrt(tl.where(tile > 0.0, tile, 1.0)), tile)
     else:
-        tl.static_assert(tree.kind(LEAF) == "dot" or tree.kind(LEAF) == "norm")
+        tl.static_assert(tree.kind(LEAF) == "dot" or tree.kind(LEAF) == "cosine" or tree.kind(LEAF) == "norm")
         return h * weight
 
 
@@ -107,7 +107,7 @@ def coefficients(
     c, made = by_products(  # pyright: ignore[reportGeneralTypeIssues]
         of_k, of_parameters, products, bases, numbers, at, itself, CODE, BASES, OF, PARAMETERS
     )
-    if tree.base_kind(BASES, OF) != "dot" and SAME and EDGE:
+    if tree.moves(BASES, OF) and SAME and EDGE:
         c = tl.where(itself, 0.0, c)
     return c, made
 
@@ -164,6 +164,9 @@ def by_products(
             )
         else:
             made = made + (of_parameters[2 * number], of_parameters[2 * number + 1])  # noqa: RUF005
+    if tree.base_kind(BASES, OF) == "cosine":
+        # What is multiplied with rows of y, not with their unit vectors; `kernels.across` does the rest.
+        c *= tl.load(bases[OF].y_norms + at.columns.to(INDEX), mask=at.columns_valid, other=0.0)[None, :]
     return c, made
 
 
@@ -222,7 +225,7 @@ def gradients_kernel(
         tl.program_id(0), bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
     )
     given = Given(g, v, g_width, g_row, v_row, x_term, y_term, x_groups, y_groups)
-    MOVES: tl.constexpr = tree.base_kind(BASES, OF) != "dot"
+    MOVES: tl.constexpr = tree.moves(BASES, OF)  # pyright: ignore[reportAssignmentType]
     pulled = tl.zeros([ROWS, WIDTH], tl.float32)
     own = tl.zeros([ROWS], tl.float32)
     of_parameters = of_no_parameters(ROWS, CODE)

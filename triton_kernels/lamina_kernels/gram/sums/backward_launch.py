@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram import tiling
-from lamina_kernels.gram.operands import Operands, prepare
+from lamina_kernels.gram.kernels import across
+from lamina_kernels.gram.operands import EXACT, Operands, prepare
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums import launch
 from lamina_kernels.gram.sums.backward import gradients_kernel
@@ -38,6 +40,9 @@ def gradients(p: Pairs, v: Tensor, weighing: Weights, g: Tensor, wanted: Wanted)
     Those of the parameters come with those of the rows of one side; nobody's rows, and they are a launch of their own.
     """
     target = dispatch.target(p.x)
+    if p.precision in EXACT:
+        # Such gradients cancel with others.
+        p = replace(p, precision=None)
     operands, terms, turned = prepare(p, launch.products_of(p, target)), None, None
     if weighing.lse is not None:
         log_weights = None if weighing.log_weights is None else weighing.log_weights.float().contiguous()
@@ -74,12 +79,16 @@ def _of_rows(
     """Return the gradients by the rows of x, and by the parameters if they are asked for."""
     found = torch.zeros(p.x.shape, dtype=torch.float32, device=p.x.device)
     of_leaves = p.parameters.new_zeros(len(leaves(p.tree)), PARAMETERS, dtype=torch.float64) if parameters else None
-    for number, columns in enumerate(operands.columns):
+    for number, span in enumerate(operands.columns):
         kernel, made = gradients_plan(p, operands, v, terms, g, number, target, parameters=parameters)
         run(kernel, made, p.x)
         of_base = made.arguments["out"].sum(0)
+        of_base = of_base if kernel is not norm_gradients_kernel else of_base.T
+        columns = slice(*span)
+        if operands.kinds[number][0] == "cosine":
+            of_base = across(p.x[:, columns].float(), of_base)
         # Bases may share columns.
-        found[:, slice(*columns)] += of_base if kernel is not norm_gradients_kernel else of_base.T
+        found[:, columns] += of_base
         if of_leaves is not None:
             of_leaves += made.arguments["by_leaf"].sum((2, 3))
     return found, of_leaves

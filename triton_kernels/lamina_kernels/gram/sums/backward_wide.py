@@ -43,7 +43,7 @@ def wide_gradients_kernel(
     A program takes every `programs`-th item: there are as many rooms as programs, however many rows.
     """
     given = Given(g, v, g_width, g_row, v_row, x_term, y_term, x_groups, y_groups)
-    MOVES: tl.constexpr = tree.base_kind(BASES, OF) != "dot"
+    MOVES: tl.constexpr = tree.moves(BASES, OF)  # pyright: ignore[reportAssignmentType]
     SIZE: tl.constexpr = ROWS * COLUMNS
     base, width = bases[OF], bases[OF].width
     kept = room + tl.program_id(0).to(INDEX) * (SPAN * SIZE)

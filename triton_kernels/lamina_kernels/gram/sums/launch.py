@@ -12,6 +12,7 @@ from lamina_kernels.gram import tiling
 from lamina_kernels.gram.operands import Operands, is_bounded, prepare, products_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums.forward import sums_kernel
+from lamina_kernels.gram.sums.sides import sides_kernel
 from lamina_kernels.gram.sums.softmax import softmax_kernel
 from lamina_kernels.gram.terms import Leaf
 from lamina_kernels.gram.tiling import Tiling
@@ -22,6 +23,8 @@ from lamina_kernels.tiles.target import accurate, kind
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere: the sums do not depend on the GPU.
 PROGRAMS = 512
+# Parts that rows are cut into where columns are summed too: each has a number of every column in memory.
+DOWN = 16
 # Rows of y that are worth a program of their own.
 COLUMNS = 2048
 # Columns of v that are summed at a time: as many as a program holds twice, for what rounding lost.
@@ -67,6 +70,16 @@ def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Te
     return (out * shares[:, :, None]).sum(0).float(), whole.float()
 
 
+def sides(p: Pairs) -> tuple[Tensor, Tensor]:
+    """Return the log-sum-exps of k_ij over j, [n], and over i, [m], from one launch."""
+    target = dispatch.target(p.x)
+    launch = sides_plan(p, prepare(p, products_of(p, target)), target)
+    run(sides_kernel, launch, p.x)
+    arguments = launch.arguments
+    of_columns = (arguments["tops"].double() + arguments["masses"].log()).logsumexp(0)
+    return arguments["of_rows"].double().logsumexp(0).float(), of_columns.float()
+
+
 def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
     """Choose tiles and grid of sums for a target, and allocate what they write."""
     operands = operands.halved()
@@ -104,6 +117,30 @@ def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | 
         "splits": splits,
     }
     return planned(blocks * splits * parts, arguments, tiles)
+
+
+def sides_plan(p: Pairs, operands: Operands, target: str) -> Launch:
+    """Choose tiles and grid of log-sum-exps of both sides, and allocate what the kernel writes."""
+    operands = operands.halved()
+    kinds = [kind for kind, _ in operands.kinds]
+    tiles = tiling.sides(target, operands.products, kinds, slim=is_slim(p, operands, 0))
+    operands = operands.taken_apart(tiles.width)
+    blocks, strips = ceil_div(p.n, tiles.rows), ceil_div(p.m, tiles.columns)
+    span = ceil_div(blocks, DOWN)
+    down = ceil_div(blocks, span)
+    stretch = ceil_div(strips, ceil_div(PROGRAMS, down))
+    across = ceil_div(strips, stretch)
+    names = ("bases", "CODE", "BASES", "parameters", "n", "m", "PRECISION", "ROWS", "COLUMNS")
+    made = shared(p, operands, tiles)
+    arguments = {name: made[name] for name in names} | {
+        "of_rows": p.x.new_empty(across, p.n, dtype=torch.float32),
+        "tops": p.x.new_full((down, p.m), -torch.inf, dtype=torch.float32),
+        "masses": p.x.new_zeros(down, p.m, dtype=torch.float64),
+        "down": down,
+        "span": span,
+        "stretch": stretch,
+    }
+    return planned(down * across, arguments, tiles)
 
 
 def is_slim(p: Pairs, operands: Operands, values: int) -> bool:

@@ -15,6 +15,12 @@ def sums(p: Pairs, v: Tensor) -> Tensor:
     return (k if out is None else k.masked_fill(out, 0)) @ v.to(p.dtype)
 
 
+def sides(p: Pairs) -> tuple[Tensor, Tensor]:
+    """Return the log-sum-exps of k_ij along rows, [n], and along columns, [m]."""
+    k = matrix(p)
+    return k.logsumexp(1), k.logsumexp(0)
+
+
 def softmax(p: Pairs, v: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return the mean of the rows of v under the softmax of k_ij + log_weights_j over j, and its log-sum-exp."""
     k, out = matrix(p), hidden(p)
