@@ -164,3 +164,16 @@ def test_what_states_refuse_and_what_is_empty(state: Any) -> None:
 def test_what_is_refused(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_states_say_what_they_saw() -> None:
+    x = activations()
+    states = [UnitActivity(M), Coactivation(M), QuantileSketch(M), TopRows(M, 3)]
+    for state in states:
+        state.update(x)
+    assert [repr(state) for state in states] == [
+        "UnitActivity(12 units, 90 rows)",
+        "Coactivation(12 x 12 units, 90 rows)",
+        "QuantileSketch(12 units, 90 rows, within 5%)",
+        "TopRows(12 units, the 3 greatest of 90 rows)",
+    ]

@@ -19,7 +19,7 @@ from lamina import _core
 from lamina.errors import NotFoundError, SchemaError
 from lamina.runs import indexing
 from lamina.runs.chosen_units import ChosenUnits
-from lamina.runs.scan import indexes
+from lamina.runs.scan import features, indexes
 from tests.faults import broken
 
 SITE = "mlp.output/sae"
@@ -396,6 +396,33 @@ def test_what_each_of_very_many_features_has_is_not_counted(run: lamina.Run, mon
     assert run.coactivations(SITE, [(0, width - 1), (5, 0)]).collect()["count"].to_list() == [1, 1]
     assert run.features(SITE).filter(pl.col("feature") == 0).collect().height == 2
     assert run.top_examples(SITE, width - 1, k=3)["value"].to_list() == [1.0]
+
+
+def test_more_features_than_are_looked_at_at_once(run: lamina.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = codes(np.random.default_rng(3), 40)
+    with run.writer() as writer:
+        writer.features(SITE, dense, threshold=0, step=0)
+    indexed(run.refresh())
+    wanted = pl.col("feature") % 3 == 1
+    every = run.features(SITE).filter(wanted).collect()
+    assert every.height == (dense[:, 1::3] != 0).sum()
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "_AT_ONCE", 5)
+        patch.setattr(features, "_MOST_FEATURES", dense.shape[1] - 1)
+        frame = run._wide.features(SITE)
+        assert frame._planned(wanted).features is not None, "there are more units than features"
+        assert run.refresh().features(SITE).filter(wanted).collect().equals(every)
+        patch.setattr(features, "_MOST_FEATURES", 2)
+        assert frame._planned(wanted).features is None, "too many of them pass"
+        assert frame._planned(pl.col("feature") == 7).features.tolist() == [7]
+        assert run.refresh().features(SITE).filter(wanted).collect().equals(every)
+
+
+def test_statistics_of_more_features_than_fit_are_refused(run: lamina.Run) -> None:
+    with run.writer() as writer:
+        writer.features(SITE, (torch.ones(1, 1), torch.zeros(1, 1).long()), width=2**31 - 1, step=0)
+    with pytest.raises(SchemaError, match=r"2,147,483,647 features do not fit.*group_by"):
+        run.refresh().feature_stats(SITE).collect()
 
 
 def test_rows_of_a_segment_that_is_open_are_scanned(run: lamina.Run) -> None:

@@ -83,7 +83,7 @@ def info(
     run: Target,
     watch: Annotated[bool, typer.Option("--watch", help="Follow one run until it is finished, or Ctrl-C.")] = False,
 ) -> None:
-    """Show what a run holds: settings, status, sites, steps, metrics, checkpoints."""
+    """Show what a run holds: settings, status, sites, steps, metrics, checkpoints, notes."""
     from lamina.cli.info import show_run, show_runs
     from lamina.cli.target import members, open_target
     from lamina.cli.watch import watch_run

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os import sysconf
 from typing import TYPE_CHECKING
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
 from lamina import _core
+from lamina.errors import SchemaError
 from lamina.runs.threads import available_threads
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ _SCHEMA = {
     "dead": pl.Boolean,
 }
 
+_ROW_BYTES = 240
+"""Memory that a feature takes on the way, active or not."""
+
 
 def feature_stats(codes: Features) -> pl.LazyFrame:
     """One row a feature; see `Run.feature_stats`."""
@@ -33,6 +38,11 @@ def feature_stats(codes: Features) -> pl.LazyFrame:
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
+        if codes.width * _ROW_BYTES > sysconf("SC_PHYS_PAGES") * sysconf("SC_PAGE_SIZE"):
+            raise SchemaError(
+                f"statistics of {codes.width:,} features do not fit in memory: there is a row for each",
+                hint='run.features(site).group_by("feature").agg(…) has one for each that is active',
+            )
         counted = pl.DataFrame(_core.feature_stats(codes.snapshot, codes.site, available_threads()))
         codes.indexes.tell()
         density = pl.col("count") / codes.rows if codes.rows else pl.lit(0.0)

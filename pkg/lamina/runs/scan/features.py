@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from lamina.runs.scan.scan import Scan
 
 _MOST_FEATURES = 1 << 24
-"""Beyond this many, terms over `feature` are evaluated on the units."""
+"""So many features terms over `feature` may be evaluated on, and pass, in any case; on more if there are as many units.
+Beyond, they are evaluated on the units."""
+_AT_ONCE = 1 << 22
+"""Features that terms are evaluated on at once."""
 _PLANS = 16
 """How many questions a frame remembers the plans of."""
 _MOST_REMEMBERED = 1 << 20
@@ -146,13 +149,26 @@ class Features:
 
     def _planned(self, predicate: pl.Expr | None) -> Plan:
         terms = split(predicate, self._columns)
-        alone = [self.width <= _MOST_FEATURES and {*term.meta.root_names()} == {"feature"} for term in terms.late]
-        of_feature = [term for term, is_alone in zip(terms.late, alone, strict=True) if is_alone]
-        late = [term for term, is_alone in zip(terms.late, alone, strict=True) if not is_alone]
         early = reduce(and_, terms.early) if terms.early else None
-        return Plan(early, self._passing(of_feature), all_of(late), frozenset(names_in(late)))
+        alone = [{*term.meta.root_names()} == {"feature"} for term in terms.late]
+        features = self._passing([term for term, is_alone in zip(terms.late, alone, strict=True) if is_alone])
+        late = [term for term, is_alone in zip(terms.late, alone, strict=True) if features is None or not is_alone]
+        return Plan(early, features, all_of(late), frozenset(names_in(late)))
 
     def _passing(self, terms: list[pl.Expr]) -> np.ndarray | None:
-        """Which features satisfy all terms, ascending; None for all."""
+        """Which features satisfy all terms, ascending; None if there are no terms, or too many features."""
         condition = all_of(terms)
-        return None if condition is None else passing(pl.DataFrame({"feature": np.arange(self.width)}), condition)
+        if condition is None or (self.width > _MOST_FEATURES and self.width > self._active):
+            return None
+        found, count = [np.empty(0, np.int64)], 0
+        for start in range(0, self.width, _AT_ONCE):
+            some = np.arange(start, min(start + _AT_ONCE, self.width))
+            found.append(some[passing(pl.DataFrame({"feature": some}), condition)])
+            if (count := count + found[-1].size) > _MOST_FEATURES:
+                return None
+        return np.concatenate(found)
+
+    @cached_property
+    def _active(self) -> int:
+        """How many units are active, or somewhat fewer: they have at most 8 bytes, and each row 4."""
+        return next((size - 4 * rows) // 8 for name, _, _, rows, size, *_ in self.snapshot.sites() if name == self.site)

@@ -59,6 +59,9 @@ class UnitActivity:
         self._counts = torch.zeros(width, dtype=torch.int64, device=device)
         self._powers = torch.zeros(_ORDERS, width, dtype=torch.float64, device=device)
 
+    def __repr__(self) -> str:
+        return f"UnitActivity({self._width} units, {self._rows} rows)"
+
     def update(self, batch: Codes | Tensor) -> None:
         """Take codes, or a dense matrix [n, M], such as what leaves a ReLU.
 

@@ -58,6 +58,9 @@ class Coactivation:
         # Sums of values and of their squares, of each model.
         self._moments = [torch.zeros(2, some, dtype=torch.float64, device=device) for some in self._widths]
 
+    def __repr__(self) -> str:
+        return f"Coactivation({self._widths[0]} x {self._widths[1]} units, {self._rows} rows)"
+
     def update(self, batch: Codes | Tensor, other: Codes | Tensor | None = None) -> None:
         """Take the codes of some rows, and those of the second model for the same rows; or dense matrices.
 

@@ -57,6 +57,9 @@ class QuantileSketch:
         self._counts = torch.zeros(width, bins, dtype=torch.int64, device=device)
         self._rows = 0
 
+    def __repr__(self) -> str:
+        return f"QuantileSketch({self._options[0]} units, {self._rows} rows, within {self._options[1]:.0%})"
+
     def update(self, batch: Codes | Tensor) -> None:
         """Take codes, or a dense matrix [n, M]; values below 0 count as 0.
 

@@ -48,6 +48,9 @@ class TopRows:
         self._rows = torch.empty(0, dtype=torch.int64, device=device)
         self._values = torch.empty(0, dtype=torch.float64, device=device)
 
+    def __repr__(self) -> str:
+        return f"TopRows({self._width} units, the {self._most} greatest of {self._seen} rows)"
+
     def update(self, batch: Codes | Tensor, rows: Tensor | None = None) -> None:
         """Take the codes of some rows, or a dense matrix [n, M].
 
