@@ -11,6 +11,7 @@ import pytest
 import lamina
 from lamina.report import learnt, norms, principal
 from lamina.report.norms import norms_frame
+from lamina.report.overview import overview_section
 from lamina.report.saved import saved_frame, saved_section
 from lamina.report.section import Picture, Table
 from lamina.report.weights import weights_frame
@@ -192,3 +193,13 @@ def test_marks_of_tokens_are_positions_of_examples(tmp_path: Path) -> None:
         assert section.parts[0].reading.startswith(
             "Each mark is one position of an example;" if name == "tokens" else "Each mark is one example;"
         )
+
+
+def test_what_was_noted_stands_in_the_overview(tmp_path: Path) -> None:
+    runs = [lamina.Run.create(tmp_path / name) for name in "ab"]
+    assert len(overview_section(runs).parts) == 1
+    runs[0].note("<b>first</b>", step=3)
+    runs[1].note("second")
+    *_, noted = overview_section(runs).parts
+    assert isinstance(noted, Table)
+    assert noted.frame.drop("time (UTC)").rows() == [("a", 3, "<b>first</b>"), ("b", None, "second")]

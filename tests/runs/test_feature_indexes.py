@@ -414,7 +414,9 @@ def test_more_features_than_are_looked_at_at_once(run: lamina.Run, monkeypatch: 
         assert run.refresh().features(SITE).filter(wanted).collect().equals(every)
         patch.setattr(features, "_MOST_FEATURES", 2)
         assert frame._planned(wanted).features is None, "too many of them pass"
-        assert frame._planned(pl.col("feature") == 7).features.tolist() == [7]
+        seven = frame._planned(pl.col("feature") == 7).features
+        assert seven is not None
+        assert seven.tolist() == [7]
         assert run.refresh().features(SITE).filter(wanted).collect().equals(every)
 
 

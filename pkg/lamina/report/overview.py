@@ -1,4 +1,4 @@
-"""The head of a report: which runs it is about, their state, and what they were told to do."""
+"""The head of a report: which runs it is about, their state, what they were told to do, and what was noted of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def overview_section(runs: list[Run]) -> Section:
     rows = [
         {
             "run": name,
-            "status": str(run.status.state),
+            "status": str(run.status),
             "created (UTC)": cell(run.created),
             "last step": max(run.steps(), default=None),
             **{name: setting.get(name) for name in differing},
@@ -45,6 +45,13 @@ def overview_section(runs: list[Run]) -> Section:
         section.parts.append(
             Table(frame, "The settings that the runs were created with" + (", alike in all." if len(runs) > 1 else "."))
         )
+    noted = [
+        {"run": name, "time (UTC)": cell(time), "step": step, "note": text}
+        for run, name in zip(runs, names_of(runs), strict=True)
+        for time, step, text in run.notes().rows()
+    ]
+    if noted:
+        section.parts.append(Table(pl.DataFrame(noted, infer_schema_length=None), "What was noted of them."))
     return section
 
 
