@@ -131,7 +131,10 @@ def hsic_groups_share_what_is_broken(patch: pytest.MonkeyPatch) -> None:
 
     from lamina_kernels.gram.paired import blocked
 
-    patch.setattr(blocked, "sum_groups", lambda rows, group, n: torch.nn.functional.one_hot(group, n).to(rows).T @ rows)
+    def of_groups(tile: torch.Tensor, group: torch.Tensor, bounds: Any) -> torch.Tensor:
+        return torch.nn.functional.one_hot(group, len(bounds) - 1).to(tile).T @ tile
+
+    patch.setattr(blocked, "_of_groups", of_groups)
 
 
 @fault

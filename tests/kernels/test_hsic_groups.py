@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from lamina_kernels.gram.paired import blocked
 from lamina_kernels.gram.paired.groups import by_group, segment_sums, sum_groups
 from tests.kernels.hsic_checks import ids, normal
 
@@ -22,7 +25,17 @@ def test_no_rows_have_no_groups():
     assert made.bounds.tolist() == [0]
 
 
-@pytest.mark.parametrize("sums", [sum_groups, segment_sums])
+def of_a_tile(few: int) -> Callable[..., torch.Tensor]:
+    def sums(rows: torch.Tensor, group: torch.Tensor, count: int) -> torch.Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blocked, "FEW", few)
+            turned = rows.T.contiguous().T
+            return blocked._of_groups(turned, group, by_group(group, count).bounds.tolist())
+
+    return sums
+
+
+@pytest.mark.parametrize("sums", [sum_groups, segment_sums, of_a_tile(few=9), of_a_tile(few=8)])
 def test_groups_are_summed_apart(sums):
     group = ids(50, 8, seed=0).sort().values
     rows = normal(50, 3, seed=1)
