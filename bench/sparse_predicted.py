@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"clock of a multiprocessor, and then all counted instructions at {INSTRUCTIONS}; at once: the longer of "
             "both. The truth lies between, where loads do not wait",
             f"with the product of the sample of {SAMPLE:,} units, and of what is stored and read of groups by their "
-            f"room ({BYTES / 1e12} TB/s); the storing of groups is counted for every tile, though most have none",
+            f"room ({BYTES / 1e12} TB/s)",
             "left out: topk of the sample and of maxima, copies in torch, launches",
-            "product, stored: the same walk by a kernel that stores all pre-activations in bfloat16, in tiles twice as "
-            f"wide; {PRODUCT}: its time as a share of the encoder's, both in turn, both at once; goal 90 %",
+            "product, stored: the same walk by a kernel that stores all pre-activations in bfloat16, in such tiles; "
+            f"{PRODUCT}: its time as a share of the encoder's, both in turn, both at once; goal 90 %",
             f"% of cuBLAS: of {MEASURED / 1e12:.0f} TFLOP/s, which others measured; goal 80 %. Goal of decoding: 80 % "
             "of bandwidth",
             "% of bandwidth: the bytes that are gathered and written, of what memory moves in the time; no row is "

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from lamina_kernels.sparse import BatchTopK, GroupTopK, JumpReLU, KWinners, MassShare, TopK, encode, quantize
+from lamina_kernels.sparse import BatchTopK, GroupTopK, JumpReLU, KWinners, MassShare, ReLU, TopK, encode, quantize
+from lamina_kernels.tiles import descriptors
 from tests.kernels import sparse_checks as checks
-from tests.kernels.forms import Form
+from tests.kernels.forms import Form, never
 from tests.kernels.hsic_checks import normal
 from tests.kernels.test_sparse_encode import LOOP, SHORT
 
@@ -49,6 +50,25 @@ def test_an_encoder_of_the_size_of_a_real_one(select: Any, dtype: torch.dtype) -
     found, expected = (encode(x, weight, select=select, impl=impl) for impl in ("triton", "blocked"))
     assert torch.equal(found.codes.ids, expected.codes.ids)
     assert torch.equal(found.codes.values, expected.codes.values)
+
+
+@pytest.mark.parametrize("d", [64, 200])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_tiles_by_descriptors_are_those_by_addresses(
+    dtype: torch.dtype, d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a GPU has them. Of integers, with many ties, and units that fill no tile."""
+    x, weight, bias = (
+        checks.integers(*shape, most=2, seed=n).to(dtype).cuda()
+        for n, shape in enumerate(((700, d), (5000, d), (5000,)))
+    )
+    found = []
+    for answer in (descriptors.takes_descriptors, never):
+        monkeypatch.setattr(descriptors, "takes_descriptors", answer)
+        found.append([encode(x, weight, bias, select=select, impl="triton").codes for select in (TopK(32), ReLU())])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.ids, other.ids)
+        assert torch.equal(one.values, other.values)
 
 
 def test_the_default_is_triton_where_it_can() -> None:

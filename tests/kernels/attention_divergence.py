@@ -21,6 +21,7 @@ from tests.kernels import attention_forward
 from tests.kernels.attention_backward import leaves_of
 from tests.kernels.attention_dense import dense
 from tests.kernels.covering import pairwise
+from tests.kernels.forms import always
 from tests.kernels.hsic_checks import normal, poisoned
 
 Passes = Callable[..., Any]
@@ -81,7 +82,7 @@ def settings(case: dict[str, Any]) -> dict[str, Any]:
     tiling = "lamina_kernels.attention.tiling"
     made: dict[str, Any] = {f"{tiling}.divergence{of}": tiny for of in ("", "_of_queries", "_of_keys")}
     if case.get("loads") == "descriptors":
-        made["lamina_kernels.tiles.descriptors.takes_descriptors"] = attention_forward.always
+        made["lamina_kernels.tiles.descriptors.takes_descriptors"] = always
     return made
 
 

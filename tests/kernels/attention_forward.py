@@ -19,6 +19,7 @@ from lamina_kernels.attention.problem import Problem, Sums
 from lamina_kernels.attention.tiling import Tiling
 from tests.kernels import attention_forward_faults as attention_forward_faults  # known where checks run
 from tests.kernels.covering import pairwise
+from tests.kernels.forms import always
 from tests.kernels.hsic_checks import normal, poisoned
 
 Forward = Callable[[Problem], Sums]
@@ -62,11 +63,6 @@ WINDOWS: dict[str, dict[str, Any]] = {
 def tiny(*arguments: Any) -> Tiling:
     """Many tiles of few rows."""
     return Tiling(64, 32, 4, 2)
-
-
-def always(*arguments: Any) -> bool:
-    """Answer yes."""
-    return True
 
 
 def one(*arguments: Any) -> int:

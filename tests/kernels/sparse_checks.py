@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lamina_kernels import dispatch
 from lamina_kernels.sparse import (
     BatchTopK,
     Codes,
@@ -39,7 +40,7 @@ def integers(*shape: int, most: int = 2, seed: int) -> Tensor:
     return torch.randint(-most, most + 1, shape, generator=generator, device="cpu").to(torch.get_default_device())
 
 
-def whole_problem(n: int = 60, d: int = 6, m: int = 96) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def whole_problem(n: int = 60, d: int = 8, m: int = 96) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return x, weight and bias of integers, and their pre-activations, among which there are many ties."""
     x, weight, bias = integers(n, d, seed=0), integers(m, d, seed=1), integers(m, seed=2)
     return x.float(), weight.float(), bias.float(), (x.cpu() @ weight.cpu().T + bias.cpu()).to(x.device)
@@ -400,6 +401,44 @@ def addresses_take_64_bits(encode: Encode) -> None:
             assert torch.equal(found.values, expected.values)
 
 
+def rows_of_every_width(encode: Encode) -> None:
+    """By descriptors where a copy engine takes both, else by addresses: what lies behind a row is not its own."""
+    from lamina_kernels.sparse.encoding import launch
+    from lamina_kernels.tiles import descriptors
+
+    taken: list[bool] = []
+    whole = launch.run
+    # Wider than a chunk or not, behind numbers that would be chosen, misaligned in width, stride or place.
+    cases = (
+        (40, 16, 0, 8, True),
+        (40, 24, 8, 16, True),
+        (1, 40, 0, 24, True),
+        (40, 24, 0, 19, True),
+        (40, 7, 0, 7, False),
+        (40, 12, 0, 8, False),
+        (1, 24, 4, 8, False),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            launch,
+            "run",
+            lambda kernel, made, *rest: (taken.append(made.arguments["DESCRIPTORS"]), whole(kernel, made, *rest)),
+        )
+        for n, stride, first, d, fits in cases:
+            x, weight = (integers(rows, stride, seed=rows + d).half() for rows in (n, 150))
+            for wide in (x, weight):
+                wide[:, :first] = wide[:, first + d :] = 9
+            x, weight = x[:, first : first + d], weight[:, first : first + d]
+            taken.clear()
+            # All are negative: what does not exist would be larger.
+            encoded = encode(x, weight, weight.new_full((150,), -99), select=TopK(7, relu=False))
+            pre = (x.double() @ weight.double().T).long() - 99
+            same(encoded, first_of_the_largest(pre, 7), pre)
+            assert taken == [fits and descriptors.takes_descriptors(dispatch.target(x))]
+            plain = encode(x, weight, select=TopK(150, relu=False))
+            same(plain, torch.ones_like(pre, dtype=torch.bool), pre + 99)
+
+
 def each_pass_is_one_launch(encode: Encode) -> None:
     """No row is encoded twice of ordinary rows, and a kernel that is not there does not go unnoticed."""
     from lamina_kernels.sparse.encoding import candidates, launch
@@ -451,7 +490,7 @@ EVERYWHERE = [
     rows_of_any_shape,
     the_same_bits_every_time,
 ]
-OF_KERNELS = [addresses_take_64_bits, each_pass_is_one_launch]
+OF_KERNELS = [addresses_take_64_bits, each_pass_is_one_launch, rows_of_every_width]
 
 
 def gradients(encode: Encode, select: Callable[[], Any], extra: list[Tensor]) -> list[Tensor]:

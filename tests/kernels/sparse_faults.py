@@ -194,7 +194,7 @@ def encode_kernel_forgets_the_bias(patch: pytest.MonkeyPatch) -> None:
 @fault
 def encode_kernel_leaves_units_out(patch: pytest.MonkeyPatch) -> None:
     """The last units are not there."""
-    _encode_launch(patch, m=70)
+    _encode_launch(patch, m=64)
 
 
 @fault
@@ -261,6 +261,56 @@ def encode_kernel_counts_in_32_bits(patch: pytest.MonkeyPatch) -> None:
 
     for room in (forward, load):
         patch.setattr(room, "INDEX", tl.constexpr(tl.int32))
+
+
+@fault
+def encode_kernel_counts_rows_of_descriptors_in_32_bits(patch: pytest.MonkeyPatch) -> None:
+    """A descriptor is told of steps between rows that fit 31 bits."""
+    from lamina_kernels.tiles import descriptors
+
+    whole = descriptors._descriptor
+
+    def short(tensor: torch.Tensor, rows: int, columns: int) -> Any:
+        near = tensor if 39 * tensor.stride(0) < 2**31 else tensor.as_strided(tensor.shape, (8, 1))
+        return whole(near, rows, columns)
+
+    patch.setattr(descriptors, "_descriptor", short)
+
+
+@fault
+def encode_kernel_adds_units_that_do_not_exist(patch: pytest.MonkeyPatch) -> None:
+    """The bias of units behind the last is 0, and so are their products."""
+    from lamina_kernels.sparse.encoding import launch
+
+    patch.setattr(launch, "pad", lambda numbers, room, value: torch.nn.functional.pad(numbers, room))
+
+
+@fault
+def encode_kernel_reads_what_lies_behind_a_row(patch: pytest.MonkeyPatch) -> None:
+    """A descriptor is told of rows as wide as the steps between them."""
+    from lamina_kernels.tiles import descriptors
+
+    whole = descriptors._descriptor
+
+    def wide(tensor: torch.Tensor, rows: int, columns: int) -> Any:
+        made = whole(tensor, rows, columns)
+        made.shape = [made.shape[0], made.strides[0]]
+        return made
+
+    patch.setattr(descriptors, "_descriptor", wide)
+
+
+@fault
+def encode_kernel_takes_the_next_units(patch: pytest.MonkeyPatch) -> None:
+    """A descriptor is told of the second unit as the first."""
+    from lamina_kernels.tiles import descriptors
+
+    whole = descriptors._descriptor
+
+    def off(tensor: torch.Tensor, rows: int, columns: int) -> Any:
+        return whole(tensor[1:] if len(tensor) == 96 else tensor, rows, columns)
+
+    patch.setattr(descriptors, "_descriptor", off)
 
 
 @fault

@@ -52,6 +52,14 @@ def test_attention_of_128_columns_takes_tiles_of_128_by_descriptors_and_spills_n
         assert {row.spills_in_loop for row in known} == {"0"}
 
 
+def test_encoders_take_tiles_of_256_units_by_descriptors_and_spill_nothing():
+    for name in ("bf16 d1024 bias", "bf16 d4096 bias", "bf16 d1024 bias boost", "bf16 d1024 bias mass"):
+        taken = FAMILIES["sparse_encode"][name].plan("cuda:90").arguments
+        assert (taken["ROWS"], taken["COLUMNS"], taken["DESCRIPTORS"]) == (128, 256, True)
+        known = [r for r in rows("sparse_encode") if (r.target, r.configuration) == ("cuda:90", name)]
+        assert {row.spills for row in known} == {"0"}
+
+
 @pytest.fixture(scope="module")
 def in_a_fresh_process() -> Iterator[Callable[[Callable[[], None], str], None]]:
     """Run a check where nothing was compiled yet: Triton keeps the hash of a kernel and of its constants."""

@@ -24,9 +24,10 @@ from lamina_kernels.sparse import (
     encode,
 )
 from lamina_kernels.sparse.encoding import op
+from lamina_kernels.sparse.encoding.tiling import Tiling
 from tests.faults import broken
 from tests.kernels import sparse_checks as checks
-from tests.kernels.forms import Form
+from tests.kernels.forms import Form, always
 from tests.kernels.hsic_checks import normal
 
 _ENCODING = "lamina_kernels.sparse.encoding"
@@ -42,16 +43,25 @@ FORMS = {
     "blocked": Form(encode, "blocked"),
     "tiles": Form(encode, "blocked", TILES),
 }
-# A program takes all units, or a tile of them; lists fill up in both.
+
+
+def tiny(*arguments: Any) -> Tiling:
+    """Many tiles of few rows, in chunks of few columns."""
+    return Tiling(32, 64, 4, 1, 16)
+
+
+# A program takes all units, loaded by descriptors, or a tile of them, by addresses; lists fill up in both.
 SHORT = {"lamina_kernels.sparse.support.SHORTEST": 1}
+TINY = SHORT | {f"{_ENCODING}.tiling.tile": tiny}
+DESCRIBED = {"lamina_kernels.tiles.descriptors.takes_descriptors": always}
 LOOP = {
     f"{_ENCODING}.launch.PROGRAMS": 1,
     f"{_ENCODING}.candidates.PIECE": 40,
     f"{_ENCODING}.candidates.SURE": 0.5,
 }
 TRITON = {
-    "triton": Form(encode, "triton", SHORT, "interpreter"),
-    "loop": Form(encode, "triton", SHORT | LOOP, "interpreter"),
+    "triton": Form(encode, "triton", TINY, "interpreter"),
+    "loop": Form(encode, "triton", TINY | LOOP | DESCRIBED, "interpreter"),
 }
 
 
@@ -61,13 +71,19 @@ def test_encode(check: Callable[..., None], form: str) -> None:
     (FORMS | TRITON)[form].run(check)
 
 
+@pytest.mark.parametrize("form", TRITON)
 @pytest.mark.parametrize("check", checks.OF_KERNELS, ids=lambda check: check.__name__)
-def test_kernels(check: Callable[..., None]) -> None:
-    TRITON["triton"].run(check)
+def test_kernels(check: Callable[..., None], form: str) -> None:
+    TRITON[form].run(check)
 
 
-def test_the_stored_product_that_a_benchmark_has_beside_encoders() -> None:
-    TRITON["triton"]._replace(op=checks.stored).run(checks.a_stored_product)
+def test_tiles_as_large_as_on_a_gpu() -> None:
+    TRITON["loop"]._replace(settings=SHORT | LOOP | DESCRIBED).run(checks.units_that_a_sample_does_not_tell_of)
+
+
+@pytest.mark.parametrize("form", TRITON)
+def test_the_stored_product_that_a_benchmark_has_beside_encoders(form: str) -> None:
+    TRITON[form]._replace(op=checks.stored).run(checks.a_stored_product)
 
 
 def test_hard_ash_keeps_the_normal_tail() -> None:
@@ -87,8 +103,12 @@ def test_hard_ash_keeps_the_normal_tail() -> None:
         ("encode_kernel_forgets_the_shift", checks.thresholds_are_not_reached_by_what_equals_them, "triton"),
         ("encode_kernel_trusts_its_room", checks.rows_that_keep_far_more_than_others, "loop"),
         ("encode_kernel_drops_what_its_sample_does_not_tell_of", checks.units_that_a_sample_does_not_tell_of, "triton"),
+        ("encode_kernel_adds_units_that_do_not_exist", checks.rows_of_every_width, "triton"),
+        ("encode_kernel_reads_what_lies_behind_a_row", checks.rows_of_every_width, "loop"),
+        ("encode_kernel_takes_the_next_units", checks.the_largest_of_each_row, "loop"),
         ("encode_kernel_skips_a_program", checks.thresholds_are_not_reached_by_what_equals_them, "triton"),
         ("encode_kernel_counts_in_32_bits", checks.addresses_take_64_bits, "triton"),
+        ("encode_kernel_counts_rows_of_descriptors_in_32_bits", checks.addresses_take_64_bits, "loop"),
         ("encoding_takes_a_larger_one_for_the_last", checks.ties_are_decided_by_the_id, "blocked"),
         ("encode_kernel_is_not_launched", checks.thresholds_are_not_reached_by_what_equals_them, "triton"),
         ("encoding_forgets_the_gradient_of_units", checks.rows_of_any_shape, "triton"),

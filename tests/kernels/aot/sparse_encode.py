@@ -64,6 +64,8 @@ def _encoders() -> Iterable[tuple[str, bool, Callable[[str], Launch]]]:
     yield "bf16 d1024 bias", True, partial(encode_launch, dtype=half, width=1024, bias=True)
     yield "bf16 d4096 bias", False, partial(encode_launch, dtype=half, width=4096, bias=True)
     yield "bf16 d1024", False, partial(encode_launch, dtype=half, width=1024)
+    # No multiple of what a copy engine takes.
+    yield "bf16 d1001 bias", False, partial(encode_launch, dtype=half, width=1001, bias=True)
     yield "bf16 d1024 bias shift", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="shift")
     yield "bf16 d1024 bias boost", False, partial(encode_launch, dtype=half, width=1024, bias=True, by="boost")
     yield "bf16 d1024 bias mass", False, partial(encode_launch, dtype=half, width=1024, bias=True, mass=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def described(arguments: Mapping[str, Any], tiles: Mapping[str, tuple[int, int]]
     Returns:
         The descriptors by name, and whether there are any: "DESCRIPTORS".
     """
-    if not takes_descriptors(target) or not all(_fits(arguments[name]) for name in tiles):
+    if not fit((arguments[name] for name in tiles), target):
         return {"DESCRIPTORS": False}
     made = {name: _descriptor(arguments[name], rows, columns) for name, (rows, columns) in tiles.items()}
     return {**made, "DESCRIPTORS": True}
@@ -43,6 +43,11 @@ def aligned(rows: torch.Tensor) -> torch.Tensor:
         return rows
     step = ALIGNMENT // rows.element_size()
     return rows.new_empty(len(rows), ceil_div(rows.shape[1], step) * step)[:, : rows.shape[1]].copy_(rows)
+
+
+def fit(tensors: Iterable[torch.Tensor], target: str) -> bool:
+    """Return whether a target loads tiles of all these tensors by descriptors."""
+    return takes_descriptors(target) and all(map(_fits, tensors))
 
 
 def takes_descriptors(target: str) -> bool:

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from lamina_kernels.gram import tiling
+from lamina_kernels.sparse.encoding import tiling
 from lamina_kernels.sparse.encoding.forward import groups_above_kernel
 from lamina_kernels.sparse.encoding.problem import Problem
+from lamina_kernels.tiles.descriptors import described, fit
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import accurate
@@ -99,22 +101,22 @@ def plan(
         positive: [M] int32, to which is added in how many rows each unit's pre-activation is positive.
     """
     products = accurate(target) if p.x.dtype == torch.float32 else "half"
-    tile = tiling.scores(target, products, p.m)
-    # What is stored takes registers: wider tiles spill them.
-    tile = tile._replace(columns=min(tile.columns, 64))
+    rows = {"x": _contiguous(p.x), "weight": _contiguous(p.weight)}
+    tile = tiling.tile(target, products, fit(rows.values(), target))
+    chunks = {"x": (tile.rows, tile.chunk), "weight": (tile.columns, tile.chunk)}
     blocks, steps = ceil_div(p.n, tile.rows), ceil_div(p.m, tile.columns)
     parts = max(1, min(ceil_div(PROGRAMS, max(1, blocks)), steps))
     most = ceil_div(steps, parts) * (tile.columns // GROUP)
     room = min(1 << (ceil_div(expected, parts) + 7).bit_length(), 1 << (most - 1).bit_length())
-    x = p.x if p.x.stride(1) == 1 or p.x.shape[1] <= 1 else p.x.contiguous()
-    weight = p.weight if p.weight.stride(1) == 1 or p.weight.shape[1] <= 1 else p.weight.contiguous()
+    units = steps * tile.columns
+    bias = p.x.new_zeros(p.m) if p.bias is None and p.m < units else p.bias
     single = {"dtype": torch.float32, "device": p.x.device}
     arguments = {
-        "x": x,
-        "weight": weight,
-        "bias": None if p.bias is None else p.bias.contiguous(),
-        "boost": None if boost is None else boost.contiguous(),
-        "shift": None if shift is None else shift.contiguous(),
+        **rows,
+        # What no unit reaches, where there is none.
+        "bias": _of_units(bias, units, -torch.inf),
+        "boost": _of_units(boost, units, 1.0),
+        "shift": _of_units(shift, units, 0.0),
         "limits": limits,
         "counts": torch.empty(parts, p.n, dtype=torch.int32, device=p.x.device),
         "groups": torch.empty(parts, p.n, room, dtype=torch.int32, device=p.x.device),
@@ -125,14 +127,25 @@ def plan(
         "n": p.n,
         "m": p.m,
         "parts": parts,
-        "width": x.shape[1],
-        "x_stride": x.stride(0),
-        "weight_stride": weight.stride(0),
+        "width": p.x.shape[1],
+        "x_stride": rows["x"].stride(0),
+        "weight_stride": rows["weight"].stride(0),
         "PRECISION": products,
+        **described(rows, chunks, target),
         "ROWS": tile.rows,
         "COLUMNS": tile.columns,
         "GROUP": GROUP,
         "ROOM": room,
-        "CHUNK": tile.width,
+        "CHUNK": tile.chunk,
     }
     return Launch((blocks * parts,), arguments, {"num_warps": tile.warps, "num_stages": tile.stages})
+
+
+def _contiguous(rows: Tensor) -> Tensor:
+    """Return rows that are contiguous inside."""
+    return rows if rows.stride(1) == 1 or rows.shape[1] <= 1 else rows.contiguous()
+
+
+def _of_units(numbers: Tensor | None, units: int, other: float) -> Tensor | None:
+    """Return float32 numbers of so many units, another for those that do not exist."""
+    return None if numbers is None else pad(numbers.float(), (0, units - len(numbers)), value=other)
