@@ -10,7 +10,7 @@ import torch
 
 from lamina_kernels.gram import RBF, Linear, product
 from tests.kernels import gram_checks as checks
-from tests.kernels.forms import Form
+from tests.kernels.forms import Form, never
 from tests.kernels.hsic_checks import normal
 
 pytestmark = pytest.mark.gpu
@@ -53,6 +53,24 @@ def test_far_rows_keep_their_digits(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("precision", [None, "bf16x6", "bf16x3", "tf32", "ieee"])
 def test_small_integers_are_exact(precision: str | None) -> None:
     TRITON.run(checks.small_integers_are_exact, precision)
+
+
+@pytest.mark.parametrize("values", [1, 3, 16])
+@pytest.mark.parametrize("width", [50, 64, 100, 128, 130, 200, 515])
+def test_rows_loaded_by_descriptors_have_the_sums_of_those_loaded_by_addresses(
+    width: int, values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Products of whole numbers are exact in any order; what is made of them is the same code.
+    x, y, v = (
+        normal(n, d, seed=n).round().clamp(-4, 4).cuda().bfloat16()
+        for n, d in ((300, width), (700, width), (700, values))
+    )
+    x[7] = torch.nan
+    found = product(x, y, v, kernel=Linear(), impl="triton")
+    monkeypatch.setattr("lamina_kernels.tiles.descriptors.takes_descriptors", never)
+    expected = product(x, y, v, kernel=Linear(), impl="triton")
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert found.isnan().any(1).nonzero().tolist() == [[7]]
 
 
 def test_the_default_is_triton_but_for_a_shortcut_and_double(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,8 @@ from lamina_kernels.gram import (
 from lamina_kernels.gram.contrastive import Softplus
 from lamina_kernels.gram.prototypes import LogDistance
 from lamina_kernels.tiles.rounding import round_to_tf32
-from tests.kernels import gram_faults as gram_faults  # known where checks run
+from tests.kernels import descriptor_faults as descriptor_faults  # known where checks run
+from tests.kernels import gram_faults as gram_faults  # likewise
 from tests.kernels import gram_kernel_faults as gram_kernel_faults  # likewise
 from tests.kernels.covering import pairwise
 from tests.kernels.hsic_checks import ids, normal, poisoned

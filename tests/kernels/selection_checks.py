@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lamina_kernels.gram import Assigned, Nearest
-from tests.kernels import selection_faults  # noqa: F401  # where the interpreter runs too
+from tests.kernels import descriptor_faults, selection_faults  # noqa: F401  # where the interpreter runs too
 from tests.kernels.covering import pairwise
 from tests.kernels.hsic_checks import normal, poisoned
 

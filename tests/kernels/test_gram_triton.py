@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.kernels import gram_checks as checks
-from tests.kernels.forms import Form
+from tests.kernels.forms import Form, always
 
 _LAUNCH, _TILING = "lamina_kernels.gram.sums.launch", "lamina_kernels.gram.tiling"
 
@@ -19,10 +19,24 @@ def tiles(*arguments: Any, **options: Any) -> Any:
     return Tiling(64, 64, 64, 4, 1, 64, together=2)
 
 
+def described_tiles(*arguments: Any, **options: Any) -> Any:
+    from lamina_kernels.gram.tiling import Tiling
+
+    return Tiling(64, 64, 64, 4, 1, together=2, described=True)
+
+
 _TILES = {f"{_TILING}.sums": tiles, f"{_TILING}.softmax": tiles, f"{_TILING}.gradients": tiles}
 TRITON = Form(checks.reductions, "triton", _TILES, "interpreter")
 # Programs share the rows of y.
 SPLIT = TRITON._replace(settings=_TILES | {f"{_LAUNCH}.COLUMNS": 64})
+# Rows come by descriptors, as on Hopper and Blackwell.
+DESCRIBED = SPLIT._replace(
+    settings={
+        **SPLIT.settings,
+        f"{_TILING}.sums": described_tiles,
+        "lamina_kernels.tiles.descriptors.takes_descriptors": always,
+    }
+)
 
 
 @pytest.mark.parametrize("case", checks.CASES, ids=lambda case: " ".join(map(str, case.values())))
@@ -37,7 +51,7 @@ def test_gradients_err_at_most_three_times_as_much(case: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("case", checks.CASES[::6], ids=lambda case: " ".join(map(str, case.values())))
 def test_bfloat16_errs_at_most_twice_as_much_as_plain_torch(case: dict[str, Any]) -> None:
-    SPLIT.run(checks.errs_at_most_twice_as_much_as_plain_torch, case | {"dtype": torch.bfloat16})
+    DESCRIBED.run(checks.errs_at_most_twice_as_much_as_plain_torch, case | {"dtype": torch.bfloat16})
 
 
 @pytest.mark.parametrize("case", checks.GRADIENT_CASES[::6], ids=lambda case: " ".join(map(str, case.values())))
@@ -67,6 +81,26 @@ def test_the_widest_rows(kernel: str) -> None:
     TRITON.run(checks.errs_at_most_twice_as_much_as_plain_torch, case)
     if kernel != "own":
         TRITON.run(checks.gradients_err_at_most_three_times_as_much, case)
+
+
+@pytest.mark.parametrize(
+    ("check", "arguments"),
+    [
+        # Rows that are loaded whole, an odd number of chunks, an even one, and widths of no 16 bytes.
+        *((checks.small_integers_are_exact, (None, width)) for width in (24, 65, 110)),
+        (checks.addresses_take_64_bits, ()),
+        (checks.nothing_beside_the_rows_is_touched, ()),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_rows_that_descriptors_load(check: Any, arguments: tuple[Any, ...]) -> None:
+    DESCRIBED.run(check, *arguments)
+
+
+@pytest.mark.parametrize("fault", ["descriptors_start_at_the_second_row", "descriptors_know_wider_rows"])
+def test_a_fault_of_descriptors_is_noticed(fault: str) -> None:
+    with pytest.raises(AssertionError):
+        DESCRIBED.run(checks.small_integers_are_exact, None, 65, fault=fault)
 
 
 @pytest.mark.parametrize(("precision", "width"), [(None, 24), ("bf16x3", 100), ("tf32", 96), ("ieee", 128)])

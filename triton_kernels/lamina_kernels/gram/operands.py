@@ -12,6 +12,8 @@ from lamina_kernels.gram.functions import LOG2E
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.pointwise import function_of
 from lamina_kernels.gram.terms import Branch, Leaf, Node, middle
+from lamina_kernels.gram.tiling import Tiling
+from lamina_kernels.tiles import descriptors
 from lamina_kernels.tiles.rounding import PARTS, parts_of, round_to_tf32, scaled_to_half
 from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import accurate
@@ -126,6 +128,31 @@ class Operands(NamedTuple):
             base if kind == "norm" else _halved(base) for (kind, _), base in zip(self.kinds, self.bases, strict=True)
         )
         return self._replace(bases=tuple(bases), products="half")
+
+    def by_descriptors(self, tile: Tiling, of_v: dict[str, Any], target: str) -> dict[str, Any]:
+        """Return descriptors of the first base's rows and of v, and the bases as Triton compiles them then; or None.
+
+        They fill the last chunk, and take as many chunks as make a turn for one.
+        """
+        none = {"x_tiles": None, "y_tiles": None}
+        if not tile.described or not descriptors.takes_descriptors(target):
+            return none
+        base, (first, *others) = self.bases[0], self.base_code(tile.whole, together=tile.together).split()
+        kind, norm, chunk, turn = first.split(":")
+        columns = int(chunk)
+        if turn != "whole":
+            columns *= turn_of(ceil_div(base.width, columns) * columns, columns, tile.together)
+            turn = "1"
+        x = descriptors.aligned(base.x)
+        y = x if base.y is base.x else descriptors.aligned(base.y)
+        sizes = {"x_tiles": (tile.rows, columns), "y_tiles": (tile.columns, columns)}
+        rows = {"x_tiles": x, "y_tiles": y}
+        if of_v["VALUES"] > 1:
+            rows["v"], sizes["v"] = descriptors.aligned(of_v["v"]), (tile.columns, of_v["VALUES"])
+        made = descriptors.described(rows, sizes, target)
+        if not made.pop("DESCRIPTORS"):
+            return none
+        return {**made, "BASES": " ".join([f"{kind}:{norm}:{columns}:{turn}", *others])}
 
     def swapped(self) -> Operands:
         """Return the same with x and y in each other's place: every base is symmetric."""

@@ -24,7 +24,7 @@ import triton.language as tl
 from lamina_kernels.gram import tree
 from lamina_kernels.gram.tile_functions import KEEP_NAN, LOG2E, power, value
 from lamina_kernels.gram.walk import tile_at
-from lamina_kernels.tiles.dot import dot_of_chunks, dot_of_rows, dot_rows
+from lamina_kernels.tiles.dot import dot_of_chunks, dot_of_rows, dot_of_tiles, dot_rows
 from lamina_kernels.tiles.load import INDEX, load_rows
 
 # Where a squared distance is a smaller part of its rows' squared norms, it has lost too many digits for its root.
@@ -83,20 +83,33 @@ def numbers_of(parameters, CODE: tl.constexpr):
 
 
 @triton.jit
-def rows_of(bases, rows, rows_valid, BASES: tl.constexpr):
-    """Return what is loaded once of each base: its rows of x, if they are multiplied whole; else anything."""
+def rows_of(bases, rows, rows_valid, BASES: tl.constexpr, x_tiles=None, first=None):
+    """Return what is loaded once of each base: its rows of x, if they are multiplied whole; else anything.
+
+    A descriptor `x_tiles` loads those of the first base, from the row `first` on, which is returned for chunks.
+    """
     left = ()
     for number in tl.static_range(tree.bases(BASES)):  # pyright: ignore[reportGeneralTypeIssues]
-        left = left + (_rows(bases[number], rows, rows_valid, number, BASES),)  # noqa: RUF005
+        if number > 0 or x_tiles is None:
+            left = left + (_rows(bases[number], rows, rows_valid, number, BASES),)  # noqa: RUF005
+        elif tree.is_whole(BASES, 0):
+            left = left + (x_tiles.load([first, 0]),)  # noqa: RUF005
+        else:
+            left = left + (first,)  # noqa: RUF005
     return left
 
 
 @triton.jit
-def products_of(bases, left, at, itself, BASES: tl.constexpr, PRECISION: tl.constexpr):
-    """Return a tile of each base: products of rows, squared distances ("root"), distances ("norm"), values ("own")."""
+def products_of(bases, left, at, itself, BASES: tl.constexpr, PRECISION: tl.constexpr, x_tiles=None, y_tiles=None):
+    """Return a tile of each base: products of rows, squared distances ("root"), distances ("norm"), values ("own").
+
+    Descriptors load the rows of the first base, if there are any.
+    """
     products = ()
     for number in tl.static_range(tree.bases(BASES)):  # pyright: ignore[reportGeneralTypeIssues]
-        tile = _product(bases[number], left[number], at, itself, number, BASES, PRECISION)
+        tile = _product(
+            bases[number], left[number], x_tiles if number == 0 else None, y_tiles, at, itself, number, BASES, PRECISION
+        )
         products = products + (tile,)  # noqa: RUF005
     return products
 
@@ -203,7 +216,7 @@ def _norms(base, at):
 
 @triton.jit
 def _product(
-    base, left, at, itself,
+    base, left, x_tiles, y_tiles, at, itself,
     NUMBER: tl.constexpr, BASES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     if tree.base_kind(BASES, NUMBER) == "norm":
@@ -213,7 +226,16 @@ def _product(
         else:
             return raised(total, 1.0 / tree.norm(BASES, NUMBER))
     else:
-        if base.x_parts is not None:
+        if x_tiles is not None:
+            if tree.is_whole(BASES, NUMBER):
+                none = tl.zeros([at.rows.shape[0], at.columns.shape[0]], tl.float32)
+                tile = dot_rows(left, y_tiles.load([at.first, 0]), none, PRECISION)
+            else:
+                tile = dot_of_tiles(
+                    x_tiles, left, y_tiles, at.first, base.width, PRECISION,
+                    at.rows.shape[0], at.columns.shape[0], tree.chunk(BASES, NUMBER),
+                )  # fmt: skip
+        elif base.x_parts is not None:
             tile = dot_of_chunks(
                 base.x_parts, at.rows, base.parts_row, at.rows_valid, base.y_parts, at.first, base.parts_row,
                 at.columns_valid, base.part_width, PRECISION, tree.chunk(BASES, NUMBER),

@@ -23,6 +23,7 @@ class Tiling(NamedTuple):
         stages: Tiles in flight.
         width: Columns of rows that a program multiplies at a time (scores, parts of float32), or makes gradients of.
         together: Chunks of wider rows that are multiplied in a turn; see `tiles.dot.dot_of_chunks`.
+        described: Whether sums load rows by descriptors.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class Tiling(NamedTuple):
     stages: int
     width: int = 0
     together: int = 1
+    described: bool = False
 
 
 _SUMS = {
@@ -48,6 +50,13 @@ _SUMS = {
     ("hopper", "parts"): Tiling(128, 64, 0, 8, 2, 64),
     ("nvidia", "parts"): Tiling(64, 64, 0, 4, 2, 32),
     ("amd", "parts"): Tiling(64, 64, 0, 4, 2, 32),
+}
+
+# In half precision, with registers for many pairs a thread: of rows that are loaded whole, and of wider ones.
+_SLIM = {
+    ("hopper", "whole"): Tiling(128, 128, 128, 4, 2, described=True),
+    ("hopper", "wide"): Tiling(128, 256, 128, 8, 2, together=2, described=True),
+    ("blackwell", "wide"): Tiling(128, 128, 128, 8, 3, described=True),
 }
 
 # The others are as those of sums, in chunks of 64 columns in half precision and of 32 in single.
@@ -83,7 +92,7 @@ def parts(target: str, products: str) -> int:
     return PARTS.get(products, 0) if (kind(target), "parts") in _SUMS else 0
 
 
-def sums(target: str, products: str, kinds: Sequence[str], *, slim: bool = False) -> Tiling:
+def sums(target: str, products: str, kinds: Sequence[str], *, slim: bool = False, width: int = 0) -> Tiling:
     """Return the tiles of sums.
 
     Args:
@@ -91,14 +100,15 @@ def sums(target: str, products: str, kinds: Sequence[str], *, slim: bool = False
         products: "half", or how float32 is multiplied.
         kinds: Of the tiles of products that there are at a time; see `operands.Operands`.
         slim: Whether a tile needs few registers beside its products, see `sums.launch.is_slim`.
+        width: Columns of rows.
     """
     apart = parts(target, products) > 0
     tiles = _SUMS[kind(target), "half" if products == "half" else "parts" if apart else "single"]
-    if slim and len(kinds) == 1 and "root" not in kinds and kind(target) == "hopper":
+    if slim and len(kinds) == 1 and "root" not in kinds:
         # Where a product is most of the work: as few loads for it as there are registers for.
         if products == "half":
-            tiles = tiles._replace(columns=256, together=2)
-        elif apart:
+            tiles = _SLIM.get((kind(target), "wide" if width > tiles.whole else "whole"), tiles)
+        elif apart and kind(target) == "hopper":
             tiles = tiles._replace(columns=128)
     if list(kinds) == ["norm"]:
         # Differences are added up in registers: the larger a thread's part, the fewer numbers are loaded for each.

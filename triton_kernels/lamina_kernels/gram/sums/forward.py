@@ -25,7 +25,8 @@ def added(total, lost, x):
 @triton.jit(do_not_specialize=["n", "m", "splits"])
 def sums_kernel(
     bases, parameters,  # see `tile`
-    v,  # [m, values_width]: rows contiguous inside
+    x_tiles, y_tiles,  # descriptors of the rows of the first base, or None
+    v,  # [m, values_width]: rows contiguous inside; with descriptors, one of these if there are several columns
     x_term, y_term,  # [n], [m] float32 or None: see `weighed`
     x_groups, y_groups,  # [n], [m] int64, or None: pairs of a group do not count
     out,  # [splits, n, values_width] float32
@@ -40,7 +41,7 @@ def sums_kernel(
     writes where a program writes.
     """
     _, split, part_of_v, rows, rows_valid, numbers, left, walk = block_of_rows(  # pyright: ignore[reportGeneralTypeIssues]
-        tl.program_id(0), bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS
+        tl.program_id(0), bases, parameters, n, m, splits, CODE, BASES, SAME, ROWS, COLUMNS, x_tiles
     )
     first_value = part_of_v * VALUES
     if VALUES == 1:
@@ -51,7 +52,7 @@ def sums_kernel(
     for EDGE in tl.static_range(0, 2):
         for turn in range(turns(walk, EDGE)):
             at, products = tile_of(  # pyright: ignore[reportGeneralTypeIssues]
-                bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS
+                bases, left, walk, turn, rows, rows_valid, m, EDGE, SAME, BASES, PRECISION, COLUMNS, x_tiles, y_tiles
             )
             itself = itself_of(at, EDGE, SAME)
             columns, columns_valid = at.columns, at.columns_valid
@@ -64,7 +65,9 @@ def sums_kernel(
                 factor = tl.load(v + columns.to(INDEX) * v_row, mask=columns_valid, other=0.0).to(tl.float32)
                 part = tl.sum(k * factor[None, :], 1)
             else:
-                if tree.base_kind(BASES, 0) == "own":
+                if x_tiles is not None:
+                    v_tile = v.load([at.first, first_value])
+                elif tree.base_kind(BASES, 0) == "own":
                     # There the same as below took 20 instructions a pair instead of 16, on Hopper.
                     v_tile = load_rows(v, columns, v_row, columns_valid, first_value, values_width, VALUES)
                 else:

@@ -83,12 +83,14 @@ def sides(p: Pairs) -> tuple[Tensor, Tensor]:
 def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
     """Choose tiles and grid of sums for a target, and allocate what they write."""
     operands = operands.halved()
-    slim = is_slim(p, operands, v.shape[1])
-    tiles = tiling.sums(target, operands.products, [kind for kind, _ in operands.kinds], slim=slim)
-    operands = operands.taken_apart(tiles.width)
     of_v = _values(p, v, operands.products, target, exponentials=terms is not None)
+    kinds, width = [each for each, _ in operands.kinds], operands.bases[0].width
+    light = p.x_groups is None and (v.shape[1] <= 1 or of_v["VALUE_PRECISION"] == "half")
+    slim = is_slim(p, operands, v.shape[1], light=light) and (light or kind(target) == "hopper")
+    tiles = tiling.sums(target, operands.products, kinds, slim=slim, width=width)
+    operands = operands.taken_apart(tiles.width)
     tiles = _narrowed(tiles, operands, of_v)
-    arguments = shared(p, operands, tiles) | of_v
+    arguments = shared(p, operands, tiles) | of_v | operands.by_descriptors(tiles, of_v, target)
     blocks, splits, parts = grid(p, tiles, ceil_div(v.shape[1], max(arguments["VALUES"], 1)))
     arguments |= {
         "x_term": None if terms is None else terms.x_term,
@@ -143,15 +145,17 @@ def sides_plan(p: Pairs, operands: Operands, target: str) -> Launch:
     return planned(down * across, arguments, tiles)
 
 
-def is_slim(p: Pairs, operands: Operands, values: int) -> bool:
+def is_slim(p: Pairs, operands: Operands, values: int, *, light: bool = False) -> bool:
     """Return whether a program has registers for wide tiles, with so many columns of v; others spill them.
 
-    Half precision needs them of rows wider than a tile that is loaded whole, float32 for sums of one column.
+    Half precision has them of rows wider than a tile that is loaded whole, and of others where weights are light: no
+    groups are compared, and v is in half precision or one column. Float32 has them for sums of one column.
     """
     half, width = operands.products == "half", operands.bases[0].width
     if not isinstance(p.tree, Leaf) or p.tree.base == "own":
         return False
-    plain = p.tree.function in ("exp", "identity") and values <= 16 and width > (128 if half else 64)
+    fits = (light or width > 128) if half else width > 64
+    plain = p.tree.function in ("exp", "identity") and values <= 16 and fits
     return plain or (not half and values <= 1)
 
 
@@ -215,4 +219,4 @@ def _narrowed(tiles: Tiling, operands: Operands, of_v: dict[str, Any]) -> Tiling
     if operands.products != "half" or of_v["VALUE_PRECISION"] != "bf16x3" or of_v["VALUES"] <= 1:
         return tiles
     columns = min(tiles.columns, 128)
-    return tiles._replace(columns=columns if of_v["VALUES"] <= 32 else max(columns // 2, 32))
+    return tiles._replace(columns=columns if of_v["VALUES"] <= 32 else max(columns // 2, 32), described=False)

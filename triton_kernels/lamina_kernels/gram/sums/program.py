@@ -13,6 +13,7 @@ from lamina_kernels.gram.walk import walk_of
 def block_of_rows(
     item, bases, parameters, n, m, splits,
     CODE: tl.constexpr, BASES: tl.constexpr, SAME: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x_tiles=None,
 ):  # fmt: skip
     """Return the rows of an item of work, which is what a program has, or one of several.
 
@@ -29,7 +30,7 @@ def block_of_rows(
     rows = block * ROWS + tl.arange(0, ROWS)
     valid = rows < n
     numbers = numbers_of(parameters, CODE)
-    left = rows_of(bases, rows, valid, BASES)
+    left = rows_of(bases, rows, valid, BASES, x_tiles, block * ROWS)
     return block, split, part, rows, valid, numbers, left, walk_of(block * ROWS, split, splits, m, SAME, ROWS, COLUMNS)
 
 
@@ -37,7 +38,8 @@ def block_of_rows(
 def tile_of(
     bases, left, walk, turn, rows, rows_valid, m,
     EDGE: tl.constexpr, SAME: tl.constexpr, BASES: tl.constexpr, PRECISION: tl.constexpr, COLUMNS: tl.constexpr,
+    x_tiles=None, y_tiles=None,
 ):  # fmt: skip
     """Return where a tile lies, and its products."""
     at = at_of(walk, turn, rows, rows_valid, 0, m, EDGE, COLUMNS)
-    return at, products_of(bases, left, at, itself_of(at, EDGE, SAME), BASES, PRECISION)
+    return at, products_of(bases, left, at, itself_of(at, EDGE, SAME), BASES, PRECISION, x_tiles, y_tiles)
