@@ -25,7 +25,7 @@ VALUES = 16
 LAYERS = 32
 REPETITIONS = 7
 RULES = {"bfloat16": Within(2e-2), "float32": Within(1e-4)}
-WAYS = {"bfloat16": ("",), "float32": ("", "bf16x6", "bf16x3")}
+WAYS = {"bfloat16": ("",), "float32": ("", "bf16x6", "fp16x3", "bf16x3")}
 ELEVEN_BITS = 256
 """The width from which on products of rows of 11 bits keep the rule."""
 KEOPS_WIDEST = 1024

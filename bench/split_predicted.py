@@ -9,9 +9,9 @@ from __future__ import annotations
 from bench import predicted
 from bench.predicted import HERTZ, PROCESSORS, PRODUCTS
 
-RATES = {"half": 816e12, "bf16x3": 228e12, "bf16x6": 120e12}
+RATES = {"half": 816e12, "bf16x3": 228e12, "bf16x6": 120e12, "fp16x3": 120e12}
 """Operations a second of the library's products of half precision, and of those of float32 as accurate as ours."""
-TERMS = {"half": 1, "bf16x3": 3, "bf16x6": 6}
+TERMS = {"half": 1, "bf16x3": 3, "bf16x6": 6, "fp16x3": 3}
 """Products of half precision that one of ours takes."""
 MEMORY, CACHE = 3.35e12, 5.5e12
 """Bytes a second, of memory and of the second-level cache."""
@@ -23,7 +23,8 @@ CLOCKS = PROCESSORS * HERTZ
 NOTES = [
     f"split: a product at {RATES['half'] / 1e12:.0f} TFLOP/s, as others measured cuBLAS's of bfloat16 on an H200 "
     f"(flashlib's `_SUSTAINED_TFLOPS`; {RATES['bf16x3'] / 1e12:.0f} of its three products of bfloat16, "
-    f"{RATES['bf16x6'] / 1e12:.0f} of three of TF32 for six of ours), whose float32 results are written and read once, "
+    f"{RATES['bf16x6'] / 1e12:.0f} of three of TF32 for six of ours, or three of float16), whose float32 results are "
+    "written and read once, "
     f"{BYTES:.0f} bytes a pair from memory at {MEMORY / 1e12} TB/s or from the cache at {CACHE / 1e12} (an assumption; "
     "tiles of 32 MiB, whose launches are left out); the reduction itself and V are free. L1 has no product: what "
     "kermac published of its distances (30,000 rows of 1,024, 82 ms on a GH200) stands for it",

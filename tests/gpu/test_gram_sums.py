@@ -50,9 +50,10 @@ def test_far_rows_keep_their_digits(dtype: torch.dtype) -> None:
     TRITON.run(checks.far_rows_keep_their_digits, dtype)
 
 
-@pytest.mark.parametrize("precision", [None, "bf16x6", "bf16x3", "tf32", "ieee"])
-def test_small_integers_are_exact(precision: str | None) -> None:
-    TRITON.run(checks.small_integers_are_exact, precision)
+@pytest.mark.parametrize("width", [24, 130])
+@pytest.mark.parametrize("precision", [None, "bf16x6", "fp16x3", "bf16x3", "tf32", "ieee"])
+def test_small_integers_are_exact(precision: str | None, width: int) -> None:
+    TRITON.run(checks.small_integers_are_exact, precision, width)
 
 
 @pytest.mark.parametrize("values", [1, 3, 16])

@@ -270,26 +270,42 @@ def float32_errs_as_its_precision_allows(found: Reductions, precision: str | Non
         within(got, exact, rounded(k) @ rounded(v), 2)
 
 
-def rows_of_any_size_keep_eleven_bits(found: Reductions) -> None:
+def rows_of_any_size_keep_their_digits(found: Reductions) -> None:
     """Float16 has no such exponents; a row that is broken, or nothing, changes no other."""
     x = normal(70, 24, seed=26) * 2.0 ** (torch.arange(70) % 41 * 3 - 60)[:, None]
     x[5], x[6, 3], x[7, 4] = 0, torch.nan, torch.inf
     whole = torch.ones(70).bool()
     whole[6:8] = False
-    for scale in (0.0, 2.0**-60, 1.0, 2.0**60):
-        y = normal(33, 24, seed=27) * scale
-        # What is smaller than the largest by less than float16's exponents.
-        y[::2] *= 2.0**-15
-        (got,) = found(x, y, torch.eye(33), Linear(), which="product", precision="tf32")
-        exact, sizes = x.double() @ y.double().T, x.double().abs() @ y.double().abs().T
-        assert ((got - exact).abs() <= 2.0**-10 * sizes)[whole].all()
-        assert not got[~whole].isfinite().any()
+    # All rows of y together are as small as float16 allows, or each by itself.
+    for precision, smaller, digits in (("tf32", 2.0**-15, 2.0**-10), ("fp16x3", 2.0**-30, 2.0**-21)):
+        for scale in (0.0, 2.0**-30, 1.0, 2.0**60):
+            y = normal(33, 24, seed=27) * scale
+            y[::2] *= smaller
+            (got,) = found(x, y, torch.eye(33), Linear(), which="product", precision=precision)
+            exact, sizes = x.double() @ y.double().T, x.double().abs() @ y.double().abs().T
+            assert ((got - exact).abs() <= digits * sizes)[whole].all(), precision
+            assert not got[~whole].isfinite().any()
     # Distances, however large they are.
     for scale in (2.0**-36, 2.0**36):
         x, y = normal(30, 24, seed=28) * scale, normal(33, 24, seed=29) * scale
-        (got,) = found(x, y, torch.eye(33), RBF(5.0 * scale), which="product", precision="tf32")
         exact = product(x.double(), y.double(), torch.eye(33).double(), kernel=RBF(5.0 * scale), impl="reference")
-        torch.testing.assert_close(got.double(), exact, rtol=2e-3, atol=0)
+        for precision, rtol in (("tf32", 2e-3), ("fp16x3", 2e-6)):
+            (got,) = found(x, y, torch.eye(33), RBF(5.0 * scale), which="product", precision=precision)
+            torch.testing.assert_close(got.double(), exact, rtol=rtol, atol=0)
+
+
+def wide_rows_are_multiplied_as_float32(found: Reductions) -> None:
+    """Products of rows that are long, small, far from zero, alike or mostly 0, beside torch's."""
+    few, many = torch.Generator().manual_seed(33), 130
+    x, y = normal(40, many, seed=34), normal(33, many, seed=35)
+    sizes = 10 ** (6 * torch.rand(40, 1, generator=few))
+    holes = torch.rand(40, many, generator=few) < 0.1
+    for rows, others in ((x, y), (x * sizes, y), (x * holes, y), (x, x[:33] * (1 + 1e-5)), (1e-18 * x, 1e-15 * y)):
+        (got,) = found(rows, others, torch.eye(33), Linear(), which="product")
+        exact = rows.double() @ others.double().T
+        size = rows.double().norm(dim=1)[:, None] * others.double().norm(dim=1)
+        error, plain = ((each.double() - exact).abs() / size for each in (got, rows @ others.T))
+        assert error.max() <= 2 * plain.max() + 2.0**-24
 
 
 def eleven_bits_of_wide_rows_leave_four_digits(found: Reductions) -> None:
@@ -315,6 +331,11 @@ def parts_of_numbers_are_multiplied_as_said(found: Reductions) -> None:
         for precision, value in (("bf16x3", 2 * a * b), ("bf16x6", 2 * a * b + 2 * a * c + b * b)):
             (got,) = found(x, y, torch.eye(3), Linear(), which="product", precision=precision)
             assert torch.equal(got, value * scales), f"{precision} of {width}: {got[0, 0].item()}, expected {value}"
+        # Parts of 11 digits: what is left of (1 + d)² - 1 is 2 d.
+        d = 3 * 2.0**-14
+        x[:, 0], x[:, -1], y[:, 0], y[:, -1] = 1 + d, 1, 1 + d, -1
+        (got,) = found(x, y, torch.eye(3), Linear(), which="product", precision="fp16x3")
+        assert torch.equal(got, torch.full((5, 3), 2 * d)), f"fp16x3 of {width}: {got[0, 0].item()}"
 
 
 def near_rows_keep_their_digits(found: Reductions) -> None:
@@ -492,7 +513,8 @@ def torch_finds_the_operators_in_order(found: Reductions) -> None:
 
 CHECKS = [
     sums_of_tiles_are_as_good_as_one,
-    rows_of_any_size_keep_eleven_bits,
+    rows_of_any_size_keep_their_digits,
+    wide_rows_are_multiplied_as_float32,
     eleven_bits_of_wide_rows_leave_four_digits,
     parts_of_numbers_are_multiplied_as_said,
     near_rows_keep_their_digits,

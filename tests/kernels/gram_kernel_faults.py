@@ -129,8 +129,8 @@ def gram_kernel_scales_rows_together(patch: pytest.MonkeyPatch) -> None:
 
     whole = operands.scaled_to_half
 
-    def scaled(x: Any, width: int, *, together: bool) -> Any:
-        made, unit = whole(x, width, together=True)
+    def scaled(x: Any, width: int, *, together: bool, parts: int = 1) -> Any:
+        made, unit = whole(x, width, together=True, parts=parts)
         return made, unit if together else unit.expand(len(x)).contiguous()
 
     patch.setattr(operands, "scaled_to_half", scaled)
@@ -163,14 +163,20 @@ def gram_kernel_forgets_a_part(patch: pytest.MonkeyPatch) -> None:
     """Of the parts of float32 rows, the last is left out."""
     from lamina_kernels.gram import operands
 
-    whole = operands.parts_of
+    whole, halves = operands.parts_of, operands.scaled_to_half
 
     def parts_of(x: Any, parts: int, width: int) -> Any:
         made = whole(x, parts, width)
         made[:, (parts - 1) * width :] = 0
         return made
 
+    def scaled_to_half(x: Any, width: int, *, together: bool, parts: int = 1) -> Any:
+        made, unit = halves(x, width, together=together, parts=parts)
+        made[:, max(1, parts - 1) * width :] = 0
+        return made, unit
+
     patch.setattr(operands, "parts_of", parts_of)
+    patch.setattr(operands, "scaled_to_half", scaled_to_half)
 
 
 @fault

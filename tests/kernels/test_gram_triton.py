@@ -70,7 +70,7 @@ def test_far_rows_keep_their_digits(dtype: torch.dtype) -> None:
     TRITON.run(checks.gradients_far_from_zero_keep_their_digits, dtype)
 
 
-@pytest.mark.parametrize("precision", [None, "bf16x6", "tf32", "ieee"])
+@pytest.mark.parametrize("precision", [None, "bf16x6", "fp16x3", "tf32", "ieee"])
 def test_float32_errs_as_its_precision_allows(precision: str | None) -> None:
     TRITON.run(checks.float32_errs_as_its_precision_allows, precision)
 
@@ -103,7 +103,9 @@ def test_a_fault_of_descriptors_is_noticed(fault: str) -> None:
         DESCRIBED.run(checks.small_integers_are_exact, None, 65, fault=fault)
 
 
-@pytest.mark.parametrize(("precision", "width"), [(None, 24), ("bf16x3", 100), ("tf32", 96), ("ieee", 128)])
+@pytest.mark.parametrize(
+    ("precision", "width"), [(None, 24), (None, 130), ("bf16x3", 100), ("tf32", 96), ("ieee", 128)]
+)
 def test_small_integers_are_exact(precision: str | None, width: int) -> None:
     """Whole rows; chunks of which the last is not whole; whole chunks, one or several in a turn."""
     TRITON.run(checks.small_integers_are_exact, precision, width)
@@ -162,14 +164,16 @@ def test_a_fault_of_the_gradients_is_noticed(fault: str, changes: dict[str, Any]
         ("gram_kernel_trusts_lost_digits", checks.near_rows_keep_their_digits, ()),
         ("gram_kernel_takes_rows_for_others", checks.near_rows_keep_their_digits, ()),
         ("gram_kernel_forgets_the_units", checks.float32_errs_as_its_precision_allows, ("tf32",)),
-        ("gram_kernel_scales_rows_together", checks.rows_of_any_size_keep_eleven_bits, ()),
-        ("gram_kernel_scales_no_rows", checks.rows_of_any_size_keep_eleven_bits, ()),
+        ("gram_kernel_scales_rows_together", checks.rows_of_any_size_keep_their_digits, ()),
+        ("gram_kernel_scales_no_rows", checks.rows_of_any_size_keep_their_digits, ()),
         ("gram_kernel_rounds_to_eight_bits", checks.eleven_bits_of_wide_rows_leave_four_digits, ()),
         ("gram_kernel_rounds_values", checks.eleven_bits_of_wide_rows_leave_four_digits, ()),
         ("gram_kernel_takes_all_chunks_for_whole", checks.small_integers_are_exact, ("ieee", 112)),
         ("gram_kernel_forgets_a_part", checks.parts_of_numbers_are_multiplied_as_said, ()),
         ("gram_kernel_multiplies_first_parts_alone", checks.parts_of_numbers_are_multiplied_as_said, ()),
         ("gram_kernel_forgets_a_part", checks.float32_errs_as_its_precision_allows, (None,)),
+        ("gram_kernel_forgets_a_part", checks.wide_rows_are_multiplied_as_float32, ()),
+        ("gram_kernel_forgets_the_units", checks.wide_rows_are_multiplied_as_float32, ()),
         ("gram_kernel_loses_what_rounding_loses", checks.sums_of_tiles_are_as_good_as_one, ()),
         ("gram_kernel_divides_by_every_weight", checks.a_weight_of_zero_has_its_gradient, ()),
         ("gram_gradients_are_all_wanted", checks.what_is_asked_for_alone_is_computed, ()),

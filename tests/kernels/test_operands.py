@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from lamina_kernels.gram import RBF, Kernel, Linear
-from lamina_kernels.gram.operands import Base, prepare
+from lamina_kernels.gram.operands import Base, prepare, products_of
 from lamina_kernels.gram.pairs import build
+from lamina_kernels.gram.sums import launch
 from lamina_kernels.tiles.rounding import parts_of, round_to_tf32, scaled_to_half
 from tests.faults import broken
 from tests.kernels import gram_kernel_faults  # noqa: F401
@@ -82,6 +84,40 @@ def test_scaled_rows_keep_eleven_bits_and_lie_high_in_float16(together: bool):
     sizes = half.float().abs()
     largest = sizes.amax() if together else sizes.amax(1)
     assert ((largest >= 2.0**14) & (largest <= 2.0**15)).all()
+
+
+def test_two_parts_of_float16_hold_23_bits():
+    x = normal(400, 19, seed=7) * 2.0 ** (torch.arange(400) % 200 - 100)[:, None]
+    made, units = scaled_to_half(x, 32, together=False, parts=2)
+    parts = made.view(400, 2, 32)[:, :, :19].double() * units[:, None, None]
+    assert not made.view(400, 2, 32)[:, :, 19:].any()
+    off = (parts.sum(1) - x).abs()
+    assert (off <= 2.0**-23 * x.abs() + 2.0**-40 * x.abs().amax(1, keepdim=True)).all()
+    assert (parts[:, 1].abs() <= 2.0**-11 * parts[:, 0].abs() + 2.0**-40 * x.abs().amax(1, keepdim=True)).all()
+
+
+@pytest.mark.parametrize(
+    ("target", "width", "precision", "expected"),
+    [
+        ("cuda:90", 127, None, "bf16x6"),
+        ("cuda:90", 128, None, "fp16x3"),
+        ("cuda:90", 128, "bf16x6", "bf16x6"),
+        ("cuda:80", 16, "fp16x3", "fp16x3"),
+        ("cuda:80", 128, "tf32", "half"),
+        # Where parts are made of a tile, or not at all.
+        ("cuda:100", 128, "fp16x3", "bf16x6"),
+        ("hip:gfx942", 128, None, "ieee"),
+        ("hip:gfx942", 128, "fp16x3", "fp16x3"),
+    ],
+)
+def test_how_float32_is_multiplied(target: str, width: int, precision: str | None, expected: str):
+    x = torch.ones(3, width)
+    p = build("test", x, None, RBF(1.0), None, precision)
+    for plan in (launch.sums_plan, launch.softmax_plan):
+        given: list[Any] = [p, prepare(p, products_of(p, target)), torch.ones(3, 2), None, target]
+        assert plan(*given).arguments["PRECISION"] == expected
+    # Gradients take rows as they are.
+    assert products_of(p, target) in ("bf16x6", "tf32", "ieee")
 
 
 def test_what_float32_has_and_float16_has_not():

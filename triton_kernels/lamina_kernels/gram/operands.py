@@ -19,7 +19,7 @@ from lamina_kernels.tiles.rows import ceil_div
 from lamina_kernels.tiles.target import accurate
 
 # The most columns that are multiplied at a time, by what multiplies them, and of rows that are loaded once.
-CHUNK = {"half": 64, "bf16x6": 32, "bf16x3": 32, "tf32": 32, "ieee": 16}
+CHUNK = {"half": 64, "bf16x6": 32, "bf16x3": 32, "fp16x3": 32, "tf32": 32, "ieee": 16}
 # What float32 rows are that hold numbers of half precision, by the precision that says so.
 EXACT = {"bf16": torch.bfloat16, "fp16": torch.float16}
 UNBOUNDED = ("identity", "power", "softplus", "logarithm")
@@ -46,6 +46,7 @@ class Base(NamedTuple):
         parts_row: Elements from one row of them to the next.
         part_width: Columns of a part.
         units: [n] float32, what products with each row of x are to be multiplied with; None for 1. See `halved`.
+        y_units: [m] float32, likewise with each row of y, of parts in float16; None for 1.
     """
 
     x: Any
@@ -63,6 +64,7 @@ class Base(NamedTuple):
     parts_row: Any = None
     part_width: Any = None
     units: Any = None
+    y_units: Any = None
 
 
 class Operands(NamedTuple):
@@ -108,9 +110,8 @@ class Operands(NamedTuple):
         """
         if not chunk or self.products not in PARTS:
             return self
-        parts = PARTS[self.products]
         bases = (
-            base if kind == "norm" else _taken_apart(base, parts, chunk)
+            base if kind == "norm" else _taken_apart(base, self.products, chunk)
             for (kind, _), base in zip(self.kinds, self.bases, strict=True)
         )
         return self._replace(bases=tuple(bases), chunk=chunk)
@@ -166,7 +167,12 @@ class Operands(NamedTuple):
 def products_of(p: Pairs, target: str) -> str:
     """Return how a target multiplies rows: "half", or the precision of float32."""
     is_half = p.x.dtype != torch.float32 or p.precision in EXACT
-    return "half" if is_half else p.precision or accurate(target)
+    return "half" if is_half else in_tiles(p.precision, target)
+
+
+def in_tiles(precision: str | None, target: str) -> str:
+    """Return how a target multiplies float32 that was not taken apart ahead; nobody makes float16 parts of a tile."""
+    return accurate(target) if precision in (None, "fp16x3") else precision
 
 
 def prepare(p: Pairs, products: str) -> Operands:
@@ -251,10 +257,15 @@ def part_width(width: int, chunk: int) -> int:
     return ceil_div(width, chunk) * chunk if width > chunk else max(16, 1 << (width - 1).bit_length())
 
 
-def _taken_apart(base: Base, parts: int, chunk: int) -> Base:
-    width = part_width(base.width, chunk)
-    x = parts_of(base.x, parts, width)
-    y = x if base.y is base.x else parts_of(base.y, parts, width)
+def _taken_apart(base: Base, products: str, chunk: int) -> Base:
+    parts, width = PARTS[products], part_width(base.width, chunk)
+    if products == "fp16x3":
+        x, units = scaled_to_half(base.x, width, together=False, parts=parts)
+        y, y_units = (x, units) if base.y is base.x else scaled_to_half(base.y, width, together=False, parts=parts)
+        base = base._replace(units=units, y_units=y_units)
+    else:
+        x = parts_of(base.x, parts, width)
+        y = x if base.y is base.x else parts_of(base.y, parts, width)
     return base._replace(x_parts=x, y_parts=y, parts_row=parts * width, part_width=width)
 
 

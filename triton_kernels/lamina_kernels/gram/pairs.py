@@ -16,7 +16,7 @@ from lamina_kernels.tiles.rows import accumulation_dtype
 Exclude = Literal["self"] | torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """Which pairs are left out: of a row with itself, or of rows of one group (ids of x and of y, or of both at once)."""
 
-PRECISIONS = ("bf16x6", "bf16x3", "tf32", "ieee")
+PRECISIONS = ("bf16x6", "fp16x3", "bf16x3", "tf32", "ieee")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,9 @@ def build(
         raise TypeError(f"{op}: kernel is {kernel!r}, expected a kernel such as RBF(1.0)")
     check_hyperparameters(op, kernel, x)
     if precision is not None and precision not in PRECISIONS:
-        raise ValueError(f"{op}: precision is {precision!r}, expected None, 'bf16x6', 'bf16x3', 'tf32' or 'ieee'")
+        raise ValueError(
+            f"{op}: precision is {precision!r}, expected None, 'bf16x6', 'fp16x3', 'bf16x3', 'tf32' or 'ieee'"
+        )
     builder = Builder(x, y)
     terms = builder.result(kernel.node(builder))
     p = Pairs(terms.x, terms.y, terms.parameters, terms.code, same=y is x, precision=precision)

@@ -140,14 +140,14 @@ def argument(products, bases, numbers, at, itself, LEAF: tl.constexpr, BASES: tl
             x_norms, y_norms = x_norms * weight, y_norms * weight
         # The norms first: with x and y in each other's place it is the same. At most 0, as w is below 0; where it is
         # used, a sign costs no instruction.
-        factor = -2.0 * weighted(weight, bases[tree.base_of(LEAF)], at)
+        factor = weighted(-2.0 * weight, bases[tree.base_of(LEAF)], at)
         u = tl.abs(tile * factor + (x_norms[:, None] + y_norms[None, :])) * -1.0
         if itself is not None:
             u = tl.where(itself, 0.0, u)
         return u
     elif KIND == "cosine":
         x_norms, y_norms = _norms(bases[tree.base_of(LEAF)], at)  # pyright: ignore[reportGeneralTypeIssues]
-        return tile * (x_norms[:, None] * weighted(weight, bases[tree.base_of(LEAF)], at)) * y_norms[None, :]
+        return tile * weighted(weight * x_norms[:, None], bases[tree.base_of(LEAF)], at) * y_norms[None, :]
     elif tree.kind(LEAF) == "root":
         return tl.sqrt(tile) * weight
     elif tree.kind(LEAF) == "dot":
@@ -160,12 +160,13 @@ def argument(products, bases, numbers, at, itself, LEAF: tl.constexpr, BASES: tl
 def weighted(weight, base, at):
     """Return what a tile of products is multiplied with: the weight of a leaf, times the units of rows that have some.
 
-    It costs a row an operation, and no pair.
+    Those of x cost a row an operation, and no pair; those of y each pair one.
     """
-    if base.units is None:
-        return weight
-    else:
-        return weight * tl.load(base.units + at.rows.to(INDEX), mask=at.rows_valid, other=0.0)[:, None]
+    if base.units is not None:
+        weight *= tl.load(base.units + at.rows.to(INDEX), mask=at.rows_valid, other=0.0)[:, None]
+    if base.y_units is not None:
+        weight *= tl.load(base.y_units + at.columns.to(INDEX), mask=at.columns_valid, other=0.0)[None, :]
+    return weight
 
 
 @triton.jit
@@ -258,12 +259,13 @@ def _product(
                 base.x, at.rows, base.x_row, at.rows_valid, base.y, at.columns, base.y_row, at.columns_valid,
                 base.width, PRECISION, tree.chunk(BASES, NUMBER),
             )  # fmt: skip
+        KIND: tl.constexpr = tree.base_kind(BASES, NUMBER)
+        if base.units is not None and (KIND == "root" or KIND == "own"):
+            tile *= weighted(1.0, base, at)
         if tree.base_kind(BASES, NUMBER) == "root":
             return _squared_distances(tile, base, at, itself)
         elif tree.base_kind(BASES, NUMBER) == "own":
             x_norms, y_norms = _norms(base, at)  # pyright: ignore[reportGeneralTypeIssues]
-            if base.units is not None:
-                tile *= weighted(1.0, base, at)
             found = base.function(tile, x_norms[:, None], y_norms[None, :])
             # A function may be infinite of no rows at all, and infinity times 0 is NaN.
             return tl.where(at.rows_valid[:, None] & at.columns_valid[None, :], found, 0.0)

@@ -121,8 +121,8 @@ def dot_of_tiles(
 
 @triton.constexpr_function
 def taken_apart(dtype, precision):
-    """Return whether rows are those of `rounding.parts_of`, by their type and how they are multiplied."""
-    return dtype == tl.bfloat16 and precision in ("bf16x3", "bf16x6")
+    """Return whether rows are parts of float32, side by side, by their type and how they are multiplied."""
+    return dtype.primitive_bitwidth == 16 and precision in ("bf16x3", "bf16x6", "fp16x3")
 
 
 @triton.jit

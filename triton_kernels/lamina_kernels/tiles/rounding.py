@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-PARTS = {"bf16x3": 2, "bf16x6": 3}
-"""The bfloat16 parts that are multiplied of a float32 number, by how it is multiplied."""
+PARTS = {"bf16x3": 2, "bf16x6": 3, "fp16x3": 2}
+"""The parts of half precision that are multiplied of a float32 number, by how it is multiplied."""
 
 
 def round_to_tf32(x: torch.Tensor) -> torch.Tensor:
@@ -49,23 +49,24 @@ def parts_of(x: torch.Tensor, parts: int, width: int) -> torch.Tensor:
     return made.flatten(1)
 
 
-def scaled_to_half(x: torch.Tensor, width: int, *, together: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def scaled_to_half(x: torch.Tensor, width: int, *, together: bool, parts: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Return float32 rows as float16 numbers, and the powers of 2 by which these are to be multiplied.
 
     The largest number of a row, or of all rows, comes to lie between 2^14 and 2^15. What is above 2^-29 of it keeps 11
-    significant bits, what is below is off by 2^-40 of it at most. Rows that are not finite have no say in the powers of
-    others, and stay so.
+    significant bits, what is below is off by 2^-40 of it at most. A second part, of what the first leaves, makes these
+    23 bits, down to 2^-17 of the largest. Rows that are not finite have no say in the powers of others, and stay so.
 
     Args:
         x: [n, d] float32.
-        width: Columns of the result, at least d; those behind are 0.
+        width: Columns of a part, at least d; those behind are 0.
         together: Whether all rows have one power.
+        parts: How many parts stand side by side.
 
     Returns:
-        [n, width] float16, and [n] float32, or [1].
+        [n, parts * width] float16, and [n] float32, or [1].
 
     Cost:
-        2 bytes a number, and 4 while it runs; nothing waits for a GPU.
+        2 bytes a number and part, and 4 while it runs; nothing waits for a GPU.
 
     Example:
         >>> import torch
@@ -81,9 +82,13 @@ def scaled_to_half(x: torch.Tensor, width: int, *, together: bool) -> tuple[torc
         largest = largest.amax(0, keepdim=True) if len(x) else x.new_zeros(1)
     # The larger ones are powers whose inverse is a normal number too.
     power = (15 - torch.frexp(largest).exponent).clamp(max=126)
-    made = x.new_zeros(len(x), width, dtype=torch.float16)
-    made[:, : x.shape[1]] = x * _power_of_two(power)[:, None]
-    return made, _power_of_two(-power)
+    made = x.new_zeros(len(x), parts, width, dtype=torch.float16)
+    rest = x * _power_of_two(power)[:, None]
+    for number in range(parts):
+        part = made[:, number, : x.shape[1]].copy_(rest)
+        if number + 1 < parts:
+            rest = rest - part
+    return made.flatten(1), _power_of_two(-power)
 
 
 def _power_of_two(exponents: torch.Tensor) -> torch.Tensor:

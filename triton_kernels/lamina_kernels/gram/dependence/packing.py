@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import torch
 
 from lamina_kernels.gram.dependence.layers import Layers
-from lamina_kernels.gram.operands import Base, Operands, prepare
+from lamina_kernels.gram.operands import Base, Operands, in_tiles, prepare, products_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.tiles.rows import ceil_div
-from lamina_kernels.tiles.target import accurate
 
 ALIGNED = 16
 """Columns of a representation are padded to a multiple of this: rows are then loaded 16 bytes at a time."""
@@ -42,7 +41,7 @@ def pack(layers: Layers, target: str, first: Sequence[int] = ()) -> Packed:
     members: dict[tuple[Any, ...], list[tuple[int, Operands]]] = {}
     for place in sorted(range(len(layers)), key=lambda place: place not in first):
         p = layers.pairs[place]
-        products = "half" if p.x.dtype != torch.float32 else p.precision or accurate(target)
+        products = products_of(p, target)
         made = prepare(p, products)
         key = made.code, made.base_code(0), products, *(base.function for base in made.bases)
         members.setdefault(key, []).append((place, made))
@@ -90,4 +89,4 @@ def room_of(layers: Layers, target: str) -> tuple[torch.dtype, str]:
     """
     if {p.x.dtype for p in layers.pairs} == {torch.bfloat16}:
         return torch.float32 if target == "interpreter" else torch.bfloat16, "half"
-    return torch.float32, layers.pairs[0].precision or accurate(target)
+    return torch.float32, in_tiles(layers.pairs[0].precision, target)

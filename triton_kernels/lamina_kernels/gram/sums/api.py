@@ -12,7 +12,7 @@ from lamina_kernels.gram.kernels import Kernel
 from lamina_kernels.gram.pairs import Exclude, Pairs, build
 from lamina_kernels.gram.sums import linear, op, reference
 
-Precision = Literal["bf16x6", "bf16x3", "tf32", "ieee"]
+Precision = Literal["bf16x6", "fp16x3", "bf16x3", "tf32", "ieee"]
 
 
 class SoftmaxProduct(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lamina_kernels import dispatch
 from lamina_kernels.gram import tiling
-from lamina_kernels.gram.operands import Operands, is_bounded, prepare, products_of
+from lamina_kernels.gram.operands import Operands, in_tiles, is_bounded, prepare, products_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.sums.forward import sums_kernel
 from lamina_kernels.gram.sums.sides import sides_kernel
@@ -19,7 +19,7 @@ from lamina_kernels.gram.tiling import Tiling
 from lamina_kernels.tiles.launch import Launch, run
 from lamina_kernels.tiles.rounding import round_to_tf32
 from lamina_kernels.tiles.rows import ceil_div
-from lamina_kernels.tiles.target import accurate, kind
+from lamina_kernels.tiles.target import kind
 
 # Programs that keep the largest GPUs busy. It is the same number everywhere: the sums do not depend on the GPU.
 PROGRAMS = 512
@@ -29,6 +29,8 @@ DOWN = 16
 COLUMNS = 2048
 # Columns of v that are summed at a time: as many as a program holds twice, for what rounding lost.
 VALUES = 64
+# Columns of rows from which on three products of float16 err less than twice as much as six of bfloat16.
+WIDE = 128
 
 
 class Terms(NamedTuple):
@@ -82,7 +84,7 @@ def sides(p: Pairs) -> tuple[Tensor, Tensor]:
 
 def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, target: str) -> Launch:
     """Choose tiles and grid of sums for a target, and allocate what they write."""
-    operands = operands.halved()
+    operands = _in_float16(p, operands, target)
     of_v = _values(p, v, operands.products, target, exponentials=terms is not None)
     kinds, width = [each for each, _ in operands.kinds], operands.bases[0].width
     light = p.x_groups is None and (v.shape[1] <= 1 or of_v["VALUE_PRECISION"] == "half")
@@ -104,7 +106,7 @@ def sums_plan(p: Pairs, operands: Operands, v: Tensor, terms: Terms | None, targ
 
 def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | None, target: str) -> Launch:
     """Choose tiles and grid of a softmax for a target, and allocate what it writes."""
-    operands = operands.halved()
+    operands = _in_float16(p, operands, target)
     slim = operands.products != "half" and v.shape[1] == 0 and is_slim(p, operands, 0)
     tiles = tiling.softmax(target, operands.products, [kind for kind, _ in operands.kinds], slim=slim)
     operands = operands.taken_apart(tiles.width)
@@ -123,7 +125,7 @@ def softmax_plan(p: Pairs, operands: Operands, v: Tensor, log_weights: Tensor | 
 
 def sides_plan(p: Pairs, operands: Operands, target: str) -> Launch:
     """Choose tiles and grid of log-sum-exps of both sides, and allocate what the kernel writes."""
-    operands = operands.halved()
+    operands = _in_float16(p, operands, target)
     kinds = [kind for kind, _ in operands.kinds]
     tiles = tiling.sides(target, operands.products, kinds, slim=is_slim(p, operands, 0))
     operands = operands.taken_apart(tiles.width)
@@ -143,6 +145,15 @@ def sides_plan(p: Pairs, operands: Operands, target: str) -> Launch:
         "stretch": stretch,
     }
     return planned(down * across, arguments, tiles)
+
+
+def _in_float16(p: Pairs, operands: Operands, target: str) -> Operands:
+    """Return operands whose rows are to be float16: in place of TF32, or parts of wide rows for accurate products."""
+    widths = [base.width for (kind, _), base in zip(operands.kinds, operands.bases, strict=True) if kind != "norm"]
+    wide = p.precision is None and operands.products == "bf16x6" and min(widths, default=0) >= WIDE
+    if (wide or (operands.products != "half" and p.precision == "fp16x3")) and tiling.parts(target, "fp16x3"):
+        return operands._replace(products="fp16x3")
+    return operands.halved()
 
 
 def is_slim(p: Pairs, operands: Operands, values: int, *, light: bool = False) -> bool:
@@ -196,11 +207,12 @@ def _values(p: Pairs, v: Tensor, products: str, target: str, *, exponentials: bo
     Weights take the dtype of v. Those that float16 may not hold are multiplied in TF32, which has as many digits. What
     comes as float32 to exponentials, gradients of a softmax, cancels: it is multiplied accurately.
     """
-    width, precision, single = v.shape[1], products, p.x.dtype == torch.float32
+    width, single = v.shape[1], p.x.dtype == torch.float32
+    precision = in_tiles(products, target)
     if v.dtype == torch.float16 and not exponentials and not is_bounded(p.tree):
         v = v.float()
     if v.dtype == torch.float32 and exponentials:
-        precision = p.precision if single and p.precision else accurate(target)
+        precision = in_tiles(p.precision if products != "half" else None, target)
     elif v.dtype == torch.float32 and products == "half":
         precision = "tf32"
     if v.dtype == torch.float32 and single and p.precision == "tf32" and kind(target) != "amd":
