@@ -212,3 +212,11 @@ def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) ->
     runs = lamina.open_runs([lamina.Run.create(path) for path in paths])
     assert [name for name, _ in runs.items()] == ["a/demo/seed-0", "b/demo/seed-0"]
     assert len(lamina.open_runs([paths[0], paths[0]])) == 1, "one run named twice is one run"
+
+
+def test_a_run_at_work_does_not_speak_of_what_failed_before(run: lamina.Run) -> None:
+    run.writer().close(ValueError("first"))
+    with run.writer() as writer:
+        writer.log({"loss": 1.0}, step=0)
+        assert str(run.refresh().status) == "running (1 of 2 writers)"
+    assert str(run.refresh().status) == "failed (ValueError('first'); 1 of 2 writers)"

@@ -70,12 +70,11 @@ class RunStatus:
 
     def __str__(self) -> str:
         """The state, why, of how many writers where others ended well, and what was dropped."""
-        errors = [" ".join(writer.error.split())[:_LONGEST] for writer in self.writers if writer.error]
+        such = [writer for writer in self.writers if writer.state == self.state]
+        errors = [" ".join(writer.error.split())[:_LONGEST] for writer in such if writer.error]
         if self.state == "abandoned":
-            gone = [writer for writer in self.writers if writer.state == "abandoned" and writer.pid is not None]
-            errors += [f"process {writer.pid} on {writer.host} is gone" for writer in gone]
-        such = sum(writer.state == self.state for writer in self.writers)
-        some = [f"{such} of {len(self.writers)} writers"] if such < len(self.writers) else []
+            errors += [f"process {writer.pid} on {writer.host} is gone" for writer in such if writer.pid is not None]
+        some = [f"{len(such)} of {len(self.writers)} writers"] if len(such) < len(self.writers) else []
         dropped = [f"{self.dropped_rows} rows dropped"] if self.dropped_rows else []
         notes = "; ".join(errors[-1:] + some + dropped)
         return f"{self.state} ({notes})" if notes else self.state
