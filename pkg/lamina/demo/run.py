@@ -14,6 +14,7 @@ from rich.text import Text
 from lamina.demo.questions import Question, questions
 from lamina.errors import StorageError
 from lamina.extras import need
+from lamina.paths import path_of
 from lamina.progress import track
 from lamina.sweeps.threads import torch_threads
 
@@ -66,7 +67,7 @@ def demo(
         from lamina.demo.training import stretches, train
 
         digits, encoder = load_digits(), load_minilm()
-    folder = _numbered(Path(out))
+    folder = _numbered(path_of(out))
 
     def work() -> Generator[None, None, None]:
         for seed in range(seeds):
