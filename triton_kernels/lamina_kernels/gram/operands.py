@@ -86,17 +86,19 @@ class Operands(NamedTuple):
     products: str
     chunk: int = 0
 
-    def base_code(self, whole: int, *, together: int = 0, chunk: int | None = None) -> str:
+    def base_code(self, whole: int, *, together: int = 0, chunk: int | None = None, filled: bool = False) -> str:
         """Return the bases as Triton compiles them.
 
         Args:
             whole: The widest rows of which a tile of x is loaded once.
             together: Chunks of wider ones that are multiplied in a turn, at most; see `dot_of_chunks`.
             chunk: Columns of a chunk; None for those of `CHUNK`.
+            filled: Whether rows are filled up to whole chunks.
         """
         chunk = CHUNK[self.products] if chunk is None else chunk
+        step = chunk if filled else 1
         codes = (
-            f"{kind}:{norm}:{_cut(base.width, whole, chunk, together)}"
+            f"{kind}:{norm}:{_cut(ceil_div(base.width, step) * step, whole, chunk, together)}"
             if base.x_parts is None
             else f"{kind}:{norm}:{_cut(base.part_width, self.chunk, self.chunk, 1)}"
             for (kind, norm), base in zip(self.kinds, self.bases, strict=True)

@@ -50,7 +50,7 @@ def plan(layers: Layers, centers: Tensor, target: str) -> tuple[Launch, list[int
     Returns:
         The launch, and the number of each of its layers among the given ones.
     """
-    packed = pack(layers, target)
+    packed = pack(layers, target, chunks=True)
     dtype, _ = room_of(layers, target)
     taken = shared(layers, packed, centers, target)
     n, count, x, blocks = layers.n, len(layers), layers.pairs[0].x, taken["blocks"]

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 
 from lamina_kernels.gram.dependence.layers import Layers
-from lamina_kernels.gram.operands import Base, Operands, in_tiles, prepare, products_of
+from lamina_kernels.gram.operands import CHUNK, Base, Operands, in_tiles, prepare, products_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.tiles.rows import ceil_div
 
 ALIGNED = 16
-"""Columns of a representation are padded to a multiple of this: rows are then loaded 16 bytes at a time."""
+"""Columns of a representation are padded to a multiple of this: rows are then loaded 16 bytes at a time. To whole
+chunks, where these are multiplied without masks."""
 
 
 class Packed(NamedTuple):
@@ -36,39 +37,53 @@ class Packed(NamedTuple):
     columns: list[tuple[tuple[int, int], ...]]
 
 
-def pack(layers: Layers, target: str, first: Sequence[int] = ()) -> Packed:
-    """Return the rows of all representations, of each code those with the numbers `first` before the others."""
+def pack(layers: Layers, target: str, first: Sequence[int] = (), *, chunks: bool = False) -> Packed:
+    """Return the rows of all representations, of each code those with the numbers `first` before the others.
+
+    Args:
+        layers: The representations.
+        target: What the kernel is compiled for.
+        first: See above.
+        chunks: Whether rows are padded to whole chunks, see `dot_of_chunks`.
+    """
     members: dict[tuple[Any, ...], list[tuple[int, Operands]]] = {}
     for place in sorted(range(len(layers)), key=lambda place: place not in first):
         p = layers.pairs[place]
         products = products_of(p, target)
         made = prepare(p, products)
-        key = made.code, made.base_code(0), products, *(base.function for base in made.bases)
+        code = made.base_code(0, together=int(chunks), filled=chunks)
+        key = made.code, code, products, *(base.function for base in made.bases)
         members.setdefault(key, []).append((place, made))
     kinds, order, columns = [], [], []
     for same in members.values():
-        kinds.append(_kind(layers.pairs, same, len(order)))
+        kinds.append(_kind(layers.pairs, same, len(order), chunks=chunks))
         order += [place for place, _ in same]
         columns += [made.columns for _, made in same]
     codes, bases, products = (";".join(key[part] for key in members) for part in range(3))
     return Packed(tuple(kinds), codes, bases, products, order, columns)
 
 
-def _kind(pairs: Sequence[Pairs], members: Sequence[tuple[int, Operands]], first: int) -> tuple[Any, ...]:
+def _kind(
+    pairs: Sequence[Pairs], members: Sequence[tuple[int, Operands]], first: int, *, chunks: bool
+) -> tuple[Any, ...]:
     made = [operands for _, operands in members]
     parameters = torch.stack([pairs[place].parameters for place, _ in members]).float()
     # Of distances by differences, single columns are loaded: they stand without gaps, as rows do elsewhere.
     beside = [
-        _beside([each.bases[number] for each in made], by_columns=kind == "norm")
+        _beside(
+            [each.bases[number] for each in made],
+            max(CHUNK[made[0].products], ALIGNED) if chunks and kind != "norm" else ALIGNED,
+            by_columns=kind == "norm",
+        )
         for number, (kind, _) in enumerate(made[0].kinds)
     ]
     spans = torch.tensor([columns for _, columns in beside], device=parameters.device).transpose(0, 1).contiguous()
     return tuple(base for base, _ in beside), spans, parameters, first, len(made)
 
 
-def _beside(bases: Sequence[Base], *, by_columns: bool) -> tuple[Base, list[tuple[int, int]]]:
-    """Return the same base of several representations as one, and the columns of each."""
-    widths = [ceil_div(base.width, ALIGNED) * ALIGNED for base in bases]
+def _beside(bases: Sequence[Base], step: int, *, by_columns: bool) -> tuple[Base, list[tuple[int, int]]]:
+    """Return the same base of several representations as one, and the columns of each, a multiple of a step."""
+    widths = [ceil_div(base.width, step) * step for base in bases]
     starts = [sum(widths[:place]) for place in range(len(widths))]
     shape = (sum(widths), len(bases[0].x)) if by_columns else (len(bases[0].x), sum(widths))
     rows = bases[0].x.new_zeros(shape)
@@ -76,8 +91,8 @@ def _beside(bases: Sequence[Base], *, by_columns: bool) -> tuple[Base, list[tupl
     for base, start in zip(bases, starts, strict=True):
         rows[:, start : start + base.width] = base.x
     norms = None if bases[0].x_norms is None else torch.stack([base.x_norms for base in bases])
-    step = rows.stride(0), rows.stride(1)
-    one = Base(rows, rows, norms, norms, *step, *step, rows.shape[1], bases[0].function)
+    steps = rows.stride(0), rows.stride(1)
+    one = Base(rows, rows, norms, norms, *steps, *steps, rows.shape[1], bases[0].function)
     return one, list(zip(starts, widths, strict=True))
 
 
