@@ -45,7 +45,7 @@ class Reduction(NamedTuple):
 
 RBF, SUMS = "RBF product, 16 columns", "RBF row sums"
 GOALS = {64: "40 % of exp", 128: "33 % of exp", 256: "10 x KeOps"}
-THRICE, ACCURATE, ELEVEN = "fp32 d{} rbf bf16x3", "fp32 d{} rbf", "fp32 d{} rbf tf32"
+SIXFOLD, THRICE, FLOAT16, ELEVEN = (f"fp32 d{{}} rbf{how}" for how in ("", " bf16x3", " fp16x3", " tf32"))
 REDUCTIONS = [
     *(
         Reduction(RBF, dim, f"bf16 d{dim} rbf", 2 * (dim + VALUES), goal=GOALS.get(dim, "65 % of peak"))
@@ -67,9 +67,12 @@ REDUCTIONS = [
     Reduction(
         f"{RBF}, as TF32 (rows of float16, scaled)", 256, ELEVEN.format(256), 2 * (256 + 3 * VALUES), goal="10 x KeOps"
     ),
-    Reduction(f"{RBF}, as 6 products of bfloat16", 64, ACCURATE.format(64), 12 * (64 + VALUES), products="bf16x6"),
+    *(
+        Reduction(f"{RBF}, as 6 products of bfloat16", dim, SIXFOLD.format(dim), 12 * (dim + VALUES), products="bf16x6")
+        for dim in (64, 512)
+    ),
     # The products with V are six of bfloat16.
-    Reduction(f"{RBF}, as 3 products of float16", 512, ACCURATE.format(512), 6 * 512 + 12 * VALUES, products="fp16x3"),
+    Reduction(f"{RBF}, as 3 products of float16", 512, FLOAT16.format(512), 6 * 512 + 12 * VALUES, products="fp16x3"),
     Reduction("Laplace product, 16 columns", 64, "bf16 d64 laplace", 2 * (64 + VALUES), 2),
     Reduction("softmax of squared distances, 64 columns", 64, "bf16 d64 softmax v64", 2 * (64 + 64)),
     Reduction("row sums of L1", 64, "fp32 d64 norm 1 row sums", 0, goal="70 % of FADD", products="none"),
@@ -85,11 +88,11 @@ REDUCTIONS = [
     ),
     Reduction("sigmoid loss", 512, "bf16 d512 sigmoid", 2 * 512, 1, "losses"),
     Reduction(
-        "sigmoid loss, as 3 products of float16", 512, "fp32 d512 sigmoid", 6 * 512, 1, "losses", products="fp16x3"
+        "sigmoid loss, as 6 products of bfloat16", 512, "fp32 d512 sigmoid", 12 * 512, 1, "losses", products="bf16x6"
     ),
     # One exponential for the row, one for the column.
     Reduction("InfoNCE", 512, "bf16 d512 infonce", 2 * 512, 2, "losses"),
-    Reduction("InfoNCE, as 3 products of float16", 512, "fp32 d512 infonce", 6 * 512, 2, "losses", products="fp16x3"),
+    Reduction("InfoNCE, as 6 products of bfloat16", 512, "fp32 d512 infonce", 12 * 512, 2, "losses", products="bf16x6"),
     Reduction("harmonic", 768, "bf16 d768 harmonic", 2 * 768, 3, "losses"),
     Reduction(
         f"cka_matrix, RBF, {LAYERS} layers, each",

@@ -99,9 +99,8 @@ def test_two_parts_of_float16_hold_23_bits():
 @pytest.mark.parametrize(
     ("target", "width", "precision", "expected"),
     [
-        ("cuda:90", 127, None, "bf16x6"),
-        ("cuda:90", 128, None, "fp16x3"),
-        ("cuda:90", 128, "bf16x6", "bf16x6"),
+        ("cuda:90", 128, None, "bf16x6"),
+        ("cuda:90", 128, "fp16x3", "fp16x3"),
         ("cuda:80", 16, "fp16x3", "fp16x3"),
         ("cuda:80", 128, "tf32", "half"),
         # Where parts are made of a tile, or not at all.

@@ -29,8 +29,6 @@ DOWN = 16
 COLUMNS = 2048
 # Columns of v that are summed at a time: as many as a program holds twice, for what rounding lost.
 VALUES = 64
-# Columns of rows from which on three products of float16 err less than twice as much as six of bfloat16.
-WIDE = 128
 
 
 class Terms(NamedTuple):
@@ -148,10 +146,8 @@ def sides_plan(p: Pairs, operands: Operands, target: str) -> Launch:
 
 
 def _in_float16(p: Pairs, operands: Operands, target: str) -> Operands:
-    """Return operands whose rows are to be float16: in place of TF32, or parts of wide rows for accurate products."""
-    widths = [base.width for (kind, _), base in zip(operands.kinds, operands.bases, strict=True) if kind != "norm"]
-    wide = p.precision is None and operands.products == "bf16x6" and min(widths, default=0) >= WIDE
-    if (wide or (operands.products != "half" and p.precision == "fp16x3")) and tiling.parts(target, "fp16x3"):
+    """Return operands whose rows are to be float16: in place of TF32, or in two parts."""
+    if operands.products != "half" and p.precision == "fp16x3" and tiling.parts(target, "fp16x3"):
         return operands._replace(products="fp16x3")
     return operands.halved()
 
