@@ -301,11 +301,12 @@ def wide_rows_are_multiplied_as_float32(found: Reductions) -> None:
     sizes = 10 ** (6 * torch.rand(40, 1, generator=few))
     holes = torch.rand(40, many, generator=few) < 0.1
     for rows, others in ((x, y), (x * sizes, y), (x * holes, y), (x, x[:33] * (1 + 1e-5)), (1e-18 * x, 1e-15 * y)):
-        (got,) = found(rows, others, torch.eye(33), Linear(), which="product")
         exact = rows.double() @ others.double().T
         size = rows.double().norm(dim=1)[:, None] * others.double().norm(dim=1)
-        error, plain = ((each.double() - exact).abs() / size for each in (got, rows @ others.T))
-        assert error.max() <= 2 * plain.max() + 2.0**-24
+        for precision in (None, "fp16x3"):
+            (got,) = found(rows, others, torch.eye(33), Linear(), which="product", precision=precision)
+            error, plain = ((each.double() - exact).abs() / size for each in (got, rows @ others.T))
+            assert error.max() <= 2 * plain.max() + 2.0**-24
 
 
 def eleven_bits_of_wide_rows_leave_four_digits(found: Reductions) -> None:
