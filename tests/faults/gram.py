@@ -188,9 +188,9 @@ def hsic_kernel_forgets_the_order(patch: pytest.MonkeyPatch) -> None:
 @fault
 def hsic_kernel_ignores_the_strides(patch: pytest.MonkeyPatch) -> None:
     """Rows are taken to stand without gaps inside."""
-    from lamina_kernels.gram import operands
+    from lamina_kernels.gram import base
 
-    patch.setattr(operands, "_contiguous", lambda rows: rows)
+    patch.setattr(base, "_contiguous", lambda rows: rows)
 
 
 @fault

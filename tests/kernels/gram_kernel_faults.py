@@ -78,9 +78,9 @@ def gram_kernel_forgets_a_part_of_y(patch: pytest.MonkeyPatch) -> None:
 @fault
 def gram_kernel_moves_no_rows(patch: pytest.MonkeyPatch) -> None:
     """Rows stay where they are, however far from zero."""
-    from lamina_kernels.gram import operands
+    from lamina_kernels.gram import base
 
-    patch.setattr(operands, "moved", lambda x, y: (x, y))
+    patch.setattr(base, "moved", lambda x, y: (x, y))
 
 
 @fault
@@ -98,10 +98,10 @@ def gram_kernels_count_in_32_bits(patch: pytest.MonkeyPatch) -> None:
 @fault
 def gram_kernel_hides_missing_norms(patch: pytest.MonkeyPatch) -> None:
     """Squared norms that overflow are taken to be the largest number."""
-    from lamina_kernels.gram import operands
+    from lamina_kernels.gram import base
 
-    whole = operands._norms
-    patch.setattr(operands, "_norms", lambda rows: whole(rows).clamp(max=3e38))
+    whole = base._norms
+    patch.setattr(base, "_norms", lambda rows: whole(rows).clamp(max=3e38))
 
 
 @fault
@@ -109,9 +109,9 @@ def gram_kernel_rounds_to_eight_bits(patch: pytest.MonkeyPatch) -> None:
     """Rows that are multiplied in TF32 are rounded to bfloat16 before."""
     import torch
 
-    from lamina_kernels.gram import operands
+    from lamina_kernels.gram import base
 
-    patch.setattr(operands, "round_to_tf32", lambda rows: rows.to(torch.bfloat16).float())
+    patch.setattr(base, "round_to_tf32", lambda rows: rows.to(torch.bfloat16).float())
 
 
 @fault
@@ -125,15 +125,15 @@ def gram_kernel_forgets_the_units(patch: pytest.MonkeyPatch) -> None:
 @fault
 def gram_kernel_scales_rows_together(patch: pytest.MonkeyPatch) -> None:
     """All rows of x are brought into the reach of float16 as the largest of them is."""
-    from lamina_kernels.gram import operands
+    from lamina_kernels.gram import base
 
-    whole = operands.scaled_to_half
+    whole = base.scaled_to_half
 
     def scaled(x: Any, width: int, *, together: bool, parts: int = 1) -> Any:
         made, unit = whole(x, width, together=True, parts=parts)
         return made, unit if together else unit.expand(len(x)).contiguous()
 
-    patch.setattr(operands, "scaled_to_half", scaled)
+    patch.setattr(base, "scaled_to_half", scaled)
 
 
 @fault
@@ -161,9 +161,9 @@ def gram_kernel_rounds_values(patch: pytest.MonkeyPatch) -> None:
 @fault
 def gram_kernel_forgets_a_part(patch: pytest.MonkeyPatch) -> None:
     """Of the parts of float32 rows, the last is left out."""
-    from lamina_kernels.gram import operands
+    from lamina_kernels.gram import base
 
-    whole, halves = operands.parts_of, operands.scaled_to_half
+    whole, halves = base.parts_of, base.scaled_to_half
 
     def parts_of(x: Any, parts: int, width: int) -> Any:
         made = whole(x, parts, width)
@@ -175,8 +175,8 @@ def gram_kernel_forgets_a_part(patch: pytest.MonkeyPatch) -> None:
         made[:, max(1, parts - 1) * width :] = 0
         return made, unit
 
-    patch.setattr(operands, "parts_of", parts_of)
-    patch.setattr(operands, "scaled_to_half", scaled_to_half)
+    patch.setattr(base, "parts_of", parts_of)
+    patch.setattr(base, "scaled_to_half", scaled_to_half)
 
 
 @fault
@@ -325,9 +325,9 @@ def gram_kernel_forgets_the_sign(patch: pytest.MonkeyPatch) -> None:
 @fault
 def gram_kernel_forgets_the_norms(patch: pytest.MonkeyPatch) -> None:
     """All rows are taken to have the norm 1."""
-    from lamina_kernels.gram import operands
+    from lamina_kernels.gram import base
 
-    patch.setattr(operands, "_norms", lambda rows: rows.new_ones(len(rows)).float())
+    patch.setattr(base, "_norms", lambda rows: rows.new_ones(len(rows)).float())
 
 
 @fault
@@ -366,9 +366,9 @@ def cosines_pull_along_their_rows(patch: pytest.MonkeyPatch) -> None:
 @fault
 def cosines_forget_the_lengths(patch: pytest.MonkeyPatch) -> None:
     """Products of rows are taken for those of their unit vectors."""
-    from lamina_kernels.gram import operands
+    from lamina_kernels.gram import base
 
-    patch.setattr(operands, "_inverse_lengths", lambda rows: torch.ones(len(rows)))
+    patch.setattr(base, "_inverse_lengths", lambda rows: torch.ones(len(rows)))
 
 
 @fault

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lamina_kernels.gram import RBF, Kernel, Linear
-from lamina_kernels.gram.operands import Base, prepare, products_of
+from lamina_kernels.gram.base import Base
+from lamina_kernels.gram.operands import prepare, products_of
 from lamina_kernels.gram.pairs import build
 from lamina_kernels.gram.sums import launch
 from lamina_kernels.tiles.rounding import parts_of, round_to_tf32, scaled_to_half

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lamina_kernels.gram import tiling
+from lamina_kernels.gram.base import CHUNK, part_width
 from lamina_kernels.gram.bounds import SINGLE, survey
 from lamina_kernels.gram.distances import finite, leaf_of
-from lamina_kernels.gram.operands import CHUNK, part_width, turn_of
+from lamina_kernels.gram.operands import turn_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.gram.tiling import Tiling
 from lamina_kernels.tiles import descriptors

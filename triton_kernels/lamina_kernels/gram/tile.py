@@ -1,6 +1,6 @@
 """A tile of kernel values k(x_i, y_j), [R, C] float32, in Triton: what every reduction over pairs starts with.
 
-A kernel takes `bases` (a tuple of `operands.Base`), `parameters` ([leaves, 2] float32), and the strings CODE and
+A kernel takes `bases` (a tuple of `base.Base`), `parameters` ([leaves, 2] float32), and the strings CODE and
 BASES that `Operands` holds, and computes
 
     numbers = numbers_of(parameters, CODE)

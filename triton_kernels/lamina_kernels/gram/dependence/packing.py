@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lamina_kernels.gram.base import CHUNK, Base
 from lamina_kernels.gram.dependence.layers import Layers
-from lamina_kernels.gram.operands import CHUNK, Base, Operands, in_tiles, prepare, products_of
+from lamina_kernels.gram.operands import Operands, in_tiles, prepare, products_of
 from lamina_kernels.gram.pairs import Pairs
 from lamina_kernels.tiles.rows import ceil_div
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from lamina_kernels.gram import tree
-from lamina_kernels.gram.operands import Base
+from lamina_kernels.gram.base import Base
 from lamina_kernels.gram.tile import At, numbers_of, products_of, rows_of, values
 from lamina_kernels.tiles.load import INDEX
 
