@@ -59,7 +59,7 @@ def plan(x: Tensor, weight: Tensor, target: str) -> Launch:
     """Plan the launch for contiguous rows and units in half precision."""
     (n, width), m = x.shape, len(weight)
     tensors = {"x": x, "weight": weight, "out": torch.empty(n, m, dtype=x.dtype, device=x.device)}
-    tile = tiling.tile(target, "half", fit(tensors.values(), target))
+    tile = tiling.tile(target, "half", fit(tensors.values()))
     blocks, steps = ceil_div(n, tile.rows), ceil_div(m, tile.columns)
     parts = max(1, min(ceil_div(PROGRAMS, max(1, blocks)), steps))
     tiles = {

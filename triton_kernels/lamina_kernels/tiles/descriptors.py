@@ -31,7 +31,7 @@ def described(arguments: Mapping[str, Any], tiles: Mapping[str, tuple[int, int]]
     Returns:
         The descriptors by name, and whether there are any: "DESCRIPTORS".
     """
-    if not fit((arguments[name] for name in tiles), target):
+    if not takes_descriptors(target) or not fit(arguments[name] for name in tiles):
         return {"DESCRIPTORS": False}
     made = {name: _descriptor(arguments[name], rows, columns) for name, (rows, columns) in tiles.items()}
     return {**made, "DESCRIPTORS": True}
@@ -45,9 +45,9 @@ def aligned(rows: torch.Tensor) -> torch.Tensor:
     return rows.new_empty(len(rows), ceil_div(rows.shape[1], step) * step)[:, : rows.shape[1]].copy_(rows)
 
 
-def fit(tensors: Iterable[torch.Tensor], target: str) -> bool:
-    """Return whether a target loads tiles of all these tensors by descriptors."""
-    return takes_descriptors(target) and all(map(_fits, tensors))
+def fit(tensors: Iterable[torch.Tensor]) -> bool:
+    """Return whether copy engines take tiles of all these tensors."""
+    return all(map(_fits, tensors))
 
 
 def takes_descriptors(target: str) -> bool:

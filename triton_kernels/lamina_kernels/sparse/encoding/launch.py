@@ -102,7 +102,7 @@ def plan(
     """
     products = accurate(target) if p.x.dtype == torch.float32 else "half"
     rows = {"x": _contiguous(p.x), "weight": _contiguous(p.weight)}
-    tile = tiling.tile(target, products, fit(rows.values(), target))
+    tile = tiling.tile(target, products, fit(rows.values()))
     chunks = {"x": (tile.rows, tile.chunk), "weight": (tile.columns, tile.chunk)}
     blocks, steps = ceil_div(p.n, tile.rows), ceil_div(p.m, tile.columns)
     parts = max(1, min(ceil_div(PROGRAMS, max(1, blocks)), steps))

@@ -42,19 +42,19 @@ _TILES = {
     ("amd", "single"): Tiling(128, 128, 4, 2, 16),
 }
 
-# Of rows that no descriptor takes, on GPUs that have them: addresses and masks take registers.
+# Of rows that lie at any places, on NVIDIA: addresses and masks take registers.
 _BY_ADDRESSES = {"half": Tiling(128, 128, 8, 3, 32), "single": Tiling(128, 64, 8, 2, 32)}
 
 
-def tile(target: str, products: str, described: bool) -> Tiling:
+def tile(target: str, products: str, aligned: bool) -> Tiling:
     """Return the tiles of an encoder.
 
     Args:
         target: "cuda:90", "hip:gfx942" and the like, or "interpreter".
         products: "half", or how float32 is multiplied.
-        described: Whether rows are loaded by descriptors.
+        aligned: Whether rows lie as copy engines take them.
     """
     gpu, numbers = kind(target), "half" if products == "half" else "single"
-    if gpu in ("hopper", "blackwell") and not described:
+    if gpu != "amd" and not aligned:
         return _BY_ADDRESSES[numbers]
     return _TILES[gpu, numbers]
