@@ -33,10 +33,10 @@ def test_the_switch_is_the_width_from_which_blocked_is_ahead_in_every_dtype():
 
 
 def test_two_ops_that_share_a_form_switch_where_both_are_behind():
-    times = {("InfoNCE", 512, "bfloat16"): (2.0, 1.0), ("harmonic", 768, "bfloat16"): (1.0, 2.0)}
+    times = {("InfoNCE", 512, "bfloat16"): (2.0, 1.0), ("sigmoid loss", 512, "bfloat16"): (1.0, 2.0)}
     assert switch(rows(times)) == "SPLIT: Mapping[str, int] = {}"
-    times["harmonic", 768, "bfloat16"] = (2.0, 1.0)
-    assert switch(rows(times)) == "SPLIT: Mapping[str, int] = {'logsumexp': 512}"
+    times["sigmoid loss", 512, "bfloat16"] = (2.0, 1.0)
+    assert switch(rows(times)) == "SPLIT: Mapping[str, int] = {'pairwise_loss': 512}"
 
 
 def test_a_split_path_takes_its_product_and_the_bytes_of_it():

@@ -49,9 +49,9 @@ def rbf_rows_are_not_moved(patch: pytest.MonkeyPatch) -> None:
     """Distances are computed where the rows are, however far from the origin."""
     import torch
 
-    from lamina_kernels.gram import blocked_bases, matrix, operands
+    from lamina_kernels.gram import base, blocked_bases, matrix
 
-    for module in (blocked_bases, matrix, operands):
+    for module in (base, blocked_bases, matrix):
         patch.setattr(module, "middle", lambda rows: torch.zeros(rows.shape[1], dtype=torch.float64))
 
 

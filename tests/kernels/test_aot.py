@@ -82,7 +82,7 @@ def _run(check: Callable[[], None], fault: str) -> None:
 LAUNCHES = [
     ("gram", "bf16 d768 rbf small groups off"),
     ("gram_sums", "bf16 d64 sum of products"),
-    ("gram_sums", "fp32 d256 rbf bf16x3"),
+    ("gram_sums", "fp32 d512 rbf fp16x3"),
     ("gram_sums", "fp32 d256 rbf tf32"),
     ("gram_sums", "fp32 d64 norm 1 row sums"),
     ("gram_sums", "bf16 d64 softmax v64"),

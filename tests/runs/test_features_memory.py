@@ -67,7 +67,7 @@ assert run.coactivations({SITE!r}, [(0, last), (1, 2)]).collect()["count"].to_li
 try:
     run.feature_stats({SITE!r}).collect()
 except Exception as error:  # of which there would be a row for each
-    assert "{WIDEST} features do not fit" in str(error), error
+    assert "{WIDEST:,} features do not fit" in str(error), error
 else:
     raise AssertionError
 """

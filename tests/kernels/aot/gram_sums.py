@@ -96,7 +96,6 @@ def launches() -> Iterable[tuple[str, bool, JITFunction[Any], Callable[[str], La
     yield "bf16 d64 sum of products", False, sums_kernel, partial(sums, width=64, kernel=tree)
     yield "fp32 d64 rbf", False, sums_kernel, partial(sums, width=64, dtype=single)
     yield "fp32 d64 rbf bf16x3", False, sums_kernel, partial(sums, width=64, dtype=single, precision="bf16x3")
-    yield "fp32 d256 rbf bf16x3", False, sums_kernel, partial(sums, width=256, dtype=single, precision="bf16x3")
     yield "fp32 d256 rbf tf32", False, sums_kernel, partial(sums, width=256, dtype=single, precision="tf32")
     yield "fp32 d512 rbf", False, sums_kernel, partial(sums, width=512, dtype=single)
     yield "fp32 d512 rbf fp16x3", False, sums_kernel, partial(sums, width=512, dtype=single, precision="fp16x3")
