@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-from lamina import _core
-from lamina.errors import LaminaError, LaminaWarning, NotFoundError, SchemaError, StorageError
+from lamina.errors import LaminaWarning, NotFoundError, SchemaError, StorageError
 from lamina.interchange.arriving import Target
 from lamina.interchange.checkpoint_files import Parts, is_checkpoint, parts_of
 from lamina.interchange.checkpoint_steps import Found, step_of, suite_of
@@ -18,6 +16,7 @@ from lamina.interchange.sharded import read_json
 from lamina.paths import path_of
 from lamina.progress import byte_bar
 from lamina.runs import Run
+from lamina.runs.checkpoints import streamed
 from lamina.runs.nearest import nearest_steps
 from lamina.runs.steps import Steps, has_step, plain_steps
 
@@ -123,28 +122,20 @@ def _step_of_one(path: Path) -> int:
 def _import(run: Run, found: list[Found], parts: Parts, what: str, progress: bool) -> None:
     """Everything, or nothing that anybody sees."""
     held = run.saved_parts()
-    stream = _core.CheckpointStream(str(run.path))
     total = sum(_size(one.path) for one in found)
-    try:
-        with byte_bar(f"importing {what}", progress) as show:
-            done = _Count(total, show)
-            for path, step in found:
-                saved = []
-                for name, part in parts_of(path, parts).items():
-                    if name in held.get(step or 0, ()):
-                        raise SchemaError(
-                            f"the run holds a part {name!r} at step {step} already",
-                            str(path),
-                            hint='another name: parts={"model": "other"}; or another run',
-                        )
-                    saved.append((name, *part.put(stream, done.add)))
-                stream.save(step or 0, saved)
-            stream.commit()
-    except BaseException as error:
-        with suppress(LaminaError):
-            stream.close(repr(error))
-        raise
-    stream.close()
+    with byte_bar(f"importing {what}", progress) as show, streamed(run.path) as stream:
+        done = _Count(total, show)
+        for path, step in found:
+            saved = []
+            for name, part in parts_of(path, parts).items():
+                if name in held.get(step or 0, ()):
+                    raise SchemaError(
+                        f"the run holds a part {name!r} at step {step} already",
+                        str(path),
+                        hint='another name: parts={"model": "other"}; or another run',
+                    )
+                saved.append((name, *part.put(stream, done.add)))
+            stream.save(step or 0, saved)
 
 
 class _Count:

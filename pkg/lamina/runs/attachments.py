@@ -6,16 +6,16 @@ training has.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from lamina import _core
-from lamina.errors import LaminaError, NotFoundError, SchemaError
+from lamina.errors import NotFoundError, SchemaError
 from lamina.paths import path_of
 from lamina.runs import loading
+from lamina.runs.checkpoints import streamed
 from lamina.runs.divided import Divided
 from lamina.runs.nearest import nearest_names
 from lamina.runs.saved import Saved, SavedPart
@@ -36,20 +36,13 @@ def attach(path: Path, name: str, value: Any) -> None:
         raise SchemaError(
             f"{name!r} holds more than 1 MiB of texts and numbers", hint="attach text.encode(), or arrays"
         )
-    stream = _core.CheckpointStream(str(path), "attach")
-    try:
-        tensors, keys = [], []
+    tensors, keys = [], []
+    with streamed(path, "attach") as stream:
         for tensor, flat in zip(pieces.names, pieces.tensors, strict=True):
             assert not isinstance(flat, Divided)  # `take_apart` refuses what processes share
             keys.append(stream.put(flat.dtype, flat.bytes))
             tensors.append((tensor, flat.dtype, flat.shape))
         stream.save(_core.ATTACHED, [(name, pieces.tree, pieces.scalars, tensors, b"".join(keys))])
-        stream.commit()
-    except BaseException as error:
-        with suppress(LaminaError):
-            stream.close(repr(error))
-        raise
-    stream.close()
 
 
 def detach(path: Path, saved: Saved, name: str) -> None:

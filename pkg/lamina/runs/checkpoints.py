@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lamina.errors import SchemaError
+from lamina import _core
+from lamina.errors import LaminaError, SchemaError
 from lamina.runs.tree import take_apart
 
 if TYPE_CHECKING:
     from lamina._core import Ticket, Writer
     from lamina.runs.staging import Staging
+
+
+@contextmanager
+def streamed(path: Path, work: str | None = None) -> Iterator[_core.CheckpointStream]:
+    """Yields a stream whose checkpoints are all there behind the block; if it raises, nobody sees any."""
+    stream = _core.CheckpointStream(str(path), work)
+    try:
+        yield stream
+        stream.commit()
+    except BaseException as error:
+        with suppress(LaminaError):
+            stream.close(repr(error))
+        raise
+    stream.close()
 
 
 def save(writer: Writer, parts: Mapping[str, Any], step: int, staging: Staging | None = None) -> Ticket:
