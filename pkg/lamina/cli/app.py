@@ -49,6 +49,7 @@ app = typer.Typer(
 )
 
 Target = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, a folder of runs, or a quoted pattern.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -199,7 +200,7 @@ def gc(
 
 @app.command()
 def copy(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Folder,
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Where there is nothing yet.")],
 ) -> None:
     """Copy a run as it is now, verifying every byte; what was rewound or deleted is left out."""
@@ -222,7 +223,7 @@ def merge(
 
 @app.command()
 def diff(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Folder,
     step: Annotated[int, typer.Argument(metavar="STEP", help="The step of a checkpoint.")],
     other: Annotated[int, typer.Argument(metavar="STEP", help="That of another.")],
     part: Annotated[str, typer.Option(help="The part of both that is compared.")] = "model",
@@ -310,7 +311,7 @@ def retain(
 
 @app.command()
 def note(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Folder,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What is to be said.")],
     step: Annotated[int | None, typer.Option(help="Of which step, if of one.")] = None,
 ) -> None:
@@ -320,7 +321,7 @@ def note(
 
 @app.command()
 def attach(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Folder,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Its bytes are stored in the run.")],
     name: Annotated[str | None, typer.Option(help="What it is called; by default as the file.")] = None,
 ) -> None:
@@ -333,7 +334,7 @@ def attach(
 
 @app.command()
 def attachment(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Folder,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called; `lamina info` lists the names.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; it must not exist.")],
 ) -> None:
